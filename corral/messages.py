@@ -1,0 +1,148 @@
+"""The middle's own words for what is asked and answered. No wire format, no storage ids; every dialect is turned into these.
+
+The values are frozen msgspec structs: as cheap as tuples to make, which matters for what is made once a token.
+"""
+
+from typing import Any, Literal, TypeAlias
+
+from msgspec import Struct
+
+Json: TypeAlias = Any
+"""Any JSON value: None, bool, int, float, str, list or dict with string keys, in the order it came in."""
+
+Role: TypeAlias = str
+"""`system`, `user`, `assistant` or `tool` as a rule; lower case; other roles are handed to the template as they are."""
+
+Think: TypeAlias = bool | Literal["low", "medium", "high", "max"] | None
+"""Whether and how hard the model is to think; None: not said."""
+
+
+class ToolCall(Struct, frozen=True):
+    """One call of a tool by the model. `arguments` keeps the order the model wrote."""
+
+    name: str
+    arguments: dict[str, Json] = {}
+    index: int = 0
+    id: str = ""
+
+
+class Tool(Struct, frozen=True):
+    """A tool the model may call. `parameters` is a JSON Schema object reduced to what spec api §5.6 lets through."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Json] = {}
+    type: str = "function"
+    items: Json = None
+
+
+class ToolChoice(Struct, frozen=True):
+    """What the caller wants of tools; `name` narrows `required` to one tool."""
+
+    mode: Literal["auto", "none", "required"] = "auto"
+    name: str = ""
+
+
+class Message(Struct, frozen=True):
+    """One turn of a conversation. `images` holds the files' bytes (pictures or sound), already taken out of base64."""
+
+    role: Role
+    content: str = ""
+    thinking: str = ""
+    images: tuple[bytes, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_name: str = ""
+    tool_call_id: str = ""
+
+
+class ChatRequest(Struct, frozen=True, kw_only=True):
+    """A conversation to go on with. No messages: load the model, or unload it when `keep_alive` is 0."""
+
+    model: str
+    messages: tuple[Message, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    format: Json = None
+    """None, `"json"`, or a JSON Schema object; anything else is refused when the prompt is made."""
+    options: dict[str, Json] = {}
+    think: Think = None
+    keep_alive: float | None = None
+    """Seconds to stay loaded after the last use; infinity: for ever; None: not said."""
+    truncate: bool = True
+    shift: bool | None = None
+    logprobs: bool = False
+    top_logprobs: int = 0
+    render_only: bool = False
+
+
+class GenerateRequest(Struct, frozen=True, kw_only=True):
+    """A single prompt to complete. An empty prompt: load the model, or unload it when `keep_alive` is 0."""
+
+    model: str
+    prompt: str = ""
+    suffix: str = ""
+    system: str = ""
+    template: str = ""
+    context: tuple[int, ...] = ()
+    raw: bool = False
+    images: tuple[bytes, ...] = ()
+    format: Json = None
+    options: dict[str, Json] = {}
+    think: Think = None
+    keep_alive: float | None = None
+    truncate: bool = True
+    shift: bool | None = None
+    logprobs: bool = False
+    top_logprobs: int = 0
+    render_only: bool = False
+
+
+class EmbedRequest(Struct, frozen=True, kw_only=True):
+    """Texts to turn into vectors. `dimensions` 0: all of them."""
+
+    model: str
+    inputs: tuple[str, ...] = ()
+    truncate: bool = True
+    dimensions: int = 0
+    options: dict[str, Json] = {}
+    keep_alive: float | None = None
+
+
+class TokenLogprob(Struct, frozen=True):
+    """A token's text, its natural log probability, and the likeliest alternatives, best first."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] = ()
+    top: tuple["TokenLogprob", ...] = ()
+
+
+class Metrics(Struct, frozen=True, kw_only=True):
+    """What an answer cost. Durations in nanoseconds, the rest are tokens (spec api §5.7)."""
+
+    total_duration: int = 0
+    load_duration: int = 0
+    prompt_eval_count: int = 0
+    """The whole prompt, whether read or found in the prompt cache."""
+    prompt_eval_duration: int = 0
+    eval_count: int = 0
+    eval_duration: int = 0
+    cached_tokens: int = 0
+    truncated_tokens: int = 0
+    """Prompt tokens left out to fit the context."""
+
+
+class Chunk(Struct, frozen=True):
+    """One step of an answer. The last one has a `done_reason` and metrics: `stop`, `length`, `load` or `unload`."""
+
+    content: str = ""
+    thinking: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    done_reason: str = ""
+    metrics: Metrics | None = None
+    context: tuple[int, ...] | None = None
+    """Token ids of prompt and answer, on the last chunk of a completion."""
+    rendered: str | None = None
+    """The prompt itself, when only that was asked for."""
+    image_count: int = 0
