@@ -1,4 +1,6 @@
-"""The middle's own words for what is asked and answered. No wire format, no storage ids; every dialect is turned into these.
+"""The middle's own words for what is asked and answered. No wire format, no storage ids.
+
+Every dialect is turned into these.
 
 The values are frozen msgspec structs: as cheap as tuples to make, which matters for what is made once a token.
 """
