@@ -148,3 +148,12 @@ class Chunk(Struct, frozen=True):
     rendered: str | None = None
     """The prompt itself, when only that was asked for."""
     image_count: int = 0
+
+
+class Progress(Struct, frozen=True):
+    """One step of a long job (pull, push, create). `digest` is empty and the byte counts are 0 where they do not apply."""
+
+    status: str
+    digest: str = ""
+    total: int = 0
+    completed: int = 0
