@@ -151,7 +151,7 @@ class Chunk(Struct, frozen=True):
 
 
 class Progress(Struct, frozen=True):
-    """One step of a long job (pull, push, create). `digest` is empty and the byte counts are 0 where they do not apply."""
+    """One step of a long job: pull, push, create. `digest` is empty and byte counts are 0 where they do not apply."""
 
     status: str
     digest: str = ""

@@ -1,0 +1,281 @@
+"""JSON as Go's clients and servers expect it: lenient when read, exact when written. Knows no route and no field.
+
+Source: spec api §1.1 (reading), §1.2 (writing), annex B (texts).
+"""
+
+import json
+import re
+import time
+from datetime import datetime
+from functools import cache
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import msgspec
+
+from corral.errors import BadRequest
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+MAX_DEPTH = 512
+"""Nesting a request may have. Deeper ones are refused before anything walks them."""
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(value: Any) -> bytes:
+    """Compact JSON with `<`, `>`, `&` and the two Unicode line separators escaped, as Go writes it."""
+    data = _encoder.encode(value)
+    for raw, escaped in _ESCAPES:
+        if raw in data:
+            data = data.replace(raw, escaped)
+    return data
+
+
+_ESCAPES = (
+    (b"<", b"\\u003c"),
+    (b">", b"\\u003e"),
+    (b"&", b"\\u0026"),
+    ("\u2028".encode(), b"\\u2028"),
+    ("\u2029".encode(), b"\\u2029"),
+)
+
+
+def sort_keys(value: Any) -> Any:
+    """The same value with every map in alphabetical order, as Go writes maps."""
+    if isinstance(value, dict):
+        return {key: sort_keys(value[key]) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [sort_keys(item) for item in value]
+    return value
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """One JSON object read into `kind`, as Go would: keys in any case, null for unset, unknown keys ignored.
+
+    Bytes after the value are ignored. `BadRequest` says what is wrong, naming the field and what was expected.
+    """
+    value = parse(data)
+    if value is None:
+        value = {}
+    if not isinstance(value, dict):
+        raise BadRequest(f"json: cannot unmarshal {_json_kind(value)} into Go value of type {_go_name(kind)}")
+    try:
+        return msgspec.convert(_fold(value, kind), kind)
+    except msgspec.ValidationError as error:
+        raise BadRequest(_wrong_type(value, kind, error)) from None
+
+
+def parse(data: bytes) -> Any:
+    """The first JSON value in `data`; `BadRequest` with the reason when there is none."""
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        value = _parse_slowly(data)
+    except RecursionError:
+        raise BadRequest("exceeded max depth") from None
+    if _depth_exceeds(value, MAX_DEPTH):
+        raise BadRequest("exceeded max depth")
+    return value
+
+
+def _parse_slowly(data: bytes) -> Any:
+    """Allows what msgspec refuses and Go takes: bytes after the value, invalid UTF-8."""
+    text = data.decode("utf-8", "replace").lstrip(" \t\r\n")
+    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+    try:
+        return decoder.raw_decode(text)[0]
+    except json.JSONDecodeError as error:
+        raise BadRequest(_syntax_error(text, error.pos)) from None
+    except RecursionError:
+        raise BadRequest("exceeded max depth") from None
+
+
+def _refuse_constant(text: str) -> Any:
+    raise BadRequest(f"invalid character '{text[0]}' looking for beginning of value")
+
+
+def _syntax_error(text: str, at: int) -> str:
+    if at >= len(text) or '"' in text[at : at + 1]:
+        return "unexpected EOF"
+    return f"invalid character {quote_rune(text[at])} looking for beginning of value"
+
+
+def _depth_exceeds(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _fold(value: dict[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The members of `value` under the declared names of `kind`; those it does not declare and nulls are left out."""
+    names, nested = _plan(kind)
+    found: dict[str, Any] = {}
+    exact: set[str] = set()
+    for key, member in value.items():
+        name = key if key in nested else names.get(key.lower())
+        if name is None or (name in exact and key != name):
+            continue
+        if key == name:
+            exact.add(name)
+        if member is None:
+            continue
+        inner = nested[name]
+        if inner is not None:
+            if isinstance(member, dict):
+                member = _fold(member, inner)
+            elif isinstance(member, list):
+                member = [_fold(item, inner) if isinstance(item, dict) else item for item in member if item is not None]
+        found[name] = member
+    return found
+
+
+@cache
+def _plan(kind: type[msgspec.Struct]) -> tuple[dict[str, str], dict[str, type[msgspec.Struct] | None]]:
+    """Wire names of a struct by their lower-case form, and the struct inside each where there is one."""
+    hints = get_type_hints(kind)
+    fields = msgspec.structs.fields(kind)
+    nested = {field.encode_name: _struct_in(hints[field.name]) for field in fields}
+    return {field.encode_name.lower(): field.encode_name for field in fields}, nested
+
+
+def _struct_in(hint: Any) -> type[msgspec.Struct] | None:
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return hint
+    return next((found for found in map(_struct_in, get_args(hint)) if found is not None), None)
+
+
+_AT = re.compile(r"`\$(.*)`$")
+
+
+def _wrong_type(value: dict[str, Any], kind: type[msgspec.Struct], error: msgspec.ValidationError) -> str:
+    match = _AT.search(str(error))
+    path = re.sub(r"\[[^]]*\]", "", match[1] if match else "").lstrip(".")
+    expected = re.match(r"Expected `([^`]*)`", str(error))
+    got = re.search(r"got `([^`]*)`", str(error))
+    wanted = _GO_TYPES.get(expected[1].split(" | ")[0], expected[1]) if expected else "another value"
+    kind_text = _MSGSPEC_KINDS.get(got[1], got[1]) if got else "value"
+    return f"json: cannot unmarshal {kind_text} into Go struct field {_go_name(kind)}.{path} of type {wanted}"
+
+
+_GO_TYPES = {"str": "string", "int": "int", "float": "float64", "bool": "bool", "array": "[]", "object": "map"}
+_MSGSPEC_KINDS = {"str": "string", "int": "number", "float": "number", "bool": "bool", "null": "null"}
+
+
+def _go_name(kind: type[msgspec.Struct]) -> str:
+    return kind.__name__.removeprefix("Wire")
+
+
+def _json_kind(value: Any) -> str:
+    match value:
+        case bool():
+            return "bool"
+        case str():
+            return "string"
+        case int() | float():
+            return "number"
+        case list():
+            return "array"
+        case _:
+            return "object"
+
+
+def quote(text: str) -> str:
+    """`%q`: double quotes, backslash escapes, non-printable runes as escapes, printable Unicode kept."""
+    return '"' + "".join(_ESCAPED.get(rune) or _printable(rune) for rune in text) + '"'
+
+
+def quote_rune(rune: str) -> str:
+    """A single character in single quotes, as Go's decoder names it."""
+    return "'\\''" if rune == "'" else f"'{_ESCAPED_RUNE.get(rune) or _printable(rune)}'"
+
+
+_ESCAPED_RUNE = {
+    "\\": "\\\\",
+    "\n": "\\n",
+    "\t": "\\t",
+    "\r": "\\r",
+    "\a": "\\a",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\v": "\\v",
+}
+_ESCAPED = {**_ESCAPED_RUNE, '"': '\\"'}
+
+
+def _printable(rune: str) -> str:
+    if rune.isprintable():
+        return rune
+    code = ord(rune)
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def number_text(value: float) -> str:
+    """A number as Go prints it in texts: shortest digits, plain for decimal exponents -4…5, else `1e+06` (annex B)."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    digits, exponent = _shortest(float(value))
+    if value == 0:
+        return "-0" if str(float(value)).startswith("-") else "0"
+    sign = "-" if value < 0 else ""
+    if -4 <= exponent <= 5:
+        return sign + _plain(digits, exponent)
+    mantissa = digits[0] + ("." + digits[1:] if len(digits) > 1 else "")
+    return f"{sign}{mantissa}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"
+
+
+def _shortest(value: float) -> tuple[str, int]:
+    """The digits of the shortest decimal that reads back as `value`, and its decimal exponent."""
+    mantissa, _, exponent = f"{abs(value)!r}".partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole + fraction).lstrip("0")
+    point = len(whole) if whole.strip("0") else -(len(fraction) - len(fraction.lstrip("0")))
+    return digits.rstrip("0") or "0", point - 1 + int(exponent or 0)
+
+
+def _plain(digits: str, exponent: int) -> str:
+    if exponent < 0:
+        return "0." + "0" * (-exponent - 1) + digits
+    whole = digits[: exponent + 1].ljust(exponent + 1, "0")
+    return whole + ("." + digits[exponent + 1 :] if len(digits) > exponent + 1 else "")
+
+
+def now_utc() -> str:
+    """This moment in RFC 3339, UTC, nanoseconds with trailing zeros cut: the form of `created_at`."""
+    return utc(time.time_ns())
+
+
+def utc(nanoseconds: int) -> str:
+    """A moment given in nanoseconds since the epoch, in RFC 3339 and UTC."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return _second(seconds) + _fraction(rest) + "Z"
+
+
+_last_second: tuple[int, str] = (-1, "")
+
+
+def _second(seconds: int) -> str:
+    # A token a millisecond asks for the same second over and over.
+    global _last_second
+    if _last_second[0] != seconds:
+        _last_second = (seconds, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)))
+    return _last_second[1]
+
+
+def local(nanoseconds: int) -> str:
+    """The same in this machine's zone (`+02:00`, or `Z` where that is UTC): the form of `modified_at`."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    moment = datetime.fromtimestamp(seconds).astimezone()
+    zone = moment.strftime("%z")
+    suffix = "Z" if zone in ("+0000", "") else f"{zone[:3]}:{zone[3:5]}"
+    return moment.strftime("%Y-%m-%dT%H:%M:%S") + _fraction(rest) + suffix
+
+
+def _fraction(nanoseconds: int) -> str:
+    return "." + f"{nanoseconds:09d}".rstrip("0") if nanoseconds else ""
