@@ -1,0 +1,461 @@
+"""Client of llama-server's HTTP API: our requests into its JSON, its events into pieces. Nothing else knows it."""
+
+import asyncio
+import base64
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from corral.engine.base import (
+    MEDIA_MARKER,
+    CompletionRequest,
+    Embedding,
+    EngineChat,
+    Finish,
+    Piece,
+    RunnerSpec,
+    Sampling,
+)
+from corral.engine.process import WorkerProcess
+from corral.errors import EngineDied, EngineError
+from corral.messages import Message, TokenLogprob, Tool, ToolCall
+
+HEALTH_TIMEOUT = 10.0
+"""Seconds an engine has to answer a health ping (spec cli §11)."""
+
+_GONE = (
+    "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
+    "check corral server logs for details"
+)
+
+
+async def launch(
+    spec: RunnerSpec, *, log: Path, patience: float, program: str = "", cache_ram_mib: int = 1024
+) -> "LlamaEngine":
+    """Starts a worker for `spec` and waits until it serves; cancelling ends the worker. Errors as `WorkerProcess`."""
+    process = await WorkerProcess.start(spec, log=log, program=program, cache_ram_mib=cache_ram_mib)
+    serves = await process.ready(patience)
+    engine = LlamaEngine(process)
+    if not serves:
+        await engine.wait_until_served(patience)
+    return engine
+
+
+class LlamaEngine:
+    """The engine behind a worker's llama-server."""
+
+    def __init__(self, process: WorkerProcess) -> None:
+        self._process = process
+        self._session = aiohttp.ClientSession(
+            base_url=process.url,
+            headers={"Authorization": f"Bearer {process.key}"},
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),  # llama-server drops kept connections unasked
+            timeout=aiohttp.ClientTimeout(total=None),
+            read_bufsize=1 << 18,
+        )
+        self._marker: str | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def log(self) -> Path:
+        return self._process.log
+
+    async def complete(self, request: CompletionRequest) -> AsyncGenerator[Piece, None]:
+        body = {
+            "prompt": await self._prompt(request),
+            "stream": True,
+            "return_tokens": True,
+            "cache_prompt": True,
+            **_sampling(request.sampling),
+            "n_predict": request.max_tokens,
+            "n_keep": request.num_keep,
+        }
+        if request.schema is not None:
+            body["json_schema"] = request.schema
+        if request.grammar:
+            body["grammar"] = request.grammar
+        if request.preserved_tokens:
+            body["preserved_tokens"] = list(request.preserved_tokens)
+        if request.top_logprobs is not None:
+            body["n_probs"] = max(1, request.top_logprobs)
+        async with contextlib.aclosing(self._events("/completion", body)) as events:
+            async for data in events:
+                event = _decode_completion(data)
+                if event.error is not None:
+                    raise _refusal(event.error)
+                yield _piece(event, request.top_logprobs)
+
+    async def _prompt(self, request: CompletionRequest) -> Any:
+        if isinstance(request.prompt, tuple):
+            return list(request.prompt)
+        if not request.media:
+            return request.prompt
+        if self._marker is None:
+            self._marker = str((await self._ask("GET", "/props"))["media_marker"])
+        return {
+            "prompt_string": request.prompt.replace(MEDIA_MARKER, self._marker),
+            "multimodal_data": [base64.b64encode(file).decode() for file in request.media],
+        }
+
+    async def chat(self, request: EngineChat) -> AsyncGenerator[Piece, None]:
+        body = _chat_body(request)
+        calls: dict[int, _CallParts] = {}
+        reason, usage, timings = "", _Usage(), _Timings()
+        async with contextlib.aclosing(self._events("/v1/chat/completions", body)) as events:
+            async for data in events:
+                event = _decode_chat(data)
+                if event.error is not None:
+                    raise _refusal(event.error)
+                usage, timings = event.usage or usage, event.timings or timings
+                for choice in event.choices:
+                    reason = choice.finish_reason or reason
+                    _collect(calls, choice.delta.tool_calls)
+                    piece = _chat_piece(choice, request.top_logprobs)
+                    if piece is not None:
+                        yield piece
+        yield Piece(tool_calls=_finished(calls), finish=_chat_finish(reason, usage, timings))
+
+    async def render(self, request: EngineChat) -> str:
+        return str((await self._ask("POST", "/apply-template", _chat_body(request)))["prompt"])
+
+    async def embed(self, inputs: Sequence[str | Sequence[int]]) -> list[Embedding]:
+        content = [text if isinstance(text, str) else list(text) for text in inputs]
+        answer = await self._ask("POST", "/v1/embeddings", {"input": content, "encoding_format": "float"})
+        rows = sorted(answer["data"], key=lambda row: row["index"])
+        tokens = int(answer.get("usage", {}).get("prompt_tokens", 0))
+        counts = [tokens if len(rows) == 1 else 0] * len(rows)
+        return [Embedding(row["embedding"], count) for row, count in zip(rows, counts, strict=True)]
+
+    async def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+        body = {"content": text, "add_special": add_special, "parse_special": True}
+        return list((await self._ask("POST", "/tokenize", body))["tokens"])
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        return str((await self._ask("POST", "/detokenize", {"tokens": list(tokens)}))["content"])
+
+    async def healthy(self) -> bool:
+        if not self._process.alive:
+            return False
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT), self._session.get("/health") as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def wait_until_served(self, patience: float) -> None:
+        """For a llama-server that says its port before it has loaded the model."""
+        ended = asyncio.ensure_future(self._process.ended())
+        try:
+            async with asyncio.timeout(None if patience == float("inf") else patience):
+                while not await self.healthy():
+                    done, _ = await asyncio.wait({ended}, timeout=0.05)
+                    if done:
+                        words = self._process.last_words()
+                        raise EngineDied(f"llama-server process has terminated: {ended.result()}: {words}")
+        except TimeoutError:
+            last = self._process.last_words()
+            await self.close()
+            raise EngineError(f"timed out waiting for llama-server to start - {last}") from None
+        except BaseException:
+            await self.close()
+            raise
+        finally:
+            ended.cancel()
+
+    async def ended(self) -> str:
+        return await self._process.ended()
+
+    def memory(self) -> int:
+        return self._process.memory()
+
+    async def close(self) -> None:
+        await self._session.close()
+        await self._process.stop()
+
+    async def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        data = None if body is None else msgspec.json.encode(body)
+        try:
+            async with self._session.request(method, path, data=data) as response:
+                answer = msgspec.json.decode(await response.read())
+        except (aiohttp.ClientError, OSError) as error:
+            raise await self._dead(error) from error
+        except msgspec.DecodeError as error:
+            raise EngineError(f"the engine's answer to {path} is no JSON: {error}") from error
+        if response.status >= 400:
+            raise _refusal(msgspec.convert(answer.get("error", {}), _Error))
+        return answer
+
+    async def _events(self, path: str, body: Any) -> AsyncGenerator[bytes, None]:
+        """The data of each server-sent event. Leaving it early closes the connection, which frees the slot."""
+        try:
+            async with self._session.post(path, data=msgspec.json.encode(body)) as response:
+                try:
+                    if response.status >= 400:
+                        raise _refusal(msgspec.json.decode(await response.read(), type=_Failed).error)
+                    rest = b""
+                    async for received in response.content.iter_any():
+                        *events, rest = (rest + received).split(b"\n\n")
+                        for event in events:
+                            data = event.lstrip(b"\n")
+                            if data.startswith((b"data: {", b"error: {")):
+                                yield data[data.index(b"{") :]
+                finally:
+                    response.close()
+        except (aiohttp.ClientError, OSError) as error:
+            raise await self._dead(error) from error
+        if not self._process.alive:
+            raise await self._dead(None)
+
+    async def _dead(self, error: BaseException | None) -> EngineError:
+        """Why the connection broke: the worker is gone, as a rule; its exit may reach us a moment later."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                reason = await self._process.ended()
+                words = self._process.last_words()
+                return EngineDied(f"{_GONE} ({reason}{f': {words}' if 'error' in words.lower() else ''})")
+        return EngineError(f"an error was encountered while running the model: {error}")
+
+
+class _Error(Struct, frozen=True):
+    message: str = "the engine refused the request"
+    code: int = 500
+    type: str = ""
+
+
+class _Failed(Struct, frozen=True):
+    error: _Error = _Error()
+
+
+class _Timings(Struct, frozen=True):
+    cache_n: int = 0
+    prompt_n: int = 0
+    prompt_ms: float = 0.0
+    predicted_n: int = 0
+    predicted_ms: float = 0.0
+
+
+class _Probability(Struct, frozen=True):
+    token: str = ""
+    bytes: tuple[int, ...] | None = None
+    logprob: float | None = 0.0
+    top_logprobs: list["_Probability"] = []
+
+
+class _Completion(Struct, frozen=True):
+    content: str = ""
+    tokens: tuple[int, ...] = ()
+    stop: bool = False
+    stop_type: str = ""
+    tokens_evaluated: int = 0
+    tokens_predicted: int = 0
+    completion_probabilities: list[_Probability] = []
+    timings: _Timings = _Timings()
+    error: _Error | None = None
+
+
+class _FunctionDelta(Struct, frozen=True):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _CallDelta(Struct, frozen=True):
+    index: int = 0
+    id: str | None = None
+    function: _FunctionDelta = _FunctionDelta()
+
+
+class _Delta(Struct, frozen=True):
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_CallDelta] = []
+
+
+class _ChoiceLogprobs(Struct, frozen=True):
+    content: list[_Probability] = []
+
+
+class _Choice(Struct, frozen=True):
+    delta: _Delta = _Delta()
+    finish_reason: str | None = None
+    logprobs: _ChoiceLogprobs | None = None
+
+
+class _Usage(Struct, frozen=True):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _ChatEvent(Struct, frozen=True):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    timings: _Timings | None = None
+    error: _Error | None = None
+
+
+class _CallParts(Struct):
+    name: str = ""
+    id: str = ""
+    arguments: str = ""
+
+
+_decode_completion = msgspec.json.Decoder(_Completion).decode
+_decode_chat = msgspec.json.Decoder(_ChatEvent).decode
+
+
+def _refusal(error: _Error) -> EngineError:
+    return EngineError(error.message, status=error.code if 400 <= error.code < 600 else 500)
+
+
+def _sampling(sampling: Sampling) -> dict[str, Any]:
+    return {
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "typical_p": sampling.typical_p,
+        "repeat_last_n": sampling.repeat_last_n,
+        "repeat_penalty": sampling.repeat_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "stop": list(sampling.stop),
+        **({} if sampling.seed is None else {"seed": sampling.seed}),
+    }
+
+
+def _piece(event: _Completion, top: int | None) -> Piece:
+    logprobs = () if top is None else tuple(_logprob(item, top) for item in event.completion_probabilities)
+    if not event.stop:
+        return Piece(event.content, event.tokens, logprobs)
+    timings = event.timings
+    finish = Finish(
+        reason="length" if event.stop_type == "limit" else "stop",
+        prompt_tokens=timings.cache_n + timings.prompt_n,
+        cached_tokens=timings.cache_n,
+        prompt_duration=int(timings.prompt_ms * 1e6),
+        generated_tokens=event.tokens_predicted,
+        generation_duration=int(timings.predicted_ms * 1e6),
+    )
+    return Piece(event.content, event.tokens, logprobs, finish=finish)
+
+
+def _logprob(item: _Probability, top: int) -> TokenLogprob:
+    alternatives = tuple(_logprob(other, 0) for other in item.top_logprobs[:top])
+    raw = item.bytes if item.bytes is not None else tuple(item.token.encode())
+    return TokenLogprob(item.token, min(0.0, item.logprob or 0.0), raw, alternatives)
+
+
+def _chat_body(request: EngineChat) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "messages": [_message(message) for message in request.messages],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "cache_prompt": True,
+        "reasoning_format": "deepseek",
+        **_sampling(request.sampling),
+        "max_tokens": request.max_tokens,
+        "n_keep": request.num_keep,
+    }
+    if request.tools:
+        body["tools"] = [_tool(tool) for tool in request.tools]
+        body["parallel_tool_calls"] = True
+        choice = request.tool_choice
+        body["tool_choice"] = choice.mode
+        if choice.name:
+            body["tools"] = [_tool(tool) for tool in request.tools if tool.name == choice.name]
+            body["tool_choice"] = "required"
+    if request.think is not None:
+        body["chat_template_kwargs"] = {"enable_thinking": bool(request.think)}
+        if isinstance(request.think, str):
+            body["reasoning_effort"] = request.think
+    if request.schema is not None:
+        body["response_format"] = {"type": "json_schema", "json_schema": {"name": "schema", "schema": request.schema}}
+    if request.top_logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": max(1, request.top_logprobs)}
+    return body
+
+
+def _message(message: Message) -> dict[str, Any]:
+    wire: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.images:
+        parts: list[dict[str, Any]] = [{"type": "text", "text": message.content}] if message.content else []
+        wire["content"] = parts + [_media_part(file) for file in message.images]
+    if message.thinking:
+        wire["reasoning_content"] = message.thinking
+    if message.tool_calls:
+        wire["tool_calls"] = [_call(call) for call in message.tool_calls]
+    if message.tool_name:
+        wire["name"] = message.tool_name
+    if message.tool_call_id:
+        wire["tool_call_id"] = message.tool_call_id
+    return wire
+
+
+def _media_part(file: bytes) -> dict[str, Any]:
+    data = base64.b64encode(file).decode()
+    if file[:4] == b"RIFF" and file[8:12] == b"WAVE":
+        return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+    if file[:3] == b"ID3" or file[:2] in (b"\xff\xfb", b"\xff\xf3", b"\xff\xf2"):
+        return {"type": "input_audio", "input_audio": {"data": data, "format": "mp3"}}
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": msgspec.json.encode(call.arguments).decode()}
+    return {"type": "function", "id": call.id, "function": function}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": function}
+
+
+def _collect(calls: dict[int, _CallParts], deltas: Sequence[_CallDelta]) -> None:
+    for delta in deltas:
+        parts = calls.setdefault(delta.index, _CallParts())
+        parts.id = delta.id or parts.id
+        parts.name += delta.function.name or ""
+        parts.arguments += delta.function.arguments or ""
+
+
+def _finished(calls: dict[int, _CallParts]) -> tuple[ToolCall, ...]:
+    return tuple(
+        ToolCall(parts.name, _arguments(parts.arguments), position, parts.id)
+        for position, (_, parts) in enumerate(sorted(calls.items()))
+    )
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    try:
+        value = msgspec.json.decode(text or "{}")
+    except msgspec.DecodeError:
+        return {"arguments": text}  # a cut-off call: what the model said is kept
+    return value if isinstance(value, dict) else {"arguments": value}
+
+
+def _chat_piece(choice: _Choice, top: int | None) -> Piece | None:
+    delta = choice.delta
+    logprobs: tuple[TokenLogprob, ...] = ()
+    if top is not None and choice.logprobs is not None:
+        logprobs = tuple(_logprob(item, top) for item in choice.logprobs.content)
+    if not (delta.content or delta.reasoning_content or logprobs):
+        return None
+    return Piece(delta.content or "", logprobs=logprobs, thinking=delta.reasoning_content or "")
+
+
+def _chat_finish(reason: str, usage: _Usage, timings: _Timings) -> Finish:
+    return Finish(
+        reason="length" if reason == "length" else "stop",
+        prompt_tokens=usage.prompt_tokens or timings.cache_n + timings.prompt_n,
+        cached_tokens=timings.cache_n,
+        prompt_duration=int(timings.prompt_ms * 1e6),
+        generated_tokens=usage.completion_tokens or timings.predicted_n,
+        generation_duration=int(timings.predicted_ms * 1e6),
+    )

@@ -1,0 +1,167 @@
+"""One child process: started, awaited until ready, stopped; its log kept and its end explained. Knows no model."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import psutil
+
+from corral.engine.base import RunnerSpec
+from corral.engine.worker import Orders, Report
+from corral.errors import EngineDied, EngineError, OutOfMemory
+
+GRACE = 5.0
+"""Seconds a worker has to end after it was asked to."""
+
+_KEPT = ("CUDA_", "DYLD_", "GGML_", "GPU_", "HIP_", "HSA_", "LC_", "LD_", "LLAMA_ARG_", "PYTHON", "ROCR_", "VK_")
+_KEPT_WHOLE = ("HOME", "LANG", "PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "VIRTUAL_ENV")
+
+
+class WorkerProcess:
+    """A worker from its start to its end. `url` and `key` are where and how it is spoken to."""
+
+    def __init__(self, process: asyncio.subprocess.Process, key: str, log: Path) -> None:
+        self.key = key
+        self.url = ""
+        self.log = log
+        self._process = process
+        self._stopped = False
+        self._exit = asyncio.ensure_future(process.wait())
+
+    @classmethod
+    async def start(
+        cls, spec: RunnerSpec, *, log: Path, program: str = "", cache_ram_mib: int = 1024
+    ) -> "WorkerProcess":
+        """Starts a child for `spec` and hands it its orders; `ready` waits for it. The child's prints go to `log`."""
+        with _create(log) as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "corral.engine.worker",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=output,
+                env=_environment(),
+                start_new_session=True,
+            )
+        worker = cls(process, secrets.token_urlsafe(24), log)
+        orders = Orders(spec=spec, key=worker.key, parent=os.getpid(), program=program, cache_ram_mib=cache_ram_mib)
+        assert process.stdin is not None
+        process.stdin.write(msgspec.json.encode(orders) + b"\n")
+        with contextlib.suppress(ConnectionError):
+            await process.stdin.drain()
+        return worker
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def ready(self, patience: float) -> bool:
+        """Waits until the child says where it listens; returns whether it serves already.
+
+        `patience` is how many seconds may go by without progress (spec cli §11). `EngineDied`, `OutOfMemory` or
+        `EngineError` tell why it did not come up; the child is gone then.
+        """
+        assert self._process.stdout is not None
+        line = asyncio.ensure_future(self._process.stdout.readline())
+        try:
+            while not line.done():
+                before = self._progress()
+                done, _ = await asyncio.wait({line}, timeout=None if patience == float("inf") else patience)
+                if not done and self._progress() == before:
+                    raise EngineError(f"timed out waiting for llama-server to start - {self.last_words()}")
+            report = msgspec.json.decode(line.result() or b"{}", type=Report)
+        except BaseException:
+            line.cancel()
+            await self.stop(grace=0)
+            raise
+        if not report.port:
+            await self.stop(grace=GRACE)
+            raise self._failure(report.error)
+        self.url = f"http://127.0.0.1:{report.port}"
+        return report.ready
+
+    def _progress(self) -> tuple[int, int]:
+        size = self.log.stat().st_size if self.log.exists() else 0
+        return size, self.memory()
+
+    def _failure(self, error: str) -> EngineError:
+        text = self.log_tail(4000).lower()
+        reason = error or self.why()
+        if ("alloc" in text and ("fail" in text or "unable" in text)) or "out of memory" in text:
+            return OutOfMemory(f"not enough memory to load the model: {self.last_words() or reason}")
+        words = self.last_words()
+        told = f"{reason}: {words}" if words and words not in reason else reason
+        return EngineDied(f"llama-server process has terminated: {told}")
+
+    async def ended(self) -> str:
+        """Waits for the end of the child; returns the reason in words."""
+        await asyncio.shield(self._exit)
+        return self.why()
+
+    @property
+    def alive(self) -> bool:
+        return not self._exit.done()
+
+    def why(self) -> str:
+        """How the child ended: `exit status 1`, `signal: killed`, or that it was stopped."""
+        code = self._process.returncode
+        if code is None:
+            return "still running"
+        if self._stopped:
+            return "stopped"
+        if code < 0:
+            return f"signal: {signal.Signals(-code).name.lower().removeprefix('sig')}"
+        return f"exit status {code}"
+
+    def log_tail(self, size: int = 2000) -> str:
+        """The last bytes of what the child printed."""
+        try:
+            with open(self.log, "rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+                return file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+    def last_words(self) -> str:
+        """The last line of the log that reports an error, or else the last one."""
+        lines = [line.strip() for line in self.log_tail().splitlines() if line.strip()]
+        errors = [line for line in lines if " E " in line or "error" in line.lower()]
+        return (errors or lines or [""])[-1]
+
+    def memory(self) -> int:
+        """Bytes of main memory the child holds; 0 when it is gone."""
+        try:
+            return int(psutil.Process(self.pid).memory_info().rss) if self.alive else 0
+        except psutil.Error:
+            return 0
+
+    async def stop(self, grace: float = GRACE) -> None:
+        """Asks the child to end by closing its standard input, and kills it when it has not within `grace` seconds."""
+        self._stopped = self._stopped or self.alive
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM if grace > 0 else signal.SIGKILL)
+        try:
+            await asyncio.wait_for(asyncio.shield(self._exit), grace or None)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await asyncio.shield(self._exit)
+
+
+def _create(log: Path) -> BinaryIO:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return open(log, "wb")
+
+
+def _environment() -> dict[str, str]:
+    """What a worker may see of our environment: how to find its libraries and devices, no secret."""
+    return {key: value for key, value in os.environ.items() if key.startswith(_KEPT) or key in _KEPT_WHOLE}
