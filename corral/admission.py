@@ -1,0 +1,69 @@
+"""Who may use a loaded model at once: by tokens, not by heads. Pure bookkeeping on one event loop.
+
+llama-server fails every running request when its shared KV cache runs out, so a request is let in only when the pool
+can hold all it may come to need. Whoever does not fit waits in order of arrival.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator
+
+
+class Pool:
+    """Room for `tokens` tokens in at most `slots` requests."""
+
+    def __init__(self, tokens: int, slots: int) -> None:
+        self.tokens = tokens
+        self.slots = slots
+        self.reserved = 0
+        self.active = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @contextlib.asynccontextmanager
+    async def admit(self, tokens: int) -> AsyncGenerator[None, None]:
+        """Waits for its turn and for room, holds both until the block is left. More than all there is counts as all."""
+        tokens = min(tokens, self.tokens)
+        await self._enter(tokens)
+        try:
+            yield
+        finally:
+            self.reserved -= tokens
+            self.active -= 1
+            self._let_in()
+
+    async def _enter(self, tokens: int) -> None:
+        if not self._waiting and self._fits(tokens):
+            self._take(tokens)
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (tokens, turn)
+        self._waiting.append(entry)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+            else:  # let in at the very moment the caller went away
+                self.reserved -= tokens
+                self.active -= 1
+            self._let_in()
+            raise
+
+    def _fits(self, tokens: int) -> bool:
+        return self.active < self.slots and self.reserved + tokens <= self.tokens
+
+    def _take(self, tokens: int) -> None:
+        self.reserved += tokens
+        self.active += 1
+
+    def _let_in(self) -> None:
+        while self._waiting and self._fits(self._waiting[0][0]):
+            tokens, turn = self._waiting.popleft()
+            if not turn.done():
+                self._take(tokens)
+                turn.set_result(None)

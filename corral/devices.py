@@ -1,0 +1,76 @@
+"""What this machine has: memory, cores and GPUs. Knows no model."""
+
+import asyncio
+import json
+import logging
+import sys
+
+import psutil
+from msgspec import Struct
+
+log = logging.getLogger(__name__)
+
+GIB = 1 << 30
+
+
+class Gpu(Struct, frozen=True):
+    """A device the engine can compute on besides the CPU; sizes in bytes."""
+
+    name: str
+    description: str
+    total: int
+    free: int
+
+
+class Memory(Struct, frozen=True):
+    """Main memory and GPUs at one moment; sizes in bytes."""
+
+    total: int
+    available: int
+    gpus: tuple[Gpu, ...] = ()
+
+    @property
+    def for_models(self) -> int:
+        """Bytes that models may use in all: the GPUs' memory, or half of the main memory where there is none."""
+        return sum(gpu.total for gpu in self.gpus) or self.total // 2
+
+
+def memory(gpus: tuple[Gpu, ...] = ()) -> Memory:
+    """Main memory as it is now, with the GPUs as they were found."""
+    now = psutil.virtual_memory()
+    return Memory(now.total, now.available, gpus)
+
+
+_ASK_ENGINE = """
+import json, xllamacpp
+cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
+rows = [d for d in xllamacpp.get_device_info() if d["type"] != cpu]
+print("DEVICES " + json.dumps([[d["name"], d["description"], d["memory_total"], d["memory_free"]] for d in rows]))
+"""
+
+
+async def find_gpus() -> tuple[Gpu, ...]:
+    """The GPUs the engine sees, asked in a process of its own: drivers are heavy, and can take a process with them."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        _ASK_ENGINE,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), 60)
+    except BaseException as error:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        if isinstance(error, TimeoutError):
+            log.warning("the engine did not list its devices within a minute; going on without GPUs")
+            return ()
+        raise
+    lines = [line for line in output.decode("utf-8", "replace").splitlines() if line.startswith("DEVICES ")]
+    if process.returncode != 0 or not lines:
+        log.warning("the engine could not list its devices (exit status %s); going on without GPUs", process.returncode)
+        return ()
+    return tuple(Gpu(*row) for row in json.loads(lines[-1].removeprefix("DEVICES ")))
