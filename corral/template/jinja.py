@@ -1,0 +1,33 @@
+"""What a Jinja chat template supports, told by its text alone (spec cli §14.1, §14.5). Never runs it."""
+
+import re
+
+
+def jinja_capabilities(text: str) -> tuple[str, ...]:
+    """`tools` and `thinking`, in this order, as far as the template mentions them."""
+    found = []
+    if "tools" in text or "tool_call" in text:
+        found.append("tools")
+    if _thinks(text):
+        found.append("thinking")
+    return tuple(found)
+
+
+def _thinks(text: str) -> bool:
+    if "<think>" in text and "</think>" in text:
+        return True
+    splits = re.search(r"""\.split\(\s*(['"])</think>\1""", text) is not None
+    return splits and "reasoning_content" not in text and "<SPECIAL_12>" not in text
+
+
+def jinja_has_tool_round_trip(text: str) -> bool:
+    """Whether it writes calls of tools and their results back into the conversation."""
+    if "tools" not in text and "tool_call" not in text:
+        return False
+    writes_calls = "tool_calls" in text or "assistant_tool_call" in text
+    return writes_calls and _TOOL_RESULT.search(text) is not None
+
+
+_TOOL_RESULT = re.compile(
+    r"""tool_response|tool_results|ipython|(?:role|\[['"]role['"]\])\s*==\s*['"]tool['"]|['"]tool['"]\s*==\s*[\w.]*role"""
+)
