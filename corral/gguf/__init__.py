@@ -1,0 +1,23 @@
+"""The GGUF file format, distrustfully: `gguf.read(path)` returns a checked `GGUF` or raises `ModelFileError`.
+
+Knows nothing of serving. `types` has the format's words, `cursor` reads bytes within bounds, `reader` checks the
+structure, `sanity` the numbers, `file` says what a file amounts to.
+"""
+
+from corral.gguf.file import GGUF, Array, Kind, Tensor, Value
+from corral.gguf.reader import looks_like_gguf, read
+from corral.gguf.types import FILE_TYPES, TENSOR_TYPES, TensorType, ValueType
+
+__all__ = [
+    "FILE_TYPES",
+    "GGUF",
+    "TENSOR_TYPES",
+    "Array",
+    "Kind",
+    "Tensor",
+    "TensorType",
+    "Value",
+    "ValueType",
+    "looks_like_gguf",
+    "read",
+]
