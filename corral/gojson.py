@@ -8,7 +8,7 @@ import re
 import time
 from datetime import datetime
 from functools import cache
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -124,31 +124,42 @@ def _fold(value: dict[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
             continue
         if key == name:
             exact.add(name)
-        if member is None:
-            continue
-        inner = nested[name]
-        if inner is not None:
-            if isinstance(member, dict):
-                member = _fold(member, inner)
-            elif isinstance(member, list):
-                member = [_fold(item, inner) if isinstance(item, dict) else item for item in member if item is not None]
-        found[name] = member
+        if member is not None:
+            found[name] = _fold_member(member, *nested[name])
     return found
 
 
+def _fold_member(member: Any, inner: type[msgspec.Struct] | None, is_map: bool) -> Any:
+    match member:
+        case _ if inner is None:
+            return member
+        case dict() if is_map:
+            return {key: _fold_member(item, inner, False) for key, item in member.items() if item is not None}
+        case dict():
+            return _fold(member, inner)
+        case list():
+            return [_fold_member(item, inner, False) for item in member if item is not None]
+        case _:
+            return member
+
+
 @cache
-def _plan(kind: type[msgspec.Struct]) -> tuple[dict[str, str], dict[str, type[msgspec.Struct] | None]]:
-    """Wire names of a struct by their lower-case form, and the struct inside each where there is one."""
+def _plan(kind: type[msgspec.Struct]) -> tuple[dict[str, str], dict[str, tuple[type[msgspec.Struct] | None, bool]]]:
+    """Wire names of a struct by their lower-case form; for each the struct inside it, and whether in a map's values."""
     hints = get_type_hints(kind)
     fields = msgspec.structs.fields(kind)
     nested = {field.encode_name: _struct_in(hints[field.name]) for field in fields}
     return {field.encode_name.lower(): field.encode_name for field in fields}, nested
 
 
-def _struct_in(hint: Any) -> type[msgspec.Struct] | None:
+def _struct_in(hint: Any) -> tuple[type[msgspec.Struct] | None, bool]:
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        return hint
-    return next((found for found in map(_struct_in, get_args(hint)) if found is not None), None)
+        return hint, False
+    for argument in get_args(hint):
+        inner, is_map = _struct_in(argument)
+        if inner is not None:
+            return inner, is_map or get_origin(hint) is dict
+    return None, False
 
 
 _AT = re.compile(r"`\$(.*)`$")

@@ -1,0 +1,1 @@
+"""The rim: HTTP, one module a dialect. Nothing below it knows a dialect."""

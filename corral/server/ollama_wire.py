@@ -1,0 +1,445 @@
+"""Ollama's JSON: its requests turned into ours, our chunks into its lines.
+
+Names, order and absence of fields are the contract. Source: spec api §1, §5, §7, §8, §10.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType, field
+
+from corral import durations, gojson
+from corral.errors import BadRequest
+from corral.messages import (
+    ChatRequest,
+    Chunk,
+    EmbedRequest,
+    GenerateRequest,
+    Json,
+    Message,
+    Metrics,
+    Progress,
+    Think,
+    TokenLogprob,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
+
+INT_MAX = (1 << 63) - 1
+
+
+class WireFunction(Struct, omit_defaults=True):
+    index: int | UnsetType = UNSET
+    name: str = ""
+    arguments: dict[str, Any] | UnsetType = UNSET
+
+
+class WireToolCall(Struct, omit_defaults=True):
+    id: str = ""
+    function: WireFunction = field(default_factory=WireFunction)
+
+
+class WireMessage(Struct):
+    role: str = ""
+    content: str = ""
+    thinking: str = ""
+    images: list[str] = []
+    tool_calls: list[WireToolCall] = []
+    tool_name: str = ""
+    tool_call_id: str = ""
+
+
+class WireProperty(Struct, omit_defaults=True):
+    """What of a tool's JSON Schema reaches the model; everything else is dropped (spec api §5.6)."""
+
+    anyOf: "list[WireProperty]" = []  # noqa: N815 - a wire name
+    type: str | list[str] = ""
+    items: Any = None
+    description: str = ""
+    enum: list[Any] = []
+    properties: "dict[str, WireProperty]" = {}
+    required: list[str] = []
+
+
+class WireParameters(Struct, omit_defaults=True):
+    type: str | UnsetType = UNSET
+    defs: Any = field(name="$defs", default=None)
+    items: Any = None
+    required: list[str] = []
+    properties: dict[str, WireProperty] | UnsetType = UNSET
+
+
+class WireToolFunction(Struct):
+    name: str = ""
+    description: str = ""
+    parameters: WireParameters = field(default_factory=WireParameters)
+
+
+class WireTool(Struct):
+    type: str = ""
+    items: Any = None
+    function: WireToolFunction = field(default_factory=WireToolFunction)
+
+
+class WireGenerateRequest(Struct):
+    model: str = ""
+    prompt: str = ""
+    suffix: str = ""
+    system: str = ""
+    template: str = ""
+    context: list[int] = []
+    stream: bool = True
+    raw: bool = False
+    format: Any = None
+    keep_alive: Any = None
+    images: list[str] = []
+    options: dict[str, Any] = {}
+    think: Any = None
+    truncate: bool = True
+    shift: bool | None = None
+    logprobs: bool = False
+    top_logprobs: int = 0
+    render_only: bool = field(name="_debug_render_only", default=False)
+
+
+class WireChatRequest(Struct):
+    model: str = ""
+    messages: list[WireMessage] = []
+    stream: bool = True
+    format: Any = None
+    keep_alive: Any = None
+    tools: list[WireTool] = []
+    tool_choice: Any = None
+    options: dict[str, Any] = {}
+    think: Any = None
+    truncate: bool = True
+    shift: bool | None = None
+    logprobs: bool = False
+    top_logprobs: int = 0
+    render_only: bool = field(name="_debug_render_only", default=False)
+
+
+class WireEmbedRequest(Struct):
+    model: str = ""
+    input: Any = None
+    truncate: bool = True
+    dimensions: int = 0
+    keep_alive: Any = None
+    options: dict[str, Any] = {}
+
+
+class WireEmbeddingRequest(Struct):
+    model: str = ""
+    prompt: str = ""
+    keep_alive: Any = None
+    options: dict[str, Any] = {}
+
+
+def generate_request(wire: WireGenerateRequest) -> GenerateRequest:
+    """Our request; `BadRequest` for what the wire types cannot say: base64, think, keep_alive, top_logprobs."""
+    keep_alive, think = read_keep_alive(wire.keep_alive), read_think(wire.think)
+    images = read_images(wire.images)
+    _check_top_logprobs(wire.top_logprobs)
+    return GenerateRequest(
+        model=wire.model,
+        prompt=wire.prompt,
+        suffix=wire.suffix,
+        system=wire.system,
+        template=wire.template,
+        context=tuple(wire.context),
+        raw=wire.raw,
+        images=images,
+        format=read_format(wire.format),
+        options=wire.options,
+        think=think,
+        keep_alive=keep_alive,
+        truncate=wire.truncate,
+        shift=wire.shift,
+        logprobs=wire.logprobs,
+        top_logprobs=wire.top_logprobs,
+        render_only=wire.render_only,
+    )
+
+
+def chat_request(wire: WireChatRequest) -> ChatRequest:
+    keep_alive, think = read_keep_alive(wire.keep_alive), read_think(wire.think)
+    messages = tuple(message(item) for item in wire.messages)
+    _check_top_logprobs(wire.top_logprobs)
+    return ChatRequest(
+        model=wire.model,
+        messages=messages,
+        tools=tuple(tool(item) for item in wire.tools),
+        tool_choice=read_tool_choice(wire.tool_choice),
+        format=read_format(wire.format),
+        options=wire.options,
+        think=think,
+        keep_alive=keep_alive,
+        truncate=wire.truncate,
+        shift=wire.shift,
+        logprobs=wire.logprobs,
+        top_logprobs=wire.top_logprobs,
+        render_only=wire.render_only,
+    )
+
+
+def embed_request(wire: WireEmbedRequest) -> EmbedRequest:
+    """The type of `input` is checked by the route, which has an order of checks to keep."""
+    inputs: tuple[str, ...] = ()
+    match wire.input:
+        case str():
+            inputs = (wire.input,) if wire.input else ()
+        case list():
+            inputs = tuple(wire.input)
+    return EmbedRequest(
+        model=wire.model,
+        inputs=inputs,
+        truncate=wire.truncate,
+        dimensions=wire.dimensions,
+        options=wire.options,
+        keep_alive=read_keep_alive(wire.keep_alive),
+    )
+
+
+def input_is_text(value: Json) -> bool:
+    """Whether `input` is null, a string, or a list of strings."""
+    return (
+        value is None or isinstance(value, str) or (isinstance(value, list) and all(isinstance(x, str) for x in value))
+    )
+
+
+def message(wire: WireMessage) -> Message:
+    calls = tuple(
+        ToolCall(call.function.name, call.function.arguments or {}, position, call.id)
+        for position, call in enumerate(wire.tool_calls)
+    )
+    return Message(
+        wire.role.lower(),
+        wire.content,
+        wire.thinking,
+        read_images(wire.images),
+        calls,
+        wire.tool_name,
+        wire.tool_call_id,
+    )
+
+
+def tool(wire: WireTool) -> Tool:
+    parameters = msgspec.to_builtins(wire.function.parameters)
+    return Tool(wire.function.name, wire.function.description, parameters, wire.type or "function", wire.items)
+
+
+def read_images(texts: Iterable[str]) -> tuple[bytes, ...]:
+    """Standard base64 with padding; line breaks inside are allowed, a data-URI prefix is not (spec api §1.1)."""
+    return tuple(map(_base64, texts))
+
+
+def _base64(text: str) -> bytes:
+    stripped = text.replace("\r", "").replace("\n", "")
+    try:
+        return base64.b64decode(stripped, validate=True)
+    except (binascii.Error, ValueError):
+        bad = re.search(r"[^A-Za-z0-9+/]", stripped.rstrip("="))
+        at = bad.start() if bad else len(stripped)
+        raise BadRequest(f"illegal base64 data at input byte {at}") from None
+
+
+def read_keep_alive(value: Json) -> float | None:
+    """Seconds; infinity for ever; None when not given (spec api §5.1)."""
+    match value:
+        case None:
+            return None
+        case bool():
+            raise BadRequest("Unsupported type: 'bool'")
+        case int() | float():
+            return float("inf") if value < 0 else float(value)
+        case str():
+            nanoseconds = durations.parse(value)
+            return float("inf") if nanoseconds < 0 else nanoseconds / durations.SECOND
+        case list():
+            raise BadRequest("Unsupported type: '[]interface {}'")
+        case _:
+            raise BadRequest("Unsupported type: 'map[string]interface {}'")
+
+
+_LEVELS: dict[str, Literal["low", "medium", "high", "max"]] = {
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "max": "max",
+}
+
+
+def read_think(value: Json) -> Think:
+    match value:
+        case None | bool():
+            return value
+        case str() if value in _LEVELS:
+            return _LEVELS[value]
+        case str():
+            raise BadRequest(
+                f'invalid think value: {gojson.quote(value)} (must be "high", "medium", "low", "max", true, or false)'
+            )
+        case _:
+            raise BadRequest('think must be a boolean or string ("high", "medium", "low", "max", true, or false)')
+
+
+def read_format(value: Json) -> Json:
+    """`""` means none, as null does; whether the rest is a format is for the prompt's maker to say."""
+    return None if value == "" else value
+
+
+def read_tool_choice(value: Json) -> ToolChoice:
+    """`"auto"`, `"none"`, `"required"`, or a named function as OpenAI's clients write it. An addition of ours."""
+    match value:
+        case None | "auto" | "":
+            return ToolChoice()
+        case "none":
+            return ToolChoice("none")
+        case "required" | "any":
+            return ToolChoice("required")
+        case {"function": {"name": str(name)}} | {"name": str(name)} if name:
+            return ToolChoice("required", name)
+        case _:
+            given = gojson.encode(value).decode()
+            raise BadRequest(f'invalid tool_choice: {given} (must be "auto", "none", "required" or a function)')
+
+
+def _check_top_logprobs(count: int) -> None:
+    if not 0 <= count <= 20:
+        raise BadRequest("top_logprobs must be between 0 and 20")
+
+
+class WireLogprob(Struct, omit_defaults=True):
+    token: str | UnsetType
+    logprob: float | UnsetType
+    bytes: Sequence[int] = ()
+    top_logprobs: "Sequence[WireLogprob]" = ()
+
+
+class WireDebugInfo(Struct, omit_defaults=True):
+    rendered_template: str | UnsetType = UNSET
+    image_count: int = 0
+
+
+class WireGenerateChunk(Struct, omit_defaults=True):
+    model: str | UnsetType
+    created_at: str | UnsetType
+    response: str | UnsetType
+    thinking: str = ""
+    done: bool | UnsetType = UNSET
+    done_reason: str = ""
+    context: Sequence[int] = ()
+    total_duration: int = 0
+    load_duration: int = 0
+    prompt_eval_count: int = 0
+    prompt_eval_duration: int = 0
+    eval_count: int = 0
+    eval_duration: int = 0
+    tool_calls: Sequence[WireToolCall] = ()
+    debug_info: WireDebugInfo | UnsetType = field(name="_debug_info", default=UNSET)
+    logprobs: Sequence[WireLogprob] = ()
+
+
+class WireAnswer(Struct, omit_defaults=True):
+    role: str | UnsetType
+    content: str | UnsetType
+    thinking: str = ""
+    tool_calls: Sequence[WireToolCall] = ()
+
+
+class WireChatChunk(Struct, omit_defaults=True):
+    model: str | UnsetType
+    created_at: str | UnsetType
+    message: WireAnswer | UnsetType
+    done: bool | UnsetType = UNSET
+    done_reason: str = ""
+    debug_info: WireDebugInfo | UnsetType = field(name="_debug_info", default=UNSET)
+    logprobs: Sequence[WireLogprob] = ()
+    total_duration: int = 0
+    load_duration: int = 0
+    prompt_eval_count: int = 0
+    prompt_eval_duration: int = 0
+    eval_count: int = 0
+    eval_duration: int = 0
+
+
+class WireEmbedding(Struct, omit_defaults=True):
+    model: str | UnsetType
+    embeddings: list[Any] | UnsetType
+    total_duration: int = 0
+    load_duration: int = 0
+    prompt_eval_count: int = 0
+
+
+class WireProgress(Struct, omit_defaults=True):
+    status: str | UnsetType
+    digest: str = ""
+    total: int = 0
+    completed: int = 0
+
+
+_NO_METRICS = Metrics()
+
+
+def generate_chunk(model: str, chunk: Chunk) -> WireGenerateChunk:
+    metrics = chunk.metrics or _NO_METRICS
+    return WireGenerateChunk(
+        model,
+        gojson.now_utc(),
+        chunk.content,
+        chunk.thinking,
+        bool(chunk.done_reason),
+        chunk.done_reason,
+        chunk.context or (),
+        metrics.total_duration,
+        metrics.load_duration,
+        metrics.prompt_eval_count,
+        metrics.prompt_eval_duration,
+        metrics.eval_count,
+        metrics.eval_duration,
+        [tool_call(call, with_id=False) for call in chunk.tool_calls],
+        _debug_info(chunk),
+        _logprobs(chunk.logprobs),
+    )
+
+
+def chat_chunk(model: str, chunk: Chunk) -> WireChatChunk:
+    metrics = chunk.metrics or _NO_METRICS
+    role = "assistant" if chunk.rendered is None else ""
+    calls = [tool_call(call, with_id=True) for call in chunk.tool_calls]
+    return WireChatChunk(
+        model,
+        gojson.now_utc(),
+        WireAnswer(role, chunk.content, chunk.thinking, calls),
+        bool(chunk.done_reason),
+        chunk.done_reason,
+        _debug_info(chunk),
+        _logprobs(chunk.logprobs),
+        metrics.total_duration,
+        metrics.load_duration,
+        metrics.prompt_eval_count,
+        metrics.prompt_eval_duration,
+        metrics.eval_count,
+        metrics.eval_duration,
+    )
+
+
+def progress_line(progress: Progress) -> WireProgress:
+    return WireProgress(progress.status, progress.digest, progress.total, progress.completed)
+
+
+def tool_call(call: ToolCall, *, with_id: bool) -> WireToolCall:
+    return WireToolCall(call.id if with_id else "", WireFunction(call.index, call.name, call.arguments))
+
+
+def _debug_info(chunk: Chunk) -> WireDebugInfo | UnsetType:
+    return UNSET if chunk.rendered is None else WireDebugInfo(chunk.rendered, chunk.image_count)
+
+
+def _logprobs(logprobs: Sequence[TokenLogprob]) -> list[WireLogprob]:
+    return [WireLogprob(item.token, item.logprob, item.bytes, _logprobs(item.top)) for item in logprobs]

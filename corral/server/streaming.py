@@ -1,0 +1,114 @@
+"""Answers on the wire: JSON at once, or line by line as it comes. Knows no dialect.
+
+A stream's source is always closed, whatever happens: when the client hangs up, the running route is cancelled, and
+leaving its `aclosing` blocks frees the engine's slot at once.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from corral.errors import CorralError
+
+log = logging.getLogger(__name__)
+
+JSON = "application/json; charset=utf-8"
+NDJSON = "application/x-ndjson"
+
+ErrorLine = Callable[[CorralError], bytes]
+"""How a dialect writes an error into a stream that has begun."""
+
+
+class Stream(Response):
+    """A body sent piece by piece. `lines` is closed at the end; an error in it becomes one more line."""
+
+    def __init__(
+        self, lines: AsyncGenerator[bytes, None], error_line: ErrorLine, media_type: str, status: int = 200
+    ) -> None:
+        super().__init__(status_code=status)
+        del self.headers["content-length"]
+        self.headers["content-type"] = media_type
+        self._lines = lines
+        self._error_line = error_line
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._lines) as lines:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            try:
+                async for line in lines:
+                    await send({"type": "http.response.body", "body": line, "more_body": True})
+            except CorralError as error:
+                log.warning("stream of %s ended: %s", scope["path"], error)
+                await send({"type": "http.response.body", "body": self._error_line(error), "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Route:
+    """An ASGI app around a handler: the handler and its answer are cancelled when the client goes away.
+
+    `reads_body` handlers take the body themselves, as it arrives; for the others it is read whole, up to `max_body`.
+    """
+
+    def __init__(self, handler: Handler, *, max_body: int, reads_body: bool = False) -> None:
+        self._handler = handler
+        self._max_body = max_body
+        self._reads_body = reads_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        if self._reads_body:
+            await (await self._handler(request))(scope, receive, send)
+            return
+        body = await self._read(receive)
+        if body is None:
+            return
+        request._body = body
+
+        async def answer() -> None:
+            await (await self._handler(request))(scope, receive, send)
+
+        await _until_hang_up(answer(), receive)
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        """The whole body; None when the client left before it was complete."""
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self._max_body:
+                raise CorralError(f"request body is larger than {self._max_body} bytes", status=413)
+            parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+
+async def _until_hang_up(work: Awaitable[None], receive: Receive) -> None:
+    """Runs `work`; when the client hangs up first, cancels it and waits until it has let go of everything."""
+    task = asyncio.ensure_future(work)
+    watcher = asyncio.ensure_future(_hang_up(receive))
+    try:
+        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        watcher.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+    if not task.cancelled():
+        task.result()
+
+
+async def _hang_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
