@@ -1,0 +1,326 @@
+"""Models on disk: blobs, and the manifests that name them. Knows paths and digests, not what a model means.
+
+The layout is exactly Ollama's (spec cli §8), so both programs can work on one folder, in turn and at once. Files appear
+by rename, never half-written. What could collide between processes (a manifest coming while its blob is deleted) is
+done under an advisory lock of the folder.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from corral.errors import InvalidName, ModelNotFound, NotFound, StoreError
+from corral.names import Digest, Name
+from corral.store import disk
+from corral.store import prune as pruning
+from corral.store.adoptions import Adoptions
+from corral.store.blobs import Adopted, Blobs, BlobWriter, DigestMismatch, require_space
+from corral.store.manifest import (
+    MAX_MANIFEST_BYTES,
+    Layer,
+    Manifest,
+    MediaType,
+    Stored,
+    encode_manifest,
+    parse_manifest,
+)
+from corral.store.prune import GRACE, PARTIAL_LIFETIME, PruneReport
+
+__all__ = [
+    "GRACE",
+    "MAX_MANIFEST_BYTES",
+    "PARTIAL_LIFETIME",
+    "Adopted",
+    "BlobWriter",
+    "DigestMismatch",
+    "Layer",
+    "Manifest",
+    "MediaType",
+    "PruneReport",
+    "Store",
+    "Stored",
+    "encode_manifest",
+    "parse_manifest",
+]
+
+logger = logging.getLogger(__name__)
+
+
+class Store:
+    """The models below one folder. Holds no state of its own: every call looks at the disk. Errors: `StoreError`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.manifests_folder = root / "manifests"
+        self.blobs_folder = root / "blobs"
+        self._blobs = Blobs(self.blobs_folder, Adoptions(root / "adopted"))
+
+    # Models
+
+    def resolve(self, name: Name) -> Name:
+        """The name as it is spelled on disk, part by part ignoring case; itself where nothing matches (spec api §3)."""
+        return Name(*_spelling(self.manifests_folder, name.path.parts))
+
+    def manifest(self, name: Name) -> Stored:
+        """The model of that name in any case; `ModelNotFound`, or `StoreError` when its manifest is broken."""
+        found = self.resolve(name)
+        try:
+            return self._read(found)
+        except FileNotFoundError:
+            raise ModelNotFound(f"model '{name}' not found") from None
+
+    def list(self) -> list[Stored]:
+        """All models, newest first to the second, then by path. Broken manifests are left out, with a warning."""
+        found = []
+        for path in self._manifest_files():
+            try:
+                found.append(self._read(_name_of(path)))
+            except FileNotFoundError:
+                continue
+            except (StoreError, InvalidName) as error:
+                logger.warning("skipping the manifest %s: %s", path, error)
+        return sorted(found, key=lambda stored: -int(stored.modified))
+
+    def write_manifest(self, name: Name, raw: bytes, prune: bool = True) -> Stored:
+        """Puts a manifest in place, whole, byte for byte, once all its blobs are there.
+
+        With `prune`, blobs that only the manifest of that name before it needed are deleted. `StoreError` when the
+        manifest is broken or names a blob that is missing or of another size.
+        """
+        manifest = parse_manifest(raw)
+        with self._locked():
+            for layer in manifest.blobs:
+                self._require(layer)
+            found = self.resolve(name)
+            before = self._readable(found)
+            self._put(found, raw)
+            if prune and before is not None:
+                self._delete_unreferenced({layer.digest for layer in before.blobs})
+            with disk.explained(self._path(found), "reading"):
+                return self._read(found)
+
+    def copy(self, source: Name, destination: Name, prune: bool = True) -> Stored:
+        """Gives a model a second name, over whatever had it; nothing happens when both are the same name."""
+        stored = self.manifest(source)
+        if source.folded == destination.folded:
+            return stored
+        return self.write_manifest(destination, stored.manifest.raw, prune)
+
+    def delete(self, name: Name, prune: bool = True) -> None:
+        """Removes a model, and with `prune` the blobs no other model needs; `ModelNotFound` (spec api §15.2)."""
+        with self._locked():
+            found = self.resolve(name)
+            before = self._readable(found)
+            path = self._path(found)
+            try:
+                with disk.explained(path, "deleting"):
+                    path.unlink()
+            except StoreError as error:
+                if isinstance(error.__cause__, FileNotFoundError):
+                    raise ModelNotFound(f"model '{name}' not found") from None
+                raise
+            for folder in list(path.parents)[:3]:
+                with suppress(OSError):  # another tag still lies there
+                    folder.rmdir()
+            if prune and before is not None:
+                self._delete_unreferenced({layer.digest for layer in before.blobs})
+
+    def references(self) -> set[Digest]:
+        """Every blob some manifest names; `StoreError` when a manifest cannot be read, so that nobody can know."""
+        found: set[Digest] = set()
+        for path in self._manifest_files():
+            try:
+                found.update(layer.digest for layer in self._read(_name_of(path)).manifest.blobs)
+            except FileNotFoundError:
+                if os.path.lexists(self.manifests_folder / path):
+                    raise StoreError(f'"{path}" is a link that leads nowhere') from None
+            except (StoreError, InvalidName) as error:
+                raise StoreError(f'"{path}": {error}') from error
+        return found
+
+    # Blobs
+
+    def blob_path(self, digest: Digest) -> Path:
+        """Where that blob lies or would lie."""
+        return self._blobs.path(digest)
+
+    def open_path(self, digest: Digest) -> Path:
+        """Where an existing blob's bytes are, for a reader that trusts its digest; `NotFound` without it.
+
+        A blob that is a hard link to a file of the user's is hashed again when that file was touched since;
+        `StoreError` when its bytes have changed. Others are not read.
+        """
+        return self._blobs.checked_path(digest)
+
+    def has_blob(self, digest: Digest) -> bool:
+        return self._blobs.path(digest).is_file()
+
+    def blob_size(self, digest: Digest) -> int:
+        """Bytes of a blob; `NotFound`."""
+        size = self._blobs.size(digest)
+        if size is None:
+            raise NotFound(f'blob "{digest}" not found')
+        return size
+
+    def add_bytes(self, data: bytes) -> tuple[Digest, int, bool]:
+        """Stores a blob: its digest, its size, and whether it is new."""
+        with self.writer() as writer:
+            writer.write(data)
+            digest, created = writer.commit()
+            return digest, len(data), created
+
+    def writer(self, size: int = 0) -> BlobWriter:
+        """A context manager that takes a blob's bytes in pieces. `DiskFull` at once when `size` does not fit."""
+        if size:
+            require_space(self.root, size)
+        return BlobWriter(self._blobs)
+
+    def adopt(self, path: Path, link: bool = True, progress: Callable[[int], None] | None = None) -> Adopted:
+        """Makes a blob of a local file, writing its bytes anew only where there is no other way.
+
+        A reflink is tried first: it shares the disk blocks and yet cannot be changed from outside. Then, unless `link`
+        is false, a hard link: the file's owner may still write into it, which `open_path` notices. Then a copy.
+        `progress` is told the bytes hashed so far. The file itself is never written to, nor its time changed.
+        """
+        return self._blobs.adopt(path, link, progress)
+
+    def free_space(self) -> int:
+        """Bytes free on the disk that holds the store."""
+        return disk.free_bytes(self.root)
+
+    # Housekeeping
+
+    def prune(self, grace: float = GRACE, delete: bool = True) -> PruneReport:
+        """The work at start-up (spec cli §2.2): modern blob names, and with `delete` no leftovers.
+
+        Nothing that was touched in the last `grace` seconds is deleted, and nothing at all while a manifest cannot be
+        read or there is no manifests folder. Downloads that can be gone on with stay for `PARTIAL_LIFETIME`.
+        """
+        if not self.manifests_folder.is_dir():
+            return PruneReport(complete=not self.blobs_folder.is_dir())
+        with disk.explained(self.root, "cleaning up"), self._locked():
+            renamed = pruning.rename_old_blobs(self.blobs_folder)
+            if not delete:
+                return PruneReport(renamed=renamed)
+            try:
+                references = self.references()
+            except StoreError as error:
+                logger.warning("nothing is deleted from the store, as a manifest cannot be read: %s", error)
+                return PruneReport(renamed=renamed, complete=False)
+            blobs, blob_bytes = pruning.delete_blobs(self._blobs, references, grace)
+            strays, stray_bytes = pruning.delete_temporaries(self.blobs_folder, self.manifests_folder, grace)
+            partials, partial_bytes = pruning.delete_partials(self.blobs_folder, grace)
+            folders = pruning.remove_empty_folders(self.manifests_folder)
+        freed = blob_bytes + stray_bytes + partial_bytes
+        return PruneReport(renamed, blobs, strays, partials, freed, folders)
+
+    # Below the surface
+
+    def _path(self, name: Name) -> Path:
+        return self.manifests_folder / name.path
+
+    def _read(self, name: Name) -> Stored:
+        """`FileNotFoundError` or `StoreError` when it cannot be."""
+        path = self._path(name)
+        try:
+            with disk.open_regular(path) as file:
+                raw = file.read(MAX_MANIFEST_BYTES + 1)
+                modified = os.fstat(file.fileno()).st_mtime
+        except (NotADirectoryError, IsADirectoryError):
+            raise FileNotFoundError(path) from None
+        except PermissionError as error:
+            raise StoreError(f'reading "{path}" failed: permission denied') from error
+        manifest = parse_manifest(raw)
+        return Stored(name, manifest, manifest.digest, modified, manifest.size)
+
+    def _readable(self, name: Name) -> Manifest | None:
+        """What lies under a name, None where there is nothing or it is broken."""
+        try:
+            return self._read(name).manifest
+        except (FileNotFoundError, StoreError):
+            return None
+
+    def _manifest_files(self) -> Sequence[Path]:
+        """Whatever lies where a manifest should, in the order of paths, relative to the manifests folder.
+
+        What other programs leave behind (`.DS_Store`) is passed over. A folder that cannot be read is a `StoreError`:
+        taken for empty, it would cost the blobs its models need. For the same reason a link that leads nowhere (to a
+        disk that is not there today) is told like a manifest, wherever it lies.
+        """
+        folders, files = [self.manifests_folder], []
+        with disk.explained(self.manifests_folder, "reading"):
+            for _ in ("host", "namespace", "model"):
+                entries = [entry for folder in folders for entry in _entries(folder)]
+                folders = [entry for entry in entries if entry.is_dir()]
+                files += [entry for entry in entries if entry.is_symlink() and not entry.exists()]
+            files += [entry for folder in folders for entry in _entries(folder) if not entry.is_dir()]
+        return sorted(path.relative_to(self.manifests_folder) for path in files)
+
+    def _put(self, name: Name, raw: bytes) -> None:
+        path = self._path(name)
+        with disk.explained(path, "writing"):
+            temporary = disk.temporary(self.manifests_folder, pruning.MANIFEST_TEMPORARY_PREFIX)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                disk.write_whole(path, raw, temporary)
+            except FileNotFoundError:  # another program has just removed the folder, empty as it was
+                path.parent.mkdir(parents=True, exist_ok=True)
+                disk.write_whole(path, raw, temporary)
+
+    def _require(self, layer: Layer) -> None:
+        size = self._blobs.size(layer.digest)
+        if size is None:
+            raise StoreError(f'blob "{layer.digest}" is missing')
+        if size != layer.size:
+            raise StoreError(f'blob "{layer.digest}" has {size} bytes, the manifest says {layer.size}')
+
+    def _delete_unreferenced(self, candidates: set[Digest]) -> None:
+        try:
+            references = self.references()
+        except StoreError as error:
+            logger.warning("keeping blobs that may be unused, as a manifest cannot be read: %s", error)
+            return
+        for digest in candidates - references:
+            with suppress(FileNotFoundError), disk.explained(self._blobs.path(digest), "deleting"):
+                if self.has_blob(digest):
+                    self._blobs.delete(digest)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with disk.explained(self.blobs_folder, "making"):
+            self.blobs_folder.mkdir(parents=True, exist_ok=True)
+            self.manifests_folder.mkdir(parents=True, exist_ok=True)
+        with disk.locked(self.blobs_folder):
+            yield
+
+
+def _name_of(path: Path) -> Name:
+    """The name behind a path relative to the manifests folder; `InvalidName`."""
+    if len(path.parts) != 4:
+        raise InvalidName("invalid model name")
+    return Name(*path.parts)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except FileNotFoundError:
+        return []
+
+
+def _spelling(folder: Path, parts: tuple[str, ...]) -> tuple[str, ...]:
+    """`parts` as they are spelled below `folder`, as far down as something matches; the exact spelling goes first."""
+    if not parts:
+        return ()
+    try:
+        entries = [entry.name for entry in folder.iterdir() if entry.name.lower() == parts[0].lower()]
+    except OSError:
+        return parts
+    entries.sort(key=lambda entry: (entry != parts[0], entry))
+    below = [(entry, *_spelling(folder / entry, parts[1:])) for entry in entries]
+    for spelling in below:
+        if os.path.lexists(folder.joinpath(*spelling)):
+            return spelling
+    return below[0] if below else parts

@@ -1,0 +1,99 @@
+"""Which blobs are hard links to a file of the user's, who may write into it one day.
+
+A reflink needs none of this: its bytes are its own. Of a hard link a record is kept beside the blobs, in a folder other
+programs do not look at; `is_unchanged` compares and, when the file was touched, hashes it again.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from io import FileIO
+from pathlib import Path
+
+import msgspec
+
+from corral.errors import StoreError
+from corral.names import Digest
+from corral.store import disk
+
+
+class _Record(msgspec.Struct):
+    """What the file was like when its bytes last had the blob's digest."""
+
+    size: int
+    mtime_ns: int
+    source: str
+
+
+class Adoptions:
+    """The records, one file a blob, under the blob's own file name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def record(self, digest: Digest, blob: Path, source: Path) -> None:
+        status = blob.stat()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        data = msgspec.json.encode(_Record(status.st_size, status.st_mtime_ns, str(source)))
+        disk.write_whole(self._path(digest), data, disk.temporary(self._folder, ".new-"))
+
+    def touched(self, digest: Digest) -> float | None:
+        """When the blob was last asked for, as far as records tell: the file's own time is the user's."""
+        try:
+            return self._path(digest).stat().st_mtime
+        except FileNotFoundError:
+            return None
+
+    def renew(self, digest: Digest) -> bool:
+        """Notes that the blob was asked for now; false when it is not a hard link that was recorded."""
+        try:
+            os.utime(self._path(digest))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def forget(self, digest: Digest) -> None:
+        self._path(digest).unlink(missing_ok=True)
+
+    def forget_missing(self, blobs: Path) -> None:
+        """Drops the records of blobs that are gone."""
+        if self._folder.is_dir():
+            for path in self._folder.iterdir():
+                if not (blobs / path.name).exists():
+                    path.unlink(missing_ok=True)
+
+    def check(self, digest: Digest, blob: Path) -> None:
+        """`StoreError` when the blob is shared with a file whose bytes have been changed since."""
+        try:
+            record = msgspec.json.decode(self._path(digest).read_bytes(), type=_Record)
+        except FileNotFoundError:
+            return
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            record = _Record(-1, -1, "?")
+        status = blob.stat()
+        if (status.st_size, status.st_mtime_ns) == (record.size, record.mtime_ns):
+            return
+        with disk.open_regular(blob) as file:
+            unchanged = hash_file(file) == digest
+        if not unchanged:
+            raise StoreError(
+                f'the file "{record.source}" was changed after it became the blob "{digest}": '
+                "restore it, or remove the model and create it anew"
+            )
+        self.record(digest, blob, Path(record.source))
+
+    def _path(self, digest: Digest) -> Path:
+        return self._folder / digest.filename
+
+
+def hash_file(file: FileIO, progress: Callable[[int], None] | None = None) -> Digest:
+    """The digest of all that is left to read of an open file; `progress` is told the bytes read so far."""
+    state = hashlib.sha256()
+    buffer = memoryview(bytearray(disk.COPY_BYTES))
+    done = 0
+    while count := file.readinto(buffer):
+        state.update(buffer[:count])
+        done += count
+        if progress is not None:
+            progress(done)
+    return Digest(state.hexdigest())

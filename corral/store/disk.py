@@ -1,0 +1,155 @@
+"""What the store asks of the operating system: locks, flushed writes, links, and its errors said in our words.
+
+Knows no digest and no manifest. Where a system or a file system lacks something, the next best way is taken.
+"""
+
+import ctypes
+import errno
+import os
+import secrets
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import FileIO
+from pathlib import Path
+
+from corral.errors import DiskFull, StoreError
+
+if sys.platform != "win32":  # there, two processes are kept apart by renames alone
+    import fcntl
+
+COPY_BYTES = 1 << 20
+"""How much is read, hashed and written at a time."""
+
+_FICLONE = 0x40049409
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def explained(path: Path, doing: str) -> Iterator[None]:
+    """Turns an `OSError` into the sentence a person reads: `DiskFull` or `StoreError`, naming `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFull(f'no space left on the disk while {doing} "{path}"') from error
+        reason = (error.strerror or str(error)).lower()
+        raise StoreError(f'{doing} "{path}" failed: {reason}') from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the folder's advisory lock: one process, and one thread of it, at a time.
+
+    Where folders cannot be locked (Windows, some network file systems) nothing is held: files still appear whole, by
+    rename, and what is lost is only the order between a delete and a write at the same moment.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def claim(file: FileIO) -> None:
+    """Marks an open file as being worked on, for `is_claimed`; the mark goes when the file is closed."""
+    if sys.platform != "win32":
+        with suppress(OSError):
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_claimed(path: Path) -> bool:
+    """Whether somebody, here or in another process, is working on this file."""
+    if sys.platform == "win32":
+        return False
+    with suppress(FileNotFoundError, PermissionError), open(path, "rb") as file:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
+def temporary(folder: Path, prefix: str) -> Path:
+    """A name nobody else has, `prefix` and random decimal digits, as the layout asks for (spec cli §8)."""
+    return folder / f"{prefix}{secrets.randbelow(10**18):018d}"
+
+
+def create(path: Path) -> FileIO:
+    """A new file for writing, mode 0644 less the umask; it must not exist."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, 0o644), "wb", buffering=0)
+
+
+def flush(file: FileIO) -> None:
+    """Puts a file's bytes on the disk, so that the rename that follows never names a hole after a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def write_whole(path: Path, data: bytes, temporary_path: Path) -> None:
+    """Writes a file so that others see the old one or the new one, never a part."""
+    try:
+        with create(temporary_path) as file:
+            file.write(data)
+            flush(file)
+        temporary_path.replace(path)
+    finally:
+        temporary_path.unlink(missing_ok=True)
+
+
+def open_regular(path: Path) -> FileIO:
+    """Opens a plain file for reading. Devices, pipes and folders, which could block or never end, are refused."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StoreError(f'"{path}" is not a file')
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb", buffering=0)
+
+
+def clone(source: FileIO, target: Path) -> bool:
+    """Makes `target` share the source's disk blocks, copy on write. False where the file system cannot."""
+    if sys.platform == "darwin":
+        function = ctypes.CDLL(None).fclonefileat
+        return bool(function(source.fileno(), -2, os.fsencode(target), 0) == 0)  # -2: AT_FDCWD
+    if sys.platform != "linux":
+        return False
+    with create(target) as file:
+        try:
+            fcntl.ioctl(file.fileno(), _FICLONE, source.fileno())
+        except OSError:
+            done = False
+        else:
+            done = True
+    if not done:
+        target.unlink()
+    return done
+
+
+def hard_link(source: Path, target: Path) -> bool:
+    """Gives the file a second name. False where that is not possible: another disk, no right, no such feature."""
+    try:
+        os.link(source, target)
+    except OSError:
+        return False
+    return True
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes free for us on the disk that holds `path`, or will hold it."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free
