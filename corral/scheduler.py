@@ -398,10 +398,10 @@ class Scheduler:
         else:
             runner.draining = True
 
-    def expire(self, spec: RunnerSpec) -> None:
-        """Unloads the model of `spec` as soon as nobody uses it; nothing happens when it is not loaded."""
+    def expire(self, weights: str) -> None:
+        """Unloads what runs on these weights as soon as nobody uses it; nothing happens when it is not loaded."""
         for runner in self._runners:
-            if same_model(spec, runner.spec) or runner.spec.model == spec.model:
+            if runner.spec.model == weights:
                 runner.keep_alive = 0
                 if runner.users == 0 and runner.loading is None:
                     self._unload(runner)

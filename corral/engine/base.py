@@ -35,7 +35,8 @@ class RunnerSpec(Struct, frozen=True, kw_only=True):
     num_thread: int = 0
     draft_num_predict: int | None = None
     cache_type: CacheType = "f16"
-    flash_attention: Literal["on", "off", "auto"] = "auto"
+    flash_attention: str = "auto"
+    """`on`, `off` or `auto`."""
     weights_bytes: int = 0
     cache_bytes_per_token: int = 0
 
@@ -115,10 +116,10 @@ class Piece(Struct, frozen=True):
     finish: Finish | None = None
 
 
-class Embedding(Struct, frozen=True):
-    """A pooled vector as the engine gives it, and the number of tokens it was made of."""
+class Embeddings(Struct, frozen=True):
+    """One pooled vector a text, as the engine gives them, and the tokens of all texts together."""
 
-    vector: list[float]
+    vectors: list[list[float]]
     tokens: int
 
 
@@ -133,7 +134,7 @@ class Engine(Protocol):
         """The prompt that `chat` would send."""
         ...
 
-    async def embed(self, inputs: Sequence[str | Sequence[int]]) -> list[Embedding]: ...
+    async def embed(self, inputs: Sequence[str]) -> Embeddings: ...
 
     async def tokenize(self, text: str, *, add_special: bool = False) -> list[int]: ...
 

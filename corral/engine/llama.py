@@ -14,7 +14,7 @@ from msgspec import Struct
 from corral.engine.base import (
     MEDIA_MARKER,
     CompletionRequest,
-    Embedding,
+    Embeddings,
     EngineChat,
     Finish,
     Piece,
@@ -126,13 +126,10 @@ class LlamaEngine:
     async def render(self, request: EngineChat) -> str:
         return str((await self._ask("POST", "/apply-template", _chat_body(request)))["prompt"])
 
-    async def embed(self, inputs: Sequence[str | Sequence[int]]) -> list[Embedding]:
-        content = [text if isinstance(text, str) else list(text) for text in inputs]
-        answer = await self._ask("POST", "/v1/embeddings", {"input": content, "encoding_format": "float"})
-        rows = sorted(answer["data"], key=lambda row: row["index"])
-        tokens = int(answer.get("usage", {}).get("prompt_tokens", 0))
-        counts = [tokens if len(rows) == 1 else 0] * len(rows)
-        return [Embedding(row["embedding"], count) for row, count in zip(rows, counts, strict=True)]
+    async def embed(self, inputs: Sequence[str]) -> Embeddings:
+        answer = await self._ask("POST", "/v1/embeddings", {"input": list(inputs), "encoding_format": "float"})
+        rows = sorted(answer["data"], key=lambda row: int(row["index"]))
+        return Embeddings([row["embedding"] for row in rows], int(answer["usage"]["prompt_tokens"]))
 
     async def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
         body = {"content": text, "add_special": add_special, "parse_special": True}

@@ -1,0 +1,358 @@
+"""One request on its runner: makes the prompt, waits for room, streams pieces into chunks, counts.
+
+Part of the meeting point (`inference.py`): knows model, runner and engine, not how a runner is got, and no dialect.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Literal
+
+from corral import gojson, loading, prompt, template
+from corral.engine.base import CompletionRequest, EngineChat, Finish, Piece, Sampling
+from corral.errors import BadRequest, CorralError
+from corral.messages import ChatRequest, Chunk, GenerateRequest, Json, Message, Metrics, Think, Tool, ToolChoice
+from corral.model import Model
+from corral.options import Options
+from corral.prompt import Prompt
+from corral.scheduler import Runner
+from corral.telemetry import Series
+
+log = logging.getLogger(__name__)
+
+MAX_PREDICT_CONTEXTS = 10
+"""Open-ended generation stops after so many contexts (spec cli §12)."""
+
+SEED_BOUND = 1 << 32
+
+
+class Clock:
+    """When a request arrived, got its runner, was let in, and saw its first token; nanoseconds, 0 for not yet."""
+
+    def __init__(self) -> None:
+        self._arrived = time.monotonic_ns()
+        self._loaded = 0
+        self._admitted = 0
+        self._first = 0
+
+    def got_runner(self) -> None:
+        self._loaded = time.monotonic_ns()
+
+    def let_in(self) -> None:
+        self._admitted = time.monotonic_ns()
+
+    def saw_token(self) -> bool:
+        """Notes the first token; true when this was it."""
+        if self._first:
+            return False
+        self._first = time.monotonic_ns()
+        return True
+
+    @property
+    def load_duration(self) -> int:
+        return max(1, self._loaded - self._arrived)
+
+    @property
+    def queue_seconds(self) -> float:
+        return max(0, self._admitted - self._arrived) / 1e9
+
+    @property
+    def first_token_seconds(self) -> float:
+        return max(0, self._first - self._arrived) / 1e9
+
+    def since_arrival(self) -> int:
+        return time.monotonic_ns() - self._arrived
+
+
+class Answering:
+    """Answers one request with the runner it was given."""
+
+    def __init__(
+        self,
+        model: Model,
+        runner: Runner,
+        chosen: Options,
+        request: ChatRequest | GenerateRequest,
+        clock: Clock,
+        series: Series,
+    ) -> None:
+        self._model = model
+        self._runner = runner
+        self._engine = runner.engine
+        self._options = chosen
+        self._clock = clock
+        self._series = series
+        self._truncate = request.truncate
+        self._render_only = request.render_only
+        self._shift = ("deepseek2" not in model.family) if request.shift is None else request.shift
+        self._top_logprobs = request.top_logprobs if request.logprobs else None
+        self._format = request.format
+        window = runner.spec.num_ctx
+        self._limit = window if chosen.num_ctx is None else min(max(chosen.num_ctx, loading.MIN_CONTEXT), window)
+
+    async def conversation(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        """The answer to a chat whose messages are complete already (`prompt.conversation`)."""
+        if self._model.template is None:
+            answer = self._native(request.messages, request.tools, request.think, request)
+        else:
+            write = prompt.template_writer(self._model.template, request.tools, request.think)
+            built = await self._fit(request.messages, write)
+            answer = self._rendered(built)
+        async with aclosing(answer) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def single(self, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
+        """The answer to a single prompt (spec api §7.4)."""
+        stored = () if request.context else self._model.messages
+        system = request.system or self._model.system
+        messages = (
+            *((Message("system", system),) if system else ()),
+            *stored,
+            Message("user", request.prompt, images=request.images),
+        )
+        if request.raw:
+            answer = self._rendered(Prompt(text=request.prompt, media=request.images))
+        elif request.suffix and self._model.template is not None:
+            text = self._model.template.render_suffix(request.prompt, request.suffix, think=request.think)
+            answer = self._rendered(Prompt(text=text), with_context=True)
+        elif request.template or self._model.template is not None or request.context:
+            answer = self._rendered(await self._single_prompt(request, messages), with_context=True)
+        else:
+            answer = self._native(messages, (), request.think, request, with_context=True)
+        async with aclosing(answer) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _single_prompt(self, request: GenerateRequest, messages: Sequence[Message]) -> Prompt:
+        if request.template:
+            # Image markers are not put into a request's own template (spec api §7.4).
+            text = template.parse(request.template).render(messages, think=request.think)
+            return Prompt(text=text, media=request.images)
+        if self._model.template is None:
+            built = await self._fit(messages, self._engine_writer((), request.think))
+        else:
+            built = await self._fit(messages, prompt.template_writer(self._model.template, (), request.think))
+        if not request.context:
+            return built
+        before = await self._engine.detokenize(request.context)
+        return Prompt(text=before + built.text, messages=built.messages, media=built.media)
+
+    def _engine_writer(self, tools: Sequence[Tool], think: Think) -> prompt.Write:
+        async def write(messages: Sequence[Message]) -> str:
+            return await self._engine.render(
+                EngineChat(messages=tuple(messages), tools=tuple(tools), think=think, max_tokens=1)
+            )
+
+        return write
+
+    async def _fit(self, messages: Sequence[Message], write: prompt.Write) -> Prompt:
+        limit = self._limit if self._truncate else None
+        image_tokens = prompt.IMAGE_TOKENS if self._model.projectors else 0
+        return await prompt.build(messages, write, self._count, limit, image_tokens=image_tokens)
+
+    async def _count(self, text: str) -> int:
+        return len(await self._engine.tokenize(text))
+
+    async def _rendered(self, built: Prompt, *, with_context: bool = False) -> AsyncGenerator[Chunk, None]:
+        """Completes a prompt that was written here."""
+        text = self._without_doubled_bos(built.text)
+        if self._render_only:
+            yield Chunk(rendered=text, image_count=len(built.media))
+            return
+        schema = schema_of(self._format)
+        if built.media and "vision" not in self._model.capabilities and "audio" not in self._model.capabilities:
+            raise BadRequest("Multimodal data provided, but model does not support multimodal requests.")
+        text, media = prompt.with_media_markers(text, built.media)
+        sent, bound, cut = await self._shortened(text, bool(media))
+        most = self._max_tokens(None if self._shift else bound)
+        request = CompletionRequest(
+            prompt=sent,
+            media=media,
+            sampling=sampling(self._options, self._limit),
+            max_tokens=most,
+            num_keep=max(-1, self._options.num_keep),
+            schema=schema,
+            top_logprobs=self._top_logprobs,
+        )
+        dropped = built.dropped_tokens + cut
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._room(self._runner.spec.num_ctx if media else bound + most))
+            before = asyncio.ensure_future(self._engine.tokenize(text)) if with_context and sent == text else None
+            if before is not None:
+                stack.callback(before.cancel)
+            written: list[int] = []
+            pieces = await stack.enter_async_context(aclosing(self._engine.complete(request)))
+            async for piece in pieces:
+                if with_context:
+                    written += piece.tokens
+                if piece.finish is None:
+                    yield self._chunk(piece)
+                    continue
+                context = None
+                if with_context:
+                    context = (*(await before if before is not None else sent), *written)
+                yield self._last(piece, piece.finish, dropped, context)
+
+    async def _native(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool],
+        think: Think,
+        request: ChatRequest | GenerateRequest,
+        *,
+        with_context: bool = False,
+    ) -> AsyncGenerator[Chunk, None]:
+        """Lets the engine render the conversation and parse the answer (spec cli §15.2)."""
+        built = await self._fit(messages, self._engine_writer(tools, think))
+        if self._render_only:
+            yield Chunk(rendered=built.text, image_count=len(built.media))
+            return
+        bound = built.tokens if built.tokens is not None else len(built.text.encode()) + 1
+        if bound > self._limit:
+            bound = await self._count(built.text)
+            if bound > self._limit:
+                raise BadRequest(exceeds(bound, self._limit))
+        most = self._max_tokens(None if self._shift else bound)
+        chat = EngineChat(
+            messages=built.messages,
+            tools=tuple(tools),
+            tool_choice=request.tool_choice if isinstance(request, ChatRequest) else ToolChoice(),
+            think=think,
+            sampling=sampling(self._options, self._limit),
+            max_tokens=most,
+            num_keep=max(-1, self._options.num_keep),
+            schema=schema_of(self._format),
+            top_logprobs=self._top_logprobs,
+        )
+        async with self._room(self._runner.spec.num_ctx if built.media else bound + most):
+            said = ""
+            async with aclosing(self._engine.chat(chat)) as pieces:
+                async for piece in pieces:
+                    said += piece.text
+                    if piece.finish is None:
+                        yield self._chunk(piece)
+                        continue
+                    context = tuple(await self._engine.tokenize(built.text + said)) if with_context else None
+                    yield self._last(piece, piece.finish, built.dropped_tokens, context)
+
+    @contextlib.asynccontextmanager
+    async def _room(self, tokens: int) -> AsyncGenerator[None, None]:
+        """Waits until the runner's pool can hold all that the request may come to need."""
+        label = self._runner.label
+        async with self._runner.pool.admit(min(tokens, self._runner.spec.num_ctx)):
+            self._clock.let_in()
+            self._series.queue_time.labels(label).observe(self._clock.queue_seconds)
+            with self._series.running.labels(label).track_inprogress():
+                yield
+
+    async def _shortened(self, text: str, has_media: bool) -> tuple[str | tuple[int, ...], int, int]:
+        """What is sent, an upper bound of its tokens, and how many were cut out (spec cli §15.3).
+
+        A text has no more tokens than bytes and one in front, so most prompts need not be counted.
+        """
+        bound = len(text.encode()) + 1
+        if has_media or (bound < self._limit and self._shift):
+            return text, bound, 0
+        tokens = await self._engine.tokenize(text, add_special=True)
+        if not self._truncate and len(tokens) > self._limit:
+            raise BadRequest(exceeds(len(tokens), self._limit))
+        kept = tuple(tokens)
+        if self._truncate:
+            has_bos = self._model.bos_text != ""
+            kept = prompt.shortened(tokens, self._limit, self._options.num_keep, has_bos=has_bos, shift=self._shift)
+        return (text if len(kept) == len(tokens) else kept), len(kept), len(tokens) - len(kept)
+
+    def _without_doubled_bos(self, text: str) -> str:
+        """The tokenizer writes the BOS itself (spec api §22)."""
+        return text.removeprefix(self._model.bos_text)
+
+    def _max_tokens(self, prompt_tokens: int | None) -> int:
+        """Spec api §6 `num_predict`; with the context not to be shifted, what is left of it beside the prompt."""
+        ceiling = MAX_PREDICT_CONTEXTS * self._limit
+        wanted = self._options.num_predict if self._options.num_predict > 0 else ceiling
+        room = ceiling if prompt_tokens is None else max(1, self._limit - prompt_tokens)
+        return min(wanted, ceiling, room)
+
+    def _chunk(self, piece: Piece) -> Chunk:
+        if self._clock.saw_token():
+            self._series.first_token.labels(self._runner.label).observe(self._clock.first_token_seconds)
+        return Chunk(piece.text, piece.thinking, logprobs=piece.logprobs)
+
+    def _last(self, piece: Piece, finish: Finish, dropped: int, context: tuple[int, ...] | None) -> Chunk:
+        metrics = Metrics(
+            total_duration=self._clock.since_arrival(),
+            load_duration=self._clock.load_duration,
+            prompt_eval_count=finish.prompt_tokens,
+            prompt_eval_duration=finish.prompt_duration,
+            eval_count=finish.generated_tokens,
+            eval_duration=finish.generation_duration,
+            cached_tokens=finish.cached_tokens,
+            truncated_tokens=dropped,
+        )
+        self._record(metrics, finish.reason)
+        return Chunk(
+            piece.text,
+            piece.thinking,
+            piece.tool_calls,
+            piece.logprobs,
+            done_reason=finish.reason,
+            metrics=metrics,
+            context=context,
+        )
+
+    def _record(self, metrics: Metrics, reason: Literal["stop", "length"]) -> None:
+        label, series = self._runner.label, self._series
+        series.prompt_tokens.labels(label).inc(metrics.prompt_eval_count)
+        series.generation_tokens.labels(label).inc(metrics.eval_count)
+        series.cache_queries.labels(label).inc(metrics.prompt_eval_count)
+        series.cache_hits.labels(label).inc(metrics.cached_tokens)
+        series.duration.labels(label).observe(metrics.total_duration / 1e9)
+        series.finished.labels(label, reason).inc()
+        if metrics.truncated_tokens:
+            series.truncations.labels(label).inc()
+            series.truncated_tokens.labels(label).inc(metrics.truncated_tokens)
+            log.warning("model %s: prompt cut by %d tokens to fit the context", label, metrics.truncated_tokens)
+
+
+def exceeds(tokens: int, limit: int) -> str:
+    """The sentence for a prompt that may not be cut (spec api §21)."""
+    return f"request ({tokens} tokens) exceeds the available context size ({limit} tokens), try increasing it"
+
+
+def schema_of(given: Json) -> Json:
+    """The JSON Schema of a request's `format`; None for none (spec api §5.3)."""
+    match given:
+        case None:
+            return None
+        case "json":
+            return {"type": "object"}
+        case dict():
+            return given
+        case _:
+            raw = gojson.encode(given).decode()
+            raise CorralError(f'invalid format: {gojson.quote(raw)}; expected "json" or a valid JSON Schema object')
+
+
+def sampling(chosen: Options, limit: int) -> Sampling:
+    """The options that choose tokens, each within what the engine can take."""
+    return Sampling(
+        temperature=max(0.0, chosen.temperature),
+        top_k=max(0, min(chosen.top_k, 1 << 20)),
+        top_p=_between(chosen.top_p, 0.0, 1.0),
+        min_p=_between(chosen.min_p, 0.0, 1.0),
+        typical_p=_between(chosen.typical_p, 0.0, 1.0),
+        repeat_last_n=max(-1, min(chosen.repeat_last_n, limit)),
+        repeat_penalty=_between(chosen.repeat_penalty, 0.0, 100.0),
+        presence_penalty=_between(chosen.presence_penalty, -100.0, 100.0),
+        frequency_penalty=_between(chosen.frequency_penalty, -100.0, 100.0),
+        seed=None if chosen.seed < 0 else chosen.seed % SEED_BOUND,
+        stop=tuple(word for word in chosen.stop if word),
+    )
+
+
+def _between(value: float, low: float, high: float) -> float:
+    return max(low, min(value, high))

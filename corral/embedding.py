@@ -1,0 +1,84 @@
+"""Texts → vectors on a runner: lengths checked, texts cut, vectors normalised. Source: spec api §10."""
+
+import math
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from corral.errors import BadRequest, EngineError
+from corral.messages import EmbedRequest
+from corral.model import Model
+from corral.options import Options
+from corral.scheduler import Runner
+
+
+class Vectors(Struct, frozen=True, kw_only=True):
+    """One vector a text; `tokens` of all texts together, special ones included. Durations in nanoseconds."""
+
+    vectors: list[list[float]] = []
+    tokens: int = 0
+    total_duration: int = 0
+    load_duration: int = 0
+
+
+async def embed_inputs(
+    runner: Runner, model: Model, request: EmbedRequest, chosen: Options, *, normalize: bool = True
+) -> Vectors:
+    """The texts of a request in one call of the engine; `BadRequest` for one that is too long and may not be cut."""
+    if not request.inputs:
+        return Vectors()
+    limit = _limit(model, chosen.num_ctx)
+    texts = [await _fitting(runner, model, text, limit, request.truncate) for text in request.inputs]
+    async with runner.pool.admit(sum(len(text.encode()) + 2 for text in texts)):
+        try:
+            found = await runner.engine.embed(texts)
+        except EngineError as error:
+            if error.status != 400 or not request.truncate:
+                raise
+            texts = [await _cut_to_batch(runner, text) for text in texts]
+            found = await runner.engine.embed(texts)
+    vectors = [_finished(vector, request.dimensions, normalize) for vector in found.vectors]
+    return Vectors(vectors=vectors, tokens=found.tokens)
+
+
+def _limit(model: Model, num_ctx: int | None) -> int:
+    trained = model.gguf.context_length or 0
+    given = [length for length in (num_ctx or 0, trained) if length > 0]
+    return min(given) if given else 1 << 30
+
+
+async def _fitting(runner: Runner, model: Model, text: str, limit: int, truncate: bool) -> str:
+    """The text, cut where it is longer than `limit` tokens with its special ones."""
+    if len(text.encode()) + 2 <= limit:
+        return text
+    tokens = await runner.engine.tokenize(text)
+    room = limit
+    room -= int(not tokens or tokens[0] != (model.gguf.bos_token_id or 0))
+    room -= int(not tokens or tokens[-1] != (model.gguf.eos_token_id or 0))
+    if len(tokens) <= room:
+        return text
+    if not truncate:
+        raise BadRequest("the input length exceeds the context length")
+    if room <= 0:
+        raise BadRequest("input after truncation exceeds maximum context length")
+    return await runner.engine.detokenize(tokens[:room])
+
+
+async def _cut_to_batch(runner: Runner, text: str) -> str:
+    """A text cut to what the engine takes in one batch, special tokens included."""
+    batch = runner.spec.num_batch or min(2048, runner.spec.num_ctx)
+    tokens = await runner.engine.tokenize(text)
+    if len(tokens) <= batch - 2 or batch <= 2:
+        raise BadRequest("input exceeds maximum context length and cannot be truncated further")
+    return await runner.engine.detokenize(tokens[: batch - 2])
+
+
+def _finished(vector: Sequence[float], dimensions: int, normalize: bool) -> list[float]:
+    if not all(map(math.isfinite, vector)):
+        raise BadRequest("embedding contains NaN or Inf values")
+    if 0 < dimensions < len(vector):
+        vector = vector[:dimensions]
+    if not normalize:
+        return list(vector)
+    norm = max(math.sqrt(math.fsum(x * x for x in vector)), 1e-12)
+    return [x / norm for x in vector]

@@ -1,0 +1,88 @@
+"""How a model is to be loaded: context policy, slots, batch. Turns a model and options into a `RunnerSpec`.
+
+Source: spec api §6 (defaults), cli §12 (context length).
+"""
+
+import logging
+
+from corral.config import Config
+from corral.devices import GIB, Memory
+from corral.engine.base import RunnerSpec
+from corral.model import Model
+from corral.options import Options
+
+log = logging.getLogger(__name__)
+
+MIN_CONTEXT = 4
+MIN_VISION_CONTEXT = 2048
+SMALL_CONTEXT = 4096
+CONTEXT_BY_MEMORY = ((47 * GIB, 262144), (23 * GIB, 32768))
+"""Automatic context by the memory models may use; `SMALL_CONTEXT` below the last."""
+
+SLOTS = 16
+EMBEDDING_SLOTS = 4
+
+CACHE_BYTES = {
+    "f32": 4.0,
+    "f16": 2.0,
+    "bf16": 2.0,
+    "q8_0": 34 / 32,
+    "q5_1": 24 / 32,
+    "q5_0": 22 / 32,
+    "q4_1": 20 / 32,
+    "q4_0": 18 / 32,
+    "iq4_nl": 18 / 32,
+}
+"""Bytes an element of the KV cache takes."""
+
+
+def runner_spec(model: Model, options: Options, config: Config, memory: Memory, *, embed: bool = False) -> RunnerSpec:
+    """The specification a request wants; the pool's size is left to the scheduler, which knows what is free."""
+    embeds = "embedding" in model.capabilities
+    slots = config.num_parallel or (EMBEDDING_SLOTS if embed or embeds else SLOTS)
+    per_token = model.gguf.kv_bytes_per_token(CACHE_BYTES[config.kv_cache_type])
+    return RunnerSpec(
+        model=str(model.weights),
+        projectors=tuple(map(str, model.projectors)),
+        adapters=tuple(map(str, model.adapters)),
+        mode="embed" if embed or embeds else "generate",
+        pooling="mean" if embed and not embeds else "model",
+        num_ctx=_context(model, options, config, memory, per_token),
+        num_ctx_automatic=options.num_ctx is None,
+        slots=slots,
+        num_batch=options.num_batch,
+        num_gpu=options.num_gpu,
+        main_gpu=options.main_gpu,
+        use_mmap=options.use_mmap,
+        num_thread=max(0, options.num_thread),
+        draft_num_predict=options.draft_num_predict,
+        cache_type=config.kv_cache_type,
+        flash_attention=config.flash_attention,
+        weights_bytes=model.size,
+        cache_bytes_per_token=per_token,
+    )
+
+
+def _context(model: Model, options: Options, config: Config, memory: Memory, bytes_per_token: int) -> int:
+    """Tokens a request may hold: as asked, else as configured, else by memory; never more than was trained."""
+    trained = model.gguf.context_length or 0
+    least = MIN_VISION_CONTEXT if "vision" in model.capabilities else MIN_CONTEXT
+    if options.num_ctx is not None:
+        wanted = options.num_ctx
+    elif config.context_length:
+        wanted = config.context_length
+    else:
+        wanted = _automatic_context(memory, bytes_per_token)
+    if trained and wanted > trained:
+        if options.num_ctx is not None:
+            log.warning("model %s: num_ctx %d is more than it was trained on, using %d", model.name, wanted, trained)
+        wanted = trained
+    return max(wanted, least)
+
+
+def _automatic_context(memory: Memory, bytes_per_token: int) -> int:
+    """By the size of the memory models live in, and no more than a quarter of what is free for one context."""
+    tier = next((tokens for size, tokens in CONTEXT_BY_MEMORY if memory.for_models >= size), SMALL_CONTEXT)
+    while tier > SMALL_CONTEXT and tier * bytes_per_token > memory.available // 4:
+        tier //= 2
+    return tier

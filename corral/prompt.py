@@ -1,0 +1,157 @@
+"""Messages → prompt: who stands in front, what is dropped to fit the context, where the pictures go.
+
+Counting tokens is somebody else's work, handed in as a function. Source: spec api §8.4; cli §15.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from corral.engine.base import MEDIA_MARKER
+from corral.errors import BadRequest
+from corral.messages import Message, Think, Tool
+from corral.model import Model
+from corral.template import Template, number_images
+
+IMAGE_TOKENS = 768
+"""What a picture counts for while a history is cut (spec cli §15.1)."""
+
+TOO_LONG = (
+    "the prompt is longer than the context length currently available to the model; shorten the prompt, adjust the "
+    "context length in settings, or use a model with a longer context length"
+)
+
+Count = Callable[[str], Awaitable[int]]
+"""Tokens of a text."""
+
+Write = Callable[[Sequence[Message]], Awaitable[str]]
+"""The prompt for a conversation."""
+
+
+class Prompt(Struct, frozen=True, kw_only=True):
+    """What the engine gets. `messages` are those that were kept; `dropped_tokens` what was left out to fit."""
+
+    text: str
+    messages: tuple[Message, ...] = ()
+    media: tuple[bytes, ...] = ()
+    tokens: int | None = None
+    """Its length, when it was counted."""
+    dropped_tokens: int = 0
+
+
+def conversation(model: Model, messages: Sequence[Message]) -> list[Message]:
+    """The model's stored turns and the given ones; its system text in front unless the request begins with one."""
+    found = [*model.messages, *messages]
+    if model.system and (not messages or messages[0].role != "system"):
+        found.insert(0, Message("system", model.system))
+    found = [msgspec.structs.replace(m, role="system") if m.role == "developer" else m for m in found]
+    if model.family == "qwen3" or model.name.model == "deepseek-r1":
+        found = _without_old_thoughts(found)
+    return found
+
+
+def _without_old_thoughts(messages: list[Message]) -> list[Message]:
+    """Leading `<think>` blocks of answers before the last question are not shown to the model again."""
+    last = max((index for index, message in enumerate(messages) if message.role == "user"), default=-1)
+    return [
+        msgspec.structs.replace(message, content=_LEADING_THOUGHT.sub("", message.content))
+        if index < last and message.role == "assistant"
+        else message
+        for index, message in enumerate(messages)
+    ]
+
+
+_LEADING_THOUGHT = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
+
+
+def template_writer(template: Template, tools: Sequence[Tool], think: Think) -> Write:
+    """Writes prompts with a Go template."""
+
+    async def write(messages: Sequence[Message]) -> str:
+        return template.render(number_images(messages), tools=tools, think=think)
+
+    return write
+
+
+async def build(
+    messages: Sequence[Message], write: Write, count: Count, limit: int | None, *, image_tokens: int = 0
+) -> Prompt:
+    """The prompt of the longest end of the conversation that fits `limit` tokens; None: all of it (spec cli §15.1).
+
+    System messages and the last message are always kept. Lengths in bytes save most of the counting: a text has no
+    more tokens than bytes.
+    """
+    candidates: dict[int, tuple[str, int | None]] = {}
+
+    async def measure(first: int) -> tuple[str, int | None]:
+        if first not in candidates:
+            kept = keep_from(messages, first)
+            text = await write(kept)
+            extra = image_tokens * sum(len(message.images) for message in kept)
+            fits_by_bytes = limit is None or len(text.encode()) + 1 + extra <= limit
+            candidates[first] = text, None if fits_by_bytes else await count(text) + extra
+        return candidates[first]
+
+    first = 0
+    text, tokens = await measure(0)
+    whole = tokens
+    if limit is not None and tokens is not None and tokens > limit:
+        first = await _first_that_fits(len(messages), limit, measure)
+        text, tokens = await measure(first)
+    kept = tuple(keep_from(messages, first))
+    dropped = 0
+    if first and whole is not None:
+        dropped = whole - (tokens if tokens is not None else await count(text))
+    media = tuple(image for message in kept for image in message.images)
+    return Prompt(text=text, messages=kept, media=media, tokens=tokens, dropped_tokens=max(0, dropped))
+
+
+async def _first_that_fits(length: int, limit: int, measure: Callable[[int], Awaitable[tuple[str, int | None]]]) -> int:
+    """The least number of dropped messages that fits; all but the last when nothing does. Longer ends are longer."""
+    low, high = 1, max(0, length - 1)
+    while low < high:
+        middle = (low + high) // 2
+        tokens = (await measure(middle))[1]
+        if tokens is None or tokens <= limit:
+            high = middle
+        else:
+            low = middle + 1
+    return high
+
+
+def keep_from(messages: Sequence[Message], first: int) -> list[Message]:
+    """The system messages among the first ones, and everything from `first` on."""
+    return [message for message in messages[:first] if message.role == "system"] + list(messages[first:])
+
+
+def with_media_markers(text: str, media: Sequence[bytes]) -> tuple[str, tuple[bytes, ...]]:
+    """`[img-N]` tags replaced by the engine's marker, and the files in the order of their markers (spec cli §15.4)."""
+    if not media:
+        return text, ()
+    order: list[bytes] = []
+
+    def place(match: re.Match[str]) -> str:
+        number = int(match[1])
+        if number >= len(media):
+            return match[0]
+        order.append(media[number])
+        return MEDIA_MARKER
+
+    return re.sub(r"\[img-(\d{1,4})\]", place, text), tuple(order)
+
+
+def shortened(tokens: Sequence[int], limit: int, num_keep: int, *, has_bos: bool, shift: bool) -> tuple[int, ...]:
+    """A prompt that is too long for `limit` tokens, with its middle taken out (spec cli §15.3).
+
+    `BadRequest` when the context may not be shifted.
+    """
+    if len(tokens) <= limit - 1:
+        return tuple(tokens)
+    if not shift:
+        raise BadRequest(TOO_LONG)
+    keep = len(tokens) if num_keep < 0 else num_keep + int(has_bos)
+    keep = min(keep, limit - 1)
+    remaining = limit - max((limit - keep) // 2, 1)
+    return (*tokens[:keep], *tokens[len(tokens) - (remaining - keep) :])

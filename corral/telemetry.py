@@ -1,0 +1,111 @@
+"""What is told of the server's work: log lines, one line a request, Prometheus series. Knows no route and no engine.
+
+The series are named after vLLM's, so that dashboards made for it need only another prefix.
+"""
+
+import json
+import logging
+import sys
+import time
+from typing import TextIO
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 640)
+
+
+class Series:
+    """The server's Prometheus series, in a registry of their own. Labels are `model_name` as a rule."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.running = self._gauge("num_requests_running", "Requests a model is answering")
+        self.queue_time = self._histogram("request_queue_time_seconds", "Time from arrival until a model took it on")
+        self.first_token = self._histogram("time_to_first_token_seconds", "Time from arrival to the first token")
+        self.duration = self._histogram("e2e_request_latency_seconds", "Time from arrival to the end of the answer")
+        self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens, read or found in the cache")
+        self.generation_tokens = self._counter("generation_tokens", "Tokens generated")
+        self.cache_queries = self._counter("prefix_cache_queries", "Prompt tokens looked for in the prompt cache")
+        self.cache_hits = self._counter("prefix_cache_hits", "Prompt tokens found in the prompt cache")
+        self.truncations = self._counter("prompt_truncations", "Prompts that were cut to fit the context")
+        self.truncated_tokens = self._counter("prompt_truncated_tokens", "Prompt tokens left out to fit the context")
+        self.unparsed = self._counter("unparsed_answers", "Answers handed back as text because they did not parse")
+        self.finished = self._counter("request_success", "Requests answered to the end", "finished_reason")
+        self.failed = self._counter("request_failures", "Requests that ended in an error", "status")
+        self.loads = self._counter("model_loads", "Models loaded")
+        self.load_time = self._histogram("model_load_time_seconds", "Time to load a model")
+        self.evictions = self._counter("model_evictions", "Models unloaded to make room or to change their options")
+
+    def _gauge(self, name: str, sentence: str) -> Gauge:
+        return Gauge(f"corral_{name}", sentence, ["model_name"], registry=self.registry)
+
+    def _counter(self, name: str, sentence: str, *labels: str) -> Counter:
+        return Counter(f"corral_{name}", sentence, ["model_name", *labels], registry=self.registry)
+
+    def _histogram(self, name: str, sentence: str) -> Histogram:
+        return Histogram(f"corral_{name}", sentence, ["model_name"], buckets=_SECONDS, registry=self.registry)
+
+
+def set_up_logging(*, debug: int = 0, form: str = "text", stream: TextIO = sys.stderr) -> None:
+    """Sends all log lines to `stream`: `key=value` text, or a JSON object a line."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_JsonLines() if form == "json" else _KeyValues())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    for chatty in ("asyncio", "aiohttp.access", "uvicorn.access"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+class _KeyValues(logging.Formatter):
+    """`time=… level=INFO source=scheduler.py:12 msg="…"`, which tools that read Ollama's log know."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = "WARN" if record.levelno == logging.WARNING else record.levelname
+        told = json.dumps(_message(record), ensure_ascii=False)
+        line = f"time={_moment(record)} level={level} source={record.filename}:{record.lineno} msg={told}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        row = {
+            "time": _moment(record),
+            "level": record.levelname,
+            "source": f"{record.filename}:{record.lineno}",
+            "msg": _message(record),
+        }
+        if record.exc_info:
+            row["exception"] = self.formatException(record.exc_info)
+        return json.dumps({**row, **getattr(record, "fields", {})}, ensure_ascii=False)
+
+
+def _message(record: logging.LogRecord) -> str:
+    return record.getMessage()
+
+
+def _moment(record: logging.LogRecord) -> str:
+    zone = time.strftime("%z", time.localtime(record.created))
+    offset = "Z" if zone in ("+0000", "") else f"{zone[:3]}:{zone[3:]}"
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(record.created)) + f".{int(record.msecs):03d}{offset}"
+
+
+_requests = logging.getLogger("corral.requests")
+
+
+def log_request(status: int, seconds: float, client: str, method: str, path: str, note: str = "") -> None:
+    """The line of one request: what was asked, by whom, how it ended and how long it took."""
+    text = f"{status} | {_duration(seconds)} | {client} | {method} {path}" + (f" | {note}" if note else "")
+    fields = {
+        "status": status,
+        "seconds": round(seconds, 6),
+        "client": client,
+        "method": method,
+        "path": path,
+        **({"note": note} if note else {}),
+    }
+    _requests.log(logging.ERROR if status >= 500 else logging.INFO, "%s", text, extra={"fields": fields})
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.3f}s" if seconds >= 1 else f"{seconds * 1000:.3f}ms"
