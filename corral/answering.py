@@ -90,6 +90,7 @@ class Answering:
         self._shift = ("deepseek2" not in model.family) if request.shift is None else request.shift
         self._top_logprobs = request.top_logprobs if request.logprobs else None
         self._format = request.format
+        self._dropped = 0
         window = runner.spec.num_ctx
         self._limit = window if chosen.num_ctx is None else min(max(chosen.num_ctx, loading.MIN_CONTEXT), window)
 
@@ -178,7 +179,7 @@ class Answering:
             schema=schema,
             top_logprobs=self._top_logprobs,
         )
-        dropped = built.dropped_tokens + cut
+        self._dropped = built.dropped_tokens + cut
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._room(self._runner.spec.num_ctx if media else bound + most))
             before = asyncio.ensure_future(self._engine.tokenize(text)) if with_context and sent == text else None
@@ -195,7 +196,7 @@ class Answering:
                 context = None
                 if with_context:
                     context = (*(await before if before is not None else sent), *written)
-                yield self._last(piece, piece.finish, dropped, context)
+                yield self._last(piece, piece.finish, context)
 
     async def _native(
         self,
@@ -228,6 +229,7 @@ class Answering:
             schema=schema_of(self._format),
             top_logprobs=self._top_logprobs,
         )
+        self._dropped = built.dropped_tokens
         async with self._room(self._runner.spec.num_ctx if built.media else bound + most):
             said = ""
             async with aclosing(self._engine.chat(chat)) as pieces:
@@ -237,7 +239,7 @@ class Answering:
                         yield self._chunk(piece)
                         continue
                     context = tuple(await self._engine.tokenize(built.text + said)) if with_context else None
-                    yield self._last(piece, piece.finish, built.dropped_tokens, context)
+                    yield self._last(piece, piece.finish, context)
 
     @contextlib.asynccontextmanager
     async def _room(self, tokens: int) -> AsyncGenerator[None, None]:
@@ -278,11 +280,13 @@ class Answering:
         return min(wanted, ceiling, room)
 
     def _chunk(self, piece: Piece) -> Chunk:
+        cut = 0
         if self._clock.saw_token():
             self._series.first_token.labels(self._runner.label).observe(self._clock.first_token_seconds)
-        return Chunk(piece.text, piece.thinking, logprobs=piece.logprobs)
+            cut = self._dropped
+        return Chunk(piece.text, piece.thinking, logprobs=piece.logprobs, truncated_tokens=cut)
 
-    def _last(self, piece: Piece, finish: Finish, dropped: int, context: tuple[int, ...] | None) -> Chunk:
+    def _last(self, piece: Piece, finish: Finish, context: tuple[int, ...] | None) -> Chunk:
         metrics = Metrics(
             total_duration=self._clock.since_arrival(),
             load_duration=self._clock.load_duration,
@@ -291,7 +295,7 @@ class Answering:
             eval_count=finish.generated_tokens,
             eval_duration=finish.generation_duration,
             cached_tokens=finish.cached_tokens,
-            truncated_tokens=dropped,
+            truncated_tokens=self._dropped,
         )
         self._record(metrics, finish.reason)
         return Chunk(

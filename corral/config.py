@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from corral import durations
@@ -185,7 +185,7 @@ class Config:
     )
     gpu_overhead: int = _setting(0, "OLLAMA_GPU_OVERHEAD", parse_natural, "Bytes kept free on each GPU")
     sched_spread: bool = _setting(False, "OLLAMA_SCHED_SPREAD", parse_bool, "Spread every model over all GPUs")
-    go_template: str = _setting(
+    go_template: Literal["on", "off", ""] = _setting(
         "",
         "OLLAMA_GO_TEMPLATE",
         lambda text: "on" if parse_bool(text) else "off",

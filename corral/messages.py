@@ -148,6 +148,8 @@ class Chunk(Struct, frozen=True):
     rendered: str | None = None
     """The prompt itself, when only that was asked for."""
     image_count: int = 0
+    truncated_tokens: int = 0
+    """Prompt tokens left out to fit the context, told on the first chunk."""
 
 
 class Progress(Struct, frozen=True):

@@ -6,6 +6,7 @@ Names, order and absence of fields are the contract. Source: spec api §1, §5, 
 import base64
 import binascii
 import re
+import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -402,7 +403,7 @@ def generate_chunk(model: str, chunk: Chunk) -> WireGenerateChunk:
         metrics.prompt_eval_duration,
         metrics.eval_count,
         metrics.eval_duration,
-        [tool_call(call, with_id=False) for call in chunk.tool_calls],
+        tuple(tool_call(call, with_id=False) for call in chunk.tool_calls),
         _debug_info(chunk),
         _logprobs(chunk.logprobs),
     )
@@ -411,7 +412,7 @@ def generate_chunk(model: str, chunk: Chunk) -> WireGenerateChunk:
 def chat_chunk(model: str, chunk: Chunk) -> WireChatChunk:
     metrics = chunk.metrics or _NO_METRICS
     role = "assistant" if chunk.rendered is None else ""
-    calls = [tool_call(call, with_id=True) for call in chunk.tool_calls]
+    calls = tuple(tool_call(call, with_id=True) for call in chunk.tool_calls)
     return WireChatChunk(
         model,
         gojson.now_utc(),
@@ -441,5 +442,22 @@ def _debug_info(chunk: Chunk) -> WireDebugInfo | UnsetType:
     return UNSET if chunk.rendered is None else WireDebugInfo(chunk.rendered, chunk.image_count)
 
 
-def _logprobs(logprobs: Sequence[TokenLogprob]) -> list[WireLogprob]:
-    return [WireLogprob(item.token, item.logprob, item.bytes, _logprobs(item.top)) for item in logprobs]
+def _logprobs(logprobs: Sequence[TokenLogprob]) -> tuple[WireLogprob, ...]:
+    return tuple(WireLogprob(item.token, item.logprob, item.bytes, _logprobs(item.top)) for item in logprobs)
+
+
+def float32_texts(vector: Sequence[float]) -> list[float]:
+    """The numbers as the shortest decimals that are the same single-precision number (spec api §10.1)."""
+    return [_shortest_float32(value) for value in vector]
+
+
+def _shortest_float32(value: float) -> float:
+    single = _FLOAT32.unpack(_FLOAT32.pack(value))
+    for digits in (7, 8):
+        text = float(f"{value:.{digits}g}")
+        if _FLOAT32.unpack(_FLOAT32.pack(text)) == single:
+            return text
+    return float(f"{value:.9g}")
+
+
+_FLOAT32 = struct.Struct("<f")

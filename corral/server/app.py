@@ -1,0 +1,285 @@
+"""The server: routes as one list, guards, errors → status, start and stop. Knows which dialect serves which path."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as StarletteRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from corral import EMULATES, __version__, devices, telemetry
+from corral.config import Config
+from corral.engine.base import Engine, RunnerSpec
+from corral.engine.llama import launch
+from corral.errors import CorralError
+from corral.inference import Runtime
+from corral.model import Models
+from corral.scheduler import Events, Limits, Scheduler
+from corral.server import metrics, ollama, ollama_models
+from corral.server.guards import Guard, Origins
+from corral.server.ollama_replies import error_body
+from corral.server.streaming import JSON, Handler, Route
+from corral.store import Store
+from corral.telemetry import Series
+
+log = logging.getLogger(__name__)
+
+MAX_BODY = 256 << 20
+"""Bytes a JSON request may have: pictures come as base64."""
+
+MODELS_PER_GPU = 3
+CACHE_RAM_MIB = 2048
+"""Most host memory a worker's prompt cache may take; a smaller machine gives an eighth of what is free."""
+
+
+def routes() -> list[StarletteRoute]:
+    """Every path, its methods and who answers. HEAD only where it is listed (spec api §2.2)."""
+    return [
+        _route("/", ollama.root, "GET", "HEAD"),
+        _route("/api/version", ollama.version, "GET", "HEAD"),
+        _route("/api/status", ollama.status, "GET"),
+        _route("/api/generate", ollama.generate, "POST"),
+        _route("/api/chat", ollama.chat, "POST"),
+        _route("/api/embed", ollama.embed, "POST"),
+        _route("/api/embeddings", ollama.embeddings, "POST"),
+        _route("/api/tags", ollama_models.tags, "GET", "HEAD"),
+        _route("/api/ps", ollama_models.ps, "GET"),
+        _route("/api/show", ollama_models.show, "POST"),
+        _route("/api/create", ollama_models.create, "POST"),
+        _route("/api/blobs/{digest}", ollama_models.blob, "HEAD", "POST", reads_body=True),
+        _route("/api/copy", ollama_models.copy, "POST"),
+        _route("/api/delete", ollama_models.delete, "DELETE"),
+        _route("/api/pull", ollama_models.pull, "POST"),
+        _route("/api/push", ollama_models.push, "POST"),
+        _route("/api/export", ollama_models.export, "POST"),
+        _route("/api/import", ollama_models.import_, "POST"),
+        _route("/api/me", ollama.me, "POST"),
+        _route("/metrics", metrics.metrics, "GET"),
+    ]
+
+
+def _route(path: str, handler: Handler, *methods: str, reads_body: bool = False) -> StarletteRoute:
+    route = StarletteRoute(path, Route(handler, max_body=MAX_BODY, reads_body=reads_body), methods=list(methods))
+    route.methods = set(methods)  # starlette adds HEAD to every GET by itself
+    return route
+
+
+def build(runtime: Runtime, busy: "Activity") -> ASGIApp:
+    """The ASGI application over a runtime."""
+    app = Starlette(
+        routes=routes(),
+        exception_handlers={CorralError: _corral_error, HTTPException: _http_error, Exception: _unexpected},
+    )
+    app.router.redirect_slashes = False
+    app.state.runtime = runtime
+    app.state.activity = busy
+    guard = Guard(app, Origins(runtime.config.origins), runtime.config.host)
+    return _Log(_CleanPath(guard), busy)
+
+
+async def _corral_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, CorralError)
+    headers = {"content-type": JSON}
+    if error.status == 503:
+        headers["retry-after"] = "1"
+    return Response(error_body(error), error.status, headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    text = {404: "404 page not found", 405: "405 method not allowed"}.get(error.status_code, str(error.detail))
+    return Response(text, error.status_code, {**(error.headers or {}), "content-type": "text/plain"})
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return Response(
+        error_body(CorralError("internal server error, see the log of corral")), 500, {"content-type": JSON}
+    )
+
+
+class Activity:
+    """What goes on: requests under way and when the last one ended. An idle server may end itself."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.last = time.monotonic()
+
+    def idle_for(self) -> float:
+        """Seconds without any request; 0 while there is one."""
+        return 0.0 if self.requests else time.monotonic() - self.last
+
+
+class _CleanPath:
+    """Redirects a path with a trailing slash or doubled slashes to the clean one (spec api §2.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "/")
+        clean = "/" + "/".join(part for part in path.split("/") if part)
+        if scope["type"] != "http" or path == clean:
+            await self._app(scope, receive, send)
+            return
+        get = scope["method"] == "GET"
+        status = 301 if get or "//" in path else 307
+        body = f'<a href="{clean}">Moved Permanently</a>.\n\n' if get else ""
+        headers = {"location": clean, "content-type": "text/html; charset=utf-8"}
+        await Response(body, status, headers)(scope, receive, send)
+
+
+class _Log:
+    """One line a request, however it ends; keeps count of what goes on."""
+
+    def __init__(self, app: ASGIApp, activity: Activity) -> None:
+        self._app = app
+        self._activity = activity
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = time.monotonic(), 499
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        self._activity.requests += 1
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            self._activity.requests -= 1
+            self._activity.last = time.monotonic()
+            client = scope["client"][0] if scope.get("client") else "-"
+            telemetry.log_request(status, time.monotonic() - began, client, scope["method"], scope["path"])
+
+
+@contextlib.asynccontextmanager
+async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
+    """Everything a server needs, from the store to the scheduler; the workers are gone when the block is left."""
+    store = Store(config.models)
+    gpus = await devices.find_gpus()
+    series = Series()
+    limits = Limits(
+        max_loaded=config.max_loaded_models or MODELS_PER_GPU * max(1, len(gpus)),
+        max_queue=config.max_queue,
+        pool_contexts=config.pool_contexts,
+        keep_alive=config.keep_alive,
+    )
+    scheduler = Scheduler(_launcher(config), lambda: devices.memory(gpus), limits, _events(series))
+    try:
+        yield Runtime(config, Models(store, config.go_template), scheduler, series, gpus)
+    finally:
+        await scheduler.close()
+
+
+def _launcher(config: Config) -> Callable[[RunnerSpec, str], Coroutine[Any, Any, Engine]]:
+    numbers = iter(range(1 << 30))
+
+    async def start(spec: RunnerSpec, label: str) -> Engine:
+        free_mib = devices.memory().available >> 20
+        return await launch(
+            spec,
+            log=_worker_log(config.state, next(numbers)),
+            patience=config.load_timeout,
+            program=config.engine,
+            cache_ram_mib=min(CACHE_RAM_MIB, free_mib // 8),
+        )
+
+    return start
+
+
+def _worker_log(state: Path, number: int) -> Path:
+    """Where a worker's prints go; the last sixteen of a server are kept."""
+    return state / "workers" / f"{os.getpid()}-{number % 16}.log"
+
+
+def _events(series: Series) -> Events:
+    def loaded(label: str, seconds: float) -> None:
+        series.loads.labels(label).inc()
+        series.load_time.labels(label).observe(seconds)
+
+    return Events(loaded=loaded, evicted=lambda label, reason: series.evictions.labels(label).inc())
+
+
+def serve(config: Config) -> None:
+    """Listens and serves until SIGINT or SIGTERM; `CorralError` when it cannot listen (spec api §2.1, cli §2.2)."""
+    with _listen(config) as listener:
+        log.info("Listening on %s (version %s, Ollama %s)", _shown(listener), __version__, EMULATES)
+        if sys.platform == "win32":
+            asyncio.run(_serve(config, listener))
+            return
+        import uvloop
+
+        uvloop.run(_serve(config, listener))
+
+
+def _listen(config: Config) -> socket.socket:
+    host, port = config.host.host, config.host.port
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        if sys.platform != "win32":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CorralError(f"listen tcp {config.host.netloc}: bind: {reason}") from error
+    return listener
+
+
+def _shown(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def _serve(config: Config, listener: socket.socket) -> None:
+    activity = Activity()
+    async with runtime(config) as ready:
+        app = build(ready, activity)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                date_header=True,
+                timeout_graceful_shutdown=1,
+                timeout_keep_alive=75,
+                ws="none",
+            )
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            async with asyncio.TaskGroup() as tasks:
+                idle = tasks.create_task(_end_when_idle(config.idle_exit, activity, ready.scheduler, server))
+                await server.serve(sockets=[listener])
+                idle.cancel()
+
+
+async def _end_when_idle(seconds: float, activity: Activity, scheduler: Scheduler, server: uvicorn.Server) -> None:
+    """Ends a server that was started in the background when nobody has used it and no model is loaded."""
+    if seconds == float("inf"):
+        return
+    while (left := seconds - activity.idle_for()) > 0 or scheduler.runners:
+        await asyncio.sleep(max(left, 0.5))
+    log.info("idle for %.0f s, ending", seconds)
+    signal.raise_signal(signal.SIGTERM)

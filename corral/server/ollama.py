@@ -1,0 +1,111 @@
+"""Ollama's routes that ask a model: requests decoded, chunks encoded. Source: spec api §7–10, §16."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from corral import EMULATES, gojson, inference, names
+from corral.errors import BadRequest, NotFound
+from corral.messages import Chunk, EmbedRequest
+from corral.server import ollama_wire as wire
+from corral.server.folding import fold
+from corral.server.ollama_replies import PLAIN_TEXT, body_as, error_line, reply, runtime_of
+from corral.server.streaming import NDJSON, Stream
+
+Encode = Callable[[Chunk], Any]
+
+
+async def root(request: Request) -> Response:
+    return Response("Ollama is running", headers={"content-type": PLAIN_TEXT})
+
+
+async def version(request: Request) -> Response:
+    return reply({"version": EMULATES})
+
+
+async def status(request: Request) -> Response:
+    return reply({"cloud": {"disabled": True, "source": "env"}})
+
+
+async def me(request: Request) -> Response:
+    response = reply({"error": "unauthorized", "signin_url": ""})
+    response.status_code = 401
+    return response
+
+
+async def generate(request: Request) -> Response:
+    asked = await body_as(request, wire.WireGenerateRequest)
+    converted = wire.generate_request(asked)
+    chunks = inference.generate(runtime_of(request), converted)
+    return await _answer(chunks, asked.stream, lambda chunk: wire.generate_chunk(asked.model, chunk))
+
+
+async def chat(request: Request) -> Response:
+    asked = await body_as(request, wire.WireChatRequest)
+    converted = wire.chat_request(asked)
+    chunks = inference.chat(runtime_of(request), converted)
+    return await _answer(chunks, asked.stream, lambda chunk: wire.chat_chunk(asked.model, chunk))
+
+
+async def _answer(chunks: AsyncGenerator[Chunk, None], stream: bool, encode: Encode) -> Response:
+    """Chunks as an answer: lines when asked for and there is something to stream, else one object.
+
+    The first chunk decides: an error before it has its own status, and what was only loaded, unloaded or rendered is
+    plain JSON (spec api §7.3, §7.6). It also tells of a prompt that was cut, which clients see in a header.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(aclosing(chunks))
+        first = await anext(chunks)
+        if first.rendered is not None or (first.done_reason and first.metrics is None):
+            return reply(encode(first))
+        if stream:
+            stack.pop_all()
+            response: Response = Stream(_lines(first, chunks, encode), error_line, NDJSON)
+        else:
+            response = reply(encode(await fold(first, chunks)))
+    if first.truncated_tokens:
+        response.headers["x-corral-truncated-tokens"] = str(first.truncated_tokens)
+    return response
+
+
+async def _lines(first: Chunk, chunks: AsyncGenerator[Chunk, None], encode: Encode) -> AsyncGenerator[bytes, None]:
+    async with aclosing(chunks):
+        yield gojson.encode(encode(first)) + b"\n"
+        async for chunk in chunks:
+            yield gojson.encode(encode(chunk)) + b"\n"
+
+
+async def embed(request: Request) -> Response:
+    asked = await body_as(request, wire.WireEmbedRequest)
+    if not asked.model:
+        raise NotFound("model '' not found")
+    names.parse_reference(asked.model)
+    if not wire.input_is_text(asked.input):
+        raise BadRequest("invalid input type")
+    vectors = await inference.embed(runtime_of(request), wire.embed_request(asked))
+    rows = [wire.float32_texts(vector) for vector in vectors.vectors]
+    if not rows:
+        return reply(wire.WireEmbedding(asked.model, []))
+    return reply(wire.WireEmbedding(asked.model, rows, vectors.total_duration, vectors.load_duration, vectors.tokens))
+
+
+async def embeddings(request: Request) -> Response:
+    """The legacy route: one text, nothing cut (spec api §10.2)."""
+    asked = await body_as(request, wire.WireEmbeddingRequest)
+    if not asked.model:
+        raise BadRequest("model is required")
+    vectors = await inference.embed(
+        runtime_of(request),
+        EmbedRequest(
+            model=asked.model,
+            inputs=(asked.prompt,) if asked.prompt else (),
+            truncate=False,
+            options=asked.options,
+            keep_alive=wire.read_keep_alive(asked.keep_alive),
+        ),
+    )
+    return reply({"embedding": vectors.vectors[0] if vectors.vectors else []})

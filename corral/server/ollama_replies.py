@@ -1,0 +1,80 @@
+"""What Ollama's routes have in common: reading a body, the error envelope, JSON and progress as answers.
+
+Source: spec api §1.
+"""
+
+import contextlib
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from corral import gojson
+from corral.errors import BadRequest, CorralError
+from corral.inference import Runtime
+from corral.messages import Progress
+from corral.server import ollama_wire as wire
+from corral.server.streaming import JSON, NDJSON, Stream
+
+PLAIN_JSON = "application/json"
+PLAIN_TEXT = "text/plain; charset=utf-8"
+
+T = TypeVar("T", bound=Struct)
+
+
+def runtime_of(request: Request) -> Runtime:
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+def error_body(error: CorralError) -> bytes:
+    """The native envelope (spec api §1.4)."""
+    return gojson.encode({"error": str(error)})
+
+
+def error_line(error: CorralError) -> bytes:
+    return error_body(error) + b"\n"
+
+
+def reply(value: Any, media_type: str = JSON) -> Response:
+    return Response(gojson.encode(value), media_type=None, headers={"content-type": media_type})
+
+
+async def body_as(request: Request, kind: type[T]) -> T:
+    """The body read into a wire type; an empty one is refused (spec api §1.1)."""
+    data = await request.body()
+    if not data:
+        raise BadRequest("missing request body")
+    return gojson.decode(data, kind)
+
+
+async def progress_answer(steps: AsyncGenerator[Progress, None], stream: bool) -> Response:
+    """Progress as lines, or the last of it (spec api §1.5). The first step decides the status."""
+    lines = _progress_lines(steps)
+    if stream:
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(aclosing(lines))
+            first = await anext(lines)
+            stack.pop_all()
+        return Stream(_after(first, lines), error_line, NDJSON)
+    last = b"{}"
+    async with aclosing(lines):
+        async for line in lines:
+            last = line
+    return Response(last.rstrip(b"\n"), headers={"content-type": PLAIN_JSON})
+
+
+async def _progress_lines(steps: AsyncGenerator[Progress, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(steps):
+        async for step in steps:
+            yield gojson.encode(wire.progress_line(step)) + b"\n"
+
+
+async def _after(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(rest):
+        yield first
+        async for line in rest:
+            yield line

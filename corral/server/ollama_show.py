@@ -1,0 +1,142 @@
+"""What `/api/show`, `/api/tags` and `/api/ps` say of a model, as Ollama writes it. Source: spec api §13, §14."""
+
+import re
+import time
+from typing import Any
+
+from corral import gojson, modelfile
+from corral.gguf import GGUF, Tensor
+from corral.messages import Json
+from corral.model import Model
+from corral.scheduler import Runner
+
+
+def details(model: Model) -> dict[str, Any]:
+    """The description of a model that is the same everywhere."""
+    config = model.config
+    return {
+        "parent_model": model.parent,
+        "format": config.model_format or "gguf",
+        "family": config.model_family,
+        "families": config.model_families,
+        "parameter_size": config.model_type,
+        "quantization_level": model.quantization,
+    }
+
+
+def tag(model: Model) -> dict[str, Any]:
+    """An entry of `/api/tags`."""
+    lengths = {"context_length": model.context_length, "embedding_length": model.embedding_length}
+    return {
+        "name": str(model.name),
+        "model": str(model.name),
+        "modified_at": gojson.local(int(model.modified * 1e9)),
+        "size": model.size,
+        "digest": model.digest.hex,
+        "details": details(model) | {name: length for name, length in lengths.items() if length},
+        "capabilities": list(model.capabilities),
+    }
+
+
+def running(model: Model, runner: Runner) -> dict[str, Any]:
+    """An entry of `/api/ps`; `size` is what the worker holds now, on GPUs what the model is estimated to take."""
+    loaded = runner.loading is None
+    size = runner.engine.memory() if loaded else model.size
+    expires = runner.expires_at if runner.expires_at != float("inf") else time.time() + runner.keep_alive
+    return {
+        "name": str(model.name),
+        "model": str(model.name),
+        "size": size,
+        "digest": model.digest.hex,
+        "details": details(model) | {"parent_model": ""},
+        "expires_at": _expiry(expires),
+        "size_vram": 0,
+        "context_length": runner.spec.num_ctx,
+    }
+
+
+FOREVER_YEARS = 292
+"""How far ahead "for ever" lies for Go's clients."""
+
+
+def _expiry(seconds: float) -> str:
+    latest = time.time() + FOREVER_YEARS * 365 * 86400
+    return gojson.local(int(min(seconds, latest) * 1e9))
+
+
+def show(model: Model, *, system: str = "", options: dict[str, Json], verbose: bool) -> dict[str, Any]:
+    """The reply of `/api/show`, in its order of fields; those without a value are left out."""
+    file = model.gguf
+    system = system or model.system
+    reply: dict[str, Any] = {
+        "license": "\n".join(model.licenses),
+        "modelfile": _modelfile(model, system, model.parameters | options),
+        "parameters": _parameters(model.parameters),
+        "template": model.shown_template,
+        "system": system,
+        "details": details(model),
+        "messages": [{"role": message.role, "content": message.content} for message in model.messages],
+        "model_info": gojson.sort_keys(file.model_info(verbose=verbose)),
+        "projector_info": _projector_info(model.projector_info, verbose),
+        "tensors": [_tensor(tensor) for tensor in sorted(file.tensors, key=_tensor_order)],
+        "capabilities": list(model.capabilities),
+        "modified_at": gojson.local(int(model.modified * 1e9)),
+        "requires": model.config.requires,
+    }
+    always = ("details", "model_info", "modified_at")
+    return {name: value for name, value in reply.items() if value or name in always}
+
+
+def _projector_info(file: GGUF | None, verbose: bool) -> dict[str, Any]:
+    return {} if file is None else gojson.sort_keys(file.model_info(verbose=verbose))
+
+
+def _tensor(tensor: Tensor) -> dict[str, Any]:
+    return {"name": tensor.name, "type": tensor.type, "shape": list(tensor.shape)}
+
+
+def _tensor_order(tensor: Tensor) -> tuple[int, str]:
+    block = re.search(r"(?:^|\.)blk\.(\d+)\.", tensor.name)
+    return (int(block[1]) if block else -1, tensor.name)
+
+
+def _parameters(parameters: dict[str, Json]) -> str:
+    return "\n".join(f"{name:<30} {_shown(value)}" for name, value in _each(parameters))
+
+
+def _each(parameters: dict[str, Json]) -> list[tuple[str, Json]]:
+    """Names and values, a list's elements one by one."""
+    return [
+        (name, item)
+        for name, value in sorted(parameters.items())
+        for item in (value if isinstance(value, list) else [value])
+    ]
+
+
+def _shown(value: Json) -> str:
+    return gojson.quote(value) if isinstance(value, str) else _plain(value)
+
+
+def _plain(value: Json) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return gojson.number_text(value) if isinstance(value, int | float) else str(value)
+
+
+def _modelfile(model: Model, system: str, parameters: dict[str, Json]) -> str:
+    commands = [("FROM", str(model.weights))]
+    commands += [("ADAPTER", str(path)) for path in model.adapters]
+    commands += [("FROM", str(path)) for path in model.projectors]
+    commands.append(("TEMPLATE", model.shown_template))
+    commands += [("SYSTEM", system)] if system else []
+    commands += [("RENDERER", model.config.renderer)] if model.config.renderer else []
+    commands += [("PARSER", model.config.parser)] if model.config.parser else []
+    commands += [("PARAMETER", f"{name} {_plain(value)}") for name, value in _each(parameters)]
+    commands += [("LICENSE", text) for text in model.licenses]
+    commands += [("MESSAGE", f"{message.role} {message.content}") for message in model.messages]
+    head = (
+        '# Modelfile generated by "ollama show"\n'
+        "# To build a new Modelfile based on this, replace FROM with:\n"
+        f"# FROM {model.name}\n\n"
+    )
+    return head + modelfile.write(commands)
