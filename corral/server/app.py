@@ -279,7 +279,10 @@ async def _end_when_idle(seconds: float, activity: Activity, scheduler: Schedule
     """Ends a server that was started in the background when nobody has used it and no model is loaded."""
     if seconds == float("inf"):
         return
-    while (left := seconds - activity.idle_for()) > 0 or scheduler.runners:
+    while True:
+        left = seconds - activity.idle_for()
+        if left <= 0 and not scheduler.runners:
+            break
         await asyncio.sleep(max(left, 0.5))
     log.info("idle for %.0f s, ending", seconds)
     signal.raise_signal(signal.SIGTERM)

