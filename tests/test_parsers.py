@@ -1,0 +1,459 @@
+"""Reading answers: whatever the cuts between pieces, the chunks add up to the same, and no text gets lost."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corral import parsers
+from corral.messages import Tool, ToolCall
+from corral.parsers.base import OutputParser
+
+WEATHER = Tool(
+    name="get_weather",
+    description="The weather of a city",
+    parameters={
+        "type": "object",
+        "required": ["city"],
+        "properties": {
+            "city": {"type": "string"},
+            "days": {"type": "integer"},
+            "units": {"type": "string", "enum": ["C", "F"]},
+        },
+    },
+)
+RANGE = Tool(name="get_weather_range", parameters={"type": "object", "properties": {"from": {"type": "string"}}})
+CLOCK = Tool(name="clock", parameters={"type": "object", "properties": {}})
+TOOLS = (WEATHER, RANGE, CLOCK)
+THINK = ("<think>", "</think>")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the chunks of an answer add up to."""
+
+    content: str = ""
+    thinking: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def read(parser: OutputParser, pieces: Iterable[str]) -> Answer:
+    chunks = [chunk for piece in pieces for chunk in parser.feed(piece)]
+    chunks += parser.flush()
+    return Answer(
+        "".join(chunk.content for chunk in chunks),
+        "".join(chunk.thinking for chunk in chunks),
+        tuple(call for chunk in chunks for call in chunk.tool_calls),
+        tuple(parser.warnings),
+    )
+
+
+def call(name: str, index: int = 0, /, **arguments: object) -> ToolCall:
+    return ToolCall(name=name, arguments=arguments, index=index)
+
+
+def thinking() -> OutputParser:
+    return parsers.build(think_tags=THINK)
+
+
+def inside_thinking() -> OutputParser:
+    return parsers.build(think_tags=THINK, prompt="<|im_start|>assistant\n<think>\n")
+
+
+def tagged() -> OutputParser:
+    return parsers.build(tool_tag="<tool_call>", tools=TOOLS)
+
+
+def bare() -> OutputParser:
+    return parsers.build(tool_tag="{", tools=TOOLS)
+
+
+def mistral() -> OutputParser:
+    return parsers.build(tool_tag="[TOOL_CALLS] [", tools=TOOLS)
+
+
+def untagged() -> OutputParser:
+    return parsers.build(tools=TOOLS)
+
+
+def thinking_and_tools() -> OutputParser:
+    return parsers.build(think_tags=THINK, tool_tag="<tool_call>", tools=TOOLS)
+
+
+def harmony() -> OutputParser:
+    return parsers.build(family="harmony", tools=TOOLS, prompt="<|start|>user<|message|>U<|end|><|start|>assistant")
+
+
+def harmony_in_final() -> OutputParser:
+    prompt = "<|start|>assistant<|channel|>final<|message|>"
+    return parsers.build(family="harmony", tools=TOOLS, prompt=prompt)
+
+
+OSLO = '{"name": "get_weather", "arguments": {"city": "Oslo"}}'
+UNPARSED = ("tool_call_unparsed",)
+RESCUED = ("tool_calls_rescued",)
+
+EXAMPLES: list[tuple[str, Callable[[], OutputParser], str, Answer]] = [
+    # thoughts between tags
+    ("thought and content", thinking, "<think>\n\nHmm </think>\n\nHi", Answer("Hi", "Hmm ")),
+    ("white space before the thought", thinking, "  <think>a</think> b", Answer("b", "a")),
+    ("no thought", thinking, "  Hi <think>x</think>", Answer("  Hi <think>x</think>")),
+    ("only the first thought counts", thinking, "<think>a</think>b<think>c</think>", Answer("b<think>c</think>", "a")),
+    ("a thought without end", thinking, "<think>a <b> </thin", Answer("", "a <b> </thin")),
+    ("a tag that breaks off", thinking, " <thi", Answer(" <thi")),
+    ("an empty thought", thinking, "<think>\n\n</think>\n\nHi", Answer("Hi")),
+    ("a thought begun by the prompt", inside_thinking, "Hmm</think>\nHi", Answer("Hi", "Hmm")),
+    ("and begun again", inside_thinking, "\n<think>\nHmm</think>\nHi", Answer("Hi", "Hmm")),
+    ("a begun thought without end", inside_thinking, "Hm <thi", Answer("", "Hm <thi")),
+    ("begun, then nothing but a part of the tag", inside_thinking, "<th", Answer("", "<th")),
+    # calls after a tag
+    (
+        "a call after text",
+        tagged,
+        f"Let me check <tool_call>{OSLO}</tool_call>",
+        Answer("Let me check ", "", (call("get_weather", city="Oslo"),)),
+    ),
+    (
+        "two calls",
+        tagged,
+        f'<tool_call>\n{OSLO}\n</tool_call>\n<tool_call>\n{{"name": "clock", "arguments": {{}}}}\n</tool_call>\n',
+        Answer("", "", (call("get_weather", city="Oslo"), call("clock", 1))),
+    ),
+    (
+        "text after a call",
+        tagged,
+        f"<tool_call>{OSLO}</tool_call>\n\nOne moment, a < b.",
+        Answer("One moment, a < b.", "", (call("get_weather", city="Oslo"),)),
+    ),
+    (
+        "text between calls",
+        tagged,
+        f"A<tool_call>{OSLO}</tool_call> and <tool_call>{OSLO}</tool_call>🙂",
+        Answer("Aand 🙂", "", (call("get_weather", city="Oslo"), call("get_weather", 1, city="Oslo"))),
+    ),
+    (
+        "the longer of two names",
+        tagged,
+        '<tool_call>{"name":"get_weather_range","parameters":{"from":"x"}}',
+        Answer("", "", (ToolCall(name="get_weather_range", arguments={"from": "x"}),)),
+    ),
+    (
+        "the name before the arguments",
+        tagged,
+        '<tool_call>functions.get_weather[ARGS]{"city": "a \\"}{ b"}</tool_call>',
+        Answer("", "", (call("get_weather", city='a "}{ b'),)),
+    ),
+    (
+        "arguments under the tool's name",
+        tagged,
+        '<tool_call>{"get_weather": {"city": "Oslo"}}</tool_call>',
+        Answer("", "", (call("get_weather", city="Oslo"),)),
+    ),
+    (
+        "arguments in a string",
+        tagged,
+        '<tool_call>{"name": "get_weather", "arguments": "{\\"city\\": \\"Oslo\\"}"}</tool_call>',
+        Answer("", "", (call("get_weather", city="Oslo"),)),
+    ),
+    (
+        "the call inside a wrapper",
+        tagged,
+        f'<tool_call>{{"type": "function", "function": {OSLO}}}</tool_call>',
+        Answer("", "", (call("get_weather", city="Oslo"),)),
+    ),
+    (
+        "a tool's name among the arguments calls nothing",
+        tagged,
+        '<tool_call>{"name": "other", "arguments": {"tool": "get_weather"}}</tool_call>',
+        Answer('<tool_call>{"name": "other", "arguments": {"tool": "get_weather"}}</tool_call>', warnings=UNPARSED),
+    ),
+    (
+        "a call that breaks off is content",
+        tagged,
+        'So: <tool_call>{"name": "get_weather", "arguments": {"ci',
+        Answer('So: <tool_call>{"name": "get_weather", "arguments": {"ci', warnings=UNPARSED),
+    ),
+    (
+        "broken JSON is content, the next call is read",
+        tagged,
+        f"<tool_call>{{'name': x}}</tool_call> <tool_call>{OSLO}</tool_call>",
+        Answer("<tool_call>{'name': x}</tool_call> ", "", (call("get_weather", city="Oslo"),), UNPARSED),
+    ),
+    (
+        "a tag in prose is content",
+        tagged,
+        "Write <tool_call> before it; " + "then the words go on and on, " * 5 + "{x}",
+        Answer("Write <tool_call> before it; " + "then the words go on and on, " * 5 + "{x}", warnings=UNPARSED),
+    ),
+    (
+        "a cut closing tag",
+        tagged,
+        f"<tool_call>{OSLO}</tool_c",
+        Answer("", "", (call("get_weather", city="Oslo"),)),
+    ),
+    (
+        "one brace too many",
+        tagged,
+        f"<tool_call>{OSLO}}}</tool_call>",
+        Answer("", "", (call("get_weather", city="Oslo"),)),
+    ),
+    ("a part of the tag", tagged, "a <tool_", Answer("a <tool_")),
+    (
+        "a list after the tag",
+        mistral,
+        f"[TOOL_CALLS][{OSLO}, {OSLO}]",
+        Answer("", "", (call("get_weather", city="Oslo"), call("get_weather", 1, city="Oslo"))),
+    ),
+    ("a bare call", bare, f" {OSLO}\n", Answer("", "", (call("get_weather", city="Oslo"),))),
+    (
+        "bare calls in a list",
+        bare,
+        f"[{OSLO}, {OSLO}]",
+        Answer("", "", (call("get_weather", city="Oslo"), call("get_weather", 1, city="Oslo"))),
+    ),
+    (
+        "bare calls, then text",
+        bare,
+        f'{OSLO}; {{"name": "clock", "parameters": {{}}}} {{x}} that is {OSLO}',
+        Answer(f"{{x}} that is {OSLO}", "", (call("get_weather", city="Oslo"), call("clock", 1))),
+    ),
+    ("braces after text", bare, f"The answer is {{x}} {OSLO}", Answer(f"The answer is {{x}} {OSLO}")),
+    ("JSON without a call", bare, '{"a":1}, that is it', Answer('{"a":1}, that is it')),
+    ("a list without a call", bare, "\n[1, 2]", Answer("\n[1, 2]")),
+    (
+        "a bare call without arguments is none",
+        bare,
+        '{"name": "clock"}',
+        Answer('{"name": "clock"}', warnings=UNPARSED),
+    ),
+    (
+        "a bare call that breaks off",
+        bare,
+        '{"name": "clock", "arg',
+        Answer('{"name": "clock", "arg', warnings=UNPARSED),
+    ),
+    # rescue
+    ("a bare object", untagged, f"\n{OSLO}\n", Answer("", "", (call("get_weather", city="Oslo"),), RESCUED)),
+    (
+        "a fenced object",
+        untagged,
+        f"```json\n{OSLO}\n```",
+        Answer("", "", (call("get_weather", city="Oslo"),), RESCUED),
+    ),
+    (
+        "objects in a list, fenced, with the other form of call",
+        tagged,
+        (
+            '```\n[{"type": "function", "function": {"name": "clock", "arguments": "{}"}},\n'
+            '{"name": "get_weather", "parameters": {"city": "Oslo", "days": 2, "units": "C"}}]\n```\n'
+        ),
+        Answer("", "", (call("clock"), call("get_weather", 1, city="Oslo", days=2, units="C")), RESCUED),
+    ),
+    (
+        "one object after the other",
+        untagged,
+        f"{OSLO}\n{OSLO};{OSLO}",
+        Answer("", "", tuple(call("get_weather", index, city="Oslo") for index in range(3)), RESCUED),
+    ),
+    ("words before", untagged, f"Sure: {OSLO}", Answer(f"Sure: {OSLO}")),
+    ("words after", untagged, f"{OSLO} is the call", Answer(f"{OSLO} is the call")),
+    ("an unknown tool", untagged, OSLO.replace("weather", "time"), Answer(OSLO.replace("weather", "time"))),
+    ("a missing argument", untagged, OSLO.replace("city", "town"), Answer(OSLO.replace("city", "town"))),
+    ("a wrong type", untagged, OSLO.replace('"Oslo"', "7"), Answer(OSLO.replace('"Oslo"', "7"))),
+    (
+        "a value that is not among those allowed",
+        untagged,
+        OSLO.replace('"Oslo"', '"Oslo", "units": "K"'),
+        Answer(OSLO.replace('"Oslo"', '"Oslo", "units": "K"')),
+    ),
+    ("an object that also says something", untagged, OSLO[:-1] + ', "x": 1}', Answer(OSLO[:-1] + ', "x": 1}')),
+    ("one call, one not", untagged, f'{OSLO}\n{{"a": 1}}', Answer(f'{OSLO}\n{{"a": 1}}')),
+    ("other JSON", untagged, '{"city": "Oslo", "name": "x"}', Answer('{"city": "Oslo", "name": "x"}')),
+    ("an object that breaks off", untagged, OSLO[:-3], Answer(OSLO[:-3])),
+    ("a fence that stays open", untagged, f"```json\n{OSLO}", Answer(f"```json\n{OSLO}")),
+    ("an empty list", untagged, "[]", Answer("[]")),
+    ("code", untagged, "```python\nprint({1: 2})\n```", Answer("```python\nprint({1: 2})\n```")),
+    ("white space only", untagged, " \n", Answer(" \n")),
+    # both
+    (
+        "thought, words, call",
+        thinking_and_tools,
+        f"<think>I need {OSLO}</think>\nOne moment.\n<tool_call>{OSLO}</tool_call>",
+        Answer("One moment.\n", f"I need {OSLO}", (call("get_weather", city="Oslo"),)),
+    ),
+    (
+        "thought, rescued call",
+        thinking_and_tools,
+        f"<think>Hm</think>\n{OSLO}",
+        Answer("", "Hm", (call("get_weather", city="Oslo"),), RESCUED),
+    ),
+    # harmony
+    (
+        "analysis and final",
+        harmony,
+        "<|channel|>analysis<|message|>Hm < 3<|end|><|start|>assistant<|channel|>final<|message|>Hi <|b<|return|>",
+        Answer("Hi <|b", "Hm < 3"),
+    ),
+    (
+        "a preamble and two calls",
+        harmony,
+        (
+            "<|channel|>commentary<|message|>One moment.<|end|>"
+            "<|start|>assistant<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>"
+            '{"city":"Oslo"}<|call|><|start|>assistant to=functions.clock<|channel|>analysis<|message|><|call|>'
+        ),
+        Answer("One moment.", "", (call("get_weather", city="Oslo"), call("clock", 1))),
+    ),
+    (
+        "a recipient in a header the prompt began",
+        harmony,
+        ' to=functions.get_weather<|channel|>commentary json<|message|>{"city": "Oslo"}',
+        Answer("", "", (call("get_weather", city="Oslo"),)),
+    ),
+    (
+        "a call that breaks off",
+        harmony,
+        '<|channel|>commentary to=functions.get_weather<|message|>{"city": "Os',
+        Answer('<|channel|>commentary to=functions.get_weather<|message|>{"city": "Os', warnings=UNPARSED),
+    ),
+    ("no framing at all", harmony, "  Hello <|x|> there", Answer("  Hello <|x|> there")),
+    ("a final message begun by the prompt", harmony_in_final, "Hi<|return|>", Answer("Hi")),
+    ("a header that breaks off", harmony, "<|channel|>ana", Answer()),
+    ("a header that never ends", harmony, "<|channel|>final " + "x" * 300, Answer("<|channel|>final " + "x" * 300)),
+    ("words where a header should be", harmony, "<|channel|>final Hello, you", Answer("<|channel|>final Hello, you")),
+]
+BY_NAME = {name: (make, text, expected) for name, make, text, expected in EXAMPLES}
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_every_cut_reads_the_same(name: str) -> None:
+    make, text, expected = BY_NAME[name]
+    assert read(make(), [text]) == expected
+    assert read(make(), list(text)) == expected
+    for cut in range(len(text)):
+        assert read(make(), [text[:cut], "", text[cut:]]) == expected, text[cut:]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.sampled_from(sorted(BY_NAME)), st.data())
+def test_any_pieces_read_the_same(name: str, data: st.DataObject) -> None:
+    make, text, expected = BY_NAME[name]
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=12)))
+    pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    assert read(make(), pieces) == expected
+
+
+TAGS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "[TOOL_CALLS]", "```", "```json", "<", "<|"]
+HARMONY = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|call|>", "to=functions.clock", "final", "analysis"]
+JSON_PARTS = ["{", "}", "[", "]", '"', "\\", ":", ",", "name", "arguments", "get_weather", "clock", OSLO]
+FRAGMENTS = st.sampled_from([*TAGS, *HARMONY, *JSON_PARTS, "\n", " ", "word", "🙂"])
+MAKERS = [thinking, inside_thinking, tagged, bare, mistral, untagged, thinking_and_tools, harmony, harmony_in_final]
+
+
+@settings(max_examples=600, deadline=None, derandomize=True)
+@given(st.sampled_from(MAKERS), st.lists(FRAGMENTS, max_size=14), st.data())
+def test_any_text_reads_the_same_in_any_pieces(
+    make: Callable[[], OutputParser], fragments: list[str], data: st.DataObject
+) -> None:
+    text = "".join(fragments)
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=8)))
+    pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    whole = read(make(), [text])
+    assert read(make(), pieces) == whole
+    assert read(make(), list(text)) == whole
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.sampled_from([tagged, bare, mistral, untagged, thinking_and_tools]), st.lists(FRAGMENTS, max_size=14))
+def test_an_answer_without_a_call_keeps_every_word(make: Callable[[], OutputParser], fragments: list[str]) -> None:
+    text = "".join(fragments)
+    answer = read(make(), [text])
+    if not answer.calls and "think" not in text:
+        assert answer.content == text
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.sampled_from([tagged, bare, untagged]), st.lists(st.sampled_from(["🙂", "word", "7", OSLO]), max_size=6))
+def test_words_around_calls_are_kept(make: Callable[[], OutputParser], fragments: list[str]) -> None:
+    answer = read(make(), [f" {fragment} " for fragment in fragments])
+    words = [fragment for fragment in fragments if fragment != OSLO]
+    assert answer.content.replace(OSLO, " ").split() == words
+    assert len(answer.calls) + answer.content.count(OSLO) == len(fragments) - len(words)
+
+
+def steps(parser: OutputParser, pieces: list[str]) -> list[tuple[str, str, int]]:
+    """Content, thinking and number of calls after each piece, and at the end."""
+    seen = []
+    for chunks in [*(list(parser.feed(piece)) for piece in pieces), list(parser.flush())]:
+        text = "".join(chunk.content for chunk in chunks), "".join(chunk.thinking for chunk in chunks)
+        seen.append((*text, sum(len(chunk.tool_calls) for chunk in chunks)))
+    return seen
+
+
+def test_only_what_may_still_be_a_tag_is_held_back() -> None:
+    pieces = ["Let me", " check <tool", '_call>{"name":"get_weather', '","arguments":{"city":"Oslo"}}', "</tool_call>"]
+    assert steps(tagged(), pieces) == [
+        ("Let me", "", 0),
+        (" check ", "", 0),
+        ("", "", 0),
+        ("", "", 1),
+        ("", "", 0),
+        ("", "", 0),
+    ]
+    assert steps(thinking(), ["  <thi", "nk>\n\nHmm </th", "ink>\n\nHi", " <think>x"]) == [
+        ("", "", 0),
+        ("", "Hmm ", 0),
+        ("Hi", "", 0),
+        (" <think>x", "", 0),
+        ("", "", 0),
+    ]
+
+
+def test_an_answer_that_cannot_be_calls_is_not_held_back_for_rescue() -> None:
+    assert steps(untagged(), ['{"city": ', '"Oslo"', "}"]) == [
+        ('{"city": ', "", 0),
+        ('"Oslo"', "", 0),
+        ("}", "", 0),
+        ("", "", 0),
+    ]
+    assert steps(untagged(), ["Hi ", "{"])[:2] == [("Hi ", "", 0), ("{", "", 0)]
+
+
+def test_an_answer_with_nothing_to_look_for_passes_through() -> None:
+    assert steps(parsers.build(), ["<think>", "", OSLO]) == [
+        ("<think>", "", 0),
+        ("", "", 0),
+        (OSLO, "", 0),
+        ("", "", 0),
+    ]
+
+
+HOSTILE = [
+    "<tool_call>" + "{" * 50_000,
+    "<tool_call>" + '{"a":' * 5_000 + "1" + "}" * 5_000,
+    "<tool_call>" * 20_000,
+    "```json\n" + "[" * 100_000,
+    '{"name": "clock", "arguments": {"a": ' + "[" * 50_000 + "]" * 50_000 + "}}",
+    '{"name": "clock", "arguments": {"a": 1e999}}',
+    '{"name": "clock", "arguments": {"a": NaN}}',
+    '{"name": "clock", "arguments": {"a": "\\ud800"}}',
+    "`" * 50_000,
+    "<think>" + "</thin" * 20_000,
+    '{"name": "' + "\\" * 100_001,
+]
+
+
+@pytest.mark.parametrize("make", [tagged, bare, untagged, thinking_and_tools])
+@pytest.mark.parametrize("place", range(len(HOSTILE)))
+def test_a_hostile_answer_comes_back_as_text(make: Callable[[], OutputParser], place: int) -> None:
+    text = HOSTILE[place]
+    answer = read(make(), [text])
+    assert not answer.calls
+    assert answer.content + answer.thinking in (text, text.removeprefix("<think>"))
+
+
+def test_a_family_that_is_a_file_is_found_by_its_names() -> None:
+    assert set(parsers.families()) == {"harmony"}
