@@ -1,0 +1,125 @@
+"""A model spread over several GGUF files, read as if it were one. Tensor bytes are passed on as they are.
+
+Such a set's first file has all metadata; each has `split.no`, `split.count` and some of the tensors (spec api §11.3).
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from corral.errors import ModelFileError
+from corral.gguf.file import GGUF, Array, Tensor
+from corral.gguf.types import MAGIC, TENSOR_TYPES, WIDTHS, ValueType
+
+_CHUNK_BYTES = 1 << 20
+_TYPE_NUMBERS = {kind.name: number for number, kind in TENSOR_TYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The one file a complete set amounts to: its header, and where each tensor comes from."""
+
+    parts: tuple[GGUF, ...]
+    header: bytes
+    size: int
+
+    def chunks(self) -> Iterator[bytes]:
+        """The file's bytes, in pieces of a megabyte at most; `ModelFileError` when a part cannot be read to its end."""
+        yield self.header
+        alignment = self.parts[0].alignment
+        for part in self.parts:
+            try:
+                with open(part.path, "rb") as file:
+                    for tensor in part.tensors:
+                        file.seek(tensor.offset)
+                        for start in range(0, tensor.size, _CHUNK_BYTES):
+                            wanted = min(_CHUNK_BYTES, tensor.size - start)
+                            chunk = file.read(wanted)
+                            if len(chunk) != wanted:
+                                raise ModelFileError(f'"{part.path}" ends within tensor "{tensor.name}"')
+                            yield chunk
+                        yield bytes(-tensor.size % alignment)
+            except OSError as error:
+                raise ModelFileError(f'cannot read "{part.path}": {error.strerror}') from error
+
+
+def merge(files: Sequence[GGUF]) -> Merged:
+    """A whole set, given in any order, as one file; `ModelFileError` says what does not fit together."""
+    parts = _in_order(files)
+    tensors = [tensor for part in parts for tensor in part.tensors]
+    _check_tensors(parts[0], tensors)
+    keys = _key_values(parts[0])
+    head = MAGIC + struct.pack("<IQQ", parts[0].version, len(tensors), len(keys)) + b"".join(keys)
+    alignment = parts[0].alignment
+    offset = 0
+    entries = []
+    for tensor in tensors:
+        entries.append(_entry(tensor, offset))
+        offset += tensor.size + -tensor.size % alignment
+    head += b"".join(entries)
+    head += bytes(-len(head) % alignment)
+    return Merged(tuple(parts), head, len(head) + offset)
+
+
+def _in_order(files: Sequence[GGUF]) -> list[GGUF]:
+    numbered: dict[int, GGUF] = {}
+    counts = {file.split[1] if file.split else 1 for file in files}
+    if len(counts) != 1:
+        raise ModelFileError(f"the parts of the split model speak of {_listed(sorted(counts))} parts")
+    for file in files:
+        number = file.split[0] if file.split else 0
+        if number in numbered:
+            raise ModelFileError(f"part {number + 1} of the split model is there twice")
+        numbered[number] = file
+        if file.big_endian or file.version < 2:
+            raise ModelFileError("a split model must be a little-endian GGUF of version 2 or 3")
+    missing = [number + 1 for number in range(counts.pop()) if number not in numbered]
+    if missing:
+        raise ModelFileError(f"the split model lacks part {_listed(missing[:10])} of {len(missing) + len(numbered)}")
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def _check_tensors(first: GGUF, tensors: Sequence[Tensor]) -> None:
+    declared = first.integer("split.tensors.count")
+    if declared is not None and declared != len(tensors):
+        raise ModelFileError(f"the parts of the split model have {len(tensors)} tensors instead of {declared}")
+    names = set()
+    for tensor in tensors:
+        if tensor.name in names:
+            raise ModelFileError(f'tensor "{tensor.name}" is in two parts of the split model')
+        names.add(tensor.name)
+
+
+def _key_values(file: GGUF) -> list[bytes]:
+    """Each key with its value as the file has them, byte for byte, but those about the split."""
+    found = []
+    try:
+        with open(file.path, "rb") as source:
+            position = len(MAGIC) + struct.calcsize("<IQQ")
+            for key, kind in file.types.items():
+                start = position
+                position += 8 + len(key.encode()) + 4
+                value = file.metadata[key]
+                if isinstance(value, Array):
+                    position = value.offset + value.size
+                elif kind is ValueType.STRING:
+                    source.seek(position)
+                    position += 8 + struct.unpack("<Q", source.read(8))[0]
+                else:
+                    position += WIDTHS[kind]
+                if not key.startswith("split."):
+                    source.seek(start)
+                    found.append(source.read(position - start))
+    except OSError as error:
+        raise ModelFileError(f'cannot read "{file.path}": {error.strerror}') from error
+    return found
+
+
+def _entry(tensor: Tensor, offset: int) -> bytes:
+    name = tensor.name.encode()
+    head = struct.pack("<Q", len(name)) + name + struct.pack("<I", len(tensor.shape))
+    return head + struct.pack(f"<{len(tensor.shape)}QIQ", *tensor.shape, _TYPE_NUMBERS[tensor.type], offset)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))

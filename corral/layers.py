@@ -1,0 +1,257 @@
+"""From GGUF files to a model's layers and config (spec api §11.3). Knows what files are, not where they came from.
+
+The one way from files to a manifest: whoever brings the same file, by upload, from a folder or out of a package, gets
+the same layers byte for byte. Files are kept as they are, so that their digests stay what their makers published.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+
+from corral import gguf, gojson, known_templates
+from corral.errors import BadRequest, CorralError, ModelFileError, StoreError
+from corral.gguf.split import merge
+from corral.messages import Progress
+from corral.names import Digest
+from corral.store import Layer, MediaType, Store
+
+Source: TypeAlias = Digest | Path
+"""Where a file is: a blob of the store, or a local file that is to be taken over."""
+
+MERGE_DIGEST = "0" * 19
+"""What progress lines carry that count bytes of no blob in particular (spec api §11.2)."""
+
+BUILT_IN_DIALECTS = {
+    "gemma4": "gemma4",
+    "laguna": "laguna",
+    "nemotron_h": "nemotron-3-nano",
+    "nemotron_h_moe": "nemotron-3-nano",
+    "nemotron_h_omni": "nemotron-3-nano",
+}
+"""Renderer and parser of architectures that have their own, unless the maker of a model says otherwise."""
+
+_BUILT_IN_STOPS = {"gemma4": ("<turn|>",)}
+
+_SHARD = re.compile(r"(.*)-[0-9]{5}-of-[0-9]{5}(\.gguf)?\Z", re.IGNORECASE | re.DOTALL)
+
+
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The config of a model, as spec cli §8 names its members. Empty strings and zeros stand for unset ones."""
+
+    model_format: str = ""
+    model_family: str = ""
+    model_families: tuple[str, ...] | None = None
+    model_type: str = ""
+    """How many parameters, for people: `134.52M`."""
+    file_type: str = ""
+    """The quantisation."""
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""
+    remote_host: str = ""
+    remote_model: str = ""
+    capabilities: tuple[str, ...] = ()
+    context_length: int = 0
+    embedding_length: int = 0
+    base_name: str = ""
+    draft: dict[str, Any] | None = None
+    architecture: str = "amd64"
+    os: str = "linux"
+
+
+_ALWAYS = {"model_format", "model_family", "model_families", "model_type", "file_type", "architecture", "os"}
+
+
+def parse_config(raw: bytes) -> ModelConfig:
+    """A config blob, read as leniently as Go does; members nobody knows are ignored. `StoreError`."""
+    try:
+        return gojson.decode(raw, ModelConfig)
+    except CorralError as error:
+        raise StoreError(f"invalid model config: {error}") from error
+
+
+def encode_config(config: ModelConfig) -> bytes:
+    """The config blob: compact JSON in the order of `ModelConfig`, what is unset left out, a newline at the end."""
+    members = {name: getattr(config, name) for name in ModelConfig.__struct_fields__}
+    return gojson.encode({name: value for name, value in members.items() if value or name in _ALWAYS}) + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """What files amount to. `notes[n]` is the line that tells of `layers[n]` (spec api §11.2)."""
+
+    layers: tuple[Layer, ...]
+    config: ModelConfig
+    notes: tuple[str, ...]
+
+
+def assemble(
+    files: Mapping[str, Source],
+    store: Store,
+    *,
+    link: bool = True,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Assembled:
+    """The layers of `files` (by their names), all put into the store: models, then projectors, adapters, templates.
+
+    Hashes and copies: to be called in a thread. `link`: local files may be hard-linked. Errors: `BadRequest` for what
+    cannot be made one model, `ModelFileError` for a broken file, `StoreError`.
+    """
+    if not files:
+        raise BadRequest("no files provided to convert")
+    assembly = _Assembly(store, link, progress)
+    for group in _grouped({name: assembly.read(source) for name, source in files.items()}):
+        assembly.add(group, files)
+    return assembly.result()
+
+
+def human_count(number: int) -> str:
+    """A number of parameters for people: `3.2B`, `494.03M`, `23K` (spec cli §3.1)."""
+    for unit, letter, decimals in ((10**9, "B", 1), (10**6, "M", 2)):
+        if number >= unit:
+            return f"{number / unit:.{0 if number % unit == 0 else decimals}f}{letter}"
+    return f"{number / 1000:.0f}K" if number >= 1000 else str(number)
+
+
+def add_layer(store: Store, media_type: MediaType, data: bytes) -> tuple[Layer, str]:
+    """A small layer made of `data`, and the line that tells of it."""
+    digest, size, created = store.add_bytes(data)
+    return Layer(media_type, digest, size), layer_note(digest, created)
+
+
+def layer_note(digest: Digest, created: bool) -> str:
+    return f"{'creating new' if created else 'using existing'} layer {digest}"
+
+
+_MEDIA_TYPES: dict[gguf.Kind, MediaType] = {
+    "model": MediaType.MODEL,
+    "projector": MediaType.PROJECTOR,
+    "adapter": MediaType.ADAPTER,
+}
+
+
+class _Assembly:
+    """One run of `assemble`: files go in, in any order; `result` puts them in theirs."""
+
+    def __init__(self, store: Store, link: bool, progress: Callable[[Progress], None]) -> None:
+        self._store = store
+        self._link = link
+        self._progress = progress
+        self._found: dict[gguf.Kind, list[tuple[gguf.GGUF, Layer, str]]] = {"model": [], "projector": [], "adapter": []}
+        try:
+            self._known = store.references()
+        except StoreError:
+            self._known = set()
+
+    def read(self, source: Source) -> gguf.GGUF:
+        self._progress(Progress("parsing GGUF"))
+        return _read(self._store.open_path(source) if isinstance(source, Digest) else source)
+
+    def add(self, group: Mapping[str, gguf.GGUF], files: Mapping[str, Source]) -> None:
+        """A file, or a whole set of parts."""
+        (name, file), *others = group.items()
+        source = files[name]
+        if others or file.split is not None:
+            digest = self._merge(list(group.values()))
+        elif isinstance(source, Digest):
+            digest = source
+        else:
+            digest = self._store.adopt(source, self._link, self._counter("hashing", file.size)).digest
+        file = _read(self._store.open_path(digest))
+        layer = Layer(_MEDIA_TYPES[file.kind], digest, file.size)
+        self._found[file.kind].append((file, layer, layer_note(digest, digest not in self._known)))
+
+    def result(self) -> Assembled:
+        models, projectors, adapters = self._found.values()
+        if len(models) > 1:
+            raise BadRequest(f"{len(models)} models were given, a model can only be made of one")
+        if len(adapters) > 1:
+            raise BadRequest("only one adapter is currently supported")
+        told = [(layer, note) for _, layer, note in (*models, *projectors, *adapters)]
+        config = ModelConfig(model_format="gguf")
+        if models:
+            model = models[0][0]
+            told += self._conversation(model)
+            config = _config(model, [file for file, _, _ in projectors])
+        layers, notes = zip(*told, strict=True)
+        return Assembled(layers, config, notes)
+
+    def _conversation(self, model: gguf.GGUF) -> list[tuple[Layer, str]]:
+        """Template and parameters that can be told from the file."""
+        known = known_templates.recognise(model.chat_template or "")
+        dialect = BUILT_IN_DIALECTS.get(model.architecture, "")
+        told = []
+        if known is not None:
+            layer, _ = add_layer(self._store, MediaType.TEMPLATE, known.text.encode())
+            told.append((layer, f"using autodetected template {known.name}"))
+        stop = known.stop if known is not None else _BUILT_IN_STOPS.get(dialect, ())
+        if stop:
+            told.append(add_layer(self._store, MediaType.PARAMS, encode_params({"stop": list(stop)})))
+        return told
+
+    def _merge(self, parts: Sequence[gguf.GGUF]) -> Digest:
+        merged = merge(parts)
+        count = self._counter("merging GGUF parts", merged.size)
+        with self._store.writer(merged.size) as writer:
+            for chunk in merged.chunks():
+                writer.write(chunk)
+                count(writer.size)
+            return writer.commit()[0]
+
+    def _counter(self, status: str, total: int) -> Callable[[int], None]:
+        """Tells of bytes done: a line for each hundredth, and the last one."""
+        step = max(total // 100, 1)
+        told = -step
+
+        def count(done: int) -> None:
+            nonlocal told
+            if done - told >= step or done >= total > told:
+                told = done
+                self._progress(Progress(status, MERGE_DIGEST, total, done))
+
+        return count
+
+
+def encode_params(parameters: Mapping[str, Any]) -> bytes:
+    """A params layer: one JSON object, keys sorted, a newline at the end (spec api §11.3)."""
+    return gojson.encode(gojson.sort_keys(dict(parameters))) + b"\n"
+
+
+def _read(path: Path) -> gguf.GGUF:
+    try:
+        with open(path, "rb") as file:
+            first_bytes = file.read(4)
+    except OSError as error:
+        raise ModelFileError(f'cannot read "{path}": {(error.strerror or str(error)).lower()}') from error
+    if not gguf.looks_like_gguf(first_bytes):
+        raise BadRequest("supplied file was not in GGUF format")
+    return gguf.read(path)
+
+
+def _grouped(files: Mapping[str, gguf.GGUF]) -> Sequence[Mapping[str, gguf.GGUF]]:
+    """Each file by itself, the parts of a set together: those whose names differ in the number only."""
+    groups: dict[str, dict[str, gguf.GGUF]] = {}
+    for name, file in files.items():
+        match = _SHARD.match(name)
+        key = name if file.split is None else f"split {match[1] if match else ''}"
+        groups.setdefault(key, {})[name] = file
+    return list(groups.values())
+
+
+def _config(model: gguf.GGUF, projectors: Sequence[gguf.GGUF]) -> ModelConfig:
+    dialect = BUILT_IN_DIALECTS.get(model.architecture, "")
+    return ModelConfig(
+        model_format="gguf",
+        model_family=model.architecture,
+        model_families=(model.architecture, *(projector.architecture for projector in projectors)),
+        model_type=human_count(model.parameter_count),
+        file_type=model.file_type,
+        renderer=dialect,
+        parser=dialect,
+        context_length=model.context_length or 0,
+        embedding_length=model.embedding_length or 0,
+    )
