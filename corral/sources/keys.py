@@ -1,0 +1,115 @@
+"""The key pair that says who this machine is to a registry. Knows its two files and how to sign, nothing of HTTP.
+
+Files as spec cli §2.2 has them: shared with Ollama, so that an account keeps working.
+"""
+
+import base64
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_private_key,
+)
+
+from corral.errors import ConfigError
+
+FILE_NAME = "id_ed25519"
+_MAX_KEY_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An Ed25519 key pair. `is_new`: it was made just now, and its owner may want to be told."""
+
+    path: Path
+    is_new: bool = False
+    _private: Ed25519PrivateKey = field(kw_only=True, repr=False)
+
+    @property
+    def public_line(self) -> str:
+        """`ssh-ed25519 <base64>`, as in `authorized_keys`."""
+        return self._private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+    @property
+    def public_blob(self) -> str:
+        """The middle field of the public line: base64 of the key in SSH's wire form."""
+        return self.public_line.split()[1]
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature's 64 bytes."""
+        return self._private.sign(data)
+
+    def authorization(self, data: bytes) -> str:
+        """`<public blob>:<base64 signature of data>`, what a registry's token service wants (spec cli §9.1)."""
+        return f"{self.public_blob}:{base64.b64encode(self.sign(data)).decode()}"
+
+
+def load_or_create(folder: Path) -> Key:
+    """The key in `folder` (as a rule `~/.ollama`), made when there is none. `ConfigError` if it cannot be used."""
+    path = folder / FILE_NAME
+    try:
+        return Key(path, _private=_load(path))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ConfigError(f'cannot read the key "{path}": {_reason(error)}') from error
+    try:
+        created = _create(folder)
+        return Key(path, created, _private=_load(path))
+    except OSError as error:
+        raise ConfigError(f'cannot make the key "{path}": {_reason(error)}') from error
+
+
+def _load(path: Path) -> Ed25519PrivateKey:
+    with open(path, "rb") as file:
+        text = file.read(_MAX_KEY_BYTES)
+    try:
+        private = load_ssh_private_key(text, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigError(f'"{path}" is no OpenSSH private key without a passphrase') from error
+    if not isinstance(private, Ed25519PrivateKey):
+        raise ConfigError(f'"{path}" is no Ed25519 key')
+    return private
+
+
+def _create(folder: Path) -> bool:
+    """Whether the pair is ours: when two processes start at once, the first to finish wins."""
+    private = Ed25519PrivateKey.generate()
+    public = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    path = folder / FILE_NAME
+    temporary = folder / f".{FILE_NAME}-{secrets.token_hex(8)}"
+    try:
+        _write(temporary, private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()), 0o600)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    public_path = path.with_suffix(".pub")
+    public_path.unlink(missing_ok=True)
+    _write(public_path, public + b"\n", 0o644)
+    return True
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

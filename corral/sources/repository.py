@@ -1,0 +1,208 @@
+"""One repository of one registry, as the OCI distribution API shows it. Knows requests, not what is done with answers.
+
+Protocol: spec cli §9. Redirects are followed by hand: each target is judged, and no credentials go to another host.
+"""
+
+import re
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import aiohttp
+from yarl import URL
+
+from corral.errors import NotFound, SourceError, Unauthorized
+from corral.names import Digest, Name
+from corral.sources.auth import Authenticator, parse_challenges
+from corral.sources.http import (
+    Body,
+    Contradiction,
+    Http,
+    Interrupted,
+    StatusError,
+    answer_time,
+    read_all,
+    refuse_compressed,
+    shown,
+    status_error,
+)
+from corral.store.manifest import MAX_MANIFEST_BYTES, MediaType
+
+_MAX_REDIRECTS = 5
+REDIRECTS = (301, 302, 303, 307, 308)
+
+
+class Repository:
+    """`<host>/v2/<namespace>/<model>`: manifests by tag, blobs by digest."""
+
+    def __init__(self, http: Http, authenticator: Authenticator, name: Name) -> None:
+        self.http = http
+        self.name = name
+        self._authenticator = authenticator
+        self._base = http.origin / "v2" / name.namespace / name.model
+
+    def manifest_url(self) -> URL:
+        return self._base / "manifests" / self.name.tag
+
+    def blob_url(self, digest: Digest) -> URL:
+        return self._base / "blobs" / str(digest)
+
+    def uploads_url(self) -> URL:
+        return URL(f"{self._base}/blobs/uploads/")
+
+    @asynccontextmanager
+    async def open(
+        self,
+        method: str,
+        url: URL,
+        *,
+        headers: Mapping[str, str] | None = None,
+        data: Callable[[], Body] | None = None,
+        follow: Collection[int] = REDIRECTS,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The head of a good answer, credentials shown, and redirects followed where the status is in `follow`.
+
+        `data` makes the body anew for each attempt. `StatusError` from 400 on, `Unauthorized` if we are not let in.
+        """
+        is_challenged = False
+        for _ in range(_MAX_REDIRECTS + 2):
+            is_own = self.http.is_own(url)
+            shown_header = self._authenticator.header if is_own else ""
+            sent = {**(headers or {}), **({"Authorization": shown_header} if shown_header else {})}
+            async with self.http.send(method, url, headers=sent, data=data() if data else None) as response:
+                if response.status == 401 and is_own and not is_challenged:
+                    is_challenged = True
+                    challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
+                elif response.status in follow and (target := _target(response)):
+                    self._check_redirect(url, target)
+                    url = target
+                    continue
+                elif response.status == 401 and is_own:
+                    raise Unauthorized("unauthorized: access denied")
+                elif response.status >= 400:
+                    raise await status_error(response)
+                else:
+                    yield response
+                    return
+            await self._authenticator.answer(challenges, shown_header)
+        raise SourceError(f'"{shown(url)}": too many redirects')
+
+    async def manifest(self) -> bytes:
+        """The manifest of the name's tag, byte for byte. `NotFound` if there is none."""
+        url = self.manifest_url()
+        with missing_is_not_found():
+            async with (
+                answer_time("GET", url),
+                self.open("GET", url, headers={"Accept": MediaType.MANIFEST}) as response,
+            ):
+                return await read_all(response, MAX_MANIFEST_BYTES)
+
+    async def blob_size(self, digest: Digest) -> int | None:
+        """Bytes of a blob as the registry states them, None if it does not say. `NotFound` if it is not there."""
+        url = self.blob_url(digest)
+        with missing_is_not_found():
+            async with answer_time("HEAD", url), self.open("HEAD", url) as response:
+                return response.content_length
+
+    def _check_redirect(self, source: URL, target: URL) -> None:
+        if target.scheme not in ("http", "https") or not target.host:
+            raise SourceError(f'"{shown(source)}" redirects to "{shown(target)}", which is no web address')
+        if source.scheme == "https" and target.scheme == "http":
+            raise SourceError(f'"{shown(source)}" redirects to "{shown(target)}", which is not encrypted')
+
+
+@dataclass(frozen=True, slots=True)
+class BlobAnswer:
+    """Bytes of a blob on their way: those asked for, or all of them when `is_ranged` is false."""
+
+    is_ranged: bool
+    stream: aiohttp.StreamReader
+
+
+class BlobSource:
+    """Where the bytes of one blob come from: the registry itself, or the address it sends us to, once we know it."""
+
+    def __init__(self, repository: Repository, digest: Digest, size: int) -> None:
+        self.http = repository.http
+        self._repository = repository
+        self._url = repository.blob_url(digest)
+        self._size = size
+        self._direct: URL | None = None
+        self._tags: dict[str, str] = {}
+
+    @asynccontextmanager
+    async def open(self, start: int, end: int) -> AsyncIterator[BlobAnswer]:
+        """The bytes from `start` (inclusive) to `end` (exclusive), or the whole blob from a server without ranges.
+
+        `Contradiction` if the answer is at odds with itself, with what was asked, or with an earlier answer.
+        """
+        url = self._direct or self._url
+        headers = {"Range": f"bytes={start}-{end - 1}"}
+        try:
+            with missing_is_not_found():
+                async with self._repository.open("GET", url, headers=headers, follow=_BLOB_REDIRECTS) as response:
+                    self._direct = None if self.http.is_own(response.url) else response.url
+                    refuse_compressed(response)
+                    self._check_tag(response)
+                    if response.status == 206:
+                        self._check_range(response, start, end)
+                    else:
+                        self._check_whole(response)
+                    yield BlobAnswer(response.status == 206, response.content)
+        except (StatusError, NotFound) as error:
+            if url is not self._direct or getattr(error, "code", 404) not in (401, 403, 404, 410):
+                raise
+            self._direct = None  # such addresses are signed for a time; the registry gives us a new one
+            raise Interrupted(str(error)) from error
+
+    def _check_range(self, response: aiohttp.ClientResponse, start: int, end: int) -> None:
+        given = response.headers.get("Content-Range", "")
+        if match := _CONTENT_RANGE.match(given):
+            first, last = int(match[1]), int(match[2])
+            if first == start and last == end - 1 and match[3] in (None, str(self._size)):
+                return
+        asked = f"bytes {start}-{end - 1}/{self._size}"
+        raise Contradiction(f'"{shown(response.url)}" answered with the range "{given[:80]}", not "{asked}"')
+
+    def _check_whole(self, response: aiohttp.ClientResponse) -> None:
+        where, size = f'"{shown(response.url)}"', response.content_length
+        if response.status != 200:
+            raise Contradiction(f"{where} answered with the status {response.status}")
+        if size not in (None, self._size):
+            raise Contradiction(f"{where} has {size} bytes, {self._size} were announced")
+
+    def _check_tag(self, response: aiohttp.ClientResponse) -> None:
+        tag = response.headers.get("ETag", "")
+        if tag and self._tags.setdefault(shown(response.url), tag) != tag:
+            raise Contradiction(f'"{shown(response.url)}" changed while it was downloaded')
+
+
+@contextmanager
+def missing_is_not_found() -> Iterator[None]:
+    """Says 404 in the words that clients look for (spec api §15.3)."""
+    try:
+        yield
+    except StatusError as error:
+        if error.code == 404:
+            raise NotFound("file does not exist") from error
+        raise
+
+
+def _target(response: aiohttp.ClientResponse) -> URL | None:
+    location = response.headers.get("Location", "")
+    return resolve(response.url, location) if location else None
+
+
+def resolve(base: URL, location: str) -> URL:
+    """A `Location`, which may be relative, exactly as the server wrote it: signatures do not survive re-quoting."""
+    try:
+        target = URL(location, encoded=True)
+        return base.join(target).with_fragment(None) if not target.absolute else target.with_fragment(None)
+    except ValueError as error:
+        raise SourceError(f'"{shown(base)}" redirects to "{location[:200]}", which is no web address') from error
+
+
+_BLOB_REDIRECTS = (*REDIRECTS, 200)
+"""Ollama's registry may also name the direct address in a 200 (spec cli §9.2)."""
+
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(?:(\d{1,18})|\*)\Z", re.ASCII)

@@ -1,0 +1,348 @@
+"""One blob on its way into the store: slices fetched in parallel, in order, hashed as they arrive, kept if we stop.
+
+Knows bytes and their digest, not what they mean. Rules: spec cli §9.2. A part has a ledger; what is asked for in one
+request is a slice, much smaller than a part, so that the file grows nearly from front to back: its beginning can be
+hashed while the rest arrives, and the digest is known with the last byte.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial as partial_call
+from typing import ParamSpec, TypeVar
+
+from aiohttp import StreamReader
+
+from corral.errors import CorralError, SourceError
+from corral.messages import Progress
+from corral.names import Digest
+from corral.sources.http import Contradiction, Interrupted, StatusError, is_passing
+from corral.sources.ledger import Partial, Span, arrived, open_partial, part_bytes
+from corral.sources.repository import BlobSource
+from corral.store import Layer, Store
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PROGRESS_SECONDS = 0.06
+"""Between two lines of progress (spec api §15.3)."""
+
+_POLL_SECONDS = 0.25
+_HASH_AHEAD_BYTES = 32 << 20
+_MIN_SLICE_BYTES = 4 << 20
+_MAX_SLICE_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How a blob is fetched and sent. The defaults are for the world; tests and odd networks have others."""
+
+    part_bytes: int = 0
+    """0: by the blob's size (spec cli §9.2)."""
+    slice_bytes: int = 0
+    """0: by the blob's size."""
+    connections: int = 8
+    attempts: int = 6
+    """How often a slice is tried again without anything to show for it."""
+    pause: float = 1.0
+    """Seconds before the second attempt; doubled before each further one."""
+    stall: float = 30.0
+    """Seconds without `trickle_bytes` after which a connection is given up."""
+    trickle_bytes: int = 16 << 10
+    stalls: int = 10
+    """How many stalls in a row, over all connections, end the transfer."""
+    write_bytes: int = 1 << 20
+    checkpoint_bytes: int = 64 << 20
+    """What may be lost of a transfer when the process is killed, beside what is on its way."""
+    checkpoint_seconds: float = 1.0
+
+
+class DigestMismatchError(Contradiction):
+    """What came is not what was asked for (spec api §15.3)."""
+
+    def __init__(self, wanted: Digest, actual: Digest) -> None:
+        super().__init__(f"digest mismatch, file must be downloaded again: want {wanted}, got {actual}")
+
+
+@dataclass(slots=True)
+class _Slice:
+    """What is still to come, of what one request asks for."""
+
+    position: int
+    end: int
+
+
+class Transfer:
+    """A blob being fetched by one task, for any number of waiters; it stops when the last of them goes."""
+
+    def __init__(self, source: BlobSource, store: Store, layer: Layer, limits: Limits, executor: Executor) -> None:
+        self.layer = layer
+        self._source = source
+        self._store = store
+        self._blob = store.blob_path(layer.digest)
+        self._limits = limits
+        self._executor = executor
+        self._slices: list[_Slice] = []
+        self._next = 0
+        self._first = 0
+        self._missing_bytes = layer.size
+        self._saved = layer.size
+        self._hashed = 0
+        self._completed = 0
+        self._stalls = 0
+        self._waiters = 0
+        self._is_ranged: bool | None = None
+        self._answered = asyncio.Event()
+        self._grown = asyncio.Event()
+        self._filled = asyncio.Event()
+        self._task = asyncio.create_task(self._run(), name=f"pull {layer.digest.short}")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody may join any more."""
+        return self._task.done() or self._task.cancelling() > 0
+
+    async def watch(self) -> AsyncGenerator[Progress, None]:
+        """How far it is, every `PROGRESS_SECONDS` and at the end, which comes with the blob in the store.
+
+        Leaving early stops the transfer, if nobody else watches it; what has arrived is kept.
+        """
+        self._waiters += 1
+        try:
+            while not self._task.done():
+                yield self._progress(self._completed)
+                await asyncio.wait((self._task,), timeout=PROGRESS_SECONDS)
+            self._task.result()
+            yield self._progress(self.layer.size)
+        finally:
+            self._waiters -= 1
+            if not self._waiters and not self._task.done():
+                self._task.cancel()
+                await asyncio.wait((self._task,))
+
+    def _progress(self, completed: int) -> Progress:
+        digest = self.layer.digest
+        return Progress(f"pulling {digest.short}", str(digest), self.layer.size, completed)
+
+    async def _run(self) -> None:
+        async with self._source.http.hold():
+            partial = await self._claim()
+            if partial is None:
+                return
+            try:
+                await self._fill(partial)
+                actual = partial.actual_digest()
+                if actual != self.layer.digest:
+                    raise DigestMismatchError(self.layer.digest, actual)
+                await self._in_thread(partial.commit, self._blob)
+            except BaseException as error:
+                await self._give_up(partial, error)
+                raise
+            finally:
+                await self._in_thread(partial.close)
+
+    async def _claim(self) -> Partial | None:
+        """The partial file, once it is ours alone; None if meanwhile another process has finished the blob."""
+        size = self.layer.size
+        part_size = self._limits.part_bytes or part_bytes(size)
+        while True:
+            partial = await self._in_thread(open_partial, self._blob, self.layer.digest, size, part_size)
+            if partial is not None:
+                if not self._is_there():
+                    return partial
+                await self._in_thread(partial.remove)
+                await self._in_thread(partial.close)
+            if self._is_there():
+                return None
+            self._completed = max(self._completed, await self._in_thread(arrived, self._blob, size))
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def _is_there(self) -> bool:
+        digest = self.layer.digest
+        with suppress(CorralError):
+            return self._store.blob_size(digest) == self.layer.size
+        return False
+
+    async def _fill(self, partial: Partial) -> None:
+        """Fetches what is missing and hashes all of it."""
+        slice_size = self._limits.slice_bytes or min(max(partial.total // 64, _MIN_SLICE_BYTES), _MAX_SLICE_BYTES)
+        self._slices = [
+            _Slice(offset, min(offset + slice_size, end))
+            for start, end in partial.missing
+            for offset in range(start, end, slice_size)
+        ]
+        self._count()
+        self._saved = self._missing_bytes
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._hash(partial))
+                saver = group.create_task(self._save_regularly(partial))
+                async with asyncio.TaskGroup() as fetchers:
+                    for number in range(min(self._limits.connections, len(self._slices))):
+                        fetchers.create_task(self._fetch_slices(partial, is_first=number == 0))
+                saver.cancel()
+        except BaseExceptionGroup as errors:
+            leaf = _leaf(errors)
+            raise leaf from leaf.__cause__
+
+    async def _give_up(self, partial: Partial, error: BaseException) -> None:
+        """Keeps what has arrived, to be gone on with, but nothing of what has proven false."""
+        try:
+            if isinstance(error, Contradiction) or not self._completed:
+                await self._in_thread(partial.remove)
+            else:
+                await self._in_thread(partial.save, self._missing())
+        except CorralError as second:
+            logger.warning("what has arrived of %s may be lost: %s", self.layer.digest, second)
+
+    async def _fetch_slices(self, partial: Partial, *, is_first: bool) -> None:
+        if not is_first:  # the first answer says where the bytes are, and whether in ranges
+            await self._answered.wait()
+        while self._next < len(self._slices):
+            piece = self._slices[self._next]
+            self._next += 1
+            await self._fetch_slice(partial, piece)
+
+    async def _fetch_slice(self, partial: Partial, piece: _Slice) -> None:
+        attempt = 0
+        while piece.position < piece.end:
+            before = piece.position
+            try:
+                await self._attempt(partial, piece)
+                continue
+            except TimeoutError as error:
+                self._stalls += 1
+                if self._stalls >= self._limits.stalls:
+                    silence = self._limits.stalls * self._limits.stall
+                    raise Interrupted(f"download stalled: {self._stalls} times no data for {silence:g} s") from error
+                continue
+            except SourceError as error:
+                if not is_passing(error):
+                    raise
+                if piece.position - before >= self._limits.trickle_bytes:
+                    attempt = 0
+                if attempt >= self._limits.attempts:
+                    raise Interrupted(f"max retries exceeded: {error}") from error
+                pause = self._limits.pause * 2**attempt
+                asked = error.pause if isinstance(error, StatusError) else 0.0
+            attempt += 1
+            await asyncio.sleep(max(pause, asked))
+
+    async def _attempt(self, partial: Partial, piece: _Slice) -> None:
+        """One request for what is missing of a slice. `TimeoutError` when it stalls."""
+        async with (
+            asyncio.timeout(self._limits.stall) as patience,
+            self._source.open(piece.position, piece.end) as answer,
+        ):
+            skip = 0
+            if not answer.is_ranged:
+                self._take_whole(piece)
+                skip = piece.position
+            elif self._is_ranged is None:
+                self._is_ranged = True
+            self._answered.set()
+            await self._receive(partial, piece, answer.stream, skip, patience)
+
+    def _take_whole(self, piece: _Slice) -> None:
+        """Makes one slice of all that is missing, for a server that begins at the beginning whatever it is asked."""
+        if self._is_ranged:
+            raise Interrupted("the registry stopped answering in ranges")
+        if self._is_ranged is None:
+            self._is_ranged = False
+            start = piece.position
+            for other in self._slices:
+                other.position = other.end
+            piece.position, piece.end = start, self.layer.size
+            self._count()
+
+    async def _receive(
+        self, partial: Partial, piece: _Slice, stream: StreamReader, skip: int, patience: asyncio.Timeout
+    ) -> None:
+        """Writes what comes; what has come when the stream breaks off is written, too."""
+        chunks: list[bytes] = []
+        held = heard = 0
+        try:
+            while piece.position + held < piece.end:
+                chunk = await stream.readany()
+                if not chunk:
+                    raise Interrupted("the answer ended early")
+                heard += len(chunk)
+                if heard >= self._limits.trickle_bytes:
+                    heard = self._stalls = 0
+                    patience.reschedule(asyncio.get_running_loop().time() + self._limits.stall)
+                if skip:
+                    skipped = min(skip, len(chunk))
+                    skip, chunk = skip - skipped, chunk[skipped:]
+                chunks.append(chunk)
+                held += len(chunk)
+                if piece.position + held > piece.end:
+                    raise Contradiction(f'"{self.layer.digest}" is larger than the {self.layer.size} bytes announced')
+                if held >= self._limits.write_bytes:
+                    await self._write(partial, piece, chunks, held)
+                    held = 0
+            if not self._is_ranged and await stream.readany():
+                raise Contradiction(f'"{self.layer.digest}" is larger than the {self.layer.size} bytes announced')
+        finally:
+            if chunks:
+                await self._write(partial, piece, chunks, held)
+
+    async def _write(self, partial: Partial, piece: _Slice, chunks: list[bytes], size: int) -> None:
+        """Puts the chunks in their place and empties the list, in this order: writing them twice does no harm."""
+        await self._in_thread(partial.write, piece.position, chunks)
+        chunks.clear()
+        piece.position += size
+        self._missing_bytes -= size
+        self._completed = max(self._completed, self.layer.size - self._missing_bytes)
+        self._grown.set()
+        if self._saved - self._missing_bytes >= self._limits.checkpoint_bytes:
+            self._filled.set()
+
+    async def _hash(self, partial: Partial) -> None:
+        """Follows the growing beginning of the file with the digest."""
+        while self._hashed < self.layer.size:
+            self._grown.clear()
+            end = min(self._front(), self._hashed + _HASH_AHEAD_BYTES)
+            if end == self._hashed:
+                await self._grown.wait()
+                continue
+            await self._in_thread(partial.hash, self._hashed, end)
+            self._hashed = end
+
+    async def _save_regularly(self, partial: Partial) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.checkpoint_seconds):
+                    await self._filled.wait()
+            self._filled.clear()
+            if self._saved != self._missing_bytes:
+                self._saved = self._missing_bytes
+                await self._in_thread(partial.save, self._missing())
+
+    def _front(self) -> int:
+        """Where the first byte that is still missing belongs."""
+        while self._first < len(self._slices) and self._slices[self._first].position >= self._slices[self._first].end:
+            self._first += 1
+        return self._slices[self._first].position if self._first < len(self._slices) else self.layer.size
+
+    def _missing(self) -> list[Span]:
+        return [(piece.position, piece.end) for piece in self._slices if piece.position < piece.end]
+
+    def _count(self) -> None:
+        self._missing_bytes = sum(end - start for start, end in self._missing())
+        self._completed = max(self._completed, self.layer.size - self._missing_bytes)
+
+    async def _in_thread(self, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
+        call = partial_call(function, *arguments, **keywords)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+
+def _leaf(error: BaseException) -> BaseException:
+    """The first single error of a group of them."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
