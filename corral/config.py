@@ -135,8 +135,16 @@ def _state_folder() -> Path:
     return Path.home() / ".local" / "state" / "corral"
 
 
+def _home_folder() -> Path:
+    return Path.home() / ".ollama"
+
+
 def _models_folder() -> Path:
-    return Path.home() / ".ollama" / "models"
+    return _home_folder() / "models"
+
+
+def _docker_config() -> Path:
+    return Path.home() / ".docker" / "config.json"
 
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
@@ -150,6 +158,7 @@ class Config:
         Address(), "OLLAMA_HOST", parse_address, "Address the server listens on and the commands go to"
     )
     models: Path = _setting(_models_folder, "OLLAMA_MODELS", parse_path, "Folder of the models, shared with Ollama")
+    home: Path = _setting(_home_folder, "CORRAL_HOME", parse_path, "Folder of the key pair and the history")
     keep_alive: float = _setting(
         300.0, "OLLAMA_KEEP_ALIVE", parse_seconds, "How long an idle model stays loaded; negative: for ever"
     )
@@ -203,6 +212,12 @@ class Config:
         "text", "CORRAL_LOG_FORMAT", parse_choice("text", "json"), "Form of log lines: text or json"
     )
     state: Path = _setting(_state_folder, "CORRAL_STATE", parse_path, "Folder of logs and other traces of running")
+    docker_config: Path = _setting(
+        _docker_config,
+        "DOCKER_CONFIG",
+        lambda text: parse_path(text) / "config.json",
+        "Where `docker login` keeps its credentials, which are used for registries too",
+    )
     engine: str = _setting("", "CORRAL_ENGINE", str, "Another llama-server program to use as the engine")
     pool_contexts: int = _setting(
         4, "CORRAL_POOL_CONTEXTS", parse_natural, "Full contexts that the KV pool of a model holds, memory permitting"

@@ -49,6 +49,19 @@ def sort_keys(value: Any) -> Any:
     return value
 
 
+def whole_numbers(value: Any) -> Any:
+    """The same value with floats that are whole as integers: Go writes `100000`, not `100000.0`."""
+    match value:
+        case float() if value.is_integer() and abs(value) < 1e21:
+            return int(value)
+        case dict():
+            return {key: whole_numbers(item) for key, item in value.items()}
+        case list() | tuple():
+            return [whole_numbers(item) for item in value]
+        case _:
+            return value
+
+
 def decode(data: bytes, kind: type[T]) -> T:
     """One JSON object read into `kind`, as Go would: keys in any case, null for unset, unknown keys ignored.
 

@@ -22,6 +22,7 @@ from corral.messages import ChatRequest, Chunk, EmbedRequest, GenerateRequest, J
 from corral.model import Model, Models
 from corral.options import Options
 from corral.scheduler import Scheduler
+from corral.sources.registry import Registry
 from corral.telemetry import Series
 
 log = logging.getLogger(__name__)
@@ -29,11 +30,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What a request needs: the models, who loads them, and whom to tell."""
+    """What a request needs: the models, who loads them, who fetches them, and whom to tell."""
 
     config: Config
     models: Models
     scheduler: Scheduler
+    registry: Registry
     series: Series
     gpus: tuple[Gpu, ...] = ()
 

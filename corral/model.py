@@ -15,6 +15,7 @@ from msgspec import Struct
 from corral import gguf, template
 from corral.errors import CorralError, ModelFileError
 from corral.gguf import GGUF
+from corral.layers import ModelConfig, parse_config
 from corral.messages import Json, Message
 from corral.names import Digest, Name
 from corral.store import Layer, MediaType, Store, Stored
@@ -27,25 +28,6 @@ MAX_TEXT = 8 << 20
 
 GoTemplate = Literal["on", "off", ""]
 """Whether a TEMPLATE layer is used: always, never, or as it compares with the model's own Jinja template."""
-
-
-class ModelConfig(Struct, frozen=True, omit_defaults=True):
-    """The config blob. Unknown keys, such as a registry's `rootfs`, are ignored."""
-
-    model_format: str = ""
-    model_family: str = ""
-    model_families: list[str] | None = None
-    model_type: str = ""
-    file_type: str = ""
-    renderer: str = ""
-    parser: str = ""
-    requires: str = ""
-    remote_host: str = ""
-    remote_model: str = ""
-    capabilities: list[str] = []
-    context_length: int = 0
-    embedding_length: int = 0
-    base_name: str = ""
 
 
 class _StoredMessage(Struct, frozen=True):
@@ -68,8 +50,7 @@ class Model:
 
     @cached_property
     def config(self) -> ModelConfig:
-        config: ModelConfig = self._json(self._config_layer, ModelConfig)
-        return config
+        return parse_config(self._read(self._config_layer))
 
     @cached_property
     def weights(self) -> Path:
@@ -209,7 +190,7 @@ class Model:
         return [layer for layer in self.layers if layer.media_type == media_type]
 
     def _files(self, media_type: MediaType) -> tuple[Path, ...]:
-        return tuple(self._store.blob_path(layer.digest) for layer in self._of(media_type))
+        return tuple(self._store.open_path(layer.digest) for layer in self._of(media_type))
 
     def _texts(self, media_type: MediaType) -> tuple[str, ...]:
         return tuple(self._read(layer).decode("utf-8", "replace") for layer in self._of(media_type))

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sources": BELOW_MACHINES | {"store", "layers"},
     "devices": BELOW_MACHINES,
     "engine": BELOW_MACHINES,
-    "model": WORDS | FORMATS | {"store"},
+    "model": WORDS | FORMATS | {"store", "layers"},
     "prompt": WORDS | FORMATS | {"model", "engine"},
     "loading": WORDS | FORMATS | {"model", "engine", "devices"},
     "admission": WORDS,

@@ -32,6 +32,7 @@ from corral.server import metrics, ollama, ollama_models
 from corral.server.guards import Guard, Origins
 from corral.server.ollama_replies import error_body
 from corral.server.streaming import JSON, Handler, Route
+from corral.sources.registry import Registry
 from corral.store import Store
 from corral.telemetry import Series
 
@@ -64,8 +65,6 @@ def routes() -> list[StarletteRoute]:
         _route("/api/delete", ollama_models.delete, "DELETE"),
         _route("/api/pull", ollama_models.pull, "POST"),
         _route("/api/push", ollama_models.push, "POST"),
-        _route("/api/export", ollama_models.export, "POST"),
-        _route("/api/import", ollama_models.import_, "POST"),
         _route("/api/me", ollama.me, "POST"),
         _route("/metrics", metrics.metrics, "GET"),
     ]
@@ -184,10 +183,12 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
         keep_alive=config.keep_alive,
     )
     scheduler = Scheduler(_launcher(config), lambda: devices.memory(gpus), limits, _events(series))
+    registry = Registry(docker_config=config.docker_config, key_folder=config.home)
     try:
-        yield Runtime(config, Models(store, config.go_template), scheduler, series, gpus)
+        yield Runtime(config, Models(store, config.go_template), scheduler, registry, series, gpus)
     finally:
         await scheduler.close()
+        await registry.close()
 
 
 def _launcher(config: Config) -> Callable[[RunnerSpec, str], Coroutine[Any, Any, Engine]]:

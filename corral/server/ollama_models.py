@@ -1,17 +1,22 @@
 """Ollama's routes that look after models: list, show, copy, delete, pull, push, create. Source: spec api §11–15."""
 
+import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from msgspec import Struct, field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from corral import create as making
 from corral import names
-from corral.errors import BadRequest, InvalidName, ModelNotFound, NotFound
+from corral.errors import BadRequest, CorralError, InvalidName, ModelNotFound, NotFound
+from corral.inference import Runtime
+from corral.messages import Progress
 from corral.names import Name
 from corral.server import ollama_show
 from corral.server import ollama_wire as wire
-from corral.server.ollama_replies import body_as, reply, runtime_of
+from corral.server.ollama_replies import body_as, progress_answer, reply, runtime_of
 
 
 async def tags(request: Request) -> Response:
@@ -128,11 +133,88 @@ class WireCreateRequest(Struct):
 
 
 async def create(request: Request) -> Response:
-    raise BadRequest("not yet")
+    asked = await body_as(request, WireCreateRequest)
+    text = asked.model or asked.name
+    runtime = runtime_of(request)
+    made = _create_request(asked, _named(text, "invalid model name"))
+    steps = making.create(made, runtime.models, lambda name: _pull(runtime, name), prune=not runtime.config.no_prune)
+    return await progress_answer(steps, asked.stream)
+
+
+def _create_request(asked: WireCreateRequest, name: Name) -> making.CreateRequest:
+    """Our request; the checks of spec api §11.1 that come before anything else."""
+    for path in (*asked.files, *asked.draft_files):
+        making.check_relative(path)
+    files = {path: names.parse_digest(digest) for path, digest in asked.files.items()}
+    if asked.adapters:
+        raise BadRequest("adapters are not supported yet")
+    if asked.draft_files or asked.draft_quantize:
+        raise BadRequest("draft models are not supported yet")
+    return making.CreateRequest(
+        name=name,
+        from_=asked.from_,
+        files=files,
+        template=asked.template,
+        system=asked.system,
+        licenses=_licenses(asked.license),
+        parameters=asked.parameters,
+        messages=tuple(wire.message(item) for item in asked.messages),
+        renderer=asked.renderer,
+        parser=asked.parser,
+        requires=asked.requires,
+        quantize=asked.quantize or asked.quantization,
+        info=asked.info,
+    )
+
+
+def _licenses(given: Any) -> tuple[str, ...]:
+    match given:
+        case None | "":
+            return ()
+        case str():
+            return (given,)
+        case list() if all(isinstance(text, str) for text in given):
+            return tuple(given)
+        case _:
+            raise CorralError("license must be a string or a list of strings")
 
 
 async def blob(request: Request) -> Response:
-    raise BadRequest("not yet")
+    """HEAD: is it there; POST: store it, hashing while it arrives (spec api §12)."""
+    digest = names.parse_digest(request.path_params["digest"])
+    store = runtime_of(request).models.store
+    if request.method == "HEAD":
+        return Response(status_code=200 if store.has_blob(digest) else 404)
+    if store.has_blob(digest):
+        return Response(status_code=200)
+    with store.writer() as writer:
+        async for part in request.stream():
+            await asyncio.to_thread(writer.write, part) if len(part) > HASH_IN_THREAD else writer.write(part)
+        await asyncio.to_thread(writer.commit, digest)
+    return Response(status_code=201)
 
 
-pull = push = export = import_ = create
+HASH_IN_THREAD = 1 << 14
+"""Bytes from which hashing leaves the event loop."""
+
+
+async def pull(request: Request) -> Response:
+    asked = await body_as(request, WirePullRequest)
+    name = _named(asked.model or asked.name, "invalid model name")
+    steps = _pull(runtime_of(request), name, insecure=asked.insecure)
+    return await progress_answer(steps, asked.stream)
+
+
+def _pull(runtime: Runtime, name: Name, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
+    return runtime.registry.pull(name, runtime.models.store, insecure=insecure, prune=not runtime.config.no_prune)
+
+
+async def push(request: Request) -> Response:
+    asked = await body_as(request, WirePullRequest)
+    text = asked.model or asked.name
+    if not text:
+        raise BadRequest("model is required")
+    runtime = runtime_of(request)
+    name = _named(text, "invalid model name")
+    steps = runtime.registry.push(name, runtime.models.store, insecure=asked.insecure)
+    return await progress_answer(steps, asked.stream)

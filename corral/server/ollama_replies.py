@@ -54,16 +54,17 @@ async def body_as(request: Request, kind: type[T]) -> T:
 async def progress_answer(steps: AsyncGenerator[Progress, None], stream: bool) -> Response:
     """Progress as lines, or the last of it (spec api §1.5). The first step decides the status."""
     lines = _progress_lines(steps)
-    if stream:
+    try:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(aclosing(lines))
-            first = await anext(lines)
-            stack.pop_all()
-        return Stream(_after(first, lines), error_line, NDJSON)
-    last = b"{}"
-    async with aclosing(lines):
-        async for line in lines:
-            last = line
+            first = last = await anext(lines)
+            if stream:
+                stack.pop_all()
+                return Stream(_after(first, lines), error_line, NDJSON)
+            async for line in lines:
+                last = line
+    except CorralError as error:
+        return Response(error_body(error), error.status, {"content-type": PLAIN_JSON})
     return Response(last.rstrip(b"\n"), headers={"content-type": PLAIN_JSON})
 
 

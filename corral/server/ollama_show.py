@@ -76,8 +76,8 @@ def show(model: Model, *, system: str = "", options: dict[str, Json], verbose: b
         "system": system,
         "details": details(model),
         "messages": [{"role": message.role, "content": message.content} for message in model.messages],
-        "model_info": gojson.sort_keys(file.model_info(verbose=verbose)),
-        "projector_info": _projector_info(model.projector_info, verbose),
+        "model_info": _info(file, verbose),
+        "projector_info": {} if model.projector_info is None else _info(model.projector_info, verbose),
         "tensors": [_tensor(tensor) for tensor in sorted(file.tensors, key=_tensor_order)],
         "capabilities": list(model.capabilities),
         "modified_at": gojson.local(int(model.modified * 1e9)),
@@ -87,8 +87,9 @@ def show(model: Model, *, system: str = "", options: dict[str, Json], verbose: b
     return {name: value for name, value in reply.items() if value or name in always}
 
 
-def _projector_info(file: GGUF | None, verbose: bool) -> dict[str, Any]:
-    return {} if file is None else gojson.sort_keys(file.model_info(verbose=verbose))
+def _info(file: GGUF, verbose: bool) -> dict[str, Any]:
+    shown: dict[str, Any] = gojson.whole_numbers(gojson.sort_keys(file.model_info(verbose=verbose)))
+    return shown
 
 
 def _tensor(tensor: Tensor) -> dict[str, Any]:
