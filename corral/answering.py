@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Literal
 
+import msgspec
+
 from corral import gojson, loading, prompt, template
 from corral.engine.base import CompletionRequest, EngineChat, Finish, Piece, Sampling
 from corral.errors import BadRequest, CorralError
@@ -18,6 +20,7 @@ from corral.messages import ChatRequest, Chunk, GenerateRequest, Json, Message, 
 from corral.model import Model
 from corral.options import Options
 from corral.prompt import Prompt
+from corral.reading import Reader, reader_for, rescuing_reader
 from corral.scheduler import Runner
 from corral.telemetry import Series
 
@@ -96,12 +99,16 @@ class Answering:
 
     async def conversation(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """The answer to a chat whose messages are complete already (`prompt.conversation`)."""
+        tools = () if request.tool_choice.mode == "none" else request.tools
         if self._model.template is None:
-            answer = self._native(request.messages, request.tools, request.think, request)
+            answer = self._native(request.messages, tools, request.think, request.tool_choice)
         else:
-            write = prompt.template_writer(self._model.template, request.tools, request.think)
+            write = prompt.template_writer(self._model.template, tools, request.think)
             built = await self._fit(request.messages, write)
-            answer = self._rendered(built)
+            if tools and request.tool_choice.mode == "required":
+                answer = self._forced(built, tools, request.tool_choice)
+            else:
+                answer = self._rendered(built, self._reader(built.text, request.think, tools))
         async with aclosing(answer) as chunks:
             async for chunk in chunks:
                 yield chunk
@@ -115,20 +122,22 @@ class Answering:
             *stored,
             Message("user", request.prompt, images=request.images),
         )
-        if request.raw:
-            answer = self._rendered(Prompt(text=request.prompt, media=request.images))
-        elif request.suffix and self._model.template is not None:
-            text = self._model.template.render_suffix(request.prompt, request.suffix, think=request.think)
-            answer = self._rendered(Prompt(text=text), with_context=True)
-        elif request.template or self._model.template is not None or request.context:
-            answer = self._rendered(await self._single_prompt(request, messages), with_context=True)
+        native = self._model.template is None and not (request.raw or request.template or request.context)
+        if native and not request.suffix:
+            answer = self._native(messages, (), request.think, ToolChoice(), with_context=True)
         else:
-            answer = self._native(messages, (), request.think, request, with_context=True)
+            built = await self._single_prompt(request, messages)
+            reader = Reader(None) if request.raw else self._reader(built.text, request.think)
+            answer = self._rendered(built, reader, with_context=not request.raw)
         async with aclosing(answer) as chunks:
             async for chunk in chunks:
                 yield chunk
 
     async def _single_prompt(self, request: GenerateRequest, messages: Sequence[Message]) -> Prompt:
+        if request.raw:
+            return Prompt(text=request.prompt, media=request.images)
+        if request.suffix and self._model.template is not None:
+            return Prompt(text=self._model.template.render_suffix(request.prompt, request.suffix, think=request.think))
         if request.template:
             # Image markers are not put into a request's own template (spec api §7.4).
             text = template.parse(request.template).render(messages, think=request.think)
@@ -141,6 +150,29 @@ class Answering:
             return built
         before = await self._engine.detokenize(request.context)
         return Prompt(text=before + built.text, messages=built.messages, media=built.media)
+
+    def _reader(self, text: str, think: Think, tools: Sequence[Tool] = ()) -> Reader:
+        """Who reads the answer to a prompt written with the model's Go template (spec cli §14.1, §16)."""
+        written = self._model.template
+        if written is None:
+            return Reader(None)
+        return reader_for(
+            prompt=text,
+            family=self._model.output_format,
+            think_tags=written.think_tags if think else None,
+            tool_tag=written.tool_tag if tools else "",
+            tools=tools,
+        )
+
+    async def _forced(self, built: Prompt, tools: Sequence[Tool], choice: ToolChoice) -> AsyncGenerator[Chunk, None]:
+        """An answer that has to be a call: the grammar lets nothing else through, whatever the model's own form."""
+        allowed = [tool for tool in tools if choice.name in ("", tool.name)]
+        if not allowed:
+            raise BadRequest(f'tool_choice names "{choice.name}", which is not among the tools')
+        self._format = call_schema(allowed)
+        async with aclosing(self._rendered(built, rescuing_reader(allowed))) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     def _engine_writer(self, tools: Sequence[Tool], think: Think) -> prompt.Write:
         async def write(messages: Sequence[Message]) -> str:
@@ -158,7 +190,9 @@ class Answering:
     async def _count(self, text: str) -> int:
         return len(await self._engine.tokenize(text))
 
-    async def _rendered(self, built: Prompt, *, with_context: bool = False) -> AsyncGenerator[Chunk, None]:
+    async def _rendered(
+        self, built: Prompt, reader: Reader, *, with_context: bool = False
+    ) -> AsyncGenerator[Chunk, None]:
         """Completes a prompt that was written here."""
         text = self._without_doubled_bos(built.text)
         if self._render_only:
@@ -170,7 +204,72 @@ class Answering:
         text, media = prompt.with_media_markers(text, built.media)
         sent, bound, cut = await self._shortened(text, bool(media))
         most = self._max_tokens(None if self._shift else bound)
-        request = CompletionRequest(
+        self._dropped = built.dropped_tokens + cut
+        request = self._completion(sent, media, most, schema)
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._room(self._runner.spec.num_ctx if media else bound + most))
+            before = asyncio.ensure_future(self._engine.tokenize(text)) if with_context and sent == text else None
+            if before is not None:
+                stack.callback(before.cancel)
+            written: list[int] = []
+            pieces = await stack.enter_async_context(aclosing(self._complete(request, reader)))
+            async for piece, chunks in pieces:
+                if with_context:
+                    written += piece.tokens
+                for chunk in chunks:
+                    yield self._told(chunk)
+                if piece.finish is not None:
+                    context = None
+                    if with_context:
+                        context = (*(await before if before is not None else sent), *written)
+                    yield self._last(piece.finish, reader, context)
+
+    async def _complete(
+        self, request: CompletionRequest, reader: Reader
+    ) -> AsyncGenerator[tuple[Piece, Sequence[Chunk]], None]:
+        """Pieces and what was read from them. A constrained answer may think first, without the constraint.
+
+        A grammar would keep a model from thinking, so with a parser that looks for thoughts the first pass runs free;
+        where content begins it is cut off, and a second pass goes on from there under the constraint (spec api §9).
+        """
+        free_first = request.schema is not None and reader.reads_thoughts and isinstance(request.prompt, str)
+        if free_first:
+            assert isinstance(request.prompt, str)
+            async with aclosing(self._thoughts(msgspec.structs.replace(request, schema=None), reader)) as thoughts:
+                async for piece, chunks in thoughts:
+                    yield piece, chunks
+                    if piece.finish is not None:
+                        return
+            request = msgspec.structs.replace(request, prompt=request.prompt + reader.thoughts)
+            reader = Reader(None)
+        async with aclosing(self._engine.complete(request)) as pieces:
+            async for piece in pieces:
+                chunks = [*reader.read(piece)]
+                if piece.finish is not None:
+                    chunks += reader.end()
+                yield piece, chunks
+
+    async def _thoughts(
+        self, request: CompletionRequest, reader: Reader
+    ) -> AsyncGenerator[tuple[Piece, Sequence[Chunk]], None]:
+        """The part of an unconstrained answer before its content; `reader.thoughts` is its text afterwards."""
+        async with aclosing(self._engine.complete(request)) as pieces:
+            async for piece in pieces:
+                chunks = [*reader.read(piece)]
+                if piece.finish is not None:
+                    chunks += reader.end()
+                thinking = [chunk for chunk in chunks if not chunk.content]
+                if len(thinking) < len(chunks):
+                    content = "".join(chunk.content for chunk in chunks)
+                    reader.thoughts = reader.raw.removesuffix(content)
+                    yield Piece(), thinking
+                    return
+                yield piece, thinking
+
+    def _completion(
+        self, sent: str | tuple[int, ...], media: tuple[bytes, ...], most: int, schema: Json
+    ) -> CompletionRequest:
+        return CompletionRequest(
             prompt=sent,
             media=media,
             sampling=sampling(self._options, self._limit),
@@ -179,31 +278,13 @@ class Answering:
             schema=schema,
             top_logprobs=self._top_logprobs,
         )
-        self._dropped = built.dropped_tokens + cut
-        async with contextlib.AsyncExitStack() as stack:
-            await stack.enter_async_context(self._room(self._runner.spec.num_ctx if media else bound + most))
-            before = asyncio.ensure_future(self._engine.tokenize(text)) if with_context and sent == text else None
-            if before is not None:
-                stack.callback(before.cancel)
-            written: list[int] = []
-            pieces = await stack.enter_async_context(aclosing(self._engine.complete(request)))
-            async for piece in pieces:
-                if with_context:
-                    written += piece.tokens
-                if piece.finish is None:
-                    yield self._chunk(piece)
-                    continue
-                context = None
-                if with_context:
-                    context = (*(await before if before is not None else sent), *written)
-                yield self._last(piece, piece.finish, context)
 
     async def _native(
         self,
         messages: Sequence[Message],
         tools: Sequence[Tool],
         think: Think,
-        request: ChatRequest | GenerateRequest,
+        choice: ToolChoice,
         *,
         with_context: bool = False,
     ) -> AsyncGenerator[Chunk, None]:
@@ -221,7 +302,7 @@ class Answering:
         chat = EngineChat(
             messages=built.messages,
             tools=tuple(tools),
-            tool_choice=request.tool_choice if isinstance(request, ChatRequest) else ToolChoice(),
+            tool_choice=choice,
             think=think,
             sampling=sampling(self._options, self._limit),
             max_tokens=most,
@@ -231,15 +312,17 @@ class Answering:
         )
         self._dropped = built.dropped_tokens
         async with self._room(self._runner.spec.num_ctx if built.media else bound + most):
-            said = ""
+            said, reader = "", rescuing_reader(tools)
             async with aclosing(self._engine.chat(chat)) as pieces:
                 async for piece in pieces:
                     said += piece.text
-                    if piece.finish is None:
-                        yield self._chunk(piece)
-                        continue
-                    context = tuple(await self._engine.tokenize(built.text + said)) if with_context else None
-                    yield self._last(piece, piece.finish, context)
+                    for chunk in reader.read(piece):
+                        yield self._told(chunk)
+                    if piece.finish is not None:
+                        for chunk in reader.end():
+                            yield self._told(chunk)
+                        context = tuple(await self._engine.tokenize(built.text + said)) if with_context else None
+                        yield self._last(piece.finish, reader, context)
 
     @contextlib.asynccontextmanager
     async def _room(self, tokens: int) -> AsyncGenerator[None, None]:
@@ -279,14 +362,14 @@ class Answering:
         room = ceiling if prompt_tokens is None else max(1, self._limit - prompt_tokens)
         return min(wanted, ceiling, room)
 
-    def _chunk(self, piece: Piece) -> Chunk:
-        cut = 0
-        if self._clock.saw_token():
-            self._series.first_token.labels(self._runner.label).observe(self._clock.first_token_seconds)
-            cut = self._dropped
-        return Chunk(piece.text, piece.thinking, logprobs=piece.logprobs, truncated_tokens=cut)
+    def _told(self, chunk: Chunk) -> Chunk:
+        """The chunk as it goes out; the first one says what was left out of the prompt."""
+        if not self._clock.saw_token():
+            return chunk
+        self._series.first_token.labels(self._runner.label).observe(self._clock.first_token_seconds)
+        return msgspec.structs.replace(chunk, truncated_tokens=self._dropped) if self._dropped else chunk
 
-    def _last(self, piece: Piece, finish: Finish, context: tuple[int, ...] | None) -> Chunk:
+    def _last(self, finish: Finish, reader: Reader, context: tuple[int, ...] | None) -> Chunk:
         metrics = Metrics(
             total_duration=self._clock.since_arrival(),
             load_duration=self._clock.load_duration,
@@ -298,15 +381,10 @@ class Answering:
             truncated_tokens=self._dropped,
         )
         self._record(metrics, finish.reason)
-        return Chunk(
-            piece.text,
-            piece.thinking,
-            piece.tool_calls,
-            piece.logprobs,
-            done_reason=finish.reason,
-            metrics=metrics,
-            context=context,
-        )
+        for warning in reader.warnings:
+            log.warning("model %s: %s", self._runner.label, warning.replace("_", " "))
+            self._series.parsing.labels(self._runner.label, warning).inc()
+        return Chunk(done_reason=finish.reason, metrics=metrics, context=context)
 
     def _record(self, metrics: Metrics, reason: Literal["stop", "length"]) -> None:
         label, series = self._runner.label, self._series
@@ -339,6 +417,20 @@ def schema_of(given: Json) -> Json:
         case _:
             raw = gojson.encode(given).decode()
             raise CorralError(f'invalid format: {gojson.quote(raw)}; expected "json" or a valid JSON Schema object')
+
+
+def call_schema(tools: Sequence[Tool]) -> Json:
+    """The JSON Schema of a call of one of the tools, in the form that is read from any model's answer."""
+    calls = [
+        {
+            "type": "object",
+            "properties": {"name": {"const": tool.name}, "arguments": tool.parameters or {"type": "object"}},
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for tool in tools
+    ]
+    return calls[0] if len(calls) == 1 else {"anyOf": calls}
 
 
 def sampling(chosen: Options, limit: int) -> Sampling:

@@ -160,6 +160,15 @@ class Model:
         return parsed
 
     @property
+    def output_format(self) -> str:
+        """The name of the parser that reads this model's answers; empty for what its template tells (cli §14.1)."""
+        if self.config.parser:
+            return self.config.parser
+        text = self.go_template_text or ""
+        is_harmony = self.family in ("gptoss", "gpt-oss") and "<|start|>" in text and "<|end|>" in text
+        return "harmony" if is_harmony else ""
+
+    @property
     def native(self) -> bool:
         """Whether the engine renders conversations and parses answers."""
         return self.template is None

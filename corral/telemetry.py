@@ -29,7 +29,7 @@ class Series:
         self.cache_hits = self._counter("prefix_cache_hits", "Prompt tokens found in the prompt cache")
         self.truncations = self._counter("prompt_truncations", "Prompts that were cut to fit the context")
         self.truncated_tokens = self._counter("prompt_truncated_tokens", "Prompt tokens left out to fit the context")
-        self.unparsed = self._counter("unparsed_answers", "Answers handed back as text because they did not parse")
+        self.parsing = self._counter("answer_warnings", "Answers that did not keep to the model's format", "warning")
         self.finished = self._counter("request_success", "Requests answered to the end", "finished_reason")
         self.failed = self._counter("request_failures", "Requests that ended in an error", "status")
         self.loads = self._counter("model_loads", "Models loaded")

@@ -1,0 +1,89 @@
+"""Pieces → chunks: runs an answer through its parser, gives tool calls their ids, keeps log probabilities in step.
+
+Part of the meeting point. Knows parsers and pieces; no model, no engine.
+"""
+
+import secrets
+import string
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from corral import parsers
+from corral.engine.base import Piece
+from corral.messages import Chunk, TokenLogprob, Tool, ToolCall
+from corral.parsers import OutputParser
+from corral.parsers.rescue import RescueParser
+
+_ID_LETTERS = string.ascii_lowercase + string.digits
+
+
+class Reader:
+    """Reads one answer. `raw` is all that the engine has written so far, tags and all."""
+
+    def __init__(self, parser: OutputParser | None, *, reads_thoughts: bool = False) -> None:
+        self._parser = parser
+        self.reads_thoughts = reads_thoughts
+        self.raw = ""
+        self.thoughts = ""
+        """What was written before content began, once that is known."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What did not go as the model's format wants (`parsers.Warning`)."""
+        return () if self._parser is None else self._parser.warnings
+
+    def read(self, piece: Piece) -> Iterator[Chunk]:
+        """Chunks that have become certain. What the engine has parsed already passes through."""
+        if piece.thinking or piece.tool_calls:
+            yield Chunk(thinking=piece.thinking, tool_calls=_with_ids(piece.tool_calls))
+        if self._parser is None:
+            if piece.text or piece.logprobs:
+                yield Chunk(piece.text, logprobs=piece.logprobs)
+            return
+        if self.reads_thoughts:
+            self.raw += piece.text
+        yield from self._told(self._parser.feed(piece.text), piece.logprobs)
+
+    def end(self) -> Iterator[Chunk]:
+        """What was held back until the answer ended."""
+        if self._parser is not None:
+            yield from self._told(self._parser.flush(), ())
+
+    def _told(self, chunks: Iterator[Chunk], logprobs: tuple[TokenLogprob, ...]) -> Iterator[Chunk]:
+        """The chunks with ids on their calls; the first carries the log probabilities, alone if it must."""
+        for chunk in chunks:
+            yield msgspec.structs.replace(chunk, tool_calls=_with_ids(chunk.tool_calls), logprobs=logprobs)
+            logprobs = ()
+        if logprobs:
+            yield Chunk(logprobs=logprobs)
+
+
+def reader_for(
+    *,
+    prompt: str = "",
+    family: str = "",
+    think_tags: tuple[str, str] | None = None,
+    tool_tag: str = "",
+    tools: Sequence[Tool] = (),
+) -> Reader:
+    """A reader for the answer to `prompt`; without anything to look for, text passes through unread."""
+    if not family and think_tags is None and not tools:
+        return Reader(None)
+    if family not in parsers.families():
+        family = ""
+    parser = parsers.build(prompt=prompt, family=family, think_tags=think_tags, tool_tag=tool_tag, tools=tools)
+    return Reader(parser, reads_thoughts=think_tags is not None or family != "")
+
+
+def rescuing_reader(tools: Sequence[Tool]) -> Reader:
+    """For an answer the engine has parsed: calls that it took for text are still found."""
+    return Reader(RescueParser(tools) if tools else None)
+
+
+def _with_ids(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
+    return tuple(call if call.id else msgspec.structs.replace(call, id=_new_id()) for call in calls)
+
+
+def _new_id() -> str:
+    return "call_" + "".join(secrets.choice(_ID_LETTERS) for _ in range(8))
