@@ -1,6 +1,17 @@
-"""Which Jinja texts are recognised as a well-known family, and what they become."""
+"""Which Jinja texts are recognised as a well-known family, and that what they become writes the same prompts."""
 
+from pathlib import Path
+
+import jinja2
+import jinja2.sandbox
+import pytest
+
+from corral import template
 from corral.known_templates import recognise
+from corral.messages import Message
+
+JINJA = Path(__file__).parent / "goldens" / "jinja"
+FAMILIES = sorted(path.stem for path in JINJA.glob("*.jinja"))
 
 SMOLLM2 = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -8,6 +19,37 @@ SMOLLM2 = (
     "{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+
+USER = [Message("user", "U1")]
+TURNS = [Message("user", "U1"), Message("assistant", "A1"), Message("user", "U2")]
+SYSTEM = [Message("system", "S"), *TURNS]
+
+
+def jinja_of(family: str) -> str:
+    return (JINJA / f"{family}.jinja").read_text("utf-8")
+
+
+def jinja_writes(family: str, messages: list[Message]) -> str:
+    """The prompt as the model's own template writes it; the engine puts the first `<s>` in front by itself."""
+
+    def refuse(reason: str) -> None:
+        raise jinja2.TemplateRuntimeError(reason)
+
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.globals["raise_exception"] = refuse
+    rendered = environment.from_string(jinja_of(family)).render(
+        messages=[{"role": message.role, "content": message.content} for message in messages],
+        bos_token="<s>",
+        eos_token="<|endoftext|>" if family == "starcoder2-instruct" else "</s>",
+        add_generation_prompt=True,
+    )
+    return rendered.removeprefix("<s>")
+
+
+def corral_writes(family: str, messages: list[Message]) -> str:
+    known = recognise(jinja_of(family))
+    assert known is not None
+    return template.parse(known.text).render(messages)
 
 
 def test_the_starter_models_jinja_becomes_the_chatml_template() -> None:
@@ -17,3 +59,70 @@ def test_the_starter_models_jinja_becomes_the_chatml_template() -> None:
     assert known.text == (
         "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"
     )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_familys_jinja_is_recognised_by_its_name(family: str) -> None:
+    known = recognise(jinja_of(family))
+    assert known is not None
+    assert known.name == family
+    assert known.stop
+    assert template.parse(known.text).capabilities == ()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("messages", [USER, TURNS], ids=["question", "turns"])
+def test_a_known_template_writes_what_the_models_own_does(family: str, messages: list[Message]) -> None:
+    assert corral_writes(family, messages) == jinja_writes(family, messages)
+
+
+TAKES_NO_SYSTEM = {"mistral-instruct", "gemma-instruct", "starcoder2-instruct", "codellama-70b-instruct"}
+"""Their own templates refuse a system message, or only count turns wrongly when there is one."""
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - TAKES_NO_SYSTEM))
+def test_a_known_template_writes_system_texts_as_the_models_own_does(family: str) -> None:
+    assert corral_writes(family, SYSTEM) == jinja_writes(family, SYSTEM)
+
+
+def test_the_others_put_the_system_text_where_their_model_was_taught_to_read_instructions() -> None:
+    assert corral_writes("mistral-instruct", SYSTEM) == "[INST] S\n\nU1 [/INST]A1</s>[INST] U2 [/INST]"
+    assert corral_writes("gemma-instruct", SYSTEM) == (
+        "<start_of_turn>user\nS\n\nU1<end_of_turn>\n<start_of_turn>model\nA1<end_of_turn>\n"
+        "<start_of_turn>user\nU2<end_of_turn>\n<start_of_turn>model\n"
+    )
+    assert corral_writes("starcoder2-instruct", SYSTEM) == (
+        "S\n\n### Instruction\nU1\n\n### Response\nA1<|endoftext|>\n\n### Instruction\nU2\n\n### Response\n"
+    )
+    assert corral_writes("codellama-70b-instruct", SYSTEM) == (
+        "Source: system\n\n S <step> Source: user\n\n U1 <step> Source: assistant\n\n A1 <step> "
+        "Source: user\n\n U2 <step> Source: assistant\nDestination: user\n\n "
+    )
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "{% if tools %}{{ tools | tojson }}{% endif %}",
+        "{{ '<think>\n' }}",
+        "{{ '<|image|>' }}",
+        "{{ message.reasoning_content }}",
+        "{{ '[AVAILABLE_OPTIONS]' }}",
+        "{# " + "x" * 5000 + " #}",
+    ],
+)
+@pytest.mark.parametrize("family", ["chatml", "llama3-instruct", "mistral-instruct", "vicuna", "gemma3-instruct"])
+def test_a_template_that_does_more_than_write_turns_is_left_to_the_engine(family: str, more: str) -> None:
+    assert recognise(jinja_of(family) + more) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{{ messages }}", "<|im_start|>", "{{ '[INST]' }}", "<|im_start|><|im_end|>" * 900]
+)
+def test_a_text_that_is_no_familys_is_left_to_the_engine(text: str) -> None:
+    assert recognise(text) is None
+
+
+def test_quotes_and_line_ends_may_be_written_either_way() -> None:
+    text = jinja_of("granite-instruct")
+    assert recognise(text.replace("'", '"').replace("\\n", "\n")) == recognise(text)

@@ -25,9 +25,10 @@ def recognise(jinja: str) -> KnownTemplate | None:
     """The family whose turns this Jinja text writes, when it writes nothing else."""
     if len(jinja) > MAX_LENGTH or _MORE_THAN_TURNS.search(jinja):
         return None
+    text = jinja.replace('"', "'").replace("\n", "\\n")
     tokens = set(_TOKEN.findall(jinja))
     for family in _families():
-        if all(mark in jinja for mark in family.marks) and tokens <= family.tokens:
+        if all(mark in text for mark in family.marks) and tokens <= family.tokens:
             return family.template
     return None
 
@@ -37,7 +38,7 @@ MAX_LENGTH = 4096
 
 _MORE_THAN_TURNS = re.compile(r"tool|think|reasoning|document|citation|function|python|json|strftime")
 
-_TOKEN = re.compile(r"<\|?/?[A-Za-z][\w ]*\|?>|<</?SYS>>|\[/?[A-Z_]{2,}\]")
+_TOKEN = re.compile(r"<[|｜]?/?[A-Za-z][^\s<>'\"{}]{0,40}>|<</?SYS>>|\[/?[A-Z_]{2,}\]")
 
 
 @dataclass(frozen=True, slots=True)
