@@ -16,8 +16,8 @@ from corral import gguf, gojson, known_templates
 from corral.errors import BadRequest, CorralError, ModelFileError, StoreError
 from corral.gguf.split import merge
 from corral.messages import Progress
-from corral.names import Digest
-from corral.store import Layer, MediaType, Store
+from corral.names import Digest, Name
+from corral.store import Layer, MediaType, Store, Stored, encode_manifest
 
 Source: TypeAlias = Digest | Path
 """Where a file is: a blob of the store, or a local file that is to be taken over."""
@@ -107,6 +107,12 @@ def assemble(
     for group in _grouped({name: assembly.read(source) for name, source in files.items()}):
         assembly.add(group, files)
     return assembly.result()
+
+
+def write_model(name: Name, made: Assembled, store: Store, prune: bool = True) -> Stored:
+    """Stores the config and the manifest: from here on there is a model of that name."""
+    config, _ = add_layer(store, MediaType.CONFIG, encode_config(made.config))
+    return store.write_manifest(name, encode_manifest(config, made.layers), prune)
 
 
 def human_count(number: int) -> str:

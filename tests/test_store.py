@@ -555,6 +555,27 @@ def test_prune_leaves_a_slow_writer_its_file(store: Store) -> None:
     assert store.blob_path(digest).read_bytes() == b"slow"
 
 
+def test_scratch_folders_go_by_themselves_or_with_a_later_prune(store: Store) -> None:
+    (store.root / "manifests").mkdir(parents=True)
+    with store.scratch() as folder:
+        (folder / "wheel").write_bytes(b"x")
+        make_older(folder, 24 * HOUR)
+        assert store.prune() == PruneReport()
+        assert folder.parent == store.root
+    assert not folder.exists()
+    (folder / "left").mkdir(parents=True)
+    make_older(folder, 24 * HOUR)
+    assert store.prune().deleted_temporaries == 1
+    assert not folder.exists()
+
+
+def test_blobs_of_a_job_that_failed_are_discarded_unless_needed(store: Store) -> None:
+    add_model(store, "a", b"shared")
+    digests = [store.add_bytes(data)[0] for data in (b"shared", b"own")]
+    store.discard(digests)
+    assert [store.has_blob(digest) for digest in digests] == [True, False]
+
+
 @pytest.mark.parametrize("part", ["registry.ollama.ai", "registry.ollama.ai/library", "HF.co/Bartowski/x/latest"])
 def test_a_folder_on_a_disk_that_is_not_there_is_not_taken_for_an_empty_one(store: Store, part: str) -> None:
     lay_out(store.root)

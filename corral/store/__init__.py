@@ -7,8 +7,8 @@ done under an advisory lock of the folder.
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from corral.errors import InvalidName, ModelNotFound, NotFound, StoreError
@@ -186,6 +186,15 @@ class Store:
         """
         return self._blobs.adopt(path, link, progress)
 
+    def discard(self, digests: Iterable[Digest]) -> None:
+        """Deletes blobs that a job which failed had added, unless a model has come to need them."""
+        with self._locked():
+            self._delete_unreferenced(set(digests))
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """A folder on the store's disk to work in; it goes when the block ends, or with a later prune."""
+        return disk.scratch_folder(disk.temporary(self.root, pruning.TEMPORARY_PREFIX))
+
     def free_space(self) -> int:
         """Bytes free on the disk that holds the store."""
         return disk.free_bytes(self.root)
@@ -210,7 +219,7 @@ class Store:
                 logger.warning("nothing is deleted from the store, as a manifest cannot be read: %s", error)
                 return PruneReport(renamed=renamed, complete=False)
             blobs, blob_bytes = pruning.delete_blobs(self._blobs, references, grace)
-            strays, stray_bytes = pruning.delete_temporaries(self.blobs_folder, self.manifests_folder, grace)
+            strays, stray_bytes = pruning.delete_temporaries(self.blobs_folder, self.manifests_folder, self.root, grace)
             partials, partial_bytes = pruning.delete_partials(self.blobs_folder, grace)
             folders = pruning.remove_empty_folders(self.manifests_folder)
         freed = blob_bytes + stray_bytes + partial_bytes
@@ -261,7 +270,7 @@ class Store:
     def _put(self, name: Name, raw: bytes) -> None:
         path = self._path(name)
         with disk.explained(path, "writing"):
-            temporary = disk.temporary(self.manifests_folder, pruning.MANIFEST_TEMPORARY_PREFIX)
+            temporary = disk.temporary(self.manifests_folder, pruning.TEMPORARY_PREFIX)
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 disk.write_whole(path, raw, temporary)

@@ -58,6 +58,17 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """A new folder, claimed while the block lasts and then removed with all that is in it."""
+    path.mkdir(parents=True)
+    try:
+        with locked(path):
+            yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def claim(file: FileIO) -> None:
     """Marks an open file as being worked on, for `is_claimed`; the mark goes when the file is closed."""
     if sys.platform != "win32":
@@ -66,16 +77,21 @@ def claim(file: FileIO) -> None:
 
 
 def is_claimed(path: Path) -> bool:
-    """Whether somebody, here or in another process, is working on this file."""
+    """Whether somebody, here or in another process, is working on this file or in this folder."""
     if sys.platform == "win32":
         return False
-    with suppress(FileNotFoundError, PermissionError), open(path, "rb") as file:
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, PermissionError):
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
     return False
 
 

@@ -7,6 +7,7 @@ file that is being written is claimed by its writer.
 import logging
 import os
 import re
+import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,11 +26,13 @@ PARTIAL_LIFETIME = 30 * 24 * 3600.0
 """Seconds a download that stopped halfway can be gone on with. Upstream throws it away after an hour, at its next
 start; a download of days over a bad line is worth more than the room it takes."""
 
+TEMPORARY_PREFIX = ".corral-"
+"""What begins so is ours: a manifest that is being written, a folder something is being unpacked in."""
+
 _BLOB = re.compile(r"sha256-([0-9a-f]{64})\Z")
 _OLD_BLOB = re.compile(r"sha256:([0-9a-f]{64}(-partial.*)?)\Z")
 _TEMPORARY = re.compile(r"sha256-[0-9]{1,20}\Z")
 _PARTIAL = re.compile(r"sha256-([0-9a-f]{64})-partial(-.*)?\Z")
-MANIFEST_TEMPORARY_PREFIX = ".corral-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +80,18 @@ def delete_blobs(blobs: Blobs, referenced: set[Digest], grace: float) -> tuple[i
     return count, freed
 
 
-def delete_temporaries(blobs: Path, manifests: Path, grace: float) -> tuple[int, int]:
-    """Deletes what writers that died left behind: how many files, how many bytes."""
+def delete_temporaries(blobs: Path, manifests: Path, root: Path, grace: float) -> tuple[int, int]:
+    """Deletes what writers that died left behind: how many files and folders, how many bytes of files."""
+    oldest = time.time() - grace
     strays = [path for path in _files(blobs) if _TEMPORARY.match(path.name)]
-    strays += [path for path in _files(manifests) if path.name.startswith(MANIFEST_TEMPORARY_PREFIX)]
-    return _delete_older(strays, time.time() - grace)
+    strays += [path for path in _files(manifests) if path.name.startswith(TEMPORARY_PREFIX)]
+    count, freed = _delete_older(strays, oldest)
+    for folder in root.glob(f"{TEMPORARY_PREFIX}*/"):
+        with suppress(FileNotFoundError):
+            if folder.stat().st_mtime <= oldest and not folder.is_symlink() and not disk.is_claimed(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                count += 1
+    return count, freed
 
 
 def delete_partials(blobs: Path, grace: float) -> tuple[int, int]:
@@ -121,7 +131,7 @@ def _delete_older(paths: list[Path], oldest: float) -> tuple[int, int]:
             status = path.lstat()
             if status.st_mtime <= oldest and not disk.is_claimed(path):
                 path.unlink()
-                count, freed = count + 1, freed + status.st_blocks * 512 if hasattr(status, "st_blocks") else 0
+                count, freed = count + 1, freed + min(status.st_size, getattr(status, "st_blocks", 1 << 60) * 512)
     return count, freed
 
 
