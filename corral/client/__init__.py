@@ -1,0 +1,364 @@
+"""The HTTP client of our own server: one method a route, streams as iterators. Knows no terminal and starts no server.
+
+Standard library only and plain code, so that a command starts fast. Whatever answers is taken to be hostile: lines are
+bounded, every member is checked (`answers`), and what goes wrong becomes a sentence. Source: spec cli §1, api §7-§16.
+"""
+
+import base64
+import http.client
+import json
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from corral import __version__
+from corral.client.answers import (
+    Installed,
+    Json,
+    Running,
+    Shown,
+    chatted,
+    generated,
+    installed,
+    member,
+    members,
+    progress,
+    running,
+    shown,
+    tuple_of,
+)
+from corral.config import Address
+from corral.errors import BadRequest, Busy, CorralError, Forbidden, NotFound
+
+if TYPE_CHECKING:
+    from corral.messages import Chunk, Message, Progress, Think
+    from corral.names import Digest
+
+T = TypeVar("T")
+Stream: TypeAlias = Generator[T, None, None]
+"""What comes bit by bit and may be closed before its end."""
+
+MAX_LINE = 8 << 20
+"""Bytes a line of a stream may have."""
+MAX_ANSWER = 256 << 20
+"""Bytes a plain answer may have; `show` with every token of a vocabulary takes some ten million."""
+MAX_ERROR = 1 << 20
+CONNECT_SECONDS = 10.0
+"""How long a connection, or the answer to a question that needs no work, may take."""
+
+
+class NotRunning(CorralError):
+    """Nobody listens at the server's address."""
+
+
+class Client:
+    """Speaks to the server at `address`; every call is a connection of its own.
+
+    All methods raise `NotRunning` when nobody listens, the error class of the answer's status (`NotFound`,
+    `BadRequest`, …) with the server's sentence, and `CorralError` for an answer that cannot be understood. A stream's
+    request is sent when its first item is asked for; closing it closes the connection, which cancels the request.
+    """
+
+    def __init__(self, address: Address, program: str = "corral") -> None:
+        """`program` is the name that the server goes by in sentences."""
+        self.address = address
+        self.program = program
+
+    def ping(self) -> None:
+        """Returns when something answers at the address, whatever it says."""
+        with self._exchange("HEAD", "/", timeout=CONNECT_SECONDS):
+            pass
+
+    def version(self) -> str:
+        return member(self._ask("GET", "/api/version", timeout=CONNECT_SECONDS), "version", str, "")
+
+    def tags(self) -> tuple[Installed, ...]:
+        """The models of the store, newest first."""
+        return tuple(map(installed, members(self._ask("GET", "/api/tags"), "models")))
+
+    def ps(self) -> tuple[Running, ...]:
+        """The loaded models, the one that stays longest first."""
+        return tuple(map(running, members(self._ask("GET", "/api/ps"), "models")))
+
+    def show(self, model: str, *, verbose: bool = False) -> Shown:
+        """`verbose` has the server send arrays whole."""
+        return shown(self._ask("POST", "/api/show", {"model": model, "verbose": verbose}))
+
+    def copy(self, source: str, destination: str) -> None:
+        self._do("POST", "/api/copy", {"source": source, "destination": destination})
+
+    def delete(self, model: str) -> None:
+        self._do("DELETE", "/api/delete", {"model": model})
+
+    def generate(
+        self,
+        model: str,
+        prompt: str = "",
+        *,
+        system: str = "",
+        images: Sequence[bytes] = (),
+        format: Json = None,
+        options: Mapping[str, Json] | None = None,
+        think: "Think" = None,
+        keep_alive: float | None = None,
+    ) -> Stream["Chunk"]:
+        """Completes a prompt; an empty one loads the model, or unloads it when `keep_alive` (seconds) is 0."""
+        body: dict[str, Json] = {"model": model, "prompt": prompt, "system": system, "options": dict(options or {})}
+        if images:
+            body["images"] = [base64.b64encode(image).decode("ascii") for image in images]
+        body |= _wishes(format, think, keep_alive)
+        return self._read(generated, "/api/generate", body)
+
+    def chat(
+        self,
+        model: str,
+        messages: Sequence["Message"] = (),
+        *,
+        format: Json = None,
+        options: Mapping[str, Json] | None = None,
+        think: "Think" = None,
+        keep_alive: float | None = None,
+    ) -> Stream["Chunk"]:
+        """Goes on with a conversation; an empty one loads or unloads the model as `generate` does."""
+        body: dict[str, Json] = {
+            "model": model,
+            "messages": [_message(message) for message in messages],
+            "options": dict(options or {}),
+        }
+        body |= _wishes(format, think, keep_alive)
+        return self._read(chatted, "/api/chat", body)
+
+    def embed(
+        self,
+        model: str,
+        inputs: Sequence[str],
+        *,
+        truncate: bool | None = None,
+        dimensions: int = 0,
+        keep_alive: float | None = None,
+    ) -> tuple[tuple[float, ...], ...]:
+        """A vector for each input, in their order; `dimensions` 0: all of them."""
+        body: dict[str, Json] = {"model": model, "input": list(inputs), **_wishes(None, None, keep_alive)}
+        if truncate is not None:
+            body["truncate"] = truncate
+        if dimensions > 0:
+            body["dimensions"] = dimensions
+        vectors = member(self._ask("POST", "/api/embed", body), "embeddings", list, [])
+        return tuple(tuple_of(vector, int | float, "embeddings") for vector in vectors)
+
+    def pull(self, model: str, *, source: str = "", insecure: bool = False) -> Stream["Progress"]:
+        """Fetches a model from its registry, or from `source` (`file:///…`) under the name `model`."""
+        body: dict[str, Json] = {"model": model, "insecure": insecure}
+        if source:
+            body["source"] = source
+        return self._job("/api/pull", body)
+
+    def push(self, model: str, *, insecure: bool = False) -> Stream["Progress"]:
+        return self._job("/api/push", {"model": model, "insecure": insecure})
+
+    def create(self, model: str, fields: Mapping[str, Json]) -> Stream["Progress"]:
+        """Makes a model; `fields` are the request's other members (spec api §11.1)."""
+        return self._job("/api/create", {**fields, "model": model})
+
+    def export(self, models: Sequence[str], path: Path) -> Stream["Progress"]:
+        """Writes models into an archive at `path`, which is on the server's machine."""
+        return self._job("/api/export", {"models": list(models), "path": str(path)})
+
+    def import_(self, path: Path, model: str = "") -> Stream["Progress"]:
+        """Adds the models of an archive on the server's machine; all of them, or only `model`."""
+        return self._job("/api/import", {"path": str(path), **({"model": model} if model else {})})
+
+    def has_blob(self, digest: "Digest") -> bool:
+        try:
+            self._do("HEAD", f"/api/blobs/{digest}")
+        except NotFound:
+            return False
+        return True
+
+    def add_blob(self, digest: "Digest", file: Path) -> None:
+        """Uploads a file; the server refuses it when its digest is another."""
+        try:
+            size = file.stat().st_size
+            stream = file.open("rb")
+        except OSError as error:
+            raise CorralError(f'cannot read "{file}": {_reason(error)}') from error
+        with stream, self._exchange("POST", f"/api/blobs/{digest}", stream, {"Content-Length": str(size)}) as response:
+            self._check(response)
+
+    def _job(self, path: str, body: Mapping[str, Json]) -> Stream["Progress"]:
+        """The steps of a long job. `CorralError` when the stream ends before the job says that it has succeeded."""
+        status = ""
+        with closing(self._read(progress, path, body)) as steps:
+            for step in steps:
+                status = step.status
+                yield step
+        if status != "success":
+            raise CorralError(f"the {self.program} server ended its answer before the job was done")
+
+    def _ask(
+        self, method: str, path: str, body: Mapping[str, Json] | None = None, *, timeout: float | None = None
+    ) -> dict[str, Json]:
+        """The JSON object that a plain call answers with."""
+        return self._decode(self._do(method, path, body, timeout=timeout))
+
+    def _do(
+        self, method: str, path: str, body: Mapping[str, Json] | None = None, *, timeout: float | None = None
+    ) -> bytes:
+        with self._exchange(method, path, _encode(body), timeout=timeout) as response:
+            self._check(response)
+            data = response.read(MAX_ANSWER + 1)
+            if len(data) > MAX_ANSWER:
+                raise CorralError(f"the {self.program} server's answer is larger than {MAX_ANSWER >> 20} MB")
+            if response.length:
+                raise http.client.IncompleteRead(data)
+            return data
+
+    def _read(self, read: Callable[[Mapping[str, Json]], T], path: str, body: Mapping[str, Json]) -> Stream[T]:
+        with closing(self._lines(path, body)) as lines:
+            for line in lines:
+                yield read(line)
+
+    def _lines(self, path: str, body: Mapping[str, Json]) -> Stream[dict[str, Json]]:
+        """The objects of a streamed answer. An error in it, before or after the first line, is raised."""
+        headers = {"Accept": "application/x-ndjson"}
+        with self._exchange("POST", path, _encode(body), headers) as response:
+            self._check(response, streaming=True)
+            while line := response.readline(MAX_LINE + 1):
+                if len(line) > MAX_LINE:
+                    raise CorralError(f"the {self.program} server sent a line of more than {MAX_LINE >> 20} MB")
+                if not line.strip():
+                    continue
+                value = self._decode(line)
+                if error := value.get("error"):
+                    raise CorralError(str(error))
+                yield value
+
+    @contextmanager
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Sends a request and lends its response; foreign errors become ours, also those met while it is read."""
+        connection = self._connection()
+        response = None
+        try:
+            connection.connect()
+            connection.sock.settimeout(timeout)
+            connection.request(method, self.address.path + path, body, {**_HEADERS, **(headers or {})})
+            response = connection.getresponse()
+            yield response
+        except ConnectionRefusedError as error:
+            raise NotRunning(
+                f"could not connect to {self.program} server, run '{self.program} serve' to start it"
+            ) from error
+        except http.client.IncompleteRead as error:
+            raise CorralError(f"the {self.program} server broke off its answer") from error
+        except (http.client.InvalidURL, UnicodeError) as error:
+            raise CorralError(f'invalid address "{self.address}"') from error
+        except http.client.HTTPException as error:
+            raise CorralError(f'what answers at "{self.address}" is no {self.program} server') from error
+        except OSError as error:
+            raise CorralError(f'no answer from "{self.address}": {_reason(error)}') from error
+        finally:
+            if response is not None:
+                response.close()
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        kind = http.client.HTTPSConnection if self.address.scheme == "https" else http.client.HTTPConnection
+        host = self.address.host
+        if self.address.is_unspecified:
+            host = "::1" if ":" in host else "127.0.0.1"
+        return kind(host, self.address.port, timeout=CONNECT_SECONDS)
+
+    def _check(self, response: http.client.HTTPResponse, *, streaming: bool = False) -> None:
+        """Raises what an answer of status 300 or above says (spec cli §1)."""
+        status = response.status
+        if status < 300:
+            return
+        if status < 400:
+            target = response.headers.get("Location", "")
+            raise CorralError(f'the server at "{self.address}" has moved to "{target}"; set OLLAMA_HOST to that')
+        data = response.read(MAX_ERROR)
+        sentence = _error_of(data) or f"something went wrong, please see the {self.program} server logs for details"
+        if streaming:
+            sentence = f"{status} {http.client.responses.get(status, response.reason)}: {sentence}"
+        raise _BY_STATUS.get(status, CorralError)(sentence, status=status)
+
+    def _decode(self, data: bytes) -> dict[str, Json]:
+        try:
+            value = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise CorralError(f"the {self.program} server's answer is no JSON: {_excerpt(data)}") from error
+        if not isinstance(value, dict):
+            raise CorralError(f"the {self.program} server's answer is no JSON object: {_excerpt(data)}")
+        return value
+
+
+_HEADERS = {
+    "User-Agent": f"corral/{__version__} ({sys.platform}) Python/{sys.version_info.major}.{sys.version_info.minor}",
+    "Content-Type": "application/json",
+    "Accept": "application/json",
+}
+_BY_STATUS: dict[int, type[CorralError]] = {400: BadRequest, 403: Forbidden, 404: NotFound, 503: Busy}
+
+
+def _encode(body: Mapping[str, Json] | None) -> bytes | None:
+    # An argument that was no UTF-8 comes as lone surrogates, which no JSON text may carry.
+    return None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _wishes(format: Json, think: "Think", keep_alive: float | None) -> dict[str, Json]:
+    """The members that are left out when not said. A keep-alive without end is written as -1."""
+    wishes: dict[str, Json] = {}
+    if format is not None:
+        wishes["format"] = format
+    if think is not None:
+        wishes["think"] = think
+    if keep_alive is not None:
+        wishes["keep_alive"] = -1 if keep_alive == float("inf") else keep_alive
+    return wishes
+
+
+def _message(message: "Message") -> dict[str, Json]:
+    body: dict[str, Json] = {"role": message.role, "content": message.content}
+    if message.thinking:
+        body["thinking"] = message.thinking
+    if message.images:
+        body["images"] = [base64.b64encode(image).decode("ascii") for image in message.images]
+    if message.tool_calls:
+        body["tool_calls"] = [
+            {"function": {"index": call.index, "name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    return body
+
+
+def _error_of(data: bytes) -> str:
+    """The sentence of an error's body: its `error` member, or the text when it is no JSON object."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        return data.decode("utf-8", "replace").strip()[:2000]
+    error = value.get("error", "")
+    if isinstance(error, dict):
+        error = error.get("message", "")
+    return str(error or "")
+
+
+def _excerpt(data: bytes) -> str:
+    text = data[:60].decode("utf-8", "replace").strip()
+    return f'"{text}{"…" if len(data) > 60 else ""}"'
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__

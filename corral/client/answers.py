@@ -1,0 +1,225 @@
+"""What our server answers, as values, and how they are read from its JSON. Every member is checked: servers lie.
+
+Source: spec api §7, §8, §13-§15.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from corral.errors import CorralError
+
+if TYPE_CHECKING:
+    # The middle's words need msgspec, which `corral list` does without.
+    from corral.messages import Chunk, Metrics, Progress, ToolCall
+
+Json: TypeAlias = Any
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A model of the store. `digest` is its manifest's, as the server writes it; `size` is in bytes."""
+
+    name: str
+    digest: str
+    size: int
+    modified_at: datetime
+    remote: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A loaded model. Sizes are bytes of memory; `expires_at` is when an idle one is unloaded."""
+
+    name: str
+    digest: str
+    size: int
+    size_vram: int
+    context_length: int
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What `show` tells of a model (spec api §13). Texts are empty where the model has none."""
+
+    license: str
+    modelfile: str
+    parameters: str
+    template: str
+    system: str
+    requires: str
+    remote_model: str
+    remote_host: str
+    capabilities: tuple[str, ...]
+    details: Mapping[str, Json]
+    model_info: Mapping[str, Json]
+    projector_info: Mapping[str, Json]
+    messages: tuple[tuple[str, str], ...]
+    """Role and content of the conversation that the model begins with."""
+    tensors: tuple[tuple[str, str, tuple[int, ...]], ...]
+    """Name, type and shape."""
+
+    @property
+    def sees_or_hears(self) -> bool:
+        """Whether a prompt may come with pictures or sound (spec cli §4.2)."""
+        return (
+            "vision" in self.capabilities
+            or "audio" in self.capabilities
+            or bool(self.projector_info)
+            or any(".vision." in key for key in self.model_info)
+        )
+
+
+def progress(value: Mapping[str, Json]) -> "Progress":
+    """One line of a long job."""
+    from corral.messages import Progress
+
+    return Progress(
+        member(value, "status", str, ""),
+        member(value, "digest", str, ""),
+        member(value, "total", int, 0),
+        member(value, "completed", int, 0),
+    )
+
+
+def generated(line: Mapping[str, Json]) -> "Chunk":
+    """One line of `/api/generate`."""
+    return _chunk(line, line, "response")
+
+
+def chatted(line: Mapping[str, Json]) -> "Chunk":
+    """One line of `/api/chat`."""
+    return _chunk(line, member(line, "message", dict, {}), "content")
+
+
+def _chunk(line: Mapping[str, Json], said: Mapping[str, Json], content: str) -> "Chunk":
+    from corral.messages import Chunk
+
+    done = member(line, "done", bool, False)
+    context = line.get("context")
+    return Chunk(
+        content=member(said, content, str, ""),
+        thinking=member(said, "thinking", str, ""),
+        tool_calls=tuple(map(_tool_call, members(said, "tool_calls"))),
+        done_reason=(member(line, "done_reason", str, "") or "stop") if done else "",
+        metrics=_metrics(line) if done else None,
+        context=None if context is None else tuple_of(context, int, "context"),
+    )
+
+
+def _metrics(line: Mapping[str, Json]) -> "Metrics":
+    from corral.messages import Metrics
+
+    return Metrics(
+        total_duration=member(line, "total_duration", int, 0),
+        load_duration=member(line, "load_duration", int, 0),
+        prompt_eval_count=member(line, "prompt_eval_count", int, 0),
+        prompt_eval_duration=member(line, "prompt_eval_duration", int, 0),
+        eval_count=member(line, "eval_count", int, 0),
+        eval_duration=member(line, "eval_duration", int, 0),
+    )
+
+
+def _tool_call(value: Mapping[str, Json]) -> "ToolCall":
+    from corral.messages import ToolCall
+
+    function = member(value, "function", dict, {})
+    return ToolCall(
+        name=member(function, "name", str, ""),
+        arguments=member(function, "arguments", dict, {}),
+        index=member(function, "index", int, 0),
+        id=member(value, "id", str, ""),
+    )
+
+
+def installed(value: Mapping[str, Json]) -> Installed:
+    """One entry of `/api/tags`."""
+    return Installed(
+        name=member(value, "name", str, ""),
+        digest=member(value, "digest", str, ""),
+        size=member(value, "size", int, 0),
+        modified_at=_moment(value, "modified_at"),
+        remote=bool(member(value, "remote_model", str, "")),
+    )
+
+
+def running(value: Mapping[str, Json]) -> Running:
+    """One entry of `/api/ps`."""
+    return Running(
+        name=member(value, "name", str, ""),
+        digest=member(value, "digest", str, ""),
+        size=member(value, "size", int, 0),
+        size_vram=member(value, "size_vram", int, 0),
+        context_length=member(value, "context_length", int, 0),
+        expires_at=_moment(value, "expires_at"),
+    )
+
+
+def shown(value: Mapping[str, Json]) -> Shown:
+    """The answer of `/api/show`."""
+    return Shown(
+        license=member(value, "license", str, ""),
+        modelfile=member(value, "modelfile", str, ""),
+        parameters=member(value, "parameters", str, ""),
+        template=member(value, "template", str, ""),
+        system=member(value, "system", str, ""),
+        requires=member(value, "requires", str, ""),
+        remote_model=member(value, "remote_model", str, ""),
+        remote_host=member(value, "remote_host", str, ""),
+        capabilities=tuple_of(member(value, "capabilities", list, []), str, "capabilities"),
+        details=member(value, "details", dict, {}),
+        model_info=member(value, "model_info", dict, {}),
+        projector_info=member(value, "projector_info", dict, {}),
+        messages=tuple(
+            (member(message, "role", str, ""), member(message, "content", str, ""))
+            for message in members(value, "messages")
+        ),
+        tensors=tuple(
+            (
+                member(tensor, "name", str, ""),
+                member(tensor, "type", str, ""),
+                tuple_of(member(tensor, "shape", list, []), int, "shape"),
+            )
+            for tensor in members(value, "tensors")
+        ),
+    )
+
+
+def member(value: Mapping[str, Json], key: str, kind: type[T], default: T) -> T:
+    """A member of the kind it must have; `default` when it is absent or null."""
+    member = value.get(key)
+    if member is None:
+        return default
+    if not isinstance(member, kind) or (isinstance(member, bool) and kind is not bool):
+        raise _unexpected(key)
+    return member
+
+
+def members(value: Mapping[str, Json], key: str) -> list[dict[str, Json]]:
+    """A member that is a list of objects."""
+    members = member(value, key, list, [])
+    if not all(isinstance(member, dict) for member in members):
+        raise _unexpected(key)
+    return members
+
+
+def tuple_of(value: Json, kind: Any, key: str) -> tuple[Any, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
+        raise _unexpected(key)
+    return tuple(value)
+
+
+def _moment(value: Mapping[str, Json], key: str) -> datetime:
+    text = member(value, key, str, "") or "0001-01-01T00:00:00Z"
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise _unexpected(key) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _unexpected(key: str) -> CorralError:
+    return CorralError(f'the server\'s answer is not understood: unexpected value of "{key}"')
