@@ -19,6 +19,7 @@ from corral.client.answers import (
     Json,
     Running,
     Shown,
+    Version,
     chatted,
     generated,
     installed,
@@ -71,8 +72,9 @@ class Client:
         with self._exchange("HEAD", "/", timeout=CONNECT_SECONDS):
             pass
 
-    def version(self) -> str:
-        return member(self._ask("GET", "/api/version", timeout=CONNECT_SECONDS), "version", str, "")
+    def version(self) -> Version:
+        answer = self._ask("GET", "/api/version", timeout=CONNECT_SECONDS)
+        return Version(member(answer, "version", str, ""), member(answer, "corral", str, ""))
 
     def tags(self) -> tuple[Installed, ...]:
         """The models of the store, newest first."""

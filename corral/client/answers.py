@@ -19,6 +19,14 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class Version:
+    """Which release of Ollama the server answers as, and which of Corral it is; empty where it does not say."""
+
+    ollama: str
+    corral: str
+
+
+@dataclass(frozen=True, slots=True)
 class Installed:
     """A model of the store. `digest` is its manifest's, as the server writes it; `size` is in bytes."""
 

@@ -1,0 +1,14 @@
+"""The entry point: `corral …`, `python -m corral …`, or either through a link named `ollama`."""
+
+import sys
+
+
+def main() -> int:
+    """Runs the command line that the process was started with; its exit status."""
+    from corral.cli import program
+
+    return program.run(sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

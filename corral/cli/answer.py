@@ -1,0 +1,164 @@
+"""Prints a model's answer as it comes: thinking apart from the answer, words wrapped on a terminal, timings.
+
+What goes to a pipe or a file is what the model said, unchanged. Source: spec cli §4.3.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Self, TextIO
+
+from corral import durations
+from corral.cli.display import printable
+from corral.cli.progress import spinning, terminal_width
+from corral.client import Stream
+from corral.messages import Chunk, Metrics
+
+_HEADING = "\x1b[38;5;245m\x1b[1m"
+_BODY = "\x1b[38;5;245m"
+_PLAIN = "\x1b[0m"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How answers are shown."""
+
+    wrap: bool = True
+    hide_thinking: bool = False
+    verbose: bool = False
+    """Whether timings follow an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was said, as a conversation keeps it. `metrics` is None when the stream ended early."""
+
+    content: str
+    thinking: str
+    metrics: Metrics | None
+
+
+def print_answer(chunks: Stream[Chunk], look: Look, stream: TextIO | None = None) -> Answer:
+    """Prints an answer to its end, without a newline after it; `chunks` is closed whatever happens."""
+    printer = _Printer(stream or sys.stdout, look)
+    content: list[str] = []
+    thinking: list[str] = []
+    metrics = None
+    with closing(chunks), printer:
+        with spinning(""):
+            first = list(islice(chunks, 1))
+        for chunk in chain(first, chunks):
+            printer.print(chunk)
+            content.append(chunk.content)
+            thinking.append(chunk.thinking)
+            metrics = chunk.metrics or metrics
+    return Answer("".join(content), "".join(thinking), metrics)
+
+
+class _Printer:
+    """Writes chunks to a stream; knows whether the model is thinking. Left in the middle, it resets the colour."""
+
+    def __init__(self, stream: TextIO, look: Look) -> None:
+        self._stream = stream
+        self._hide = look.hide_thinking
+        self._terminal = stream.isatty()
+        self._wrapped = self._wrapper() if look.wrap and self._terminal else None
+        self._thinking = False
+        self._thought = ""
+
+    def print(self, chunk: Chunk) -> None:
+        if chunk.thinking and not self._hide:
+            self._think(chunk.thinking)
+        if chunk.content or chunk.tool_calls:
+            self._end_thinking()
+        if chunk.content:
+            self._write(chunk.content)
+        for call in chunk.tool_calls:
+            arguments = json.dumps(call.arguments, ensure_ascii=False, separators=(",", ":"))
+            self._write(f"  Model called a non-existent function '{call.name}()' with arguments: {arguments}\n")
+        self._stream.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._end_thinking()
+        self._flush_words()
+        if self._thinking:
+            self._colour(_PLAIN)
+        self._stream.flush()
+
+    def _think(self, text: str) -> None:
+        if not self._thinking:
+            self._thinking = True
+            self._heading("Thinking...", "\n")
+            self._colour(_BODY)
+        self._thought = (self._thought + text)[-1:]
+        self._write(text)
+
+    def _end_thinking(self) -> None:
+        if not self._thinking:
+            return
+        self._thinking = False
+        self._flush_words()
+        self._colour(_PLAIN)
+        if self._thought != "\n":
+            self._write("\n")
+        self._heading("...done thinking.", "\n\n")
+
+    def _heading(self, text: str, end: str) -> None:
+        self._colour(_HEADING)
+        self._write(text)
+        self._flush_words()
+        self._colour(_PLAIN)
+        self._write(end)
+
+    def _colour(self, code: str) -> None:
+        if self._terminal:
+            self._stream.write(code)
+
+    def _write(self, text: str) -> None:
+        if self._terminal:
+            text = printable(text, keep="\n\t")
+        self._stream.write(self._wrapped[0](text) if self._wrapped else text)
+
+    def _flush_words(self) -> None:
+        if self._wrapped:
+            self._stream.write(self._wrapped[1]())
+
+    def _wrapper(self) -> tuple[Callable[[str], str], Callable[[], str]]:
+        from corral.cli.wrap import Wrapper
+
+        wrapper = Wrapper(terminal_width(self._stream))
+        return wrapper.feed, wrapper.flush
+
+
+def timings_text(metrics: Metrics) -> str:
+    """The lines of what an answer cost; what is zero is left out."""
+    rows = [
+        ("total duration:", _duration(metrics.total_duration)),
+        ("load duration:", _duration(metrics.load_duration)),
+        ("prompt eval count:", _tokens(metrics.prompt_eval_count)),
+        ("prompt eval duration:", _duration(metrics.prompt_eval_duration)),
+        ("prompt eval rate:", _rate(metrics.prompt_eval_count, metrics.prompt_eval_duration)),
+        ("eval count:", _tokens(metrics.eval_count)),
+        ("eval duration:", _duration(metrics.eval_duration)),
+        ("eval rate:", _rate(metrics.eval_count, metrics.eval_duration)),
+    ]
+    return "".join(f"{label:<22}{text}\n" for label, text in rows if text)
+
+
+def _duration(nanoseconds: int) -> str:
+    return durations.text(nanoseconds) if nanoseconds > 0 else ""
+
+
+def _tokens(count: int) -> str:
+    return f"{count} token(s)" if count > 0 else ""
+
+
+def _rate(count: int, nanoseconds: int) -> str:
+    return f"{count * durations.SECOND / nanoseconds:.2f} tokens/s" if count > 0 and nanoseconds > 0 else ""

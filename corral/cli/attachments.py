@@ -1,0 +1,60 @@
+"""Pictures and sound named in a prompt: found, read, checked, and taken out of the text. Source: spec cli §4.3."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from corral.errors import BadRequest
+
+MAX_BYTES = 100 << 20
+
+_PATH = re.compile(r"(?:[a-zA-Z]:)?(?:\./|/|\\)[\S\\ ]+?\.(?:jpg|jpeg|png|webp|wav)\b", re.IGNORECASE)
+_ESCAPE = re.compile(r"\\([ ()\[\]{}$&;'\\*?~])")
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A prompt without the paths of its files, and the files' bytes and paths."""
+
+    prompt: str
+    files: tuple[bytes, ...]
+    notes: tuple[str, ...]
+    """What was added, a line each."""
+
+
+def attach(prompt: str) -> Attached:
+    """Takes the files that exist out of a prompt; the names of others stay. `BadRequest` for one that is unfit."""
+    files, notes = [], []
+    for match in _PATH.finditer(prompt):
+        spelled = match[0]
+        path = Path(_ESCAPE.sub(r"\1", spelled)).expanduser()
+        if not path.is_file():
+            continue
+        data = _read(path)
+        notes.append(f"Added {'audio' if _kind(data) == 'audio/wav' else 'image'} '{path}'")
+        files.append(data)
+        prompt = prompt.replace(f"'{spelled}'", "").replace(spelled, "")
+    return Attached(prompt.strip() if files else prompt, tuple(files), tuple(notes))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise BadRequest("file size exceeds maximum limit (100MB)")
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadRequest(f'cannot read "{path}": {error.strerror}') from error
+    if not _kind(data):
+        raise BadRequest(f'invalid file type: "{path}" is no JPEG, PNG, WebP or WAV file')
+    return data
+
+
+def _kind(data: bytes) -> str:
+    """The media type by its first bytes; empty for what no model takes."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if data[:4] == b"RIFF" and data[8:12] in (b"WEBP", b"WAVE"):
+        return "image/webp" if data[8:12] == b"WEBP" else "audio/wav"
+    return ""

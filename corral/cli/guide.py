@@ -1,0 +1,20 @@
+"""`help [command]`: the help page of the program or of a command."""
+
+import click
+
+from corral.cli.framework import Arguments, Count, command, unknown_command
+
+
+@command("help [command]", "Show the help page of a command.", count=Count(), settings=())
+@click.pass_context
+def guide(ctx: click.Context, arguments: Arguments) -> None:
+    root = ctx.find_root()
+    assert isinstance(root.command, click.Group)
+    if not arguments:
+        click.echo(root.get_help())
+        return
+    found = root.command.get_command(root, arguments[0])
+    if found is None:
+        raise unknown_command(arguments[0], root.info_name or "", root.command.list_commands(root))
+    with click.Context(found, info_name=found.name, parent=root) as page:
+        click.echo(page.get_help())

@@ -1,0 +1,70 @@
+"""`list` and `ps`: which models there are, and which are loaded. Source: spec cli §2.8 and §3.3."""
+
+from datetime import datetime
+
+import click
+
+from corral.cli import background
+from corral.cli.display import byte_text, now, relative_time, table
+from corral.cli.framework import Arguments, Count, command
+from corral.client.answers import Installed, Running
+
+
+@command("list", "List models", count=Count(), aliases=("ls",))
+def list_models(arguments: Arguments) -> None:
+    found = background.connect().tags()
+    click.echo(models_table(found, arguments[0] if arguments else "", now()), nl=False)
+
+
+def models_table(found: tuple[Installed, ...], prefix: str, moment: datetime) -> str:
+    """The models whose name begins with `prefix` in any case."""
+    rows = [
+        (
+            model.name,
+            model.digest[:12],
+            "-" if model.remote else byte_text(model.size),
+            relative_time(model.modified_at, moment),
+        )
+        for model in found
+        if model.name.lower().startswith(prefix.lower())
+    ]
+    return table(("NAME", "ID", "SIZE", "MODIFIED"), rows)
+
+
+@command("ps", "List running models", count=Count())
+def ps(arguments: Arguments) -> None:
+    found = background.connect().ps()
+    click.echo(running_table(found, arguments[0] if arguments else "", now()), nl=False)
+
+
+def running_table(found: tuple[Running, ...], prefix: str, moment: datetime) -> str:
+    """The loaded models whose name begins with `prefix` exactly."""
+    rows = [
+        (
+            model.name,
+            model.digest[:12],
+            byte_text(model.size),
+            processor_text(model.size, model.size_vram),
+            str(model.context_length),
+            "Stopping..." if _is_past(model.expires_at, moment) else relative_time(model.expires_at, moment),
+        )
+        for model in found
+        if model.name.startswith(prefix)
+    ]
+    return table(("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"), rows)
+
+
+def processor_text(size: int, size_vram: int) -> str:
+    """Where a model of `size` bytes lies, `size_vram` of them on GPUs."""
+    if size_vram == 0:
+        return "100% CPU"
+    if size_vram == size:
+        return "100% GPU"
+    if size_vram > size or size == 0:
+        return "Unknown"
+    cpu = round((size - size_vram) / size * 100)
+    return f"{cpu}%/{100 - cpu}% CPU/GPU"
+
+
+def _is_past(expires: datetime, moment: datetime) -> bool:
+    return expires.year > 1 and expires < moment

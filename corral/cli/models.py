@@ -1,0 +1,48 @@
+"""`stop`, `cp` and `rm`: small changes to the models there are. Source: spec cli §2.5 and §2.8."""
+
+from contextlib import closing
+
+import click
+
+from corral.cli import background
+from corral.cli.framework import Arguments, Count, command
+from corral.client import Client
+from corral.errors import CorralError, NotFound
+
+
+@command("stop MODEL", "Stop a running model", count=Count(exact=1))
+def stop(arguments: Arguments) -> None:
+    model = arguments[0]
+    try:
+        unload(background.connect(), model)
+    except NotFound:
+        raise NotFound(f'couldn\'t find model "{model}" to stop') from None
+
+
+def unload(client: Client, model: str) -> None:
+    """Unloads a model as soon as it is idle; one that is not loaded is left alone. `NotFound` when there is none."""
+    client.show(model)
+    with closing(client.generate(model, keep_alive=0)) as chunks:
+        for _ in chunks:
+            pass
+
+
+@command("cp SOURCE DESTINATION", "Copy a model", count=Count(exact=2))
+def cp(arguments: Arguments) -> None:
+    source, destination = arguments
+    background.connect().copy(source, destination)
+    click.echo(f"copied '{source}' to '{destination}'")
+
+
+@command("rm MODEL [MODEL...]", "Remove a model", count=Count(least=1))
+def rm(arguments: Arguments) -> None:
+    client = background.connect()
+    for model in arguments:
+        try:
+            unload(client, model)
+        except NotFound:
+            pass  # deleting it says so better
+        except CorralError:
+            click.echo(f"Warning: unable to stop model '{model}'", err=True)
+        client.delete(model)
+        click.echo(f"deleted '{model}'")

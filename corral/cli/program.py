@@ -1,0 +1,151 @@
+"""The program: which commands there are, how one is found and run, and what its user sees when it fails.
+
+The outermost loop of the command line: no traceback ever leaves it (spec cli §1).
+"""
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, TextIO
+
+from corral.errors import CorralError
+
+if TYPE_CHECKING:
+    import click
+
+    from corral.cli.framework import Command
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command: the module and the name in it, imported when it is asked for, and what it does."""
+
+    module: str
+    attribute: str
+    sentence: str
+
+
+COMMANDS = {
+    "serve": Entry("serve", "serve", "Start {program}"),
+    "show": Entry("show", "show", "Show information for a model"),
+    "run": Entry("run", "run", "Run a model"),
+    "stop": Entry("models", "stop", "Stop a running model"),
+    "pull": Entry("transfer", "pull", "Pull a model from a registry"),
+    "push": Entry("transfer", "push", "Push a model to a registry"),
+    "list": Entry("listing", "list_models", "List models"),
+    "ps": Entry("listing", "ps", "List running models"),
+    "cp": Entry("models", "cp", "Copy a model"),
+    "rm": Entry("models", "rm", "Remove a model"),
+    "export": Entry("archive", "export", "Write models into an archive"),
+    "import": Entry("archive", "import_", "Add the models of an archive"),
+    "config": Entry("settings", "config", "Show every setting, its value and where it comes from"),
+    "help": Entry("guide", "guide", "Help about any command"),
+}
+"""The commands in the order of the help page."""
+
+ALIASES = {"start": "serve", "ls": "list"}
+CLOSED_PIPE = 141
+"""Exit status when the reader of our output has gone, as of a program that SIGPIPE ends."""
+INTERRUPTED = 130
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command line `argv`, whose first item is the name it was started under; the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        _accept_any_text(stream)
+    program = _name(argv[0])
+    try:
+        status = _dispatch(program, argv[1:])
+        sys.stdout.flush()
+    except CorralError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _leave_pipe()
+    except Exception as error:
+        if os.environ.get("OLLAMA_DEBUG"):
+            raise
+        return _fail(f"internal error: {type(error).__name__}: {error}\nset OLLAMA_DEBUG=1 to see where")
+    return status
+
+
+def _dispatch(program: str, arguments: Sequence[str]) -> int:
+    if list(arguments) in (["--version"], ["-v"]):
+        from corral.cli import version
+
+        version.show(program)
+        return 0
+    status = root(program).main(list(arguments), prog_name=program, standalone_mode=False)
+    return status if isinstance(status, int) else 0
+
+
+def root(program: str) -> "click.Group":
+    """The root command."""
+    import click
+
+    from corral.cli.framework import Flag, Group
+
+    def bare(ctx: click.Context, version: bool, verbose: bool, nowordwrap: bool) -> None:
+        if version:
+            from corral.cli.version import show
+
+            show(program)
+            ctx.exit()
+        if ctx.invoked_subcommand is None:
+            click.echo(ctx.get_help())
+
+    return Group(
+        find,
+        {name: entry.sentence.format(program=program.capitalize()) for name, entry in COMMANDS.items()},
+        name=program,
+        help="Large language model runner",
+        callback=click.pass_context(bare),
+        params=[
+            Flag("--version", "-v", kind="bool", sentence="Show version information"),
+            Flag("--verbose", kind="bool", sentence="Show timings for response"),
+            Flag("--nowordwrap", kind="bool", sentence="Don't wrap words to the next line automatically"),
+        ],
+    )
+
+
+def find(name: str) -> "Command | None":
+    """The command of that name or alias; only its own module is imported."""
+    from corral.cli.framework import Command
+
+    entry = COMMANDS.get(ALIASES.get(name, name))
+    if entry is None:
+        return None
+    found = getattr(importlib.import_module(f"corral.cli.{entry.module}"), entry.attribute)
+    assert isinstance(found, Command)
+    return found
+
+
+def _name(path: str) -> str:
+    """Whatever it is called, it is `ollama` or `corral`."""
+    return "ollama" if PurePath(path).stem.lower() == "ollama" else "corral"
+
+
+def _accept_any_text(stream: TextIO) -> None:
+    # A model may say what the terminal's encoding has no letters for.
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        stream.reconfigure(errors="replace")  # type: ignore[attr-defined]
+
+
+def _fail(sentence: str) -> int:
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        print(f"Error: {sentence}", file=sys.stderr, flush=True)
+    return 1
+
+
+def _leave_pipe() -> int:
+    # Python would complain about the unwritten rest when it exits.
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+    return CLOSED_PIPE

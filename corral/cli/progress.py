@@ -1,0 +1,289 @@
+"""What a long job shows on standard error: spinners and bars on a terminal, plain lines elsewhere.
+
+Own code rather than rich's: importing that takes longer than all of `corral list`. Source: spec cli §3.4.
+"""
+
+import contextlib
+import math
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from corral.cli.display import byte_text, cut, printable, text_width
+
+if TYPE_CHECKING:
+    from corral.messages import Progress
+
+FRAME_SECONDS = 0.1
+PLAIN_SECONDS = 5.0
+"""On what is no terminal, a bar that moves slowly still gives a line this often."""
+
+
+class Line(Protocol):
+    """One state of a display."""
+
+    def text(self, width: int, moment: float) -> str: ...
+
+
+class Spinner:
+    """Something that takes its time. It stops turning when the next line begins."""
+
+    def __init__(self, message: str, frames: str) -> None:
+        self.message = message
+        self._frames = frames
+        self.turning = True
+
+    def text(self, width: int, moment: float) -> str:
+        frame = self._frames[int(moment / FRAME_SECONDS) % len(self._frames)] if self.turning else ""
+        return f"{cut(self.message, width - 3)} {frame} " if frame else f"{cut(self.message, width - 1)} "
+
+
+class Bar:
+    """Something whose size is known, in bytes. Fields that a narrow window has no room for are left out."""
+
+    SIZE, RATE, TIME, EDGES, LEAST = 13, 10, 8, 5, 5
+    """Columns of the fields on the right, of the marks around the bar, and of the shortest bar worth drawing."""
+
+    def __init__(self, message: str, total: int, blocks: str) -> None:
+        self.message = message
+        self.total = total
+        self.completed = 0
+        self._blocks = blocks
+        self._samples: list[tuple[float, int]] = []
+
+    def advance(self, completed: int, moment: float) -> None:
+        """Takes a sample of the rate once a second, and keeps the last ten."""
+        self.completed = min(max(completed, self.completed), self.total)
+        if not self._samples or moment - self._samples[-1][0] >= 1:
+            self._samples = [*self._samples[-9:], (moment, self.completed)]
+
+    @property
+    def finished(self) -> bool:
+        return self.completed >= self.total
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.completed / self.total if self.total else 100.0
+
+    def rate(self) -> float:
+        """Bytes a second over the samples; 0 while there are too few."""
+        if len(self._samples) < 2:
+            return 0.0
+        (start, before), (end, after) = self._samples[0], self._samples[-1]
+        return (after - before) / (end - start)
+
+    def text(self, width: int, moment: float) -> str:
+        left = f"{self.message} {self.percent:3.0f}%"
+        fields = [self._size_field(), self._rate_field(), self._time_field()]
+        while fields and width - text_width(left) - len("".join(fields)) - self.EDGES < self.LEAST:
+            fields.pop()
+        right = "".join(fields)
+        inner = width - text_width(left) - len(right) - self.EDGES
+        if inner < self.LEAST:
+            size = self._size_field().strip()
+            return f"{left} {size}" if text_width(left) + 1 + len(size) <= width else cut(left, width)
+        full = int(inner * self.percent / 100)
+        edge, block, end = tuple(self._blocks)
+        return f"{left} {edge}{block * full}{' ' * (inner - full)}{end} {right}"
+
+    def _size_field(self) -> str:
+        total = f"{byte_text(self.total):>6}"
+        return f"{total}{'':7}" if self.finished else f"{byte_text(self.completed):>6}/{total}"
+
+    def _rate_field(self) -> str:
+        rate = self.rate()
+        return " " * self.RATE if self.finished or not rate else f"  {byte_text(int(rate)):>6}/s"
+
+    def _time_field(self) -> str:
+        rate = self.rate()
+        if self.finished or not rate:
+            return " " * self.TIME
+        return f"  {remaining_text((self.total - self.completed) / rate):>6}"
+
+
+def remaining_text(seconds: float) -> str:
+    """`28s`, `3m5s`, `2h10m`, `99h+`."""
+    if seconds >= 100 * 3600:
+        return "99h+"
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    if hours:
+        return f"{hours}h{minutes}m"
+    return f"{minutes}m{whole % 60}s" if minutes else f"{whole}s"
+
+
+class Display(Protocol):
+    """Where a job's steps are shown."""
+
+    def spin(self, message: str) -> None:
+        """A status without a size; the same again changes nothing."""
+
+    def advance(self, key: str, message: str, total: int, completed: int) -> None:
+        """A status with a size. `key` tells the bars apart."""
+
+    def close(self, *, clear: bool = False) -> None:
+        """The last state stays on the screen, unless it is to be cleared."""
+
+
+class Screen:
+    """Lines redrawn in place on a terminal, ten times a second, by a thread of their own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lines: list[Line] = []
+        self._bars: dict[str, Bar] = {}
+        self._spinner: Spinner | None = None
+        self._drawn = 0
+        fancy = _can_write(stream, "⠋▕█▏")
+        self._frames = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏" if fancy else "|/-\\"
+        self._blocks = "▕█▏" if fancy else "[#]"
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._animate, daemon=True)
+        self._thread.start()
+
+    def spin(self, message: str) -> None:
+        with self._lock:
+            if self._spinner and self._spinner.message == message:
+                return
+            self._stop_spinner()
+            self._spinner = Spinner(message, self._frames)
+            self._lines.append(self._spinner)
+
+    def advance(self, key: str, message: str, total: int, completed: int) -> None:
+        with self._lock:
+            self._stop_spinner()
+            bar = self._bars.get(key)
+            if bar is None:
+                bar = self._bars[key] = Bar(message, total, self._blocks)
+                self._lines.append(bar)
+            bar.advance(completed, time.monotonic())
+
+    def close(self, *, clear: bool = False) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._stop_spinner()
+        if clear:
+            self._stream.write("\r\x1b[2K" + "\x1b[A\x1b[2K" * (self._drawn - 1) if self._drawn else "")
+        elif self._lines:
+            self._stream.write(self._frame() + "\n")
+        self._stream.flush()
+
+    def _stop_spinner(self) -> None:
+        if self._spinner:
+            self._spinner.turning = False
+            self._spinner = None
+
+    def _animate(self) -> None:
+        # A terminal that is gone ends the animation, not the job.
+        with contextlib.suppress(OSError, ValueError):
+            while not self._ended.wait(FRAME_SECONDS):
+                with self._lock:
+                    if self._lines:
+                        self._stream.write(self._frame())
+                        self._stream.flush()
+
+    def _frame(self) -> str:
+        """Goes up to the first line and writes all anew; only the last ones where the window is too low for all."""
+        width, height = _size(self._stream)
+        moment = time.monotonic()
+        lines = [line.text(width, moment) for line in self._lines[-max(1, height - 1) :]]
+        up = "\x1b[A" * (min(self._drawn, len(lines)) - 1)
+        self._drawn = len(lines)
+        return "\x1b[?2026h\x1b[?25l" + up + "\x1b[1G" + "\x1b[K\n".join(lines) + "\x1b[K\x1b[?25h\x1b[?2026l"
+
+
+class Log:
+    """Plain lines where there is no terminal: one for a new status, one for ten more per cent or five more seconds."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._status = ""
+        self._told: dict[str, tuple[int, float]] = {}
+
+    def spin(self, message: str) -> None:
+        if message != self._status:
+            self._status = message
+            self._write(message)
+
+    def advance(self, key: str, message: str, total: int, completed: int) -> None:
+        step = math.floor(10 * completed / total) if total else 10
+        before, moment = self._told.get(key, (-1, -math.inf))
+        late = self._clock() - moment >= PLAIN_SECONDS
+        if step > before or (late and before < 10):
+            self._told[key] = (max(step, before), self._clock())
+            percent = f"{100 * completed / total if total else 100:3.0f}%"
+            size = byte_text(total) if completed >= total else f"{byte_text(completed)}/{byte_text(total)}"
+            self._write(f"{message} {percent} {size}")
+
+    def close(self, *, clear: bool = False) -> None:
+        pass
+
+    def _write(self, text: str) -> None:
+        self._stream.write(f"{text}\n")
+        self._stream.flush()
+
+
+@contextmanager
+def shown(*, clear: bool = False) -> Iterator[Display]:
+    """A display on standard error; `clear` takes it off the screen again at the end, unless the job fails."""
+    display: Display = Screen(sys.stderr) if sys.stderr.isatty() else Log(sys.stderr)
+    try:
+        yield display
+    except BaseException:
+        display.close()
+        raise
+    display.close(clear=clear)
+
+
+def show_steps(steps: Iterable["Progress"], display: Display) -> None:
+    """Shows a job's steps as they come: those with a digest as bars, the others as spinners."""
+    for step in steps:
+        message = printable(step.status)
+        if not step.digest:
+            display.spin(message)
+        elif step.completed:  # a download that has not begun needs no bar yet
+            label = f"{message}:" if message.startswith("pulling ") else message
+            display.advance(f"{step.digest} {message}", label, step.total, step.completed)
+
+
+def spinning(message: str) -> contextlib.AbstractContextManager[object]:
+    """A spinner for as long as the block takes, on a terminal only; it leaves nothing behind."""
+    return _spinning(message) if sys.stderr.isatty() else contextlib.nullcontext()
+
+
+@contextmanager
+def _spinning(message: str) -> Iterator[None]:
+    screen = Screen(sys.stderr)
+    screen.spin(message)
+    try:
+        yield
+    finally:
+        screen.close(clear=True)
+
+
+def _can_write(stream: TextIO, text: str) -> bool:
+    try:
+        text.encode(stream.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _size(stream: TextIO) -> tuple[int, int]:
+    """Columns and lines of the stream's terminal; 80 and 24 where it does not tell."""
+    try:
+        size = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):
+        size = shutil.get_terminal_size()
+    return size.columns or 80, size.lines or 24
+
+
+def terminal_width(stream: TextIO) -> int:
+    return _size(stream)[0]

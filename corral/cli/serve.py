@@ -1,0 +1,44 @@
+"""`serve`: the one command that is the server instead of its client. Source: spec cli §2.2."""
+
+import logging
+
+from corral import config as settings
+from corral.cli.framework import Arguments, Count, command
+
+SETTINGS = (
+    "debug",
+    "host",
+    "context_length",
+    "keep_alive",
+    "max_loaded_models",
+    "max_queue",
+    "models",
+    "num_parallel",
+    "no_cloud",
+    "no_prune",
+    "origins",
+    "sched_spread",
+    "flash_attention",
+    "kv_cache_type",
+    "gpu_overhead",
+    "load_timeout",
+    "go_template",
+    "idle_exit",
+    "log_format",
+    "state",
+    "engine",
+    "pool_contexts",
+    "mirrors",
+)
+
+
+@command("serve", "Start the server.", count=Count(exact=0), aliases=("start",), settings=SETTINGS)
+def serve(arguments: Arguments) -> None:
+    from corral import telemetry
+    from corral.server import app
+
+    loaded = settings.load()
+    telemetry.set_up_logging(debug=loaded.config.debug, form=loaded.config.log_format)
+    for warning in loaded.warnings:
+        logging.getLogger(__name__).warning("%s", warning)
+    app.serve(loaded.config)

@@ -1,0 +1,26 @@
+"""`config`: every setting with its value and where it comes from. Asks no server: these are this command's own."""
+
+from dataclasses import fields
+
+import click
+
+from corral import config as settings
+from corral.cli.display import table
+from corral.cli.framework import Arguments, Count, command
+
+
+@command("config", "Show every setting, its value and where it comes from", count=Count(exact=0), settings=())
+def config(arguments: Arguments) -> None:
+    loaded = settings.load()
+    for warning in loaded.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    rows = [
+        (
+            setting.name,
+            settings.text_of(getattr(loaded.config, setting.name)) or "-",
+            setting.metadata["variable"],
+            loaded.origins[setting.name],
+        )
+        for setting in fields(settings.Config)
+    ]
+    click.echo(table(("SETTING", "VALUE", "VARIABLE", "FROM"), rows), nl=False)

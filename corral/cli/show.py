@@ -1,0 +1,124 @@
+"""`show`: what is known of a model, as sections or one part of it alone. Source: spec cli §2.4 and §3.3."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+
+from corral.cli import background
+from corral.cli.display import count_text, section, text_width
+from corral.cli.framework import Arguments, Count, Flag, command
+from corral.client.answers import Shown
+from corral.errors import BadRequest
+
+Rows = Sequence[Sequence[str]]
+
+TEXT_WIDTH = 100
+"""Columns at which the lines of the System and License sections are wrapped."""
+ARRAY_WIDTH = 10
+
+PARTS = ("license", "modelfile", "parameters", "system", "template")
+
+
+@command(
+    "show MODEL",
+    "Show information for a model",
+    count=Count(exact=1),
+    flags=[
+        *(Flag(f"--{part}", kind="bool", sentence=f"Show only the model's {part}") for part in PARTS),
+        Flag("--verbose", "-v", kind="bool", sentence="Show every key of the model file and its tensors too"),
+    ],
+)
+def show(arguments: Arguments, verbose: bool, **parts: bool) -> None:
+    wanted = [part for part in PARTS if parts[part]]
+    if len(wanted) > 1:
+        names = ", ".join(f"'--{part}'" for part in PARTS[:-1])
+        raise BadRequest(f"only one of {names}, or '--{PARTS[-1]}' can be specified")
+    shown = background.connect().show(arguments[0], verbose=verbose)
+    if not wanted:
+        click.echo(sections_text(shown, verbose=verbose), nl=False)
+        return
+    text: str = getattr(shown, wanted[0])
+    click.echo(text, nl=wanted[0] not in ("system", "template"))
+
+
+def sections_text(shown: Shown, *, verbose: bool = False) -> str:
+    """The sections that a model has something for, and a blank line."""
+    sections = [section("Model", list(_model_rows(shown)))]
+    if shown.capabilities:
+        sections.append(section("Capabilities", [(name,) for name in shown.capabilities]))
+    if shown.projector_info:
+        sections.append(section("Projector", list(_projector_rows(shown.projector_info))))
+    if shown.parameters:
+        sections.append(section("Parameters", [line.split() for line in shown.parameters.splitlines()]))
+    if verbose and shown.model_info:
+        rows: Rows = [(key, value_text(value)) for key, value in sorted(shown.model_info.items())]
+        sections.append(section("Metadata", rows))
+    if verbose and shown.tensors:
+        rows = [(name, kind, f"[{' '.join(map(str, shape))}]") for name, kind, shape in shown.tensors]
+        sections.append(section("Tensors", rows))
+    for title, text in (("System", shown.system), ("License", shown.license)):
+        if text:
+            sections.append(section(title, [(line,) for line in _first_lines(text)], cell_width=TEXT_WIDTH))
+    return "".join(sections)
+
+
+def _model_rows(shown: Shown) -> Iterator[tuple[str, str]]:
+    if shown.remote_model:
+        yield "Remote model", shown.remote_model
+        yield "Remote URL", shown.remote_host
+    info, details = shown.model_info, shown.details
+    architecture = str(info.get("general.architecture") or details.get("family") or "")
+    yield "architecture", architecture
+    count = info.get("general.parameter_count")
+    yield "parameters", count_text(count) if isinstance(count, int) else str(details.get("parameter_size") or "")
+    for title, key in (("context length", "context_length"), ("embedding length", "embedding_length")):
+        if (length := info.get(f"{architecture}.{key}", details.get(key))) is not None:
+            yield title, str(length)
+    yield "quantization", str(details.get("quantization_level") or "")
+    if shown.requires:
+        yield "requires", shown.requires
+
+
+def _projector_rows(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    kind = info.get("general.architecture", "")
+    yield "architecture", str(kind)
+    if isinstance(count := info.get("general.parameter_count"), int):
+        yield "parameters", count_text(count)
+    for title, key in (("embedding length", "embedding_length"), ("dimensions", "projection_dim")):
+        if (length := info.get(f"{kind}.vision.{key}")) is not None:
+            yield title, str(length)
+
+
+def _first_lines(text: str) -> list[str]:
+    """The first two lines that are not blank, and a mark when there are more."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return [*lines[:2], "..."] if len(lines) > 2 else lines
+
+
+def value_text(value: Any) -> str:
+    """A value of a model file; arrays end in how many more items there are."""
+    if not isinstance(value, list):
+        return _scalar_text(value)
+    items: list[str] = []
+    for item in value:
+        text = _scalar_text(item)
+        if items and text_width(" ".join([*items, text])) > ARRAY_WIDTH:
+            break
+        items.append(text)
+    more = len(value) - len(items)
+    return f"[{' '.join(items)}{f' ...+{more} more' if more else ''}]"
+
+
+def _scalar_text(value: Any) -> str:
+    from corral import gojson
+
+    match value:
+        case None:
+            return "<nil>"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return gojson.number_text(value)
+        case _:
+            return str(value)

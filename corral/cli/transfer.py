@@ -1,0 +1,89 @@
+"""`pull` and `push`: models between the store and elsewhere. Source: spec cli §2.6, §2.7 and §3.4."""
+
+import re
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import click
+
+from corral.cli import background
+from corral.cli.framework import Arguments, Count, Flag, command
+from corral.cli.progress import show_steps, shown
+from corral.client import Client
+from corral.errors import BadRequest, CorralError, NotFound
+
+INSECURE = "Speak plain HTTP to the registry"
+
+
+@command(
+    "pull MODEL",
+    "Pull a model from a registry, or add a GGUF file (`file:///…` or a path that ends in .gguf).",
+    count=Count(exact=1),
+    flags=[
+        Flag("--insecure", kind="bool", sentence=INSECURE),
+        Flag("--name", kind="string", sentence="Name for the model of a file; otherwise it is named after the file"),
+    ],
+)
+def pull(arguments: Arguments, insecure: bool, name: str) -> None:
+    file = model_file(arguments[0])
+    if file is None:
+        if name:
+            raise BadRequest("--name is for a file; a registry's model has its name already")
+        fetch(background.connect(), arguments[0], insecure=insecure)
+        return
+    if not file.is_file():
+        raise NotFound(f'no such file: "{file}"')
+    fetch(background.connect(), name or name_of(file), source=file.as_uri())
+
+
+def fetch(client: Client, model: str, *, source: str = "", insecure: bool = False) -> None:
+    """Pulls a model and shows how it goes."""
+    with shown() as display, closing(client.pull(model, source=source, insecure=insecure)) as steps:
+        show_steps(steps, display)
+
+
+def model_file(text: str) -> Path | None:
+    """The absolute path of a file, when the argument is one and no model's name."""
+    if text.startswith("file://"):
+        parts = urlsplit(text)
+        if parts.netloc not in ("", "localhost") or not parts.path:
+            raise BadRequest(f'invalid file address "{text}": it must look like file:///path/model.gguf')
+        return Path(unquote(parts.path))
+    path = Path(text).expanduser()
+    return path.absolute() if path.suffix.lower() == ".gguf" and path.is_file() else None
+
+
+def name_of(file: Path) -> str:
+    """A model name made from a file's: in lower case, what no name may have replaced by `-`."""
+    name = re.sub(r"[^a-z0-9_.-]+", "-", file.stem.lower()).lstrip("-.")[:80]
+    if not name:
+        raise BadRequest(f'cannot make a model name from "{file.name}"; give one with --name')
+    return name
+
+
+@command(
+    "push MODEL",
+    "Push a model to a registry",
+    count=Count(exact=1),
+    flags=[Flag("--insecure", kind="bool", sentence=INSECURE)],
+)
+def push(arguments: Arguments, insecure: bool) -> None:
+    from corral import names
+
+    model = arguments[0]
+    client = background.connect()
+    try:
+        with shown() as display, closing(client.push(model, insecure=insecure)) as steps:
+            show_steps(steps, display)
+    except CorralError as error:
+        if "access denied" in str(error) or "unauthorized" in str(error):
+            raise CorralError(
+                "you are not authorized to push to this namespace, create the model under a namespace you own"
+            ) from error
+        raise
+    name = names.parse(model)
+    where = str(name)
+    if name.host.lower().endswith((".ollama.ai", ".ollama.com")):
+        where = f"https://ollama.com/{where.removesuffix(':latest')}"
+    click.echo(f"\nYou can find your model at:\n\n\t{where}")
