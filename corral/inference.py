@@ -14,7 +14,7 @@ import msgspec
 from corral import loading, names, options, prompt
 from corral.answering import Answering, Clock
 from corral.config import Config
-from corral.devices import Gpu, memory
+from corral.devices import Machine
 from corral.embedding import Vectors, embed_inputs
 from corral.engine.base import RunnerSpec
 from corral.errors import BadRequest, Forbidden, ModelNotFound, NotFound
@@ -37,7 +37,7 @@ class Runtime:
     scheduler: Scheduler
     registry: Registry
     series: Series
-    gpus: tuple[Gpu, ...] = ()
+    machine: Machine
 
 
 def find_model(runtime: Runtime, text: str, missing: str = "model '{}' not found") -> Model:
@@ -65,7 +65,7 @@ async def chat(runtime: Runtime, request: ChatRequest) -> AsyncGenerator[Chunk, 
         raise BadRequest(f'"{request.model}" does not support chat')
     if request.tools and "tools" not in model.capabilities:
         raise BadRequest(f"{model.name.full} does not support tools")
-    chosen, spec = _wanted(runtime, model, request.options)
+    chosen, spec = await _wanted(runtime, model, request.options)
     async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
         clock.got_runner()
         if not request.messages:
@@ -95,7 +95,7 @@ async def generate(runtime: Runtime, request: GenerateRequest) -> AsyncGenerator
         raise BadRequest(f'"{request.model}" does not support generate')
     if request.suffix and "insert" not in model.capabilities:
         raise BadRequest(f"{model.name.full} does not support insert")
-    chosen, spec = _wanted(runtime, model, request.options)
+    chosen, spec = await _wanted(runtime, model, request.options)
     async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
         clock.got_runner()
         if not request.prompt:
@@ -111,7 +111,7 @@ async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = Tr
     """Vectors of texts, in the order of the texts (spec api §10). No texts: the model is loaded."""
     clock = Clock()
     model = find_model(runtime, request.model, 'model "{}" not found, try pulling it first')
-    chosen, spec = _wanted(runtime, model, request.options, embed=True)
+    chosen, spec = await _wanted(runtime, model, request.options, embed=True)
     async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
         clock.got_runner()
         vectors = await embed_inputs(runner, model, request, chosen, normalize=normalize)
@@ -119,11 +119,12 @@ async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = Tr
         return msgspec.structs.replace(vectors, load_duration=clock.load_duration, total_duration=clock.since_arrival())
 
 
-def _wanted(
+async def _wanted(
     runtime: Runtime, model: Model, given: dict[str, Json], *, embed: bool = False
 ) -> tuple[Options, RunnerSpec]:
     chosen = options.merge(model.parameters, given)
-    return chosen, loading.runner_spec(model, chosen, runtime.config, memory(runtime.gpus), embed=embed)
+    await runtime.machine.look()
+    return chosen, loading.runner_spec(model, chosen, runtime.config, runtime.machine.memory(), embed=embed)
 
 
 def _unload(runtime: Runtime, model: Model) -> Chunk:

@@ -33,14 +33,17 @@ SHARE = 0.8
 CONTEXT_TIERS = (32768, 4096)
 """What an automatic context falls back to, one step, when memory does not suffice."""
 
+MODELS_PER_GPU = 3
+"""Models kept loaded for each GPU, and without one (spec cli §11)."""
+
 PING_AFTER = 10.0
 """Seconds of idleness after which a runner is asked whether it still answers before it is used."""
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """What the configuration allows. `max_loaded` counts models, `max_queue` waiting requests."""
+    """What the configuration allows. `max_loaded` counts models, 0: by the GPUs; `max_queue` waiting requests."""
 
-    max_loaded: int = 3
+    max_loaded: int = 0
     max_queue: int = 512
     pool_contexts: int = 4
     keep_alive: float = 300.0
@@ -97,7 +100,7 @@ def decide(wanted: RunnerSpec, loaded: Sequence[RunnerState], memory: Memory, li
             return Reuse(index) if will_do(wanted, state.spec) else Evict(index, "it is wanted with other options")
     if any(state.loading or state.draining for state in loaded):
         return Wait()
-    if loaded and len(loaded) >= limits.max_loaded:
+    if loaded and len(loaded) >= (limits.max_loaded or MODELS_PER_GPU * max(1, len(memory.gpus))):
         return Evict(victim(loaded), "as many models are loaded as may be")
     room = int(memory.available * SHARE) - wanted.weights_bytes - OVERHEAD
     if loaded and room < wanted.num_ctx * wanted.cache_bytes_per_token:

@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 MAX_BODY = 256 << 20
 """Bytes a JSON request may have: pictures come as base64."""
 
-MODELS_PER_GPU = 3
 CACHE_RAM_MIB = 2048
 """Most host memory a worker's prompt cache may take; a smaller machine gives an eighth of what is free."""
 
@@ -174,21 +173,24 @@ class _Log:
 async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     """Everything a server needs, from the store to the scheduler; the workers are gone when the block is left."""
     store = Store(config.models)
-    gpus = await devices.find_gpus()
+    machine = devices.Machine()
+    looking = asyncio.ensure_future(machine.look())  # while nobody asks yet
     series = Series()
     limits = Limits(
-        max_loaded=config.max_loaded_models or MODELS_PER_GPU * max(1, len(gpus)),
+        max_loaded=config.max_loaded_models,
         max_queue=config.max_queue,
         pool_contexts=config.pool_contexts,
         keep_alive=config.keep_alive,
     )
-    scheduler = Scheduler(_launcher(config), lambda: devices.memory(gpus), limits, _events(series))
+    scheduler = Scheduler(_launcher(config), machine.memory, limits, _events(series))
     registry = Registry(docker_config=config.docker_config, key_folder=config.home)
     try:
-        yield Runtime(config, Models(store, config.go_template), scheduler, registry, series, gpus)
+        yield Runtime(config, Models(store, config.go_template), scheduler, registry, series, machine)
     finally:
+        looking.cancel()
         await scheduler.close()
         await registry.close()
+        await machine.close()
 
 
 def _launcher(config: Config) -> Callable[[RunnerSpec, str], Coroutine[Any, Any, Engine]]:
