@@ -3,7 +3,10 @@
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+from corral import gguf
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 CODES = {U8: "B", I8: "b", U16: "H", I16: "h", U32: "I", I32: "i", F32: "f", BOOL: "?", U64: "Q", I64: "q", F64: "d"}
@@ -84,3 +87,20 @@ class Header:
 
     def _pack(self, code: str, value: Any) -> bytes:
         return struct.pack(self.order + code, value)
+
+
+def header_of(path: Path) -> Header:
+    """What to write for a file that is there, so that a test can change one thing in it."""
+    file = gguf.read(path)
+    numbers = {kind.name: number for number, kind in gguf.TENSOR_TYPES.items()}
+    keys = [(key, int(file.types[key]), _rewritten(file, key)) for key in file.metadata]
+    tensors = [
+        FakeTensor(tensor.name, tensor.shape, numbers[tensor.type], tensor.offset - file.data_offset)
+        for tensor in file.tensors
+    ]
+    return Header(keys, tensors, path.read_bytes()[file.data_offset :], alignment=file.alignment)
+
+
+def _rewritten(file: gguf.GGUF, key: str) -> Any:
+    value = file.metadata[key]
+    return ArrayOf(value.type, file.values(key)) if isinstance(value, gguf.Array) else value

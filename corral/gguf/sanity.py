@@ -8,7 +8,7 @@ import math
 
 from corral.errors import ModelFileError
 from corral.gguf.file import GGUF, MAX_LAYERS, Array
-from corral.gguf.types import ValueType
+from corral.gguf.types import TENSOR_TYPES, ValueType
 
 _HEADS = 1 << 16
 _WIDTH = 1 << 20
@@ -79,6 +79,19 @@ _BOUNDS: dict[str, tuple[int, int]] = {
 }
 """Least and greatest value of a number, or of each element where the file gives one for every layer."""
 
+_WHOLE = frozenset(
+    {
+        ValueType.UINT8,
+        ValueType.INT8,
+        ValueType.UINT16,
+        ValueType.INT16,
+        ValueType.UINT32,
+        ValueType.INT32,
+        ValueType.UINT64,
+        ValueType.INT64,
+    }
+)
+
 _ELEMENTS: dict[str, frozenset[ValueType]] = {
     "tokenizer.ggml.tokens": frozenset({ValueType.STRING}),
     "tokenizer.ggml.merges": frozenset({ValueType.STRING}),
@@ -87,12 +100,33 @@ _ELEMENTS: dict[str, frozenset[ValueType]] = {
     "tokenizer.ggml.precompiled_charsmap": frozenset({ValueType.INT8, ValueType.UINT8}),
     "vision.image_mean": frozenset({ValueType.FLOAT32}),
     "vision.image_std": frozenset({ValueType.FLOAT32}),
+    "vision.image_grid_pinpoints": frozenset({ValueType.INT32, ValueType.UINT32}),
+    "vision.feature_layer": frozenset({ValueType.INT32, ValueType.UINT32}),
+    "vision.wa_layer_indexes": frozenset({ValueType.INT32, ValueType.UINT32}),
 }
 """Arrays the engine reads as if their elements could only be of these types."""
+
+_CLIP_TYPES: dict[str, ValueType] = {
+    "has_vision_encoder": ValueType.BOOL,
+    "has_audio_encoder": ValueType.BOOL,
+    "use_gelu": ValueType.BOOL,
+    "use_silu": ValueType.BOOL,
+    "projector_type": ValueType.STRING,
+    "vision.projector_type": ValueType.STRING,
+    "audio.projector_type": ValueType.STRING,
+    "general.name": ValueType.STRING,
+    "general.description": ValueType.STRING,
+    **{key: ValueType.UINT32 for key in _BOUNDS if key.startswith(("vision.", "audio."))},
+}
+"""What a projector's keys are made of: the engine's reader of projectors ends the process over any other type."""
 
 _PER_TOKEN = ("tokenizer.ggml.scores", "tokenizer.ggml.token_type")
 _PER_CHANNEL = ("vision.image_mean", "vision.image_std")
 _WITHOUT_ATTENTION = (".ssm.", ".wkv.", ".shortconv.", ".kda.")
+_NOT_FOR_WEIGHTS = frozenset({"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"})
+_BLOCKS = {kind.name: kind.block for kind in TENSOR_TYPES.values()}
+_TABLES = ("tid2eid", "d2t", "t2d")
+"""Parts of the names of tensors that are tables of numbers: token to expert, draft token to token."""
 
 
 def check(file: GGUF) -> None:
@@ -103,7 +137,9 @@ def check(file: GGUF) -> None:
     _check_heads(file)
     _check_experts(file)
     _check_vision(file)
+    _check_clip_types(file)
     _check_arrays(file)
+    _check_tensor_types(file)
     _check_byte_tokens(file)
     _check_split(file)
 
@@ -122,7 +158,9 @@ def _check_number(file: GGUF, key: str, least: int, greatest: int) -> None:
 def _check_fractions(file: GGUF) -> None:
     prefix = file.architecture + "."
     for key, value in file.metadata.items():
-        if isinstance(value, float) and key.startswith(prefix) and not math.isfinite(value):
+        if not isinstance(value, float) or not key.startswith(prefix):
+            continue
+        if not math.isfinite(value) or (value < 0 and key.endswith("_epsilon")):
             raise ModelFileError(f'key "{key}" is {value}')
     for key in ("rope.freq_base", "rope.freq_base_swa"):
         base = file.get(key)
@@ -156,10 +194,28 @@ def _check_vision(file: GGUF) -> None:
     image, patch = file.integer("vision.image_size"), file.integer("vision.patch_size")
     if image is not None and patch is not None and image < patch:
         raise ModelFileError(f'key "{_full(file, "vision.image_size")}" is {image}, less than one patch of {patch}')
+    for encoder in ("vision", "audio"):
+        width, heads = file.integer(f"{encoder}.embedding_length"), file.integer(f"{encoder}.attention.head_count")
+        if width is not None and heads is not None and width % heads:
+            key = _full(file, f"{encoder}.attention.head_count")
+            raise ModelFileError(f'key "{key}" is {heads}, which does not divide {width} elements')
     for key in _PER_CHANNEL:
         array = file.get(key)
         if isinstance(array, Array) and array.length < 3:
             raise ModelFileError(f'key "{_full(file, key)}" has {array.length} elements instead of 3')
+    pinpoints = file.get("vision.image_grid_pinpoints")
+    if isinstance(pinpoints, Array) and pinpoints.length % 2:
+        key = _full(file, "vision.image_grid_pinpoints")
+        raise ModelFileError(f'key "{key}" has {pinpoints.length} elements, which are not pairs')
+
+
+def _check_clip_types(file: GGUF) -> None:
+    if file.architecture != "clip":
+        return
+    for key, kind in _CLIP_TYPES.items():
+        full = _full(file, key)
+        if full in file.types and file.types[full] is not kind:
+            raise ModelFileError(f'key "{full}" is of type {file.types[full].name.lower()}, not {kind.name.lower()}')
 
 
 def _check_arrays(file: GGUF) -> None:
@@ -177,6 +233,18 @@ def _check_arrays(file: GGUF) -> None:
             raise ModelFileError(f'key "{key}" has {array.length} elements for {tokens.length} tokens')
 
 
+def _check_tensor_types(file: GGUF) -> None:
+    """Weights in types the engine does not calculate with: it looks for their arithmetic where there is none."""
+    for tensor in file.tensors:
+        if not tensor.name.endswith((".weight", ".bias")) or any(table in tensor.name for table in _TABLES):
+            continue
+        in_blocks = _BLOCKS[tensor.type] > 1
+        if tensor.type in _NOT_FOR_WEIGHTS or (in_blocks and len(tensor.shape) < 2):
+            raise ModelFileError(
+                f'tensor "{tensor.name}" has the type {tensor.type}, which is not one for such weights'
+            )
+
+
 def _check_byte_tokens(file: GGUF) -> None:
     """PLaMo-2's byte tokens: the engine's loader has written to memory at whatever number stood in one."""
     if file.text("tokenizer.ggml.model") != "plamo2" or not isinstance(file.get("tokenizer.ggml.tokens"), Array):
@@ -192,20 +260,6 @@ def _check_split(file: GGUF) -> None:
     number, count = file.integer("split.no"), file.integer("split.count")
     if count and (number or 0) >= count:
         raise ModelFileError(f'key "split.no" is {number}, of {count} files')
-
-
-_WHOLE = frozenset(
-    {
-        ValueType.UINT8,
-        ValueType.INT8,
-        ValueType.UINT16,
-        ValueType.INT16,
-        ValueType.UINT32,
-        ValueType.INT32,
-        ValueType.UINT64,
-        ValueType.INT64,
-    }
-)
 
 
 def _numbers(file: GGUF, key: str) -> list[int]:
