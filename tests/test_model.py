@@ -1,0 +1,115 @@
+"""What a manifest amounts to: which template is in use, what the model can do, what broken layers do."""
+
+from pathlib import Path
+
+import pytest
+
+from corral import layers, names
+from corral.errors import CorralError, ModelNotFound
+from corral.model import GoTemplate, Model, Models
+from corral.store import MediaType, Store, encode_manifest
+from tests.tiny_models import tiny_llama
+
+PLAIN_JINJA = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+TOOL_JINJA = PLAIN_JINJA + "{% if tools %}{{ tools }}{% endif %}{{ m.tool_calls }}{% if m.role == 'tool' %}{% endif %}"
+GO = "{{ range .Messages }}{{ .Role }}: {{ .Content }}\n{{ end }}"
+GO_TOOLS = (
+    "{{ .Tools }}{{ range .Messages }}{{ .Role }}{{ range .ToolCalls }}{{ . }}{{ end }}"
+    '{{ if eq .Role "tool" }}{{ .Content }}{{ end }}{{ end }}'
+)
+GO_TOOLS_ONE_WAY = "{{ .Tools }}{{ range .Messages }}{{ .Role }}: {{ .Content }}{{ end }}"
+
+
+def make(folder: Path, *, jinja: str | None, go: str | None, setting: GoTemplate = "", **config: str) -> Model:
+    file = folder / "tiny.gguf"
+    tiny_llama(file, chat_template=jinja)
+    store = Store(folder / "models")
+    made = layers.assemble({"tiny.gguf": file}, store)
+    kept = [layer for layer in made.layers if layer.media_type == MediaType.MODEL]
+    if go is not None:
+        kept.append(layers.add_layer(store, MediaType.TEMPLATE, go.encode())[0])
+    fields = {name: getattr(made.config, name) for name in made.config.__struct_fields__} | config
+    raw = layers.encode_config(layers.ModelConfig(**fields))
+    store.write_manifest(
+        names.parse("m"), encode_manifest(layers.add_layer(store, MediaType.CONFIG, raw)[0], tuple(kept))
+    )
+    return Models(store, setting).load(names.parse("m"))
+
+
+@pytest.mark.parametrize(
+    ("jinja", "go", "setting", "native"),
+    [
+        (None, GO, "", False),
+        (None, None, "", False),
+        (PLAIN_JINJA, None, "", True),
+        (PLAIN_JINJA, GO, "", False),
+        (TOOL_JINJA, GO, "", True),
+        (TOOL_JINJA, GO, "on", False),
+        (PLAIN_JINJA, GO, "off", True),
+        (None, GO, "off", False),
+        (TOOL_JINJA, GO_TOOLS, "", False),
+        (TOOL_JINJA, GO_TOOLS_ONE_WAY, "", True),
+    ],
+    ids=[
+        "go alone",
+        "no template at all",
+        "jinja alone",
+        "both can do the same",
+        "jinja can do more",
+        "go is always wanted",
+        "go is never wanted",
+        "go is never wanted, but there is no other",
+        "both have the full round trip of tools",
+        "jinja alone has the full round trip of tools",
+    ],
+)
+def test_the_template_in_use(
+    tmp_path: Path, jinja: str | None, go: str | None, setting: GoTemplate, native: bool
+) -> None:
+    assert make(tmp_path, jinja=jinja, go=go, setting=setting).native is native
+
+
+def test_a_model_without_any_template_gets_the_bare_prompt(tmp_path: Path) -> None:
+    model = make(tmp_path, jinja=None, go=None)
+    assert model.shown_template == "{{ .Prompt }}"
+
+
+def test_a_renderer_in_the_config_prefers_the_models_own_template(tmp_path: Path) -> None:
+    assert make(tmp_path, jinja=PLAIN_JINJA, go=GO, renderer="qwen3-coder").native
+
+
+def test_capabilities_come_in_the_order_of_discovery(tmp_path: Path) -> None:
+    assert make(tmp_path, jinja=TOOL_JINJA, go=None).capabilities == ("tools", "completion")
+
+
+def test_capabilities_of_a_go_template_follow_completion(tmp_path: Path) -> None:
+    assert make(tmp_path, jinja=None, go=GO_TOOLS).capabilities == ("completion", "tools")
+
+
+def test_a_model_that_is_not_there_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound):
+        Models(Store(tmp_path)).load(names.parse("nothing"))
+
+
+def test_a_model_whose_config_is_broken_is_left_out_of_the_list(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = make(tmp_path, jinja=None, go=GO)
+    store = Store(tmp_path / "models")
+    stored = store.manifest(names.parse("m"))
+    store.blob_path(stored.manifest.config.digest).write_bytes(b"{broken")
+    models = Models(store)
+    assert models.list() == []
+    assert str(model.name) in caplog.text
+
+
+def test_the_same_manifest_is_read_once(tmp_path: Path) -> None:
+    model = make(tmp_path, jinja=None, go=GO)
+    models = Models(Store(tmp_path / "models"))
+    assert models.load(model.name) is models.load(model.name)
+
+
+def test_a_template_that_does_not_parse_is_an_error_of_that_model(tmp_path: Path) -> None:
+    model = make(tmp_path, jinja=None, go="{{ .Prompt")
+    with pytest.raises(CorralError, match="unclosed action"):
+        _ = model.template
