@@ -159,13 +159,13 @@ class Http:
 
 
 @asynccontextmanager
-async def answer_time(method: str, url: URL) -> AsyncIterator[None]:
-    """Gives the block `ANSWER_SECONDS`; `Unreachable` when they are over."""
+async def answer_time(method: str, url: URL, seconds: float = ANSWER_SECONDS) -> AsyncIterator[None]:
+    """Gives the block so many seconds; `Unreachable` when they are over."""
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(seconds):
             yield
     except TimeoutError as error:
-        raise Unreachable(f"{_operation(method, url)}: no whole answer in {ANSWER_SECONDS:.0f} seconds") from error
+        raise Unreachable(f"{_operation(method, url)}: no whole answer in {seconds:g} seconds") from error
 
 
 async def read_all(response: aiohttp.ClientResponse, limit: int) -> bytes:

@@ -23,6 +23,7 @@ from corral.sources.http import Http
 from corral.sources.ledger import allocated
 from corral.sources.repository import BlobSource, Repository
 from corral.sources.transfer import DigestMismatchError, Limits, Transfer
+from corral.sources.upload import Upload
 from corral.store import Layer, Manifest, MediaType, Store, parse_manifest
 from corral.store.blobs import require_space
 
@@ -47,6 +48,7 @@ class Registry:
         self._limits = limits or Limits()
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="transfer")
         self._transfers: dict[Path, Transfer] = {}
+        self._uploads: dict[URL, URL] = {}
 
     async def close(self) -> None:
         """Waits for threads at work. Whoever still iterates a pull or push has closed it before."""
@@ -77,6 +79,37 @@ class Registry:
         await asyncio.to_thread(store.write_manifest, name, manifest.raw, prune)
         if leftovers:
             yield Progress("removing unused layers")
+        yield Progress("success")
+
+    async def push(self, name: Name, store: Store, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
+        """Sends a model to the registry its name says. What the registry has already is not sent again.
+
+        Closing the iterator stops the work; a push of the same blob goes on with what the registry took, if it can.
+        """
+        yield Progress("retrieving manifest")
+        try:
+            stored = await asyncio.to_thread(store.manifest, name)
+        except ModelNotFound as error:
+            yield Progress("couldn't retrieve manifest")
+            path = store.manifests_folder / name.path
+            raise ModelNotFound(f"open {path}: no such file or directory", status=500) from error
+        blobs = {layer.digest: layer for layer in stored.manifest.blobs}
+        paths = {digest: await asyncio.to_thread(store.open_path, digest) for digest in blobs}
+        async with self._repository(stored.name, insecure) as repository:
+            for digest, layer in blobs.items():
+                upload = Upload(
+                    repository,
+                    layer,
+                    paths[digest],
+                    limits=self._limits,
+                    executor=self._executor,
+                    sessions=self._uploads,
+                )
+                async with aclosing(upload.watch()) as steps:
+                    async for step in steps:
+                        yield step
+            yield Progress("pushing manifest")
+            await repository.put_manifest(stored.manifest.raw)
         yield Progress("success")
 
     async def _pull_blob(self, repository: Repository, store: Store, layer: Layer) -> AsyncGenerator[Progress, None]:

@@ -74,7 +74,7 @@ class Repository:
                     is_challenged = True
                     challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
                 elif response.status in follow and (target := _target(response)):
-                    self._check_redirect(url, target)
+                    self.check_redirect(url, target)
                     url = target
                     continue
                 elif response.status == 401 and is_own:
@@ -93,7 +93,7 @@ class Repository:
         with missing_is_not_found():
             async with (
                 answer_time("GET", url),
-                self.open("GET", url, headers={"Accept": MediaType.MANIFEST}) as response,
+                self.open("GET", url, headers={"Accept": str(MediaType.MANIFEST)}) as response,
             ):
                 return await read_all(response, MAX_MANIFEST_BYTES)
 
@@ -104,7 +104,15 @@ class Repository:
             async with answer_time("HEAD", url), self.open("HEAD", url) as response:
                 return response.content_length
 
-    def _check_redirect(self, source: URL, target: URL) -> None:
+    async def put_manifest(self, raw: bytes) -> None:
+        """Gives the name's tag a manifest whose blobs are all there."""
+        url = self.manifest_url()
+        headers = {"Content-Type": str(MediaType.MANIFEST)}
+        async with answer_time("PUT", url), self.open("PUT", url, headers=headers, data=lambda: raw, follow=()):
+            pass
+
+    def check_redirect(self, source: URL, target: URL) -> None:
+        """`SourceError` where following would leave the web, or leave encryption behind."""
         if target.scheme not in ("http", "https") or not target.host:
             raise SourceError(f'"{shown(source)}" redirects to "{shown(target)}", which is no web address')
         if source.scheme == "https" and target.scheme == "http":

@@ -187,7 +187,7 @@ class Transfer:
                         fetchers.create_task(self._fetch_slices(partial, is_first=number == 0))
                 saver.cancel()
         except BaseExceptionGroup as errors:
-            leaf = _leaf(errors)
+            leaf = first_error(errors)
             raise leaf from leaf.__cause__
 
     async def _give_up(self, partial: Partial, error: BaseException) -> None:
@@ -341,7 +341,7 @@ class Transfer:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
 
-def _leaf(error: BaseException) -> BaseException:
+def first_error(error: BaseException) -> BaseException:
     """The first single error of a group of them."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
