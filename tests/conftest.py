@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_models import tiny_llama
+from tests.tiny_models import CHATML, tiny_llama
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".cache" / "models"
@@ -166,8 +166,9 @@ def real_server(starter_gguf: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def fake_server(start_server: StartServer, tmp_path: Path, tiny_gguf: Path) -> RunningServer:
-    """A server whose engine is the fake program, with the models `fake` and `other`."""
+    """A server whose engine is the fake program, with the models `fake` and, with a Jinja template, `native`."""
     home = tmp_path / "home"
-    for name in ("fake", "other"):
-        add_model(home / ".ollama" / "models", name, tiny_gguf)
+    add_model(home / ".ollama" / "models", "fake", tiny_gguf)
+    native = tiny_llama(tmp_path / "native.gguf", seed=1, chat_template=CHATML)
+    add_model(home / ".ollama" / "models", "native", native)
     return start_server(home, CORRAL_ENGINE=str(FAKE_ENGINE))
