@@ -47,10 +47,10 @@ def tiny_llama(
     `outtype` is f32 or f16. It never says a special token, nor anything but printable ASCII, whatever the sampling,
     so an answer ends at its limit. `metadata` are further string values.
     """
-    writer = _llama_writer(path, name, context_length, chat_template)
+    writer = _text_writer(path, "llama", name, context_length, chat_template)
     for key, value in (metadata or {}).items():
         writer.add_string(key, value)
-    _write(writer, _llama_weights(np.random.default_rng(seed), len(bpe_vocabulary()[0])), outtype)
+    _write(writer, _text_weights(np.random.default_rng(seed), len(bpe_vocabulary()[0])), outtype)
     return path
 
 
@@ -60,7 +60,6 @@ def tiny_bert(path: Path, *, seed: int = 0, name: str = "tiny bert", context_len
     writer = GGUFWriter(path, "bert")
     writer.add_name(name)
     writer.add_type("model")
-    writer.add_file_type(0)
     writer.add_context_length(context_length)
     writer.add_embedding_length(WIDTH)
     writer.add_feed_forward_length(FEED_FORWARD)
@@ -95,6 +94,48 @@ def tiny_llava(model_path: Path, projector_path: Path, *, seed: int = 0, chat_te
     weights["mm.2.weight"] = _matrix(random, WIDTH, WIDTH, gain=2)
     weights["mm.2.bias"] = np.zeros(WIDTH, np.float32)
     _write(writer, weights, "f32")
+
+
+def tiny_gemma3(model_path: Path, projector_path: Path, *, seed: int = 0, chat_template: str | None = None) -> None:
+    """A Gemma 3 and its SigLIP encoder: 64 patches of a 64×64 picture, pooled to 4, seen all at once by the model."""
+    random = np.random.default_rng(seed)
+    writer = _text_writer(model_path, "gemma3", "tiny gemma", 2048, chat_template)
+    writer.add_key_length(HEAD_WIDTH)
+    writer.add_value_length(HEAD_WIDTH)
+    writer.add_sliding_window(512)
+    weights = _text_weights(random, len(bpe_vocabulary()[0]))
+    for layer in range(LAYERS):
+        for part, width in (
+            ("attn_q", HEAD_WIDTH),
+            ("attn_k", HEAD_WIDTH),
+            ("post_attention", WIDTH),
+            ("post_ffw", WIDTH),
+        ):
+            weights[f"blk.{layer}.{part}_norm.weight"] = np.ones(width, np.float32)
+    _write(writer, weights, "f32")
+    writer = _projector_writer(projector_path, "gemma3", image_size=64, patch_size=8)
+    weights = _vision_weights(random, patches=64, patch_size=8, class_token=False)
+    weights["v.patch_embd.bias"] = np.zeros(WIDTH, np.float32)
+    weights["mm.input_projection.weight"] = _matrix(random, WIDTH, WIDTH, gain=2)
+    weights["mm.soft_emb_norm.weight"] = np.full(WIDTH, WIDTH**0.5, np.float32)
+    _write(writer, weights, "f32")
+
+
+def tiny_lora(path: Path, *, seed: int = 0, alpha: float = 16.0) -> Path:
+    """A LoRA adapter of rank 4 for the attention of any `tiny_llama`."""
+    random = np.random.default_rng(seed)
+    writer = GGUFWriter(path, "llama")
+    writer.add_type("adapter")
+    writer.add_name("tiny lora")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", alpha)
+    weights: Weights = {}
+    for layer in range(LAYERS):
+        for part in ("attn_q", "attn_output"):
+            weights[f"blk.{layer}.{part}.weight.lora_a"] = _matrix(random, 4, WIDTH, gain=2)
+            weights[f"blk.{layer}.{part}.weight.lora_b"] = _matrix(random, WIDTH, 4, gain=2)
+    _write(writer, weights, "f32")
+    return path
 
 
 def tiny_bert_tokens(text: str) -> list[int]:
@@ -143,9 +184,11 @@ def wordpiece_vocabulary() -> list[str]:
     return [*special, *letters, *string.punctuation, *(f"##{letter}" for letter in letters), *words]
 
 
-def _llama_writer(path: Path, name: str, context_length: int, chat_template: str | None) -> GGUFWriter:
+def _text_writer(
+    path: Path, architecture: str, name: str, context_length: int, chat_template: str | None
+) -> GGUFWriter:
     tokens, merges = bpe_vocabulary()
-    writer = GGUFWriter(path, "llama")
+    writer = GGUFWriter(path, architecture)
     writer.add_name(name)
     writer.add_type("model")
     writer.add_size_label("120K")
@@ -178,7 +221,7 @@ def _plain_type(token: str) -> TokenType:
     return TokenType.USER_DEFINED if token in _SPECIAL else TokenType.NORMAL
 
 
-def _llama_weights(random: np.random.Generator, vocabulary_size: int) -> Weights:
+def _text_weights(random: np.random.Generator, vocabulary_size: int) -> Weights:
     """Random weights, but no layer changes the first element of a hidden state, which gives the output a bias."""
     embedding = random.normal(0, 1, (vocabulary_size, WIDTH)).astype(np.float32)
     embedding[:, 0] = 8
@@ -223,7 +266,6 @@ def _projector_writer(path: Path, kind: str, *, image_size: int, patch_size: int
     writer = GGUFWriter(path, "clip")
     writer.add_type("mmproj")
     writer.add_name(f"tiny {kind} projector")
-    writer.add_file_type(0)
     writer.add_clip_has_vision_encoder(True)
     writer.add_clip_projector_type(kind)
     writer.add_vision_image_size(image_size)
@@ -263,8 +305,7 @@ def _vision_weights(random: np.random.Generator, *, patches: int, patch_size: in
 
 def _write(writer: GGUFWriter, weights: Weights, outtype: str) -> None:
     kind = {"f32": GGMLQuantizationType.F32, "f16": GGMLQuantizationType.F16}[outtype]
-    if writer.arch == "llama":
-        writer.add_file_type(int(kind))
+    writer.add_file_type(int(kind))
     writer.add_quantization_version(2)
     for name, weight in weights.items():
         wanted = kind if weight.ndim > 1 else GGMLQuantizationType.F32
