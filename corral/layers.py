@@ -22,7 +22,7 @@ from corral.store import Layer, MediaType, Store, Stored, encode_manifest
 Source: TypeAlias = Digest | Path
 """Where a file is: a blob of the store, or a local file that is to be taken over."""
 
-MERGE_DIGEST = "0" * 19
+NO_DIGEST = "0" * 19
 """What progress lines carry that count bytes of no blob in particular (spec api §11.2)."""
 
 BUILT_IN_DIALECTS = {
@@ -104,15 +104,33 @@ def assemble(
     if not files:
         raise BadRequest("no files provided to convert")
     assembly = _Assembly(store, link, progress)
-    for group in _grouped({name: assembly.read(source) for name, source in files.items()}):
-        assembly.add(group, files)
-    return assembly.result()
+    try:
+        for group in _grouped({name: assembly.read(source) for name, source in files.items()}):
+            assembly.add(group, files)
+        return assembly.result()
+    except BaseException:
+        store.discard(assembly.created)
+        raise
 
 
 def write_model(name: Name, made: Assembled, store: Store, prune: bool = True) -> Stored:
     """Stores the config and the manifest: from here on there is a model of that name."""
     config, _ = add_layer(store, MediaType.CONFIG, encode_config(made.config))
     return store.write_manifest(name, encode_manifest(config, made.layers), prune)
+
+
+def in_hundredths(progress: Callable[[Progress], None], status: str, digest: str, total: int) -> Callable[[int], None]:
+    """Takes the bytes done so far and tells of each hundredth of `total`, the last one for certain."""
+    step = max(total // 100, 1)
+    told = -step
+
+    def count(done: int) -> None:
+        nonlocal told
+        if done - told >= step or done >= total > told:
+            told = done
+            progress(Progress(status, digest, total, done))
+
+    return count
 
 
 def human_count(number: int) -> str:
@@ -147,6 +165,8 @@ class _Assembly:
         self._store = store
         self._link = link
         self._progress = progress
+        self.created: list[Digest] = []
+        """Blobs of files that the store did not have before."""
         self._found: dict[gguf.Kind, list[tuple[gguf.GGUF, Layer, str]]] = {"model": [], "projector": [], "adapter": []}
         try:
             self._known = store.references()
@@ -166,7 +186,9 @@ class _Assembly:
         elif isinstance(source, Digest):
             digest = source
         else:
-            digest = self._store.adopt(source, self._link, self._counter("hashing", file.size)).digest
+            count = in_hundredths(self._progress, "hashing", NO_DIGEST, file.size)
+            adopted = self._store.adopt(source, self._link, count)
+            digest = self._note(adopted.digest, adopted.created)
         file = _read(self._store.open_path(digest))
         layer = Layer(_MEDIA_TYPES[file.kind], digest, file.size)
         self._found[file.kind].append((file, layer, layer_note(digest, digest not in self._known)))
@@ -201,25 +223,17 @@ class _Assembly:
 
     def _merge(self, parts: Sequence[gguf.GGUF]) -> Digest:
         merged = merge(parts)
-        count = self._counter("merging GGUF parts", merged.size)
+        count = in_hundredths(self._progress, "merging GGUF parts", NO_DIGEST, merged.size)
         with self._store.writer(merged.size) as writer:
             for chunk in merged.chunks():
                 writer.write(chunk)
                 count(writer.size)
-            return writer.commit()[0]
+            return self._note(*writer.commit())
 
-    def _counter(self, status: str, total: int) -> Callable[[int], None]:
-        """Tells of bytes done: a line for each hundredth, and the last one."""
-        step = max(total // 100, 1)
-        told = -step
-
-        def count(done: int) -> None:
-            nonlocal told
-            if done - told >= step or done >= total > told:
-                told = done
-                self._progress(Progress(status, MERGE_DIGEST, total, done))
-
-        return count
+    def _note(self, digest: Digest, created: bool) -> Digest:
+        if created:
+            self.created.append(digest)
+        return digest
 
 
 def encode_params(parameters: Mapping[str, Any]) -> bytes:

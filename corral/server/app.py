@@ -32,6 +32,7 @@ from corral.server import metrics, ollama, ollama_models
 from corral.server.guards import Guard, Origins
 from corral.server.ollama_replies import error_body
 from corral.server.streaming import JSON, Handler, Route
+from corral.sources import keys
 from corral.sources.registry import Registry
 from corral.store import Store
 from corral.telemetry import Series
@@ -174,7 +175,7 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     """Everything a server needs, from the store to the scheduler; the workers are gone when the block is left."""
     store = Store(config.models)
     machine = devices.Machine()
-    looking = asyncio.ensure_future(machine.look())  # while nobody asks yet
+    chores = asyncio.ensure_future(_chores(config, store, machine))
     series = Series()
     limits = Limits(
         max_loaded=config.max_loaded_models,
@@ -187,10 +188,29 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     try:
         yield Runtime(config, Models(store, config.go_template), scheduler, registry, series, machine)
     finally:
-        looking.cancel()
+        chores.cancel()
         await scheduler.close()
         await registry.close()
         await machine.close()
+
+
+async def _chores(config: Config, store: Store, machine: devices.Machine) -> None:
+    """What is done at start while requests are served already: GPUs looked for, the store tidied (spec cli §2.2)."""
+    await machine.look()
+    try:
+        await asyncio.to_thread(store.prune, delete=not config.no_prune)
+    except CorralError as error:
+        log.warning("the store could not be tidied: %s", error)
+
+
+def _introduce(config: Config) -> None:
+    """Makes the key pair that registries know this machine by, telling its owner when it is new (spec cli §2.2)."""
+    path = config.home / keys.FILE_NAME
+    if not path.exists():
+        print(f"Couldn't find '{path}'. Generating new private key.")
+    key = keys.load_or_create(config.home)
+    if key.is_new:
+        print(f"Your new public key is: \n\n{key.public_line}\n", flush=True)
 
 
 def _launcher(config: Config) -> Callable[[RunnerSpec, str], Coroutine[Any, Any, Engine]]:
@@ -224,6 +244,7 @@ def _events(series: Series) -> Events:
 
 def serve(config: Config) -> None:
     """Listens and serves until SIGINT or SIGTERM; `CorralError` when it cannot listen (spec api §2.1, cli §2.2)."""
+    _introduce(config)
     with _listen(config) as listener:
         log.info("Listening on %s (version %s, Ollama %s)", _shown(listener), __version__, EMULATES)
         if sys.platform == "win32":

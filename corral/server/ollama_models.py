@@ -9,14 +9,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from corral import create as making
-from corral import names
+from corral import names, sources
 from corral.errors import BadRequest, CorralError, InvalidName, ModelNotFound, NotFound
 from corral.inference import Runtime
 from corral.messages import Progress
 from corral.names import Name
 from corral.server import ollama_show
 from corral.server import ollama_wire as wire
-from corral.server.ollama_replies import body_as, progress_answer, reply, runtime_of
+from corral.server.ollama_replies import body_as, progress_answer, reply, require_local, runtime_of
+from corral.sources import Source
+from corral.sources.mirrors import FileSource
 
 
 async def tags(request: Request) -> Response:
@@ -201,12 +203,28 @@ HASH_IN_THREAD = 1 << 14
 async def pull(request: Request) -> Response:
     asked = await body_as(request, WirePullRequest)
     name = _named(asked.model or asked.name, "invalid model name")
-    steps = _pull(runtime_of(request), name, insecure=asked.insecure)
+    steps = _pull(runtime_of(request), name, insecure=asked.insecure, source=_source(request, asked.source))
     return await progress_answer(steps, asked.stream)
 
 
-def _pull(runtime: Runtime, name: Name, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
-    return runtime.registry.pull(name, runtime.models.store, insecure=insecure, prune=not runtime.config.no_prune)
+def _source(request: Request, text: str) -> Source | None:
+    """The one source a pull is to use; files only for those who sit at this machine."""
+    if not text:
+        return None
+    source = sources.parse_source(text)
+    if isinstance(source, FileSource):
+        require_local(request)
+    return source
+
+
+def _pull(
+    runtime: Runtime, name: Name, *, insecure: bool = False, source: Source | None = None
+) -> AsyncGenerator[Progress, None]:
+    store, prune = runtime.models.store, not runtime.config.no_prune
+    if source is not None:
+        return sources.pull_from(source, name, store, registry=runtime.registry, prune=prune)
+    mirrors = runtime.config.mirrors
+    return sources.pull(name, store, registry=runtime.registry, mirrors=mirrors, insecure=insecure, prune=prune)
 
 
 async def push(request: Request) -> Response:

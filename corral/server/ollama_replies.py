@@ -4,6 +4,7 @@ Source: spec api §1.
 """
 
 import contextlib
+import ipaddress
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from corral import gojson
-from corral.errors import BadRequest, CorralError
+from corral.errors import BadRequest, CorralError, Forbidden
 from corral.inference import Runtime
 from corral.messages import Progress
 from corral.server import ollama_wire as wire
@@ -49,6 +50,17 @@ async def body_as(request: Request, kind: type[T]) -> T:
     if not data:
         raise BadRequest("missing request body")
     return gojson.decode(data, kind)
+
+
+def require_local(request: Request) -> None:
+    """`Forbidden` for a client on another machine: paths of this one are none of its business."""
+    host = request.client.host if request.client else ""
+    try:
+        local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise Forbidden("files of the server's machine can only be named from there")
 
 
 async def progress_answer(steps: AsyncGenerator[Progress, None], stream: bool) -> Response:

@@ -1,0 +1,57 @@
+"""Models that are GGUF files of this machine: `file:///path`. From a path to a manifest, the bytes where they are."""
+
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+
+from corral import layers
+from corral.errors import ModelFileError, NotFound
+from corral.messages import Progress
+from corral.names import Name
+from corral.sources.background import Report, Work
+from corral.sources.mirrors import FileSource
+from corral.store import Store
+
+_SHARD = re.compile(r"(.*-)([0-9]{5})-of-([0-9]{5})(\.gguf)\Z", re.IGNORECASE | re.DOTALL)
+
+
+async def pull(
+    source: FileSource, name: Name, store: Store, *, link: bool = True, prune: bool = True
+) -> AsyncGenerator[Progress, None]:
+    """Makes a model of a GGUF file, or of the split set one of whose files is named, under `name`.
+
+    A single file is taken over in place, as `Store.adopt` says (`link`: hard links are welcome); a split set is merged
+    into a new file. The manifest is the one that creating a model from the file gives. `NotFound`, `BadRequest`,
+    `ModelFileError`, `StoreError`.
+    """
+    yield Progress(f"pulling from {source}")
+    work = Work(lambda report: _take(source.path, name, store, link, prune, report))
+    async with aclosing(work.steps()) as steps:
+        async for step in steps:
+            yield step
+    yield Progress("success")
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The file itself, or all files of its split set; `ModelFileError` names one that is missing."""
+    match = _SHARD.match(path.name)
+    if match is None:
+        return [path]
+    stem, _, count, suffix = match.groups()
+    parts = []
+    for number in range(1, int(count) + 1):
+        part = path.with_name(f"{stem}{number:05d}-of-{count}{suffix}")
+        if not part.is_file():
+            raise ModelFileError(f'the split model lacks part {number} of {int(count)}: "{part}"')
+        parts.append(part)
+    return parts
+
+
+def _take(path: Path, name: Name, store: Store, link: bool, prune: bool, report: Report) -> None:
+    if not path.exists():
+        raise NotFound(f'no such file: "{path}"')
+    files = {part.name: part for part in parts_of(path)}
+    made = layers.assemble(files, store, link=link, progress=report)
+    report(Progress("writing manifest"))
+    layers.write_model(name, made, store, prune)

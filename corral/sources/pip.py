@@ -1,0 +1,213 @@
+"""Running pip to fetch one wheel. Knows pip's options and what it prints; what is in a wheel is `wheel`'s business.
+
+pip does the work as it is configured on this machine: indexes, mirrors, proxies, local folders, credentials.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import sys
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from corral.errors import DiskFull, NotFound, SourceError, Unreachable
+
+_WATCH_SECONDS = 0.2
+_TERMINATE_SECONDS = 5.0
+_KEPT_LINES = 200
+_RAW_PROGRESS_SINCE = (24, 1)
+
+_VERSION = re.compile(r"pip (\d+)\.(\d+)")
+_RAW = re.compile(r"Progress (\d+) of (\d+)\s*\Z")
+_ANNOUNCED = re.compile(r"\s*Downloading (\S+)(?: \(([0-9.]+) (bytes|kB|MB|GB)\))?\s*\Z")
+_UNITS = {"bytes": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """How far a download is. `total` is 0 until pip has said it; older versions say it rounded."""
+
+    name: str
+    completed: int
+    total: int
+
+
+async def download(requirement: str, folder: Path) -> AsyncGenerator[Fetched, None]:
+    """Fetches the wheel of a package into `folder`, which is empty; the last step is the finished file.
+
+    Closing the iterator ends pip. `NotFound` when there is no such package or no wheel of it, `Unreachable`,
+    `DiskFull`, `SourceError`.
+    """
+    command = await _find_pip()
+    target, temporary = folder / "wheel", folder / "tmp"
+    temporary.mkdir()
+    arguments = ["download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input"]
+    arguments += ["--disable-pip-version-check", "--progress-bar", "raw" if command.is_raw else "off"]
+    environment = {**os.environ, "TMPDIR": str(temporary), "TEMP": str(temporary), "TMP": str(temporary)}
+    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"}
+    run = [*command.words, *arguments, "--dest", str(target), "--", requirement]
+    async with _running(run, environment, folder) as process:
+        watching = _watched(process, command.is_raw, temporary)
+        async with aclosing(watching) as steps:
+            async for step in steps:
+                if isinstance(step, Fetched):
+                    yield step
+                else:
+                    output = step
+    if process.returncode:
+        raise _explained(requirement, output)
+    wheels = sorted(target.glob("*.whl"))
+    if len(wheels) != 1:
+        raise SourceError(f'pip brought {len(wheels)} wheels for "{requirement}"')
+    size = wheels[0].stat().st_size
+    yield Fetched(wheels[0].name, size, size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pip:
+    words: tuple[str, ...]
+    is_raw: bool
+    """Whether it tells its progress in plain numbers."""
+
+
+async def _find_pip() -> _Pip:
+    """The pip of our own environment, or else one on the path."""
+    others = [path for path in map(shutil.which, ("pip3", "pip")) if path]
+    for words in ((sys.executable, "-P", "-m", "pip"), *((path,) for path in others)):
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *words,
+                "--version",
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+        except OSError:
+            continue
+        output, _ = await process.communicate()
+        if match := _VERSION.match(output.decode(errors="replace")):
+            return _Pip(words, (int(match[1]), int(match[2])) >= _RAW_PROGRESS_SINCE)
+    raise SourceError(f"pip is needed to fetch a Python package, and is missing\ntry: {sys.executable} -m ensurepip")
+
+
+@asynccontextmanager
+async def _running(
+    command: Sequence[str], environment: dict[str, str], folder: Path
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A child in a process group of its own, which is ended with the block."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=folder,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            _signal(process, signal.SIGTERM)
+            try:
+                async with asyncio.timeout(_TERMINATE_SECONDS):
+                    await process.wait()
+            except TimeoutError:
+                _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
+                await process.wait()
+
+
+def _signal(process: asyncio.subprocess.Process, number: int) -> None:
+    with suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, number)
+        else:
+            process.terminate()
+
+
+async def _watched(
+    process: asyncio.subprocess.Process, is_raw: bool, temporary: Path
+) -> AsyncGenerator[Fetched | list[str], None]:
+    """Each step of the download while pip runs, and at last the lines it printed."""
+    lines: deque[str] = deque(maxlen=_KEPT_LINES)
+    name, total, completed = "", 0, 0
+    async with aclosing(_lines(process)) as printed:
+        async for line in printed:
+            if line is not None and (match := _RAW.match(line)):
+                completed, total = int(match[1]), int(match[2])
+            elif line is not None:
+                lines.append(line)
+                if match := _ANNOUNCED.match(line):
+                    name, completed = match[1].rsplit("/", 1)[-1], 0
+                    total = int(float(match[2]) * _UNITS[match[3]]) if match[2] else 0
+            elif not is_raw:
+                completed = max(completed, _size_of_wheels(temporary))
+            if name and total:
+                yield Fetched(name, min(completed, total), total)
+    await process.wait()
+    yield list(lines)
+
+
+async def _lines(process: asyncio.subprocess.Process) -> AsyncGenerator[str | None, None]:
+    """The child's lines; None every moment in which it printed nothing."""
+    assert process.stdout is not None
+    rest = b""
+    reading = asyncio.ensure_future(process.stdout.read(1 << 16))
+    try:
+        while True:
+            done, _ = await asyncio.wait([reading], timeout=_WATCH_SECONDS)
+            if not done:
+                yield None
+                continue
+            if not (data := reading.result()):
+                break
+            reading = asyncio.ensure_future(process.stdout.read(1 << 16))
+            *whole, rest = re.split(rb"[\r\n]+", rest + data)
+            for line in whole:
+                yield line.decode(errors="replace")
+            rest = rest[-4096:]
+        if rest:
+            yield rest.decode(errors="replace")
+    finally:
+        reading.cancel()
+
+
+def _size_of_wheels(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*.whl"):
+        with suppress(OSError):
+            total += path.stat().st_size
+    return total
+
+
+_NO_NETWORK = re.compile(
+    r"Failed to establish a new connection|Retrying \(|Could not fetch URL|Connection (?:reset|aborted|broken)"
+    r"|Read timed out|Max retries exceeded|ProxyError|SSLError|Name or service not known|Network is unreachable",
+    re.IGNORECASE,
+)
+_MISSING = re.compile(r"No matching distribution found|Could not find a version that satisfies")
+_FULL = re.compile(r"No space left on device|Disk quota exceeded|not enough space on the disk", re.IGNORECASE)
+_BROKEN = re.compile(
+    r"has an invalid wheel|is invalid|not a zip file|BadZipFile|DO NOT MATCH THE HASHES", re.IGNORECASE
+)
+
+
+def _explained(requirement: str, lines: Iterable[str]) -> SourceError | NotFound | DiskFull:
+    """One sentence for why pip failed."""
+    text = "\n".join(lines)
+    last = next((line.strip() for line in reversed(text.splitlines()) if line.startswith("ERROR:")), "")
+    if _FULL.search(text):
+        return DiskFull(f'no space left on the disk while fetching the package "{requirement}"')
+    if _NO_NETWORK.search(text):
+        return Unreachable(f'the package index cannot be reached to fetch "{requirement}"')
+    if _MISSING.search(text):
+        return NotFound(f'no wheel of the package "{requirement}" was found')
+    if _BROKEN.search(text):
+        return SourceError(f'the wheel of the package "{requirement}" is broken')
+    reason = last.removeprefix("ERROR:").strip()[:300] or "it gave no reason"
+    return SourceError(f'pip could not fetch the package "{requirement}": {reason}')

