@@ -32,9 +32,7 @@ class Pool:
         try:
             yield
         finally:
-            self.reserved -= tokens
-            self.active -= 1
-            self._let_in()
+            self._give_back(tokens)
 
     async def _enter(self, tokens: int) -> None:
         if not self._waiting and self._fits(tokens):
@@ -46,12 +44,11 @@ class Pool:
         try:
             await turn
         except asyncio.CancelledError:
-            if entry in self._waiting:
+            if not turn.cancelled():  # let in at the very moment the caller went away
+                self._give_back(tokens)
+            elif entry in self._waiting:
                 self._waiting.remove(entry)
-            else:  # let in at the very moment the caller went away
-                self.reserved -= tokens
-                self.active -= 1
-            self._let_in()
+                self._let_in()
             raise
 
     def _fits(self, tokens: int) -> bool:
@@ -61,9 +58,14 @@ class Pool:
         self.reserved += tokens
         self.active += 1
 
+    def _give_back(self, tokens: int) -> None:
+        self.reserved -= tokens
+        self.active -= 1
+        self._let_in()
+
     def _let_in(self) -> None:
         while self._waiting and self._fits(self._waiting[0][0]):
             tokens, turn = self._waiting.popleft()
-            if not turn.done():
+            if not turn.done():  # else cancelled, only its task has not run since
                 self._take(tokens)
                 turn.set_result(None)

@@ -1,0 +1,181 @@
+"""Who is let into a loaded model: in order, never over its tokens or slots; nothing is lost when somebody leaves."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corral.admission import Pool
+
+
+async def turn_the_loop() -> None:
+    """Lets everything run that can run without waiting for anything."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+class Guest:
+    """Somebody who wants so many tokens and keeps them until told to leave."""
+
+    def __init__(self, pool: Pool, tokens: int) -> None:
+        self.tokens = tokens
+        self.inside = False
+        self._leave = asyncio.Event()
+        self.task = asyncio.ensure_future(self._visit(pool))
+
+    async def _visit(self, pool: Pool) -> None:
+        async with pool.admit(self.tokens):
+            self.inside = True
+            await self._leave.wait()
+        self.inside = False
+
+    def leave(self) -> None:
+        self._leave.set()
+
+    def cancel(self) -> None:
+        self.inside = False
+        self.task.cancel()
+
+
+async def test_as_many_are_let_in_as_there_is_room_for() -> None:
+    pool = Pool(100, 16)
+    guests = [Guest(pool, 40) for _ in range(3)]
+    await turn_the_loop()
+    assert [guest.inside for guest in guests] == [True, True, False]
+    assert (pool.reserved, pool.active, pool.waiting) == (80, 2, 1)
+    guests[0].leave()
+    await turn_the_loop()
+    assert [guest.inside for guest in guests] == [False, True, True]
+    for guest in guests:
+        guest.leave()
+    await asyncio.gather(*(guest.task for guest in guests))
+    assert (pool.reserved, pool.active, pool.waiting) == (0, 0, 0)
+
+
+async def test_slots_bound_it_too() -> None:
+    pool = Pool(1000, 2)
+    guests = [Guest(pool, 1) for _ in range(3)]
+    await turn_the_loop()
+    assert [guest.inside for guest in guests] == [True, True, False]
+    for guest in guests:
+        guest.leave()
+    await asyncio.gather(*(guest.task for guest in guests))
+
+
+async def test_a_small_one_does_not_pass_a_large_one_in_the_line() -> None:
+    pool = Pool(100, 16)
+    first, large, small = Guest(pool, 60), Guest(pool, 90), Guest(pool, 10)
+    await turn_the_loop()
+    assert (first.inside, large.inside, small.inside) == (True, False, False)
+    first.leave()
+    await turn_the_loop()
+    assert (large.inside, small.inside) == (True, True)
+    large.leave()
+    small.leave()
+    await asyncio.gather(first.task, large.task, small.task)
+
+
+async def test_who_wants_more_than_there_is_gets_all_of_it_alone() -> None:
+    pool = Pool(100, 16)
+    giant, other = Guest(pool, 1 << 40), Guest(pool, 1)
+    await turn_the_loop()
+    assert (giant.inside, other.inside, pool.reserved) == (True, False, 100)
+    giant.leave()
+    other.leave()
+    await asyncio.gather(giant.task, other.task)
+    assert pool.reserved == 0
+
+
+async def test_who_leaves_the_line_makes_way_for_those_behind() -> None:
+    pool = Pool(100, 16)
+    first, large, small = Guest(pool, 60), Guest(pool, 90), Guest(pool, 10)
+    await turn_the_loop()
+    large.cancel()
+    await turn_the_loop()
+    assert (first.inside, small.inside, pool.reserved) == (True, True, 70)
+    first.leave()
+    small.leave()
+    await asyncio.gather(first.task, small.task)
+
+
+async def test_a_turn_granted_at_the_moment_of_leaving_is_given_back() -> None:
+    """Let in first, cancelled before it could run: what it was given goes to the next."""
+    pool = Pool(100, 16)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(pool.admit(100))
+        waiting, behind = Guest(pool, 100), Guest(pool, 100)
+        await turn_the_loop()
+    assert pool.active == 1, "the turn was granted, nobody has run yet"
+    waiting.cancel()
+    await turn_the_loop()
+    assert (waiting.inside, behind.inside, pool.reserved, pool.active) == (False, True, 100, 1)
+    behind.leave()
+    await behind.task
+    assert (pool.reserved, pool.active) == (0, 0)
+
+
+async def test_a_turn_that_comes_just_after_leaving_is_not_taken() -> None:
+    """Cancelled first, its turn came before it could run: it must not give back what it never had."""
+    pool = Pool(100, 16)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(pool.admit(100))
+        waiting, behind = Guest(pool, 100), Guest(pool, 100)
+        await turn_the_loop()
+        waiting.cancel()
+    await turn_the_loop()
+    assert (behind.inside, pool.reserved, pool.active) == (True, 100, 1)
+    behind.leave()
+    await behind.task
+    assert (pool.reserved, pool.active, pool.waiting) == (0, 0, 0)
+
+
+async def test_an_error_inside_gives_back_what_was_taken() -> None:
+    pool = Pool(100, 1)
+    with pytest.raises(ZeroDivisionError):
+        async with pool.admit(30):
+            raise ZeroDivisionError
+    assert (pool.reserved, pool.active) == (0, 0)
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("come"), st.integers(0, 120)),
+        st.tuples(st.sampled_from(["leave", "cancel"]), st.integers(0, 30)),
+        st.tuples(st.just("turn"), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@given(steps=STEPS, slots=st.integers(1, 4))
+def test_whatever_happens_nothing_is_lost_and_nobody_passes(steps: list[tuple[str, int]], slots: int) -> None:
+    asyncio.run(_live(steps, slots))
+
+
+async def _live(steps: list[tuple[str, int]], slots: int) -> None:
+    pool, guests = Pool(100, slots), list[Guest]()
+
+    def check() -> None:
+        assert 0 <= pool.reserved <= 100
+        assert 0 <= pool.active <= slots
+
+    for step, number in steps:
+        if step == "come":
+            guests.append(Guest(pool, number))
+        elif step == "turn":
+            await turn_the_loop()
+            inside = [guest for guest in guests if guest.inside]
+            assert pool.active == len(inside)
+            assert pool.reserved == sum(min(100, guest.tokens) for guest in inside)
+            left = [guest.inside for guest in guests if not guest.task.done()]
+            assert left == sorted(left, reverse=True), "those inside came before those who wait"
+        elif guests:
+            guest = guests[number % len(guests)]
+            guest.leave() if step == "leave" else guest.cancel()
+        check()
+    for guest in guests:
+        guest.leave()
+    await asyncio.gather(*(guest.task for guest in guests), return_exceptions=True)
+    assert (pool.reserved, pool.active, pool.waiting) == (0, 0, 0)
