@@ -123,7 +123,7 @@ def values(kind: int) -> st.SearchStrategy[Any]:
 
 
 kinds = st.sampled_from([*CODES, STRING])
-arrays = st.deferred(
+arrays: st.SearchStrategy[ArrayOf] = st.deferred(
     lambda: st.one_of(
         kinds.flatmap(lambda kind: st.lists(values(kind), max_size=5).map(lambda found: ArrayOf(kind, found))),
         st.lists(arrays, max_size=3).map(lambda found: ArrayOf(ARRAY, found)),

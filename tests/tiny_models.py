@@ -105,13 +105,11 @@ def tiny_gemma3(model_path: Path, projector_path: Path, *, seed: int = 0, chat_t
     writer.add_sliding_window(512)
     weights = _text_weights(random, len(bpe_vocabulary()[0]))
     for layer in range(LAYERS):
-        for part, width in (
-            ("attn_q", HEAD_WIDTH),
-            ("attn_k", HEAD_WIDTH),
-            ("post_attention", WIDTH),
-            ("post_ffw", WIDTH),
-        ):
-            weights[f"blk.{layer}.{part}_norm.weight"] = np.ones(width, np.float32)
+        for part in ("attn_q", "attn_k"):
+            weights[f"blk.{layer}.{part}_norm.weight"] = np.ones(HEAD_WIDTH, np.float32)
+        for part in ("post_attention", "post_ffw"):
+            # The architecture multiplies embeddings by the root of the width, which would drown what layers add.
+            weights[f"blk.{layer}.{part}_norm.weight"] = np.full(WIDTH, WIDTH**0.5, np.float32)
     _write(writer, weights, "f32")
     writer = _projector_writer(projector_path, "gemma3", image_size=64, patch_size=8)
     weights = _vision_weights(random, patches=64, patch_size=8, class_token=False)
