@@ -196,6 +196,7 @@ OF_A_PROJECTOR: list[tuple[Key, str]] = [
         ("clip.vision.attention.head_count", U32, 3),
         'key "clip.vision.attention.head_count" is 3, which does not divide 64 elements',
     ),
+    (("clip.vision.spatial_merge_size", U32, 0), 'key "clip.vision.spatial_merge_size" is 0'),
     (
         ("clip.vision.image_mean", ARRAY, ArrayOf(F32, [0.5])),
         'key "clip.vision.image_mean" has 1 elements instead of 3',
@@ -221,6 +222,13 @@ def test_a_projector_with_senseless_numbers_is_refused(
     write: Write, projector: Header, key: Key, sentence: str
 ) -> None:
     assert refusal(write(changed(projector, key))) == sentence
+
+
+def test_a_projector_may_say_how_wide_its_heads_are_or_that_it_merges_nothing(write: Write, projector: Header) -> None:
+    heads: list[Key] = [("clip.vision.attention.head_count", U32, 3), ("clip.vision.attention.head_dim", U32, 16)]
+    merging: list[Key] = [("clip.projector_type", STRING, "pixtral"), ("clip.vision.spatial_merge_size", U32, 0)]
+    for keys in (heads, merging):
+        assert gguf.read(write(changed(projector, *keys))).kind == "projector"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ every count is held against the bytes that are left. Sense of the numbers is `sa
 """
 
 import itertools
+import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -44,11 +45,10 @@ def looks_like_gguf(first_bytes: bytes) -> bool:
 def read(path: Path) -> GGUF:
     """The file's metadata and tensor list, every claim in it checked against the file; `ModelFileError` otherwise."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(path.stat().st_mode):  # before opening, which would wait for a pipe's other end
             raise ModelFileError(f'"{path}" is not a file')
         with open(path, "rb") as file:
-            found = _Reader(file, status.st_size).read(path)
+            found = _Reader(file, os.fstat(file.fileno()).st_size).read(path)
     except OSError as error:
         raise ModelFileError(f'cannot read "{path}": {error.strerror}') from error
     sanity.check(found)

@@ -63,7 +63,7 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "vision.feed_forward_length": (0, _WIDE),
     "vision.projection_dim": (0, _WIDTH),
     "vision.attention.head_count": (1, _HEADS),
-    "vision.spatial_merge_size": (1, 1 << 8),
+    "vision.spatial_merge_size": (0, 1 << 8),
     "vision.projector.scale_factor": (1, 1 << 8),
     "vision.n_wa_pattern": (0, MAX_LAYERS),
     "audio.num_mel_bins": (1, 1 << 12),
@@ -194,9 +194,12 @@ def _check_vision(file: GGUF) -> None:
     image, patch = file.integer("vision.image_size"), file.integer("vision.patch_size")
     if image is not None and patch is not None and image < patch:
         raise ModelFileError(f'key "{_full(file, "vision.image_size")}" is {image}, less than one patch of {patch}')
+    if file.integer("vision.spatial_merge_size") == 0 and file.text("projector_type") != "pixtral":
+        raise ModelFileError(f'key "{_full(file, "vision.spatial_merge_size")}" is 0')  # pixtral's 0 is "not merged"
     for encoder in ("vision", "audio"):
         width, heads = file.integer(f"{encoder}.embedding_length"), file.integer(f"{encoder}.attention.head_count")
-        if width is not None and heads is not None and width % heads:
+        wide_heads = file.get(f"{encoder}.attention.head_dim") is not None
+        if width is not None and heads is not None and not wide_heads and width % heads:
             key = _full(file, f"{encoder}.attention.head_count")
             raise ModelFileError(f'key "{key}" is {heads}, which does not divide {width} elements')
     for key in _PER_CHANNEL:
