@@ -82,11 +82,11 @@ class Bar:
         fields = [self._size_field(), self._rate_field(), self._time_field()]
         while fields and width - text_width(left) - len("".join(fields)) - self.EDGES < self.LEAST:
             fields.pop()
-        right = "".join(fields)
-        inner = width - text_width(left) - len(right) - self.EDGES
-        if inner < self.LEAST:
+        if not fields:
             size = self._size_field().strip()
             return f"{left} {size}" if text_width(left) + 1 + len(size) <= width else cut(left, width)
+        right = "".join(fields)
+        inner = width - text_width(left) - len(right) - self.EDGES
         full = int(inner * self.percent / 100)
         edge, block, end = tuple(self._blocks)
         return f"{left} {edge}{block * full}{' ' * (inner - full)}{end} {right}"
