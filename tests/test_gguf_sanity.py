@@ -1,6 +1,7 @@
 """Numbers no model can have: each is refused by the name of its key before native code divides by it."""
 
 import dataclasses
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.gguf_bytes import (
     ArrayOf,
     FakeTensor,
     Header,
+    Raw,
     header_of,
 )
 from tests.tiny_models import tiny_llama, tiny_llava
@@ -75,7 +77,7 @@ OF_A_MODEL: list[tuple[Key, str]] = [
     (("llama.context_length", U32, 0), 'key "llama.context_length" is 0, not between 1 and 2147483647'),
     (("llama.context_length", U64, 1 << 40), f'key "llama.context_length" is {1 << 40}, not between 1 and 2147483647'),
     (("llama.embedding_length", U32, 0), 'key "llama.embedding_length" is 0, not between 1 and 1048576'),
-    (("llama.vocab_size", U32, 1 << 25), 'key "llama.vocab_size" is 33554432, not between 1 and 16777216'),
+    (("llama.vocab_size", U32, 1 << 25), 'key "llama.vocab_size" is 33554432, not between 1 and 1048576'),
     (("llama.feed_forward_length", I32, -1), 'key "llama.feed_forward_length" is -1, not between 0 and 16777216'),
     (("llama.attention.head_count", U32, 0), 'key "llama.attention.head_count" is 0'),
     (("llama.attention.head_count", ARRAY, ArrayOf(U32, [0, 0])), 'key "llama.attention.head_count" is 0'),
@@ -143,6 +145,13 @@ def test_a_list_shorter_than_the_vocabulary_is_refused(write: Write, llama: Head
     gguf.read(write(changed(llama, (f"tokenizer.ggml.{name}", ARRAY, ArrayOf(kind, [1] * len(tokens))))))
     short = changed(llama, (f"tokenizer.ggml.{name}", ARRAY, ArrayOf(kind, [1] * 3)))
     assert refusal(write(short)) == f'key "tokenizer.ggml.{name}" has 3 elements for {len(tokens)} tokens'
+
+
+@pytest.mark.parametrize(("count", "length"), [((1 << 20) + 1, 0), (5, 14 << 20)])
+def test_a_vocabulary_beyond_all_measure_is_refused(write: Write, count: int, length: int) -> None:
+    tokens = Raw(struct.pack("<IQ", STRING, count) + (struct.pack("<Q", length) + bytes(length)) * count)
+    sentence = f"has {count} elements of {count * (8 + length)} bytes, more than 1048576 of 67108864"
+    assert refusal(write(Header([("tokenizer.ggml.tokens", ARRAY, tokens)]))).endswith(sentence)
 
 
 @pytest.mark.parametrize("token", ["<0x-1>", "<0x100>", "<0x>", "<0xZZ>", "<0x 1>"])

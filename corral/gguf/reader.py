@@ -26,7 +26,7 @@ MAX_TENSOR_NAME_BYTES = 63
 MAX_DIMENSIONS = 4
 MAX_ARRAY = 64 << 20
 MAX_ARRAY_DEPTH = 4
-MAX_WALKED = 8 << 20
+MAX_WALKED = 4 << 20
 """Strings in all arrays together: they cannot be skipped at once, only walked over, at about 0.2 µs each."""
 INNER_ARRAY_COST = 16
 """How many strings an array within an array counts as, for the time it takes."""

@@ -14,6 +14,8 @@ _HEADS = 1 << 16
 _WIDTH = 1 << 20
 _WIDE = 1 << 24
 _LONG = (1 << 31) - 1
+_TOKENS = 1 << 20
+_TOKENS_BYTES = 64 << 20
 
 _BOUNDS: dict[str, tuple[int, int]] = {
     "block_count": (1, MAX_LAYERS),
@@ -22,7 +24,7 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "embedding_length_out": (1, _WIDTH),
     "features_length": (1, _WIDTH),
     "feed_forward_length": (0, _WIDE),
-    "vocab_size": (1, _WIDE),
+    "vocab_size": (1, _TOKENS),
     "attention.head_count": (0, _HEADS),
     "attention.head_count_kv": (0, _HEADS),
     "attention.key_length": (1, _HEADS),
@@ -230,6 +232,11 @@ def _check_arrays(file: GGUF) -> None:
     tokens = file.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, Array):
         return
+    if tokens.length > _TOKENS or tokens.size > _TOKENS_BYTES:
+        raise ModelFileError(
+            f'key "tokenizer.ggml.tokens" has {tokens.length} elements of {tokens.size} bytes, '
+            f"more than {_TOKENS} of {_TOKENS_BYTES}"
+        )
     for key in _PER_TOKEN:
         array = file.get(key)
         if isinstance(array, Array) and array.length < tokens.length:
