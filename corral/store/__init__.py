@@ -157,6 +157,10 @@ class Store:
     def has_blob(self, digest: Digest) -> bool:
         return self._blobs.path(digest).is_file()
 
+    def renew(self, digest: Digest, size: int) -> bool:
+        """Whether there is a sound blob of this size, which is then kept from the next prune as if just added."""
+        return self._blobs.renew(digest, size)
+
     def blob_size(self, digest: Digest) -> int:
         """Bytes of a blob; `NotFound`."""
         size = self._blobs.size(digest)
