@@ -13,7 +13,7 @@ from corral.client import Client
 from corral.errors import BadRequest, NotFound
 
 
-@command("export MODEL [MODEL...] FILE", "Write models into an archive, a .tar file.", count=Count(least=2))
+@command("export MODEL [MODEL...] FILE", "Write models into an archive, a .tar file", count=Count(least=2))
 def export(arguments: Arguments) -> None:
     *models, file = arguments
     with shown() as display, closing(_local_server().export(models, _path(file))) as steps:
@@ -22,7 +22,7 @@ def export(arguments: Arguments) -> None:
 
 @command(
     "import FILE",
-    "Add the models of an archive.",
+    "Add the models of an archive",
     count=Count(exact=1),
     flags=[Flag("--name", kind="string", sentence="Add only the model of this name")],
 )

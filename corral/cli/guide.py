@@ -5,7 +5,7 @@ import click
 from corral.cli.framework import Arguments, Count, command, unknown_command
 
 
-@command("help [command]", "Show the help page of a command.", count=Count(), settings=())
+@command("help [command]", "Show the help page of a command", count=Count(), settings=())
 @click.pass_context
 def guide(ctx: click.Context, arguments: Arguments) -> None:
     root = ctx.find_root()

@@ -51,6 +51,7 @@ ALIASES = {"start": "serve", "ls": "list"}
 CLOSED_PIPE = 141
 """Exit status when the reader of our output has gone, as of a program that SIGPIPE ends."""
 INTERRUPTED = 130
+LAYOUT = "\n\t"
 
 
 def run(argv: Sequence[str]) -> int:
@@ -80,8 +81,18 @@ def _dispatch(program: str, arguments: Sequence[str]) -> int:
 
         version.show(program)
         return 0
-    status = root(program).main(list(arguments), prog_name=program, standalone_mode=False)
-    return status if isinstance(status, int) else 0
+    import click
+
+    group = root(program)
+    try:
+        # click's own main would turn interrupts and closed pipes into something else.
+        with group.make_context(program, list(arguments)) as ctx:
+            group.invoke(ctx)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        raise CorralError(error.format_message()) from error
+    return 0
 
 
 def root(program: str) -> "click.Group":
@@ -137,9 +148,11 @@ def _accept_any_text(stream: TextIO) -> None:
 
 
 def _fail(sentence: str) -> int:
+    from corral.cli.display import printable
+
     with contextlib.suppress(OSError):
         sys.stdout.flush()
-        print(f"Error: {sentence}", file=sys.stderr, flush=True)
+        print(f"Error: {printable(sentence, keep=LAYOUT)}", file=sys.stderr, flush=True)
     return 1
 
 

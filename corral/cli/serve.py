@@ -1,11 +1,12 @@
 """`serve`: the one command that is the server instead of its client. Source: spec cli §2.2."""
 
 import logging
+from dataclasses import fields
 
 from corral import config as settings
 from corral.cli.framework import Arguments, Count, command
 
-SETTINGS = (
+FIRST = (
     "debug",
     "host",
     "context_length",
@@ -22,17 +23,17 @@ SETTINGS = (
     "kv_cache_type",
     "gpu_overhead",
     "load_timeout",
-    "go_template",
-    "idle_exit",
-    "log_format",
-    "state",
-    "engine",
-    "pool_contexts",
-    "mirrors",
+)
+"""The settings that the original explains, in its order."""
+
+NOT_THE_SERVERS = ("editor", "no_history")
+SETTINGS = (
+    *FIRST,
+    *(setting.name for setting in fields(settings.Config) if setting.name not in FIRST + NOT_THE_SERVERS),
 )
 
 
-@command("serve", "Start the server.", count=Count(exact=0), aliases=("start",), settings=SETTINGS)
+@command("serve", "Start the server", count=Count(exact=0), aliases=("start",), settings=SETTINGS)
 def serve(arguments: Arguments) -> None:
     from corral import telemetry
     from corral.server import app

@@ -18,7 +18,7 @@ INSECURE = "Speak plain HTTP to the registry"
 
 @command(
     "pull MODEL",
-    "Pull a model from a registry, or add a GGUF file (`file:///…` or a path that ends in .gguf).",
+    "Pull a model from a registry, or add a GGUF file (`file:///…` or a path that ends in .gguf)",
     count=Count(exact=1),
     flags=[
         Flag("--insecure", kind="bool", sentence=INSECURE),
