@@ -35,9 +35,8 @@ def parse(source: str) -> Program:
     """`TemplateError` with Go's text, `template: :LINE: reason`, when the template is broken or too large."""
     if len(source) > MAX_SOURCE:
         raise TemplateError(f"template: :1: longer than {MAX_SOURCE} characters")
-    overlong = _OVERLONG_OCTAL.search(source)
-    if overlong:
-        raise TemplateError(f"template: :{source.count(chr(10), 0, overlong.start()) + 1}: number too long")
+    if any(_LONG_OCTAL.search(code) for code in _code(source)):
+        raise TemplateError("template: :1: octal number too long")
     try:
         tree = parse_template(source, functions=FUNCTIONS)
     except TemplateSyntaxError as error:
@@ -49,8 +48,33 @@ def parse(source: str) -> Program:
     return Program(source, tree.root, {definition.name: definition.body for definition in tree.definitions})
 
 
-# The lexer's pattern for octal numbers takes time exponential in their length when they turn out not to be octal.
-_OVERLONG_OCTAL = re.compile(r"(?<![0-9A-Za-z_])0[0-7_]{16,}")
+# The lexer's patterns take time exponential in the digits of octal numbers that turn out to be none.
+_LONG_OCTAL = re.compile(r"(?<![\w.])0[0-7_]{6,}")
+
+
+def _code(source: str) -> Iterator[str]:
+    """What stands in the actions of a template outside comments and quoted constants, cut where the lexer cuts."""
+    start = source.find("{{")
+    while start >= 0:
+        at = start + 2
+        at += 2 if _LEFT_TRIM.match(source, at) else 0
+        if source.startswith("/*", at):
+            at = source.find("*/", at + 2)
+            if at < 0:
+                return
+        for piece in _PIECE.finditer(source, at):
+            if piece[0] == "}}":
+                at = piece.end()
+                break
+            if piece[0][0] not in "\"'`":
+                yield piece[0]
+        else:
+            return
+        start = source.find("{{", at)
+
+
+_LEFT_TRIM = re.compile(r"-[ \t\r\n]")
+_PIECE = re.compile(r"""}}|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`|[^}"'`]+|.""", re.DOTALL)
 
 
 def _reason(error: TemplateSyntaxError) -> str:
