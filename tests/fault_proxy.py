@@ -9,6 +9,8 @@ it is for; `skip` lets the first few pass and `times` is how many it then strike
 
     status, body            answers so, instead of the registry
     headers                 go over the answer's own; null: without that header
+    forward                 asks this server instead of the registry
+    with                    adds these headers to the request
     redirect                answers 307 to this URL; "elsewhere": to the same path there
     cut_after               breaks the connection after so many bytes of the body
     cut_request_after       breaks the connection after so many bytes of the request's body
@@ -27,6 +29,7 @@ import itertools
 import json
 import re
 import sys
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -82,6 +85,7 @@ class Proxy:
             "path": request.path_qs,
             "range": request.headers.get("Range", ""),
             "headers": dict(request.headers),
+            "time": time.monotonic(),
             "status": 0,
             "sent": 0,
         }
@@ -95,7 +99,10 @@ class Proxy:
             headers = {name: value for name, value in rule.get("headers", {}).items() if value is not None}
             response = web.Response(status=rule["status"], text=rule.get("body", ""), headers=headers)
         else:
-            response = await self.forward(request, rule, entry)
+            try:
+                response = await self.forward(request, rule, entry)
+            except (ConnectionResetError, aiohttp.ClientError):
+                return web.Response()  # to nobody: the connection is broken
         entry["status"] = response.status
         return response
 
@@ -115,7 +122,8 @@ class Proxy:
         if rule.get("ignore_range"):
             headers.pop("Range", None)
         data = self.upload(request, rule) if request.can_read_body else None
-        url = self.upstream + request.raw_path
+        headers.update(rule.get("with", {}))
+        url = rule.get("forward", self.upstream) + request.raw_path
         if "endless" in rule:
             return await self.send_endless(request, entry)
         async with self.session.request(

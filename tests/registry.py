@@ -1,13 +1,16 @@
-"""A real registry for tests: Debian's `docker-registry` on a free loopback port, as plain, with passwords or tokens.
+"""A real registry for tests: Debian's `docker-registry` on a free loopback port, plain, with passwords or with tokens.
 
-Also what a test needs to look into it from outside, without our own code: putting models in, and reading them back.
+Also what a test needs to look into it from outside, without our own code: putting models in, and reading them back; and
+the proxy that comes between, to break things (`fault_proxy.py`).
 """
 
 import hashlib
 import json
 import random
 import shutil
+import ssl
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,14 +35,14 @@ class RegistryServer:
 
     @property
     def host(self) -> str:
-        return self.url.removeprefix("http://")
+        return self.url.rpartition("://")[2]
 
     def request(self, method: str, path: str, data: bytes | None = None, **headers: str) -> tuple[int, bytes, str]:
         """Status, body and location of an answer; `path` may be a whole URL."""
         sent = {**self.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
         request = urllib.request.Request(urljoin(self.url, path), data, sent, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:
+            with urllib.request.urlopen(request, timeout=60, context=_UNVERIFIED) as response:
                 return response.status, response.read(), response.headers.get("Location", "")
         except urllib.error.HTTPError as error:
             with error:
@@ -78,6 +81,10 @@ class RegistryServer:
         return body
 
 
+_UNVERIFIED = ssl.create_default_context()
+_UNVERIFIED.check_hostname = False
+_UNVERIFIED.verify_mode = ssl.CERT_NONE
+
 CONFIG_BYTES = b'{"model_format":"gguf","model_family":"llama","architecture":"amd64","os":"linux"}'
 
 
@@ -107,9 +114,13 @@ def noise(size: int, seed: int) -> bytes:
 
 @contextmanager
 def running_registry(
-    folder: Path, auth: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    folder: Path,
+    *,
+    auth: Mapping[str, Any] | None = None,
+    tls: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Iterator[RegistryServer]:
-    """Starts the registry with its data below `folder`. `auth` is that section of its configuration."""
+    """Starts the registry with its data below `folder`. `auth` and `tls` are those sections of its configuration."""
     program = shutil.which("docker-registry")
     assert program, "these tests need Debian's docker-registry: apt-get install docker-registry"
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +128,7 @@ def running_registry(
         "version": 0.1,
         "log": {"level": "info", "accesslog": {"disabled": True}},
         "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
-        "http": {"addr": "127.0.0.1:0", "secret": "not a secret"},
+        "http": {"addr": "127.0.0.1:0", "secret": "not a secret", **({"tls": tls} if tls else {})},
         **({"auth": auth} if auth else {}),
     }
     file = folder / "config.yml"
@@ -128,7 +139,7 @@ def running_registry(
             [program, "serve", str(file)], stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder
         )
     try:
-        yield RegistryServer(f"http://{_announced(process, log)}", folder, headers or {})
+        yield RegistryServer(f"http{'s' if tls else ''}://{_announced(process, log)}", folder, headers or {})
     finally:
         process.terminate()
         process.wait(20)
@@ -142,7 +153,49 @@ def _announced(process: "subprocess.Popen[bytes]", log: Path) -> str:
         while words not in text or not text.endswith("\n"):
             assert process.poll() is None, f"the registry ended with {process.returncode}: {text}"
             text += lines.readline()
-    return text.split(words, 1)[1].split('"')[0].split()[0]
+    return text.split(words, 1)[1].split('"')[0].split()[0].rstrip(",")
+
+
+@dataclass(frozen=True)
+class FaultProxy(RegistryServer):
+    """The registry as clients see it through the proxy; `elsewhere` is the proxy's second address."""
+
+    elsewhere: str
+
+    def rules(self, *rules: Mapping[str, Any]) -> None:
+        """Sets what is to go wrong from now on, and empties the log."""
+        assert self.request("PUT", "/_faults/rules", json.dumps(rules).encode())[0] == 200
+
+    def point_at(self, url: str) -> None:
+        assert self.request("PUT", "/_faults/upstream", url.encode())[0] == 200
+
+    def wait_until_held(self) -> None:
+        """Returns once a rule holds something back."""
+        assert self.request("GET", "/_faults/held")[0] == 200
+
+    def release(self) -> None:
+        assert self.request("POST", "/_faults/release", b"")[0] == 200
+
+    def log(self, path: str = "") -> list[dict[str, Any]]:
+        """The requests since the last `rules` whose path has `path` in it."""
+        return [entry for entry in json.loads(self.request("GET", "/_faults/log")[1]) if path in entry["path"]]
+
+    def sent(self, path: str = "/blobs/") -> int:
+        """Bytes of bodies sent in answer to those requests."""
+        return sum(entry["sent"] for entry in self.log(path))
+
+
+@contextmanager
+def running_proxy(upstream: str = "") -> Iterator[FaultProxy]:
+    """Starts the proxy in front of the registry at this URL."""
+    command = [sys.executable, str(Path(__file__).with_name("fault_proxy.py")), "--upstream", upstream]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        addresses = json.loads(process.stdout.readline())
+        try:
+            yield FaultProxy(addresses["registry"], Path(), {}, addresses["elsewhere"])
+        finally:
+            process.terminate()
 
 
 def basic_auth(folder: Path, users: Mapping[str, str]) -> dict[str, Any]:

@@ -25,10 +25,10 @@ from corral.errors import SourceError, Unreachable
 Body: TypeAlias = bytes | AsyncIterable[bytes]
 
 ANSWER_SECONDS = 60.0
-"""How long a server may take over an answer that is not a blob."""
+"""How long a server may take over an answer that is not a blob, if not said otherwise."""
 
 _CONNECT_SECONDS = 15.0
-_READ_BYTES = 1 << 20
+_READ_BYTES = 512 << 10
 _ERROR_BYTES = 4 << 10
 _MAX_PAUSE = 60.0
 
@@ -65,10 +65,11 @@ class _Reach(Enum):
 class Http:
     """Requests to `origin` and to where it sends us on. Closes when the last `hold` ends."""
 
-    def __init__(self, origin: URL, *, trusted: bool, user_agent: str) -> None:
+    def __init__(self, origin: URL, *, trusted: bool, user_agent: str, answer_seconds: float = ANSWER_SECONDS) -> None:
         """`trusted`: this server may send us to private addresses."""
         self.origin = origin.origin()
         self._trusted = trusted
+        self._answer_seconds = answer_seconds
         self._headers = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
         self._sessions: dict[_Reach, aiohttp.ClientSession] = {}
         self._addresses: set[str] = set()
@@ -115,9 +116,19 @@ class Http:
     async def fetch(
         self, method: str, url: URL, *, limit: int, headers: Mapping[str, str] | None = None, data: Body | None = None
     ) -> tuple[aiohttp.ClientResponse, bytes]:
-        """A whole small answer, at most `limit` bytes and `ANSWER_SECONDS`. Error statuses are answers too."""
-        async with answer_time(method, url), self.send(method, url, headers=headers, data=data) as response:
+        """A whole small answer of at most `limit` bytes, in good time. Error statuses are answers too."""
+        async with self.answer_time(method, url), self.send(method, url, headers=headers, data=data) as response:
             return response, await read_all(response, limit)
+
+    @asynccontextmanager
+    async def answer_time(self, method: str, url: URL, seconds: float | None = None) -> AsyncIterator[None]:
+        """Gives the block so many seconds, as a rule those of every answer; `Unreachable` when they are over."""
+        seconds = self._answer_seconds if seconds is None else seconds
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError as error:
+            raise Unreachable(f"{_operation(method, url)}: no whole answer in {seconds:g} seconds") from error
 
     def _reach(self, url: URL, *, proxied: bool) -> _Reach:
         if self.is_own(url):
@@ -156,16 +167,6 @@ class Http:
             return socket.socket(family, kind, protocol)
 
         return make
-
-
-@asynccontextmanager
-async def answer_time(method: str, url: URL, seconds: float = ANSWER_SECONDS) -> AsyncIterator[None]:
-    """Gives the block so many seconds; `Unreachable` when they are over."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise Unreachable(f"{_operation(method, url)}: no whole answer in {seconds:g} seconds") from error
 
 
 async def read_all(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -227,6 +228,8 @@ def explained(method: str, url: URL) -> Iterator[None]:
     """Turns the client library's errors into ours, worded as clients of Ollama know them."""
     try:
         yield
+    except _RefusedAddressError as error:
+        raise SourceError(f'"{shown(url)}" leads to {error}') from error
     except aiohttp.ClientConnectorDNSError as error:
         raise Unreachable(f"{_operation(method, url)}: dial tcp: lookup {error.host}: no such host") from error
     except aiohttp.ClientSSLError as error:

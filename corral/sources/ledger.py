@@ -76,7 +76,7 @@ def decode(ledgers: Iterable[bytes], total: int, part_size: int) -> tuple[list[P
         end = record.offset + record.size
     parts += _cut(end, total, part_size)
     numbered = [Part(number, part.offset, part.size) for number, part in enumerate(parts)]
-    return numbered, list(_without((0, total), present))
+    return numbered, list(_without((0, total), (span for span in present if span[0] < span[1])))
 
 
 class Partial:

@@ -51,7 +51,9 @@ class Registry:
         self._uploads: dict[URL, URL] = {}
 
     async def close(self) -> None:
-        """Waits for threads at work. Whoever still iterates a pull or push has closed it before."""
+        """Stops what is under way, keeping what has arrived, and waits for threads at work."""
+        for transfer in list(self._transfers.values()):
+            await transfer.stop()
         await asyncio.to_thread(self._executor.shutdown)
 
     async def pull(
@@ -151,7 +153,7 @@ class Registry:
             origin = URL(f"{'http' if insecure else 'https'}://{name.host}")
         except ValueError as error:
             raise SourceError(f'invalid registry host "{name.host}"') from error
-        http = Http(origin, trusted=insecure, user_agent=USER_AGENT)
+        http = Http(origin, trusted=insecure, user_agent=USER_AGENT, answer_seconds=self._limits.answer)
         authenticator = Authenticator(http, docker_config=self._docker_config, key_folder=self._key_folder)
         async with http.hold():
             yield Repository(http, authenticator, name)

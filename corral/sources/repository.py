@@ -20,7 +20,6 @@ from corral.sources.http import (
     Http,
     Interrupted,
     StatusError,
-    answer_time,
     read_all,
     refuse_compressed,
     shown,
@@ -92,7 +91,7 @@ class Repository:
         url = self.manifest_url()
         with missing_is_not_found():
             async with (
-                answer_time("GET", url),
+                self.http.answer_time("GET", url),
                 self.open("GET", url, headers={"Accept": str(MediaType.MANIFEST)}) as response,
             ):
                 return await read_all(response, MAX_MANIFEST_BYTES)
@@ -101,14 +100,17 @@ class Repository:
         """Bytes of a blob as the registry states them, None if it does not say. `NotFound` if it is not there."""
         url = self.blob_url(digest)
         with missing_is_not_found():
-            async with answer_time("HEAD", url), self.open("HEAD", url) as response:
+            async with self.http.answer_time("HEAD", url), self.open("HEAD", url) as response:
                 return response.content_length
 
     async def put_manifest(self, raw: bytes) -> None:
         """Gives the name's tag a manifest whose blobs are all there."""
         url = self.manifest_url()
         headers = {"Content-Type": str(MediaType.MANIFEST)}
-        async with answer_time("PUT", url), self.open("PUT", url, headers=headers, data=lambda: raw, follow=()):
+        async with (
+            self.http.answer_time("PUT", url),
+            self.open("PUT", url, headers=headers, data=lambda: raw, follow=()),
+        ):
             pass
 
     def check_redirect(self, source: URL, target: URL) -> None:
@@ -149,7 +151,8 @@ class BlobSource:
         try:
             with missing_is_not_found():
                 async with self._repository.open("GET", url, headers=headers, follow=_BLOB_REDIRECTS) as response:
-                    self._direct = None if self.http.is_own(response.url) else response.url
+                    if url is self._url and not self.http.is_own(response.url):
+                        self._direct = response.url
                     refuse_compressed(response)
                     self._check_tag(response)
                     if response.status == 206:

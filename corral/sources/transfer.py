@@ -19,7 +19,7 @@ from aiohttp import StreamReader
 from corral.errors import CorralError, SourceError
 from corral.messages import Progress
 from corral.names import Digest
-from corral.sources.http import Contradiction, Interrupted, StatusError, is_passing
+from corral.sources.http import ANSWER_SECONDS, Contradiction, Interrupted, StatusError, is_passing
 from corral.sources.ledger import Partial, Span, arrived, open_partial, part_bytes
 from corral.sources.repository import BlobSource
 from corral.store import Layer, Store
@@ -53,6 +53,8 @@ class Limits:
     """Seconds before the second attempt; doubled before each further one."""
     stall: float = 30.0
     """Seconds without `trickle_bytes` after which a connection is given up."""
+    answer: float = ANSWER_SECONDS
+    """Seconds for any answer but a blob's."""
     trickle_bytes: int = 16 << 10
     stalls: int = 10
     """How many stalls in a row, over all connections, end the transfer."""
@@ -100,6 +102,8 @@ class Transfer:
         self._answered = asyncio.Event()
         self._grown = asyncio.Event()
         self._filled = asyncio.Event()
+        self._known: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when `_completed` says what earlier attempts left."""
         self._task = asyncio.create_task(self._run(), name=f"pull {layer.digest.short}")
 
     @property
@@ -114,16 +118,24 @@ class Transfer:
         """
         self._waiters += 1
         try:
+            await asyncio.wait((self._task, self._known), return_when=asyncio.FIRST_COMPLETED)
             while not self._task.done():
                 yield self._progress(self._completed)
                 await asyncio.wait((self._task,), timeout=PROGRESS_SECONDS)
+            if self._task.cancelled():
+                raise Interrupted("the download was stopped")
             self._task.result()
             yield self._progress(self.layer.size)
         finally:
             self._waiters -= 1
-            if not self._waiters and not self._task.done():
-                self._task.cancel()
-                await asyncio.wait((self._task,))
+            if not self._waiters:
+                await self.stop()
+
+    async def stop(self) -> None:
+        """Ends it, whoever watches; what has arrived is kept."""
+        if not self._task.done():
+            self._task.cancel()
+            await asyncio.wait((self._task,))
 
     def _progress(self, completed: int) -> Progress:
         digest = self.layer.digest
@@ -160,6 +172,7 @@ class Transfer:
             if self._is_there():
                 return None
             self._completed = max(self._completed, await self._in_thread(arrived, self._blob, size))
+            self._tell()
             await asyncio.sleep(_POLL_SECONDS)
 
     def _is_there(self) -> bool:
@@ -177,6 +190,7 @@ class Transfer:
             for offset in range(start, end, slice_size)
         ]
         self._count()
+        self._tell()
         self._saved = self._missing_bytes
         try:
             async with asyncio.TaskGroup() as group:
@@ -322,6 +336,10 @@ class Transfer:
             if self._saved != self._missing_bytes:
                 self._saved = self._missing_bytes
                 await self._in_thread(partial.save, self._missing())
+
+    def _tell(self) -> None:
+        if not self._known.done():
+            self._known.set_result(None)
 
     def _front(self) -> int:
         """Where the first byte that is still missing belongs."""

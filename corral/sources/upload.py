@@ -22,7 +22,7 @@ from yarl import URL
 from corral import names
 from corral.errors import InvalidName, NotFound, SourceError, StoreError
 from corral.messages import Progress
-from corral.sources.http import Contradiction, Interrupted, StatusError, answer_time, is_passing
+from corral.sources.http import Contradiction, Interrupted, StatusError, is_passing
 from corral.sources.ledger import part_bytes
 from corral.sources.repository import Repository, resolve
 from corral.sources.transfer import PROGRESS_SECONDS, Limits, first_error
@@ -140,7 +140,7 @@ class Upload:
         async def begin() -> _Place | None:
             headers = {"Content-Length": "0"}
             async with (
-                answer_time("POST", url),
+                self._repository.http.answer_time("POST", url),
                 self._repository.open("POST", url, headers=headers, follow=()) as response,
             ):
                 return None if response.status == 201 else _Place(self._next_location(response))
@@ -226,7 +226,7 @@ class Upload:
         url = URL(f"{place.location}{joint}digest={self._layer.digest}&etag={etag}", encoded=True)
         try:
             async with (
-                answer_time("PUT", url, _COMMIT_SECONDS),
+                self._repository.http.answer_time("PUT", url, _COMMIT_SECONDS),
                 self._repository.open("PUT", url, headers={"Content-Length": "0"}, follow=()),
             ):
                 pass
@@ -241,7 +241,7 @@ class Upload:
 
         async def ask() -> _Place | None:
             async with (
-                answer_time("GET", location),
+                self._repository.http.answer_time("GET", location),
                 self._repository.open("GET", location, follow=()) as response,
             ):
                 if response.status != 204:

@@ -1,0 +1,416 @@
+"""Pulling from a real registry, as it is and through a proxy that breaks things."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from corral import names
+from corral.errors import SourceError, Unreachable
+from corral.messages import Progress
+from corral.names import Name
+from corral.sources.registry import Registry
+from corral.sources.transfer import Limits
+from corral.store import Store
+from tests.registry import (
+    CONFIG_BYTES,
+    FaultProxy,
+    RegistryServer,
+    digest_of,
+    noise,
+    running_proxy,
+    running_registry,
+)
+
+MODEL = noise(3_000_000, 1)
+LIMITS = Limits(
+    part_bytes=1_000_000,
+    slice_bytes=250_000,
+    write_bytes=20_000,
+    checkpoint_bytes=50_000,
+    connections=4,
+    attempts=3,
+    pause=0.01,
+    stall=5,
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
+    with running_registry(tmp_path_factory.mktemp("registry")) as server:
+        server.put_model("library/tiny", "latest", model=MODEL, template=b"{{ .Prompt }}")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def running(server: RegistryServer) -> Iterator[FaultProxy]:
+    with running_proxy(server.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxy(running: FaultProxy) -> FaultProxy:
+    running.rules()
+    return running
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "models")
+
+
+@pytest.fixture
+async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
+    registry = make_registry(tmp_path)
+    yield registry
+    await registry.close()
+
+
+def make_registry(folder: Path, limits: Limits = LIMITS) -> Registry:
+    return Registry(docker_config=folder / "config.json", key_folder=folder / "keys", limits=limits)
+
+
+def tiny(server: RegistryServer) -> Name:
+    return names.parse(f"{server.host}/library/tiny")
+
+
+async def collect(steps: AsyncGenerator[Progress, None]) -> list[Progress]:
+    async with aclosing(steps):
+        return [step async for step in steps]
+
+
+async def until(steps: AsyncGenerator[Progress, None], completed: int) -> Progress:
+    """Iterates until so many bytes of a blob are reported."""
+    async for step in steps:
+        if step.completed >= completed and step.total:
+            return step
+    raise AssertionError("the pull ended before")
+
+
+def ends(steps: list[Progress]) -> list[Progress]:
+    """The steps without those in the middle of a blob."""
+    return [step for step in steps if step.completed in (0, step.total)]
+
+
+def pulling(data: bytes, completed: int | None = None) -> Progress:
+    digest = digest_of(data)
+    return Progress(f"pulling {digest[7:19]}", digest, len(data), len(data) if completed is None else completed)
+
+
+def blob(store: Store, data: bytes) -> bytes:
+    return store.blob_path(names.parse_digest(digest_of(data))).read_bytes()
+
+
+def files(store: Store) -> list[str]:
+    return sorted(path.name for path in store.root.rglob("*") if path.is_file())
+
+
+async def test_pull_brings_a_model_byte_for_byte(server: RegistryServer, registry: Registry, store: Store) -> None:
+    steps = await collect(registry.pull(tiny(server), store, insecure=True))
+    template = b"{{ .Prompt }}"
+    assert list(dict.fromkeys(ends(steps))) == [
+        Progress("pulling manifest"),
+        *(pulling(data, completed) for data in (MODEL, template, CONFIG_BYTES) for completed in (0, len(data))),
+        Progress("verifying sha256 digest"),
+        Progress("writing manifest"),
+        Progress("success"),
+    ]
+    assert store.manifest(tiny(server)).manifest.raw == server.manifest("library/tiny", "latest")
+    assert [blob(store, data) for data in (MODEL, template, CONFIG_BYTES)] == [MODEL, template, CONFIG_BYTES]
+    assert len(files(store)) == 4
+
+
+async def test_pull_of_what_is_there_fetches_only_the_manifest(
+    proxy: FaultProxy, registry: Registry, store: Store
+) -> None:
+    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    proxy.rules()
+    steps = await collect(registry.pull(tiny(proxy), store, insecure=True))
+    assert steps == [
+        Progress("pulling manifest"),
+        *(pulling(data) for data in (MODEL, b"{{ .Prompt }}", CONFIG_BYTES)),
+        Progress("verifying sha256 digest"),
+        Progress("writing manifest"),
+        Progress("success"),
+    ]
+    assert [(entry["method"], entry["path"]) for entry in proxy.log()] == [("GET", "/v2/library/tiny/manifests/latest")]
+
+
+async def test_requests_say_who_we_are_and_ask_for_plain_bytes(
+    proxy: FaultProxy, registry: Registry, store: Store
+) -> None:
+    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    for entry in proxy.log():
+        agent = entry["headers"]["User-Agent"].split()
+        assert agent[0].startswith("ollama/0.")
+        assert agent[-1].startswith("corral/")
+        assert entry["headers"]["Accept-Encoding"] == "identity"
+    accepted = proxy.log("/manifests/")[0]["headers"]["Accept"]
+    assert accepted == "application/vnd.docker.distribution.manifest.v2+json"
+
+
+async def test_blobs_come_in_slices_from_where_the_registry_sends_us(
+    proxy: FaultProxy, registry: Registry, store: Store
+) -> None:
+    proxy.rules({"path": "/blobs/", "at": "registry", "redirect": "elsewhere"})
+    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    assert blob(store, MODEL) == MODEL
+    log = proxy.log(digest_of(MODEL))
+    assert [entry["status"] for entry in log if entry["at"] == "registry"] == [307]
+    ranges = sorted(entry["range"] for entry in log if entry["at"] == "elsewhere")
+    assert ranges == sorted(f"bytes={start}-{start + 249_999}" for start in range(0, 3_000_000, 250_000))
+
+
+async def test_progress_never_goes_back(proxy: FaultProxy, registry: Registry, store: Store) -> None:
+    proxy.rules(
+        {"path": "/blobs/", "cut_after": 100_000, "times": 3},
+        {"path": "/blobs/", "skip": 2, "times": 3, "status": 500},
+    )
+    steps = await collect(registry.pull(tiny(proxy), store, insecure=True))
+    completed = [step.completed for step in steps if step.digest == digest_of(MODEL)]
+    assert completed == sorted(completed)
+    assert completed[-1] == len(MODEL)
+    assert blob(store, MODEL) == MODEL
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"cut_after": 70_000},
+        {"status": 500},
+        {"status": 503, "headers": {"Retry-After": "0"}},
+        {"ignore_range": True, "skip": 1},
+        {"cut_after": 0},
+    ],
+    ids=lambda fault: "-".join(fault),
+)
+async def test_a_slice_that_fails_is_fetched_again(
+    fault: dict[str, object], proxy: FaultProxy, registry: Registry, store: Store
+) -> None:
+    proxy.rules({"path": "/blobs/", "times": 2, **fault})
+    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    assert blob(store, MODEL) == MODEL
+
+
+async def test_what_arrived_of_a_slice_is_not_fetched_again(proxy: FaultProxy, tmp_path: Path, store: Store) -> None:
+    registry = make_registry(tmp_path, Limits(slice_bytes=250_000, stall=0.1, connections=4))
+    proxy.rules({"path": digest_of(MODEL), "stall_after": 128 << 10})
+    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    assert blob(store, MODEL) == MODEL
+    assert proxy.sent(digest_of(MODEL)) == len(MODEL)
+    await registry.close()
+
+
+async def test_a_silent_connection_is_replaced(proxy: FaultProxy, tmp_path: Path, store: Store) -> None:
+    registry = make_registry(tmp_path, Limits(slice_bytes=250_000, stall=0.2, pause=0.01))
+    proxy.rules({"path": digest_of(MODEL), "stall_after": 64 << 10, "times": 2})
+    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    assert blob(store, MODEL) == MODEL
+    await registry.close()
+
+
+async def test_a_registry_that_stays_silent_is_given_up(proxy: FaultProxy, tmp_path: Path, store: Store) -> None:
+    registry = make_registry(tmp_path, Limits(slice_bytes=250_000, stall=0.05, stalls=3))
+    proxy.rules({"path": digest_of(MODEL), "stall_after": 0})
+    with pytest.raises(SourceError, match=r"^download stalled: 3 times no data for 0\.15 s$"):
+        await collect(registry.pull(tiny(proxy), store, insecure=True))
+    await registry.close()
+
+
+async def test_a_registry_is_left_alone_for_as_long_as_it_asks(
+    proxy: FaultProxy, registry: Registry, store: Store
+) -> None:
+    proxy.rules({"path": digest_of(MODEL), "times": 1, "status": 429, "headers": {"Retry-After": "1"}})
+    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    first, second = proxy.log(digest_of(MODEL))[:2]
+    assert second["time"] - first["time"] >= 1
+
+
+async def test_a_slice_is_tried_so_often_and_no_more(proxy: FaultProxy, registry: Registry, store: Store) -> None:
+    proxy.rules({"path": digest_of(MODEL), "status": 500, "body": "out of order\n"})
+    with pytest.raises(SourceError, match=r"^max retries exceeded: 500: out of order$"):
+        await collect(registry.pull(tiny(proxy), store, insecure=True))
+    assert len(proxy.log(digest_of(MODEL))) == 1 + LIMITS.attempts
+    assert files(store) == []
+
+
+async def test_an_address_that_has_expired_is_asked_for_again(proxy: FaultProxy, tmp_path: Path, store: Store) -> None:
+    registry = make_registry(tmp_path, Limits(slice_bytes=250_000, connections=1, pause=0.01))
+    proxy.rules(
+        {"path": "/blobs/", "at": "registry", "redirect": "elsewhere"},
+        {"path": digest_of(MODEL), "at": "elsewhere", "skip": 1, "times": 1, "status": 403},
+    )
+    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    assert blob(store, MODEL) == MODEL
+    assert [entry["status"] for entry in proxy.log(digest_of(MODEL)) if entry["at"] == "registry"] == [307, 307]
+    await registry.close()
+
+
+async def test_a_registry_without_ranges_will_do(proxy: FaultProxy, registry: Registry, store: Store) -> None:
+    proxy.rules({"path": "/blobs/", "ignore_range": True, "headers": {"Content-Length": None}})
+    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    assert blob(store, MODEL) == MODEL
+    assert proxy.sent(digest_of(MODEL)) == len(MODEL)
+
+
+async def test_a_registry_without_ranges_that_breaks_off_is_skipped_over(
+    proxy: FaultProxy, registry: Registry, store: Store
+) -> None:
+    proxy.rules(
+        {"path": digest_of(MODEL), "ignore_range": True, "cut_after": 1_000_000, "times": 1},
+        {"path": digest_of(MODEL), "ignore_range": True},
+    )
+    steps = await collect(registry.pull(tiny(proxy), store, insecure=True))
+    assert blob(store, MODEL) == MODEL
+    completed = [step.completed for step in steps if step.digest == digest_of(MODEL)]
+    assert completed == sorted(completed)
+
+
+async def test_a_pull_that_stops_keeps_what_has_arrived(proxy: FaultProxy, registry: Registry, store: Store) -> None:
+    proxy.rules({"path": digest_of(MODEL), "hold_at": 1_500_000})
+    async with aclosing(registry.pull(tiny(proxy), store, insecure=True)) as steps:
+        step = await until(steps, 1_000_000)
+    partial = f"sha256-{digest_of(MODEL)[7:]}-partial"
+    assert files(store) == [partial, *(f"{partial}-{number}" for number in range(3))]
+
+    proxy.rules()
+    again = registry.pull(tiny(proxy), store, insecure=True)
+    assert (await until(again, 0)).completed >= step.completed
+    await collect(again)
+    assert blob(store, MODEL) == MODEL
+    assert proxy.sent(digest_of(MODEL)) <= len(MODEL) - step.completed
+    assert partial not in files(store)
+
+
+async def test_the_ledger_is_one_that_ollama_reads(proxy: FaultProxy, registry: Registry, store: Store) -> None:
+    proxy.rules({"path": digest_of(MODEL), "hold_at": 1_500_000})
+    async with aclosing(registry.pull(tiny(proxy), store, insecure=True)) as steps:
+        await until(steps, 1_000_000)
+    partial = store.blobs_folder / f"sha256-{digest_of(MODEL)[7:]}-partial"
+    data = partial.read_bytes()
+    assert len(data) == len(MODEL)
+    arrived = 0
+    for number in range(3):
+        ledger = json.loads(partial.with_name(f"{partial.name}-{number}").read_text())
+        assert (ledger["N"], ledger["Offset"], ledger["Size"]) == (number, number * 1_000_000, 1_000_000)
+        for start, end in ([ledger["Offset"], ledger["Offset"] + ledger["Completed"]], *ledger["Ranges"]):
+            assert data[start:end] == MODEL[start:end]
+            arrived += end - start
+    assert arrived >= 1_000_000
+
+
+async def test_pull_resumes_a_download_of_ollamas(proxy: FaultProxy, registry: Registry, store: Store) -> None:
+    partial = store.blobs_folder / f"sha256-{digest_of(MODEL)[7:]}-partial"
+    partial.parent.mkdir(parents=True)
+    data = bytearray(len(MODEL))
+    for number, completed in enumerate((2_000_000, 400_000)):
+        offset = number * 2_000_000
+        data[offset : offset + completed] = MODEL[offset : offset + completed]
+        ledger = {"N": number, "Offset": offset, "Size": 2_000_000 - number * 1_000_000, "Completed": completed}
+        partial.with_name(f"{partial.name}-{number}").write_text(json.dumps(ledger) + "\n")
+    partial.write_bytes(data)
+    steps = await collect(registry.pull(tiny(proxy), store, insecure=True))
+    assert next(step for step in steps if step.total) == pulling(MODEL, 2_400_000)
+    assert blob(store, MODEL) == MODEL
+    assert proxy.sent(digest_of(MODEL)) == 600_000
+
+
+async def test_two_pulls_of_a_blob_share_one_transfer(proxy: FaultProxy, registry: Registry, store: Store) -> None:
+    proxy.rules({"path": digest_of(MODEL), "hold_at": 500_000})
+    first = asyncio.create_task(collect(registry.pull(tiny(proxy), store, insecure=True)))
+    await asyncio.to_thread(proxy.wait_until_held)
+    second = registry.pull(tiny(proxy), store, insecure=True)
+    await until(second, 0)
+    proxy.release()
+    await asyncio.gather(first, collect(second))
+    assert proxy.sent(digest_of(MODEL)) == len(MODEL)
+
+
+async def test_a_transfer_goes_on_until_its_last_waiter_has_gone(
+    proxy: FaultProxy, registry: Registry, store: Store
+) -> None:
+    proxy.rules({"path": digest_of(MODEL), "hold_at": 500_000})
+    first = registry.pull(tiny(proxy), store, insecure=True)
+    await until(first, 0)
+    second = registry.pull(tiny(proxy), store, insecure=True)
+    await until(second, 0)
+    await asyncio.to_thread(proxy.wait_until_held)
+    await first.aclose()
+    proxy.release()
+    await collect(second)
+    assert blob(store, MODEL) == MODEL
+    assert proxy.sent(digest_of(MODEL)) == len(MODEL)
+
+
+async def test_two_processes_on_one_store_take_turns(
+    proxy: FaultProxy, registry: Registry, store: Store, tmp_path: Path
+) -> None:
+    other = make_registry(tmp_path)  # shares nothing with the first but the files
+    proxy.rules({"path": digest_of(MODEL), "hold_at": 500_000})
+    first = asyncio.create_task(collect(registry.pull(tiny(proxy), store, insecure=True)))
+    await asyncio.to_thread(proxy.wait_until_held)
+    second = other.pull(tiny(proxy), store, insecure=True)
+    await until(second, 1)  # what it reports is the other's progress
+    proxy.release()
+    await asyncio.gather(first, collect(second))
+    assert blob(store, MODEL) == MODEL
+    assert proxy.sent(digest_of(MODEL)) == len(MODEL)
+    await other.close()
+
+
+async def test_one_registrys_failure_is_not_anothers(
+    proxy: FaultProxy, server: RegistryServer, registry: Registry, store: Store
+) -> None:
+    """Both pulls want the same bytes; the transfer they share is from the registry that fails."""
+    proxy.rules(
+        {"path": digest_of(MODEL), "hold_at": 0, "times": 1},
+        {"path": digest_of(MODEL), "status": 403},
+    )
+    first = asyncio.create_task(collect(registry.pull(tiny(proxy), store, insecure=True)))
+    await asyncio.to_thread(proxy.wait_until_held)
+    second = registry.pull(tiny(server), store, insecure=True)
+    await until(second, 0)
+    proxy.release()
+    with pytest.raises(SourceError, match=r"^403: Forbidden$"):
+        await first
+    await collect(second)
+    assert blob(store, MODEL) == MODEL
+
+
+async def test_layers_that_a_new_manifest_leaves_behind_are_removed(
+    server: RegistryServer, registry: Registry, store: Store
+) -> None:
+    name = names.parse(f"{server.host}/library/changing")
+    server.put_model("library/changing", "latest", model=b"old")
+    await collect(registry.pull(name, store, insecure=True))
+    server.put_model("library/changing", "latest", model=b"new")
+    steps = await collect(registry.pull(name, store, insecure=True))
+    assert [step.status for step in steps][-3:] == ["writing manifest", "removing unused layers", "success"]
+    assert not store.has_blob(names.parse_digest(digest_of(b"old")))
+    server.put_model("library/changing", "latest", model=b"newer")
+    steps = await collect(registry.pull(name, store, insecure=True, prune=False))
+    assert [step.status for step in steps][-2:] == ["writing manifest", "success"]
+    assert store.has_blob(names.parse_digest(digest_of(b"new")))
+
+
+async def test_nobody_at_home_is_said_as_clients_know_it(registry: Registry, store: Store) -> None:
+    expected = (
+        'pull model manifest: Get "http://127.0.0.1:9/v2/library/x/manifests/latest": '
+        "dial tcp 127.0.0.1:9: connect: connection refused"
+    )
+    steps = registry.pull(names.parse("127.0.0.1:9/library/x"), store, insecure=True)
+    assert await anext(steps) == Progress("pulling manifest")
+    with pytest.raises(Unreachable) as caught:
+        await anext(steps)
+    assert str(caught.value) == expected
+
+
+async def test_a_model_that_is_not_there_is_said_as_clients_know_it(
+    server: RegistryServer, registry: Registry, store: Store
+) -> None:
+    with pytest.raises(Exception, match=r"^pull model manifest: file does not exist$") as caught:
+        await collect(registry.pull(names.parse(f"{server.host}/library/nope"), store, insecure=True))
+    assert getattr(caught.value, "status", None) == 500
