@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral import parsers
-from corral.messages import Tool, ToolCall
+from corral.messages import Message, Tool, ToolCall
 from corral.parsers.base import OutputParser
+from corral.parsers.families import harmony as harmony_family
 
 WEATHER = Tool(
     name="get_weather",
@@ -319,6 +320,12 @@ EXAMPLES: list[tuple[str, Callable[[], OutputParser], str, Answer]] = [
         '<|channel|>commentary to=functions.get_weather<|message|>{"city": "Os',
         Answer('<|channel|>commentary to=functions.get_weather<|message|>{"city": "Os', warnings=UNPARSED),
     ),
+    (
+        "a call in the final message",
+        harmony,
+        f"<|channel|>analysis<|message|>Hm<|end|><|start|>assistant<|channel|>final<|message|>{OSLO}",
+        Answer("", "Hm", (call("get_weather", city="Oslo"),), RESCUED),
+    ),
     ("no framing at all", harmony, "  Hello <|x|> there", Answer("  Hello <|x|> there")),
     ("a final message begun by the prompt", harmony_in_final, "Hi<|return|>", Answer("Hi")),
     ("a header that breaks off", harmony, "<|channel|>ana", Answer()),
@@ -453,6 +460,28 @@ def test_a_hostile_answer_comes_back_as_text(make: Callable[[], OutputParser], p
     answer = read(make(), [text])
     assert not answer.calls
     assert answer.content + answer.thinking in (text, text.removeprefix("<think>"))
+
+
+def test_harmony_tools_go_by_identifiers_and_come_back_by_their_names() -> None:
+    tools = [Tool(name=name) for name in ("get-weather", "get.weather", "get weather", "2nd", "größe", "!?")]
+    told = harmony_family.identifiers(tool.name for tool in tools)
+    assert list(told.values()) == ["get_weather", "get_weather_2", "get_weather_3", "_2nd", "gre", "unnamed"]
+    parser = parsers.build(family="harmony", tools=tools)
+    answer = "<|channel|>commentary to=functions.get_weather_2<|message|>{}<|call|>"
+    assert read(parser, [answer]).calls == (call("get.weather"),)
+
+
+def test_harmony_conversations_name_tools_as_the_model_is_told() -> None:
+    messages = [
+        Message("assistant", tool_calls=(ToolCall(name="get-weather", id="call_1"), ToolCall(name="gone"))),
+        Message("tool", "R", tool_name="get-weather"),
+    ]
+    told, tools = harmony_family.with_identifiers(messages, [Tool(name="get-weather", description="D")])
+    assert told == [
+        Message("assistant", tool_calls=(ToolCall(name="get_weather", id="call_1"), ToolCall(name="gone"))),
+        Message("tool", "R", tool_name="get_weather"),
+    ]
+    assert tools == [Tool(name="get_weather", description="D")]
 
 
 def test_a_family_that_is_a_file_is_found_by_its_names() -> None:

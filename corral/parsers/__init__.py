@@ -25,11 +25,13 @@ def build(
 ) -> OutputParser:
     """A reader for the answer to `prompt` (its end is enough: whether it already opens a thought).
 
-    `family`: a parser's name (`families()`), which reads everything itself. Else thoughts are looked for between
-    `think_tags` when given, calls of `tools` after `tool_tag` when given, and calls of `tools` in no known form.
+    `family`: a parser's name (`families()`), which reads thoughts and calls by itself. Else thoughts are looked for
+    between `think_tags` and calls of `tools` after `tool_tag`, as far as given. What is no call by then but can only
+    have been meant as calls of `tools` is rescued.
     """
+    rescue = RescueParser(tools) if tools else None
     if family:
-        return families()[family](tools, prompt)
+        return _Answer(PlainText(), families()[family](tools, prompt), rescue)
     if think_tags is None and not tools:
         return PlainText()
     thinking = None
@@ -39,7 +41,7 @@ def build(
     return _Answer(
         thinking or PlainText(),
         ToolCallParser(tool_tag, tools) if tools and tool_tag else PlainText(),
-        RescueParser(tools) if tools else None,
+        rescue,
     )
 
 
@@ -74,10 +76,9 @@ class _Answer:
 
     def _without_call(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         for chunk in chunks:
-            if self._rescue is None:
-                yield chunk
-            elif chunk.content:
+            if chunk.content and self._rescue is not None:
                 yield from self._rescue.feed(chunk.content)
-            else:
+                continue
+            if chunk.tool_calls and self._rescue is not None:
                 yield from self._rescue.release()
-                yield chunk
+            yield chunk
