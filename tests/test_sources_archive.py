@@ -80,7 +80,7 @@ async def test_an_archive_is_an_oci_image_layout(store: Store, file: Path, tmp_p
         "mediaType": "application/vnd.oci.image.index.v1+json",
         "manifests": [
             {
-                "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
                 "digest": str(stored.digest),
                 "size": len(stored.manifest.raw),
                 "annotations": {"org.opencontainers.image.ref.name": stored.name.full},

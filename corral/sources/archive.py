@@ -21,7 +21,7 @@ from corral.messages import Progress
 from corral.names import Digest, Name, parse_digest
 from corral.sources import tar
 from corral.sources.background import Report, Work
-from corral.store import MAX_MANIFEST_BYTES, Layer, Manifest, MediaType, Store, disk, parse_manifest
+from corral.store import MAX_MANIFEST_BYTES, Layer, Manifest, Store, disk, parse_manifest
 from corral.store.blobs import require_space
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -31,6 +31,9 @@ _LAYOUT = "oci-layout"
 _LAYOUT_BYTES = b'{"imageLayoutVersion":"1.0.0"}'
 _INDEX = "index.json"
 _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+"""What the index calls every manifest, though most say of themselves that they are Docker's: the form is the same, and
+skopeo and its kin find by name, and copy with layers they do not know, only what the index calls this."""
 _MAX_INDEX_BYTES = 16 << 20
 _OURS = "application/vnd.ollama.image."
 
@@ -77,10 +80,6 @@ class _Index(msgspec.Struct):
 
 class _Layout(msgspec.Struct, rename={"version": "imageLayoutVersion"}):
     version: str
-
-
-class _ManifestType(msgspec.Struct, rename={"media_type": "mediaType"}):
-    media_type: str = str(MediaType.MANIFEST)
 
 
 # Writing
@@ -144,7 +143,7 @@ def _write(archive: FileIO, data: bytes) -> None:
 def _encode_index(models: Sequence[tuple[Name, Manifest]]) -> bytes:
     rows = [
         {
-            "mediaType": msgspec.json.decode(manifest.raw, type=_ManifestType).media_type,
+            "mediaType": _MANIFEST_TYPE,
             "digest": str(manifest.digest),
             "size": len(manifest.raw),
             "annotations": {REF_NAME: name.full},
