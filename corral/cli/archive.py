@@ -6,7 +6,7 @@ The server reads and writes the file, so it must be one of this machine.
 from contextlib import closing
 from pathlib import Path
 
-from corral.cli import background
+from corral.cli import connection
 from corral.cli.framework import Arguments, Count, Flag, command
 from corral.cli.progress import show_steps, shown
 from corral.client import Client
@@ -39,7 +39,7 @@ def _path(text: str) -> Path:
 
 
 def _local_server() -> Client:
-    client = background.connect()
-    if not background.is_ours(client.address):
+    client = connection.connect()
+    if not connection.is_ours(client.address):
         raise BadRequest(f'"{client.address}" is another machine\'s server: it has no access to files of this one')
     return client

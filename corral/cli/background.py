@@ -1,4 +1,4 @@
-"""Finds the server, or starts one in the background when nobody listens on this machine.
+"""Starts a server in the background, for `connection` when nobody listens on this machine.
 
 The child is a plain `serve` in a session of its own; it ends itself when it has been idle. Two commands that start one
 at the same time are fine: the second child cannot bind the port and ends, and both commands find the first one.
@@ -10,10 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from corral import config as settings
-from corral.cli.framework import program_name
+from corral.cli.progress import spinning
 from corral.client import Client, NotRunning
-from corral.config import Address, Loaded
+from corral.config import Loaded
 from corral.errors import CorralError
 
 START_SECONDS = 10.0
@@ -26,28 +25,8 @@ MAX_LOG = 5 << 20
 TAIL_LINES = 5
 
 
-def connect() -> Client:
-    """A client of the server that runs, started if need be."""
-    loaded = settings.load()
-    client = Client(loaded.config.host, program_name())
-    try:
-        client.ping()
-    except NotRunning:
-        if not is_ours(loaded.config.host):
-            raise
-        start(client, loaded)
-    return client
-
-
-def is_ours(address: Address) -> bool:
-    """Whether a server of this machine would listen there."""
-    return (address.is_loopback or address.is_unspecified) and address.scheme == "http" and not address.path
-
-
 def start(client: Client, loaded: Loaded) -> None:
     """Starts a server and waits until it answers. `CorralError` with the end of its log when it does not."""
-    from corral.cli.progress import spinning
-
     log = loaded.config.state / "serve.log"
     try:
         child, begin = _spawn(log, loaded)

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import click
 
-from corral.cli import background
+from corral.cli import connection
 from corral.cli.display import byte_text, now, relative_time, table
 from corral.cli.framework import Arguments, Count, command
 from corral.client.answers import Installed, Running
@@ -12,7 +12,7 @@ from corral.client.answers import Installed, Running
 
 @command("list", "List models", count=Count(), aliases=("ls",))
 def list_models(arguments: Arguments) -> None:
-    found = background.connect().tags()
+    found = connection.connect().tags()
     click.echo(models_table(found, arguments[0] if arguments else "", now()), nl=False)
 
 
@@ -33,7 +33,7 @@ def models_table(found: tuple[Installed, ...], prefix: str, moment: datetime) ->
 
 @command("ps", "List running models", count=Count())
 def ps(arguments: Arguments) -> None:
-    found = background.connect().ps()
+    found = connection.connect().ps()
     click.echo(running_table(found, arguments[0] if arguments else "", now()), nl=False)
 
 

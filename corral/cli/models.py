@@ -4,7 +4,7 @@ from contextlib import closing
 
 import click
 
-from corral.cli import background
+from corral.cli import connection
 from corral.cli.framework import Arguments, Count, command
 from corral.client import Client
 from corral.errors import CorralError, NotFound
@@ -14,7 +14,7 @@ from corral.errors import CorralError, NotFound
 def stop(arguments: Arguments) -> None:
     model = arguments[0]
     try:
-        unload(background.connect(), model)
+        unload(connection.connect(), model)
     except NotFound:
         raise NotFound(f'couldn\'t find model "{model}" to stop') from None
 
@@ -30,13 +30,13 @@ def unload(client: Client, model: str) -> None:
 @command("cp SOURCE DESTINATION", "Copy a model", count=Count(exact=2))
 def cp(arguments: Arguments) -> None:
     source, destination = arguments
-    background.connect().copy(source, destination)
+    connection.connect().copy(source, destination)
     click.echo(f"copied '{source}' to '{destination}'")
 
 
 @command("rm MODEL [MODEL...]", "Remove a model", count=Count(least=1))
 def rm(arguments: Arguments) -> None:
-    client = background.connect()
+    client = connection.connect()
     for model in arguments:
         try:
             unload(client, model)

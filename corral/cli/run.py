@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 import click
 
 from corral import durations
-from corral.cli import background
+from corral.cli import connection
 from corral.cli.answer import Look, print_answer, timings_text
 from corral.cli.framework import Arguments, Count, Flag, command, program_name
 from corral.cli.transfer import INSECURE, fetch
@@ -72,7 +72,7 @@ def run(
     prompt = " ".join([*_piped_text(), *words])
     interactive = not words and sys.stdin.isatty() and sys.stdout.isatty()
 
-    client = background.connect()
+    client = connection.connect()
     shown = _shown(client, model, insecure=insecure)
     if wishes.think is None and "thinking" in shown.capabilities:
         wishes = wishes._replace(think=True)

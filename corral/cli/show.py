@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from corral.cli import background
+from corral.cli import connection
 from corral.cli.display import count_text, section, text_width
 from corral.cli.framework import Arguments, Count, Flag, command
 from corral.client.answers import Shown
@@ -34,7 +34,7 @@ def show(arguments: Arguments, verbose: bool, **parts: bool) -> None:
     if len(wanted) > 1:
         names = ", ".join(f"'--{part}'" for part in PARTS[:-1])
         raise BadRequest(f"only one of {names}, or '--{PARTS[-1]}' can be specified")
-    shown = background.connect().show(arguments[0], verbose=verbose)
+    shown = connection.connect().show(arguments[0], verbose=verbose)
     if not wanted:
         click.echo(sections_text(shown, verbose=verbose), nl=False)
         return

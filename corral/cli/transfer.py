@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from corral.cli import background
+from corral.cli import connection
 from corral.cli.framework import Arguments, Count, Flag, command
 from corral.cli.progress import show_steps, shown
 from corral.client import Client
@@ -30,11 +30,11 @@ def pull(arguments: Arguments, insecure: bool, name: str) -> None:
     if file is None:
         if name:
             raise BadRequest("--name is for a file; a registry's model has its name already")
-        fetch(background.connect(), arguments[0], insecure=insecure)
+        fetch(connection.connect(), arguments[0], insecure=insecure)
         return
     if not file.is_file():
         raise NotFound(f'no such file: "{file}"')
-    fetch(background.connect(), name or name_of(file), source=file.as_uri())
+    fetch(connection.connect(), name or name_of(file), source=file.as_uri())
 
 
 def fetch(client: Client, model: str, *, source: str = "", insecure: bool = False) -> None:
@@ -72,7 +72,7 @@ def push(arguments: Arguments, insecure: bool) -> None:
     from corral import names
 
     model = arguments[0]
-    client = background.connect()
+    client = connection.connect()
     try:
         with shown() as display, closing(client.push(model, insecure=insecure)) as steps:
             show_steps(steps, display)

@@ -1,0 +1,26 @@
+"""Finds the server that the commands talk to, and has one started when nobody listens on this machine."""
+
+from corral import config as settings
+from corral.cli.framework import program_name
+from corral.client import Client, NotRunning
+from corral.config import Address
+
+
+def connect() -> Client:
+    """A client of the server that runs, started if need be."""
+    loaded = settings.load()
+    client = Client(loaded.config.host, program_name())
+    try:
+        client.ping()
+    except NotRunning:
+        if not is_ours(loaded.config.host):
+            raise
+        from corral.cli import background
+
+        background.start(client, loaded)
+    return client
+
+
+def is_ours(address: Address) -> bool:
+    """Whether a server of this machine would listen there."""
+    return (address.is_loopback or address.is_unspecified) and address.scheme == "http" and not address.path

@@ -1,0 +1,115 @@
+"""What a command may import: start-up time is part of the contract, and a heavy module gets in unnoticed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fake_server import FakeServer, command_environment, reply
+
+HEAVY = {
+    "aiohttp",
+    "asyncio",
+    "concurrent",
+    "cryptography",
+    "gotpl",
+    "multiprocessing",
+    "numpy",
+    "prometheus_client",
+    "prompt_toolkit",
+    "psutil",
+    "PIL",
+    "rich",
+    "starlette",
+    "uvicorn",
+    "wcwidth",
+    "xllamacpp",
+}
+OURS_FOR_A_COMMAND = {
+    "corral",
+    "corral.cli",
+    "corral.cli.connection",
+    "corral.cli.display",
+    "corral.cli.framework",
+    "corral.cli.listing",
+    "corral.cli.program",
+    "corral.client",
+    "corral.client.answers",
+    "corral.config",
+    "corral.durations",
+    "corral.errors",
+}
+
+
+def loaded_by(home: Path, host: str, *arguments: str) -> set[str]:
+    """The modules that a command has loaded when it is done."""
+    code = (
+        "import sys; from corral.cli import program; status = program.run(['corral', *sys.argv[1:]]); "
+        "print(*sorted(sys.modules), sep='\\n', file=sys.stderr); sys.exit(status)"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        env=command_environment(home, host),
+        check=True,
+    )
+    return set(finished.stderr.splitlines())
+
+
+def packages(modules: set[str]) -> set[str]:
+    return {module.split(".")[0] for module in modules}
+
+
+def ours(modules: set[str]) -> set[str]:
+    return {module for module in modules if module.split(".")[0] == "corral"}
+
+
+def test_version_loads_neither_click_nor_any_codec_of_the_middle(tmp_path: Path) -> None:
+    with FakeServer({"GET /api/version": reply({"version": "0.33.0"})}) as server:
+        modules = loaded_by(tmp_path, server.host, "--version")
+    assert not packages(modules) & (HEAVY | {"click", "msgspec"})
+    without = {"connection", "display", "framework", "listing"}
+    expected = OURS_FOR_A_COMMAND - {f"corral.cli.{name}" for name in without} | {"corral.cli.version"}
+    assert ours(modules) == expected
+
+
+@pytest.mark.parametrize("command", ["list", "ps"])
+def test_tables_load_what_they_show_and_no_more(tmp_path: Path, command: str) -> None:
+    model = {"name": "m:latest", "modified_at": "2026-01-01T00:00:00Z", "expires_at": "2026-01-01T00:00:00Z"}
+    with FakeServer({f"GET /api/{route}": reply({"models": [model]}) for route in ("tags", "ps")}) as server:
+        modules = loaded_by(tmp_path, server.host, command)
+    assert not packages(modules) & (HEAVY | {"msgspec", "subprocess", "tomllib"})
+    assert ours(modules) == OURS_FOR_A_COMMAND
+
+
+def test_help_loads_no_client(tmp_path: Path) -> None:
+    modules = loaded_by(tmp_path, "127.0.0.1:1", "--help")
+    assert not packages(modules) & (HEAVY | {"msgspec", "http", "json", "subprocess"})
+    assert ours(modules) == {
+        "corral",
+        "corral.cli",
+        "corral.cli.framework",
+        "corral.cli.program",
+        "corral.config",
+        "corral.durations",
+        "corral.errors",
+    }
+
+
+@pytest.mark.parametrize("command", [["show", "m"], ["stop", "m"], ["cp", "a", "b"], ["rm", "m"], ["pull", "m"]])
+def test_no_client_command_loads_the_server_or_a_terminal_library(tmp_path: Path, command: list[str]) -> None:
+    done = reply({"status": "success", "done": True})
+    routes = {f"POST /api/{route}": done for route in ("show", "generate", "copy", "pull")}
+    with FakeServer({**routes, "DELETE /api/delete": reply("")}) as server:
+        modules = loaded_by(tmp_path, server.host, *command)
+    assert not packages(modules) & HEAVY
+    assert not {module for module in modules if module.startswith("corral.server")}
+
+
+def test_an_answer_into_a_pipe_loads_no_terminal_library(tmp_path: Path) -> None:
+    done = reply({"response": "Hi", "done": True})
+    with FakeServer({"POST /api/show": reply({}), "POST /api/generate": done}) as server:
+        modules = loaded_by(tmp_path, server.host, "run", "m", "Hi")
+    assert not packages(modules) & HEAVY
