@@ -12,7 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -20,9 +20,11 @@ from msgspec import Struct
 from corral.admission import Pool
 from corral.devices import Memory
 from corral.engine.base import Engine, RunnerSpec
-from corral.errors import Busy, CorralError, OutOfMemory
+from corral.errors import Busy, EngineDied, OutOfMemory
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 OVERHEAD = 64 << 20
 """Bytes a worker needs besides weights and cache: code, compute buffers."""
@@ -36,9 +38,6 @@ CONTEXT_TIERS = (32768, 4096)
 MODELS_PER_GPU = 3
 """Models kept loaded for each GPU, and without one (spec cli §11)."""
 
-PING_AFTER = 10.0
-"""Seconds of idleness after which a runner is asked whether it still answers before it is used."""
-
 
 class Limits(Struct, frozen=True, kw_only=True):
     """What the configuration allows. `max_loaded` counts models, 0: by the GPUs; `max_queue` waiting requests."""
@@ -47,6 +46,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     max_queue: int = 512
     pool_contexts: int = 4
     keep_alive: float = 300.0
+    ping_after: float = 10.0
+    """Seconds of idleness after which a runner is asked whether it still answers before it is used."""
 
 
 class RunnerState(Struct, frozen=True, kw_only=True):
@@ -115,12 +116,15 @@ def same_model(one: RunnerSpec, other: RunnerSpec) -> bool:
 
 def will_do(wanted: RunnerSpec, loaded: RunnerSpec) -> bool:
     """Whether a loaded model can serve a request: never reload to shrink, and not for what nobody asked for."""
-    fixed = ("projectors", "adapters", "main_gpu", "use_mmap", "num_thread", "draft_num_predict", "num_batch")
-    if any(getattr(wanted, name) not in (None, (), 0, getattr(loaded, name)) for name in fixed):
-        return False
     if (wanted.projectors, wanted.adapters) != (loaded.projectors, loaded.adapters):
         return False
-    if 0 <= wanted.num_gpu != loaded.num_gpu:
+    if 0 <= wanted.num_gpu != loaded.num_gpu or wanted.num_thread not in (0, loaded.num_thread):
+        return False
+    if wanted.use_mmap not in (None, loaded.use_mmap) or wanted.num_batch not in (None, loaded.num_batch):
+        return False
+    if wanted.main_gpu not in (None, loaded.main_gpu or 0):
+        return False
+    if wanted.draft_num_predict not in (None, loaded.draft_num_predict or 0):
         return False
     return wanted.num_ctx_automatic or wanted.num_ctx <= loaded.num_ctx
 
@@ -143,17 +147,20 @@ def pool_size(spec: RunnerSpec, room: int, contexts: int) -> int:
 class Runner:
     """A loaded model that the scheduler owns. Users get it from `Scheduler.runner` and give it back by leaving."""
 
-    def __init__(self, spec: RunnerSpec, label: str) -> None:
+    def __init__(self, spec: RunnerSpec, label: str, keep_alive: float) -> None:
         self.spec = spec
         self.label = label
         self.engine: Engine
         self.pool = Pool(spec.pool, spec.slots)
-        self.loading: asyncio.Task[None] | None = None
-        self.keep_alive = 300.0
+        self.keep_alive = keep_alive
         self.expires_at = math.inf
         self.users = 0
         self.draining = False
         self.idle_since = time.monotonic()
+        self.loading: asyncio.Task[None] | None = None
+        self.check: asyncio.Task[bool] | None = None
+        self.closing: asyncio.Task[None] | None = None
+        self.gone = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -166,6 +173,11 @@ class Runner:
             loading=self.loading is not None,
         )
 
+    @property
+    def waiting(self) -> int:
+        """Users that are not served yet: all but the one who started a load, or those who find no room."""
+        return max(0, self.users - 1) if self.loading else max(self.pool.waiting, self.users - self.spec.slots)
+
     def keep_until_idle_for(self, seconds: float, expire: Callable[[], None]) -> None:
         """Starts the keep-alive clock anew; `expire` is called when it runs out."""
         self.stop_clock()
@@ -174,6 +186,7 @@ class Runner:
             self._timer = asyncio.get_running_loop().call_later(seconds, expire)
 
     def stop_clock(self) -> None:
+        self.expires_at = math.inf
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -224,7 +237,7 @@ class Scheduler:
     @property
     def queued(self) -> int:
         """Requests that wait, for a model or for room in one."""
-        return len(self._waiting) + sum(runner.pool.waiting for runner in self._runners)
+        return len(self._waiting) + sum(runner.waiting for runner in self._runners)
 
     @contextlib.asynccontextmanager
     async def runner(
@@ -235,45 +248,64 @@ class Scheduler:
         `label` is the model's name for people. `keep_alive` replaces the runner's when given, in seconds.
         `Busy` when too many wait; errors of loading are those of the engine. Leaving while waiting gives up the place.
         """
-        if self.queued >= self._limits.max_queue:
-            raise Busy("server busy, please try again.  maximum pending requests exceeded")
-        runner = await self._acquire(_Ticket(spec, label, keep_alive))
+        runner = await self._acquire(spec, label, keep_alive)
         try:
             yield runner
         finally:
             self._release(runner)
 
-    async def _acquire(self, ticket: _Ticket) -> Runner:
-        self._waiting.append(ticket)
+    async def _acquire(self, spec: RunnerSpec, label: str, keep_alive: float | None) -> Runner:
+        """Gets a runner that works; one that turns out not to is replaced, once."""
+        for again in (False, True):
+            ticket = _Ticket(spec, label, keep_alive)
+            runner = await self._granted(ticket, again)
+            try:
+                if await self._works(runner, spec):
+                    return runner
+            except BaseException:
+                self._release(runner)
+                raise
+            self._release(runner)
+        raise EngineDied(f'model "{label}" ended as soon as it was loaded; see its log')
+
+    async def _granted(self, ticket: _Ticket, again: bool) -> Runner:
+        """Stands in line, in front when `again`; `Busy` when the line is full and there is nothing but to wait."""
+        if self._closing:
+            raise Busy("the server is stopping")
+        if again:
+            self._waiting.appendleft(ticket)
+        else:
+            self._waiting.append(ticket)
         self._advance(ticket)
+        served_at_once = ticket.granted.done() and ticket.granted.result().waiting == 0
+        if self.queued > self._limits.max_queue and not again and not served_at_once:
+            self._give_up(ticket)
+            raise Busy("server busy, please try again.  maximum pending requests exceeded")
         try:
-            runner = await ticket.granted
+            return await ticket.granted
         except asyncio.CancelledError:
             self._give_up(ticket)
             raise
-        try:
-            if runner.loading is not None:
-                await self._loaded(runner)
-            if time.monotonic() - runner.idle_since > PING_AFTER and runner.users == 1:
-                await self._ping(runner)
-        except BaseException:
-            self._release(runner)
-            raise
-        return runner
 
-    async def _loaded(self, runner: Runner) -> None:
-        assert runner.loading is not None
-        try:
-            await asyncio.shield(runner.loading)
-        except asyncio.CancelledError:
-            if runner.users == 1 and runner.loading is not None:
-                runner.loading.cancel()  # nobody else wants it
-            raise
+    async def _works(self, runner: Runner, spec: RunnerSpec) -> bool:
+        """Waits until the runner is loaded, and asks it when it has been idle for long; false: get another one."""
+        if (loading := runner.loading) is not None:
+            await asyncio.wait({loading})
+            if loading.cancelled():
+                raise Busy("the server is stopping")
+            loading.result()
+        idle = time.monotonic() - runner.idle_since > self._limits.ping_after and runner.users == 1
+        if idle and runner.check is None and runner.closing is None:
+            runner.check = self._task(runner.engine.healthy())
+            runner.check.add_done_callback(lambda check: self._checked(runner, check))
+        if runner.check is not None:
+            await asyncio.wait({runner.check})
+        return runner.closing is None and will_do(spec, runner.spec)
 
-    async def _ping(self, runner: Runner) -> None:
-        if not await runner.engine.healthy():
+    def _checked(self, runner: Runner, check: asyncio.Task[bool]) -> None:
+        runner.check = None
+        if check.cancelled() or check.exception() is not None or not check.result():
             self._discard(runner, "it does not answer")
-            raise CorralError(f'model "{runner.label}" did not answer and was unloaded; please try again')
 
     def _give_up(self, ticket: _Ticket) -> None:
         if ticket in self._waiting:
@@ -289,6 +321,9 @@ class Scheduler:
             self._grant(newcomer, found)
         while self._waiting and not self._closing:
             ticket = self._waiting[0]
+            if ticket.granted.done():  # cancelled, only its task has not run since
+                self._waiting.popleft()
+                continue
             states = [runner.state for runner in self._runners]
             match decide(ticket.spec, states, self._memory(), self._limits):
                 case Reuse(index):
@@ -312,82 +347,78 @@ class Scheduler:
     def _grant(self, ticket: _Ticket, runner: Runner) -> None:
         runner.users += 1
         runner.stop_clock()
-        runner.expires_at = math.inf
         if ticket.keep_alive is not None:
             runner.keep_alive = ticket.keep_alive
-        if not ticket.granted.done():
-            ticket.granted.set_result(runner)
+        ticket.granted.set_result(runner)
 
     def _release(self, runner: Runner) -> None:
         runner.users -= 1
         if runner.users > 0 or runner not in self._runners:
             return
+        if runner.loading is None:
+            self._rest(runner)
+        elif not runner.loading.done():
+            runner.draining = True  # whoever comes now needs a load of its own
+            runner.loading.cancel()
+
+    def _rest(self, runner: Runner) -> None:
+        """What becomes of a loaded runner that nobody uses."""
         runner.idle_since = time.monotonic()
         if runner.draining or runner.keep_alive <= 0:
             self._unload(runner)
-        elif runner.loading is None:
+        else:
             runner.keep_until_idle_for(runner.keep_alive, lambda: self._unload(runner))
 
     def _start(self, spec: RunnerSpec, label: str) -> Runner:
-        runner = Runner(spec, label)
-        runner.keep_alive = self._limits.keep_alive
+        runner = Runner(spec, label, self._limits.keep_alive)
         self._runners.append(runner)
         runner.loading = self._task(self._load(runner))
+        runner.loading.add_done_callback(lambda load: self._settle(runner, load))
         return runner
 
     async def _load(self, runner: Runner) -> None:
         began = time.monotonic()
-        try:
-            runner.engine = await self._launch_with_fallback(runner)
-        except BaseException as error:
-            runner.loading = None
-            if runner in self._runners:
-                self._runners.remove(runner)
-            log.warning("model %s could not be loaded: %s", runner.label, error or type(error).__name__)
-            asyncio.get_running_loop().call_soon(self._advance)
-            raise
-        runner.loading = None
+        runner.engine = await self._launch_with_fallback(runner)
         seconds = time.monotonic() - began
         log.info("model %s loaded in %.2f s, context %d", runner.label, seconds, runner.spec.num_ctx)
         self._events.loaded(runner.label, seconds)
-        self._task(self._watch(runner, runner.engine))
-        if runner.users == 0:
-            self._release_idle(runner)
+
+    def _settle(self, runner: Runner, load: asyncio.Task[None]) -> None:
+        """After a load, however it ended, even when it was cancelled before it began."""
+        runner.loading = None
+        runner.idle_since = time.monotonic()
+        if load.cancelled() or load.exception() is not None:
+            self._runners.remove(runner)
+            reason = "nobody waits for it any more" if load.cancelled() else load.exception()
+            log.warning("model %s could not be loaded: %s", runner.label, reason)
+        else:
+            self._task(self._watch(runner))
+            if runner.users == 0:
+                self._rest(runner)
         self._advance()
 
-    def _release_idle(self, runner: Runner) -> None:
-        """For a load that ended when nobody waited for it any more."""
-        runner.users = 1
-        self._release(runner)
-
     async def _launch_with_fallback(self, runner: Runner) -> Engine:
-        """One more try when memory did not suffice: with one context of the next tier, or without the other models."""
+        """One more try when memory did not suffice: with a smaller context or pool, else without the other models."""
         try:
             return await self._launch(runner.spec, runner.label)
         except OutOfMemory:
             smaller = _smaller(runner.spec)
-            idle = [other for other in self._runners if other is not runner and other.users == 0]
-            if smaller is None and not idle:
+            others = [other for other in self._runners if other is not runner and (smaller is None or not other.users)]
+            if smaller is None and not others:
                 raise
-            for other in idle:
-                self._evict(other, "memory did not suffice to load another model")
-            if self._tasks:
-                await asyncio.gather(*(self._stopped(other) for other in idle))
+        for other in others:
+            self._evict(other, "memory did not suffice to load another model")
+        await asyncio.gather(*(other.gone.wait() for other in others))
         if smaller is not None:
             log.warning("model %s: not enough memory, trying a context of %d", runner.label, smaller.num_ctx)
             runner.spec = smaller
             runner.pool = Pool(smaller.pool, smaller.slots)
         return await self._launch(runner.spec, runner.label)
 
-    async def _stopped(self, runner: Runner) -> None:
-        while runner in self._runners:
-            await runner.engine.ended()
-            await asyncio.sleep(0)
-
-    async def _watch(self, runner: Runner, engine: Engine) -> None:
+    async def _watch(self, runner: Runner) -> None:
         """Forgets a runner whose engine ended by itself, so that the next request starts a new one."""
-        reason = await engine.ended()
-        if runner in self._runners and not runner.draining:
+        reason = await runner.engine.ended()
+        if runner.closing is None:
             log.error("model %s ended unexpectedly: %s", runner.label, reason)
             self._discard(runner, reason)
 
@@ -396,41 +427,40 @@ class Scheduler:
             return
         log.info("model %s is evicted: %s", runner.label, reason)
         self._events.evicted(runner.label, reason)
-        if runner.users == 0 and runner.loading is None:
+        runner.draining = True
+        if runner.users == 0:
             self._unload(runner)
-        else:
-            runner.draining = True
 
     def expire(self, weights: str) -> None:
         """Unloads what runs on these weights as soon as nobody uses it; nothing happens when it is not loaded."""
         for runner in self._runners:
             if runner.spec.model == weights:
                 runner.keep_alive = 0
-                if runner.users == 0 and runner.loading is None:
+                if runner.users == 0:
                     self._unload(runner)
+
+    def _discard(self, runner: Runner, reason: str) -> None:
+        """Ends a runner at once, whoever uses it: its engine is of no use any more."""
+        log.warning("model %s is given up: %s", runner.label, reason)
+        self._unload(runner)
 
     def _unload(self, runner: Runner) -> None:
         runner.stop_clock()
-        if runner not in self._runners or runner.loading is not None:
-            return
         runner.draining = True
-        self._task(self._close(runner))
-
-    def _discard(self, runner: Runner, reason: str) -> None:
-        log.warning("model %s is given up: %s", runner.label, reason)
-        self._unload(runner)
+        if runner.loading is None and runner.closing is None:
+            runner.closing = self._task(self._close(runner))
 
     async def _close(self, runner: Runner) -> None:
         try:
             await runner.engine.close()
         finally:
-            if runner in self._runners:
-                self._runners.remove(runner)
+            self._runners.remove(runner)
+            runner.gone.set()
             log.info("model %s unloaded", runner.label)
             self._events.unloaded(runner.label)
             self._advance()
 
-    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._forget)
@@ -453,11 +483,8 @@ class Scheduler:
             load.cancel()
         await asyncio.gather(*loads, return_exceptions=True)
         for runner in self._runners:
-            runner.stop_clock()
-            runner.draining = True
-        engines = [runner.engine.close() for runner in self._runners]
-        self._runners.clear()
-        await asyncio.gather(*engines, return_exceptions=True)
+            self._unload(runner)
+        await asyncio.gather(*(runner.closing for runner in self._runners if runner.closing), return_exceptions=True)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,179 @@
+"""What `decide` answers, as a table: no loop, no engine."""
+
+import msgspec
+import pytest
+
+from corral.devices import GIB, Gpu, Memory
+from corral.engine.base import RunnerSpec
+from corral.scheduler import (
+    OVERHEAD,
+    Decision,
+    Evict,
+    Limits,
+    Reuse,
+    RunnerState,
+    Start,
+    Wait,
+    decide,
+    pool_size,
+    victim,
+    will_do,
+)
+
+KIB = 1 << 10
+PLENTY = Memory(total=64 * GIB, available=32 * GIB)
+LIMITS = Limits(max_loaded=2)
+
+A = RunnerSpec(model="a", num_ctx=4096, slots=16, weights_bytes=GIB, cache_bytes_per_token=64 * KIB)
+B = msgspec.structs.replace(A, model="b")
+C = msgspec.structs.replace(A, model="c")
+
+
+def asked(spec: RunnerSpec, **changes: object) -> RunnerSpec:
+    return msgspec.structs.replace(spec, **changes)
+
+
+def longer(spec: RunnerSpec, num_ctx: int) -> RunnerSpec:
+    return asked(spec, num_ctx=num_ctx, num_ctx_automatic=False)
+
+
+def at(
+    spec: RunnerSpec, users: int = 0, keep_alive: float = 300, *, draining: bool = False, loading: bool = False
+) -> RunnerState:
+    return RunnerState(spec=spec, users=users, keep_alive=keep_alive, draining=draining, loading=loading)
+
+
+ONE_ROOM = Memory(total=8 * GIB, available=GIB + GIB // 2)
+"""Beside a loaded model there is no room for another."""
+
+TINY = Memory(total=GIB, available=GIB // 2)
+
+TOO_MANY = "as many models are loaded as may be"
+NO_MEMORY = "memory does not suffice for another model beside it"
+OTHER_OPTIONS = "it is wanted with other options"
+EMBEDDING = asked(A, mode="embed")
+
+
+def started(spec: RunnerSpec, contexts: int = 4) -> Start:
+    return Start(asked(spec, pool=contexts * 4096))
+
+
+TABLE: dict[str, tuple[RunnerSpec, list[RunnerState], Decision]] = {
+    "nothing loaded: start": (A, [], started(A)),
+    "loaded: reuse": (A, [at(B), at(A)], Reuse(1)),
+    "loading: reuse, the load is shared": (A, [at(A, loading=True)], Reuse(0)),
+    "on its way out: wait": (A, [at(A, draining=True)], Wait()),
+    "another one loads: wait": (B, [at(A, loading=True)], Wait()),
+    "another one leaves: wait": (B, [at(A, 1, draining=True)], Wait()),
+    "room for a second": (B, [at(A, 3)], started(B)),
+    "too many: the shortest-lived goes": (C, [at(A, 0, 300), at(B, 0, 5)], Evict(1, TOO_MANY)),
+    "too many: an idle one before a shorter-lived": (C, [at(A, 0, 300), at(B, 1, 5)], Evict(0, TOO_MANY)),
+    "too many and all busy: the first in order": (C, [at(B, 1), at(A, 1)], Evict(1, TOO_MANY)),
+    "a longer context: load anew": (longer(A, 8192), [at(A, 2)], Evict(0, OTHER_OPTIONS)),
+    "a shorter context: never reload to shrink": (longer(A, 1024), [at(A)], Reuse(0)),
+    "a longer automatic context is no wish": (A, [at(longer(A, 1024))], Reuse(0)),
+    "embedding is another use of the same weights": (EMBEDDING, [at(A)], started(EMBEDDING)),
+}
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_decide(case: str) -> None:
+    wanted, loaded, expected = TABLE[case]
+    assert decide(wanted, loaded, PLENTY, LIMITS) == expected
+
+
+def test_without_a_limit_three_models_are_kept() -> None:
+    assert decide(C, [at(A), at(B)], PLENTY, Limits()) == started(C)
+    assert decide(C, [at(A), at(B), at(EMBEDDING)], PLENTY, Limits()) == Evict(0, TOO_MANY)
+
+
+def test_too_little_memory_sends_another_model_away_and_shrinks_the_pool_of_the_last() -> None:
+    assert decide(B, [at(A)], ONE_ROOM, LIMITS) == Evict(0, NO_MEMORY)
+    assert decide(B, [], TINY, LIMITS) == started(B, contexts=1)
+
+
+def test_three_models_are_kept_for_each_gpu() -> None:
+    gpus = (Gpu("0", "", GIB, GIB), Gpu("1", "", GIB, GIB))
+    memory = Memory(PLENTY.total, PLENTY.available, gpus)
+    models = [at(asked(A, model=f"m{number}")) for number in range(5)]
+    assert isinstance(decide(A, models, memory, Limits()), Start)
+    assert isinstance(decide(A, [*models, at(B)], memory, Limits()), Evict)
+
+
+@pytest.mark.parametrize(
+    ("change", "fits"),
+    [
+        ({}, True),
+        ({"projectors": ("p",)}, False),
+        ({"adapters": ("l",)}, False),
+        ({"num_gpu": -1}, True),
+        ({"num_gpu": 0}, False),
+        ({"num_gpu": 7}, True),
+        ({"main_gpu": 0}, True),
+        ({"main_gpu": 1}, False),
+        ({"use_mmap": None}, True),
+        ({"use_mmap": True}, False),
+        ({"use_mmap": False}, True),
+        ({"num_thread": 0}, True),
+        ({"num_thread": 4}, True),
+        ({"num_thread": 5}, False),
+        ({"num_batch": None}, True),
+        ({"num_batch": 64}, False),
+        ({"draft_num_predict": 0}, False),
+        ({"draft_num_predict": None}, True),
+        ({"draft_num_predict": 2}, True),
+    ],
+)
+def test_only_what_was_asked_for_and_differs_needs_a_new_load(change: dict[str, object], fits: bool) -> None:
+    loaded = asked(A, num_gpu=7, main_gpu=0, use_mmap=False, num_thread=4, num_batch=512, draft_num_predict=2)
+    assert will_do(asked(A, **change), loaded) is fits
+
+
+@pytest.mark.parametrize("change", [{"use_mmap": False}, {"use_mmap": True}, {"num_gpu": 0}, {"main_gpu": 1}])
+def test_a_wish_is_a_wish_also_when_it_is_no_or_zero(change: dict[str, object]) -> None:
+    assert will_do(asked(A, **change), A) is False
+    assert will_do(A, asked(A, **change)) is True
+
+
+@pytest.mark.parametrize("change", [{"main_gpu": 0}, {"draft_num_predict": 0}, {"num_thread": 0}])
+def test_to_wish_for_what_is_so_anyway_needs_no_new_load(change: dict[str, object]) -> None:
+    assert will_do(asked(A, **change), A) is True
+
+
+def test_files_that_were_not_asked_for_are_a_difference_too() -> None:
+    assert will_do(A, asked(A, adapters=("l",))) is False
+    assert will_do(A, asked(A, projectors=("p",))) is False
+
+
+@pytest.mark.parametrize(
+    ("room", "slots", "contexts", "expected"),
+    [
+        (100 * GIB, 16, 4, 4 * 4096),
+        (100 * GIB, 2, 4, 2 * 4096),
+        (100 * GIB, 16, 0, 4096),
+        (3 * 4096 * 64 * KIB, 16, 4, 3 * 4096),
+        (4096 * 64 * KIB - 1, 16, 4, 4096),
+        (-GIB, 16, 4, 4096),
+    ],
+)
+def test_the_pool_has_as_many_contexts_as_fit_and_at_least_one(
+    room: int, slots: int, contexts: int, expected: int
+) -> None:
+    assert pool_size(asked(A, slots=slots), room, contexts) == expected
+
+
+def test_a_model_that_needs_no_cache_gets_all_contexts() -> None:
+    assert pool_size(asked(A, cache_bytes_per_token=0), 0, 4) == 4 * 4096
+
+
+def test_memory_is_shared_with_a_margin() -> None:
+    """80 % of what is free, less weights and overhead, must hold one context."""
+    needed = A.weights_bytes + OVERHEAD + A.num_ctx * A.cache_bytes_per_token
+    enough = Memory(64 * GIB, int(needed / 0.8) + 16)
+    assert isinstance(decide(A, [at(B)], enough, LIMITS), Start)
+    assert isinstance(decide(A, [at(B)], Memory(64 * GIB, int(needed / 0.8) - 16), LIMITS), Evict)
+
+
+def test_kept_for_ever_is_sent_away_last() -> None:
+    assert victim([at(A, 0, float("inf")), at(B, 0, 300), at(C, 0, 600)]) == 1
+    assert victim([at(A, 0, float("inf")), at(B, 1, float("inf"))]) == 0
