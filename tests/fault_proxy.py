@@ -19,6 +19,7 @@ it is for; `skip` lets the first few pass and `times` is how many it then strike
     corrupt_at              changes the byte there
     ignore_range            asks the registry for all of it
     endless                 never ends the body
+    silent                  never answers
     uploads                 takes parts of uploads "elsewhere", as Ollama's registry does
 """
 
@@ -90,8 +91,12 @@ class Proxy:
             "sent": 0,
         }
         self.log.append(entry)
+        response: web.StreamResponse = web.Response()
         if "uploads" in rule or (at == "elsewhere" and "/_parts/" in request.path):
             response = await self.take_part(request)
+        elif "silent" in rule:
+            self.held.set()
+            await asyncio.Event().wait()
         elif "redirect" in rule:
             target = self.elsewhere + request.path_qs if rule["redirect"] == "elsewhere" else rule["redirect"]
             response = web.Response(status=307, headers={"Location": target})
@@ -123,7 +128,8 @@ class Proxy:
             headers.pop("Range", None)
         data = self.upload(request, rule) if request.can_read_body else None
         headers.update(rule.get("with", {}))
-        url = rule.get("forward", self.upstream) + request.raw_path
+        path = request.raw_path if request.raw_path.startswith("/") else f"/{request.raw_path.split('/', 3)[3]}"
+        url = rule.get("forward", self.upstream) + path
         if "endless" in rule:
             return await self.send_endless(request, entry)
         async with self.session.request(

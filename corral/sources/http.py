@@ -215,7 +215,8 @@ def is_public(address: str) -> bool:
 
 def shown(url: URL) -> str:
     """A URL as errors name it: without the signature that its query may carry."""
-    return str(url.with_query(None).with_fragment(None).with_user(None))
+    plain = url.with_query(None).with_fragment(None)
+    return str(plain.with_user(None) if url.host else plain)[:500]
 
 
 def is_passing(error: BaseException) -> bool:

@@ -76,6 +76,8 @@ class Repository:
                     self.check_redirect(url, target)
                     url = target
                     continue
+                elif response.status in REDIRECTS and follow:
+                    raise Contradiction(f'"{shown(url)}" redirects to nowhere')
                 elif response.status == 401 and is_own:
                     raise Unauthorized("unauthorized: access denied")
                 elif response.status >= 400:

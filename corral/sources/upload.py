@@ -22,7 +22,7 @@ from yarl import URL
 from corral import names
 from corral.errors import InvalidName, NotFound, SourceError, StoreError
 from corral.messages import Progress
-from corral.sources.http import Contradiction, Interrupted, StatusError, is_passing
+from corral.sources.http import Contradiction, Interrupted, StatusError, is_passing, shown
 from corral.sources.ledger import part_bytes
 from corral.sources.repository import Repository, resolve
 from corral.sources.transfer import PROGRESS_SECONDS, Limits, first_error
@@ -143,7 +143,11 @@ class Upload:
                 self._repository.http.answer_time("POST", url),
                 self._repository.open("POST", url, headers=headers, follow=()) as response,
             ):
-                return None if response.status == 201 else _Place(self._next_location(response))
+                if response.status == 201:
+                    return None
+                if response.status != 202:
+                    raise Contradiction(f'"{shown(url)}" answered with the status {response.status}')
+                return _Place(self._next_location(response))
 
         return await self._patiently(begin)
 
