@@ -103,7 +103,7 @@ class Answering:
         if self._model.template is None:
             answer = self._native(request.messages, tools, request.think, request.tool_choice)
         else:
-            write = prompt.template_writer(self._model.template, tools, request.think)
+            write = prompt.template_writer(self._model.template, tools, request.think, self._model.output_format)
             built = await self._fit(request.messages, write)
             if tools and request.tool_choice.mode == "required":
                 answer = self._forced(built, tools, request.tool_choice)
@@ -205,7 +205,7 @@ class Answering:
         sent, bound, cut = await self._shortened(text, bool(media))
         most = self._max_tokens(None if self._shift else bound)
         self._dropped = built.dropped_tokens + cut
-        request = self._completion(sent, media, most, schema)
+        request = self._completion(sent, media, most, schema, reader.marks)
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._room(self._runner.spec.num_ctx if media else bound + most))
             before = asyncio.ensure_future(self._engine.tokenize(text)) if with_context and sent == text else None
@@ -267,7 +267,7 @@ class Answering:
                 yield piece, thinking
 
     def _completion(
-        self, sent: str | tuple[int, ...], media: tuple[bytes, ...], most: int, schema: Json
+        self, sent: str | tuple[int, ...], media: tuple[bytes, ...], most: int, schema: Json, marks: tuple[str, ...]
     ) -> CompletionRequest:
         return CompletionRequest(
             prompt=sent,
@@ -276,6 +276,7 @@ class Answering:
             max_tokens=most,
             num_keep=max(-1, self._options.num_keep),
             schema=schema,
+            preserved_tokens=marks,
             top_logprobs=self._top_logprobs,
         )
 

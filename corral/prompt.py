@@ -13,6 +13,7 @@ from corral.engine.base import MEDIA_MARKER
 from corral.errors import BadRequest
 from corral.messages import Message, Think, Tool
 from corral.model import Model
+from corral.parsers.families.harmony import with_identifiers
 from corral.template import Template, number_images
 
 IMAGE_TOKENS = 768
@@ -66,11 +67,14 @@ def _without_old_thoughts(messages: list[Message]) -> list[Message]:
 _LEADING_THOUGHT = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
 
 
-def template_writer(template: Template, tools: Sequence[Tool], think: Think) -> Write:
-    """Writes prompts with a Go template."""
+def template_writer(template: Template, tools: Sequence[Tool], think: Think, output_format: str = "") -> Write:
+    """Writes prompts with a Go template. Harmony models know tools by identifiers only."""
 
     async def write(messages: Sequence[Message]) -> str:
-        return template.render(number_images(messages), tools=tools, think=think)
+        told, named = number_images(messages), list(tools)
+        if output_format == "harmony":
+            told, named = with_identifiers(told, named)
+        return template.render(told, tools=named, think=think)
 
     return write
 

@@ -21,9 +21,11 @@ _ID_LETTERS = string.ascii_lowercase + string.digits
 class Reader:
     """Reads one answer. `raw` is all that the engine has written so far, tags and all."""
 
-    def __init__(self, parser: OutputParser | None, *, reads_thoughts: bool = False) -> None:
+    def __init__(self, parser: OutputParser | None, *, reads_thoughts: bool = False, marks: Sequence[str] = ()) -> None:
         self._parser = parser
         self.reads_thoughts = reads_thoughts
+        self.marks = tuple(marks)
+        """Texts it looks for, which the engine has to show even where they are special tokens."""
         self.raw = ""
         self.thoughts = ""
         """What was written before content began, once that is known."""
@@ -36,6 +38,7 @@ class Reader:
     def read(self, piece: Piece) -> Iterator[Chunk]:
         """Chunks that have become certain. What the engine has parsed already passes through."""
         if piece.thinking or piece.tool_calls:
+            yield from self._release(bool(piece.tool_calls))
             yield Chunk(thinking=piece.thinking, tool_calls=_with_ids(piece.tool_calls))
         if self._parser is None:
             if piece.text or piece.logprobs:
@@ -49,6 +52,11 @@ class Reader:
         """What was held back until the answer ended."""
         if self._parser is not None:
             yield from self._told(self._parser.flush(), ())
+
+    def _release(self, has_call: bool) -> Iterator[Chunk]:
+        """Where the engine has found a call, other text is not one."""
+        if has_call and isinstance(self._parser, RescueParser):
+            yield from self._told(self._parser.release(), ())
 
     def _told(self, chunks: Iterator[Chunk], logprobs: tuple[TokenLogprob, ...]) -> Iterator[Chunk]:
         """The chunks with ids on their calls; the first carries the log probabilities, alone if it must."""
@@ -73,7 +81,8 @@ def reader_for(
     if family not in parsers.families():
         family = ""
     parser = parsers.build(prompt=prompt, family=family, think_tags=think_tags, tool_tag=tool_tag, tools=tools)
-    return Reader(parser, reads_thoughts=think_tags is not None or family != "")
+    marks = (*(think_tags or ()), *((tool_tag,) if tool_tag else ()), *parsers.marks(family))
+    return Reader(parser, reads_thoughts=think_tags is not None or family != "", marks=marks)
 
 
 def rescuing_reader(tools: Sequence[Tool]) -> Reader:

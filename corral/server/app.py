@@ -65,6 +65,8 @@ def routes() -> list[StarletteRoute]:
         _route("/api/delete", ollama_models.delete, "DELETE"),
         _route("/api/pull", ollama_models.pull, "POST"),
         _route("/api/push", ollama_models.push, "POST"),
+        _route("/api/export", ollama_models.export, "POST"),
+        _route("/api/import", ollama_models.import_, "POST"),
         _route("/api/me", ollama.me, "POST"),
         _route("/metrics", metrics.metrics, "GET"),
     ]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, field
@@ -17,7 +18,7 @@ from corral.names import Name
 from corral.server import ollama_show
 from corral.server import ollama_wire as wire
 from corral.server.ollama_replies import body_as, progress_answer, reply, require_local, runtime_of
-from corral.sources import Source
+from corral.sources import Source, archive
 from corral.sources.mirrors import FileSource
 
 
@@ -225,6 +226,39 @@ def _pull(
         return sources.pull_from(source, name, store, registry=runtime.registry, prune=prune)
     mirrors = runtime.config.mirrors
     return sources.pull(name, store, registry=runtime.registry, mirrors=mirrors, insecure=insecure, prune=prune)
+
+
+class WireArchiveRequest(Struct):
+    models: list[str] = []
+    model: str = ""
+    path: str = ""
+    stream: bool = True
+
+
+async def export(request: Request) -> Response:
+    """Writes models into an archive on the server's machine. An addition of ours."""
+    asked, path = await _archive(request)
+    wanted = [_named(text, f'name "{text}" is invalid') for text in asked.models]
+    steps = archive.export(wanted, runtime_of(request).models.store, path)
+    return await progress_answer(steps, asked.stream)
+
+
+async def import_(request: Request) -> Response:
+    """Adds the models of an archive, or the one that is named. An addition of ours."""
+    asked, path = await _archive(request)
+    runtime = runtime_of(request)
+    only = _named(asked.model, "invalid model name") if asked.model else None
+    steps = archive.import_(path, runtime.models.store, only=only, prune=not runtime.config.no_prune)
+    return await progress_answer(steps, asked.stream)
+
+
+async def _archive(request: Request) -> tuple[WireArchiveRequest, Path]:
+    require_local(request)
+    asked = await body_as(request, WireArchiveRequest)
+    path = Path(asked.path)
+    if not path.is_absolute():
+        raise BadRequest(f'path must be absolute, got "{asked.path}"')
+    return asked, path
 
 
 async def push(request: Request) -> Response:

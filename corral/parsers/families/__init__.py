@@ -1,14 +1,14 @@
 """Readers of one model family's answers, one file a family (spec cli §16.3).
 
-A family's file has `NAMES`, the parser names it goes by, and `build(tools, prompt)`, which makes a reader for an
-answer to `prompt`. Being in this folder is all it takes to be found.
+A family's file has `NAMES`, the parser names it goes by, `MARKS`, the special tokens it reads by, and
+`build(tools, prompt)`, which makes a reader for an answer to `prompt`. Being in this folder is all it takes to be found.
 """
 
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from corral.messages import Tool
 from corral.parsers.base import OutputParser
@@ -16,8 +16,18 @@ from corral.parsers.base import OutputParser
 Build: TypeAlias = Callable[[Sequence[Tool], str], OutputParser]
 
 
-@cache
 def families() -> dict[str, Build]:
     """The makers of readers by parser name."""
-    modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
-    return {name: module.build for module in modules for name in module.NAMES}
+    return {name: module.build for name, module in _modules().items()}
+
+
+def marks(name: str) -> tuple[str, ...]:
+    """The special tokens a parser must see in an answer; none for a parser nobody knows."""
+    module = _modules().get(name)
+    return () if module is None else module.MARKS
+
+
+@cache
+def _modules() -> dict[str, Any]:
+    found = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
+    return {name: module for module in found for name in module.NAMES}

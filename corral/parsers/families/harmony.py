@@ -17,6 +17,7 @@ from corral.parsers.base import OutputParser, Warning, unfinished
 from corral.parsers.calls import decode_object
 
 NAMES = ("harmony",)
+MARKS = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>", "<|call|>", "<|return|>")
 
 
 def build(tools: Sequence[Tool], prompt: str) -> OutputParser:
