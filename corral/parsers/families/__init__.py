@@ -1,7 +1,7 @@
 """Readers of one model family's answers, one file a family (spec cli §16.3).
 
 A family's file has `NAMES`, the parser names it goes by, `MARKS`, the special tokens it reads by, and
-`build(tools, prompt)`, which makes a reader for an answer to `prompt`. Being in this folder is all it takes to be found.
+`build(tools, prompt)`, which makes a reader for an answer to `prompt`. Being in this folder is all it takes.
 """
 
 from collections.abc import Callable, Sequence
