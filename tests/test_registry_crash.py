@@ -1,0 +1,77 @@
+"""A pull that is killed, again and again, and ends in the right bytes without fetching them twice."""
+
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from corral import names
+from corral.store import Store
+from tests.registry import FaultProxy, digest_of, noise, running_proxy, running_registry
+
+MODEL = noise(32_000_000, 4)
+PART = 2_000_000
+KILLS = 5
+
+PULL = f"""
+import asyncio, sys
+from contextlib import aclosing
+from pathlib import Path
+from corral import names
+from corral.sources.registry import Registry
+from corral.sources.transfer import Limits
+from corral.store import Store
+
+async def pull(name, folder):
+    limits = Limits(
+        part_bytes={PART}, slice_bytes=250_000, connections=4, write_bytes=100_000, checkpoint_bytes=250_000
+    )
+    registry = Registry(docker_config=folder / "none", key_folder=folder, limits=limits)
+    async with aclosing(registry.pull(names.parse(name), Store(folder), insecure=True)) as steps:
+        async for step in steps:
+            if step.digest == {digest_of(MODEL)!r}:
+                print(step.completed, flush=True)
+    await registry.close()
+
+asyncio.run(pull(sys.argv[1], Path(sys.argv[2])))
+"""
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultProxy]:
+    with running_registry(tmp_path_factory.mktemp("registry")) as server, running_proxy(server.url) as proxy:
+        server.put_model("library/big", "latest", model=MODEL)
+        yield proxy
+
+
+def test_a_pull_that_is_killed_loses_less_than_a_part(proxy: FaultProxy, tmp_path: Path) -> None:
+    """What comes after a restart, and what the proxy has sent in all, both say how much was lost."""
+    moments = random.Random(1)
+    store = Store(tmp_path / "models")
+    sent = 0
+    for _ in range(KILLS):
+        proxy.rules({"path": digest_of(MODEL), "hold_at": moments.randrange(2 * PART, len(MODEL) // (KILLS + 1))})
+        with start(proxy, store) as process:
+            proxy.wait_until_held()
+            process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+        sent += proxy.sent(digest_of(MODEL))
+    proxy.rules()
+    with start(proxy, store) as process:
+        assert process.stdout is not None
+        completed = [int(line) for line in process.stdout]
+    assert process.returncode == 0
+    assert store.open_path(names.parse_digest(digest_of(MODEL))).read_bytes() == MODEL
+    assert completed == sorted(completed)
+    assert sent - completed[0] <= KILLS * PART
+    assert proxy.sent(digest_of(MODEL)) == len(MODEL) - completed[0]
+    assert [path.name for path in store.blobs_folder.glob("*-partial*")] == []
+
+
+def start(proxy: FaultProxy, store: Store) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", PULL, f"{proxy.host}/library/big", str(store.root)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
