@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 MAX_PREDICT_CONTEXTS = 10
 """Open-ended generation stops after so many contexts (spec cli §12)."""
 
-SEED_BOUND = 1 << 32
+SEED_BOUND = (1 << 32) - 1
+"""The engine takes 32 bits, and the largest of these for no seed at all."""
 
 
 class Clock:
@@ -210,6 +211,7 @@ class Answering:
             await stack.enter_async_context(self._room(self._runner.spec.num_ctx if media else bound + most))
             before = asyncio.ensure_future(self._engine.tokenize(text)) if with_context and sent == text else None
             if before is not None:
+                before.add_done_callback(lambda task: task.cancelled() or task.exception())  # told by the answer
                 stack.callback(before.cancel)
             written: list[int] = []
             pieces = await stack.enter_async_context(aclosing(self._complete(request, reader)))
@@ -274,7 +276,7 @@ class Answering:
             media=media,
             sampling=sampling(self._options, self._limit),
             max_tokens=most,
-            num_keep=max(-1, self._options.num_keep),
+            num_keep=max(-1, min(self._options.num_keep, self._limit)),
             schema=schema,
             preserved_tokens=marks,
             top_logprobs=self._top_logprobs,
@@ -307,7 +309,7 @@ class Answering:
             think=think,
             sampling=sampling(self._options, self._limit),
             max_tokens=most,
-            num_keep=max(-1, self._options.num_keep),
+            num_keep=max(-1, min(self._options.num_keep, self._limit)),
             schema=schema_of(self._format),
             top_logprobs=self._top_logprobs,
         )

@@ -35,7 +35,7 @@ async def embed_inputs(
         except EngineError as error:
             if error.status != 400 or not request.truncate:
                 raise
-            texts = [await _cut_to_batch(runner, text) for text in texts]
+            texts = await _cut_to_batch(runner, texts)
             found = await runner.engine.embed(texts)
     vectors = [_finished(vector, request.dimensions, normalize) for vector in found.vectors]
     return Vectors(vectors=vectors, tokens=found.tokens)
@@ -64,13 +64,16 @@ async def _fitting(runner: Runner, model: Model, text: str, limit: int, truncate
     return await runner.engine.detokenize(tokens[:room])
 
 
-async def _cut_to_batch(runner: Runner, text: str) -> str:
-    """A text cut to what the engine takes in one batch, special tokens included."""
-    batch = runner.spec.num_batch or min(2048, runner.spec.num_ctx)
-    tokens = await runner.engine.tokenize(text)
-    if len(tokens) <= batch - 2 or batch <= 2:
+async def _cut_to_batch(runner: Runner, texts: Sequence[str]) -> list[str]:
+    """The texts, each cut to what the engine takes in one batch, special tokens included."""
+    room = (runner.spec.num_batch or min(2048, runner.spec.num_ctx)) - 2
+    tokens = [await runner.engine.tokenize(text) for text in texts]
+    if room <= 0 or all(len(found) <= room for found in tokens):
         raise BadRequest("input exceeds maximum context length and cannot be truncated further")
-    return await runner.engine.detokenize(tokens[: batch - 2])
+    return [
+        await runner.engine.detokenize(found[:room]) if len(found) > room else text
+        for text, found in zip(texts, tokens, strict=True)
+    ]
 
 
 def _finished(vector: Sequence[float], dimensions: int, normalize: bool) -> list[float]:
