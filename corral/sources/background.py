@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 from corral.messages import Progress
@@ -10,6 +11,10 @@ from corral.messages import Progress
 Result = TypeVar("Result")
 Report = Callable[[Progress], None]
 """Takes a step of the work; raises to end it when nobody listens any more. To be called every few megabytes."""
+
+
+_AHEAD = 2
+"""How many steps the work may be ahead of whoever is told: a client that does not read holds it up."""
 
 
 class _NobodyListensError(Exception):
@@ -32,8 +37,10 @@ class Work(Generic[Result]):
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[Progress | None] = asyncio.Queue()
         is_over = threading.Event()
+        room = threading.Semaphore(_AHEAD)
 
         def report(step: Progress) -> None:
+            room.acquire()
             if is_over.is_set():
                 raise _NobodyListensError
             loop.call_soon_threadsafe(queue.put_nowait, step)
@@ -44,13 +51,17 @@ class Work(Generic[Result]):
             finally:
                 loop.call_soon_threadsafe(queue.put_nowait, None)
 
-        running = loop.run_in_executor(None, run)
+        thread = ThreadPoolExecutor(1, thread_name_prefix="work")  # its own: one that is held up holds up no other
+        running = loop.run_in_executor(thread, run)
         try:
             while (step := await queue.get()) is not None:
                 yield step
+                room.release()
             await running
         finally:
             is_over.set()
+            room.release()
+            thread.shutdown(wait=False)
             await asyncio.wait([running])
             if not running.cancelled():
                 running.exception()  # it was raised above, or nobody is left to be told

@@ -51,14 +51,16 @@ async def download(requirement: str, folder: Path) -> AsyncGenerator[Fetched, No
     environment = {**os.environ, "TMPDIR": str(temporary), "TEMP": str(temporary), "TMP": str(temporary)}
     environment |= {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"}
     run = [*command.words, *arguments, "--dest", str(target), "--", requirement]
-    async with _running(run, environment, folder) as process:
-        watching = _watched(process, command.is_raw, temporary)
-        async with aclosing(watching) as steps:
-            async for step in steps:
-                if isinstance(step, Fetched):
-                    yield step
-                else:
-                    output = step
+    output: list[str] = []
+    async with (
+        _running(run, environment, folder) as process,
+        aclosing(_watched(process, command.is_raw, temporary)) as steps,
+    ):
+        async for step in steps:
+            if isinstance(step, Fetched):
+                yield step
+            else:
+                output = step
     if process.returncode:
         raise _explained(requirement, output)
     wheels = sorted(target.glob("*.whl"))
