@@ -40,7 +40,7 @@ LIMITS = Limits(
     attempts=1,
     pause=0.01,
     stall=0.2,
-    stalls=3,
+    silence=0.5,
     answer=0.5,
 )
 
@@ -339,10 +339,10 @@ async def test_a_damaged_blob_is_replaced(proxy: FaultProxy, registry: Registry,
 
 
 async def test_trickling_does_not_count_as_giving(tmp_path: Path, proxy: FaultProxy, name: Name, store: Store) -> None:
-    limits = Limits(slice_bytes=100_000, stall=0.05, stalls=3, trickle_bytes=64 << 10)
+    limits = Limits(slice_bytes=100_000, stall=0.05, silence=0.15, trickle_bytes=64 << 10)
     registry = Registry(docker_config=tmp_path, key_folder=tmp_path / "keys", limits=limits)
     proxy.rules({"path": DIGEST, "stall_after": 1000})
-    with pytest.raises(SourceError, match=r"^download stalled: 3 times"):
+    with pytest.raises(SourceError, match=r"^download stalled: no data for 0\.15 s$"):
         await statuses(registry.pull(name, store, insecure=True), [])
     await registry.close()
 

@@ -22,7 +22,7 @@ from corral.sources.auth import Authenticator
 from corral.sources.http import Http
 from corral.sources.ledger import allocated
 from corral.sources.repository import BlobSource, Repository
-from corral.sources.transfer import DigestMismatchError, Limits, Transfer
+from corral.sources.transfer import DigestMismatchError, Limits, Transfer, is_stored
 from corral.sources.upload import Upload
 from corral.store import Layer, Manifest, MediaType, Store, parse_manifest
 from corral.store.blobs import require_space
@@ -49,9 +49,11 @@ class Registry:
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="transfer")
         self._transfers: dict[Path, Transfer] = {}
         self._uploads: dict[URL, URL] = {}
+        self._is_closed = False
 
     async def close(self) -> None:
         """Stops what is under way, keeping what has arrived, and waits for threads at work."""
+        self._is_closed = True
         for transfer in list(self._transfers.values()):
             await transfer.stop()
         await asyncio.to_thread(self._executor.shutdown)
@@ -117,7 +119,7 @@ class Registry:
 
     async def _pull_blob(self, repository: Repository, store: Store, layer: Layer) -> AsyncGenerator[Progress, None]:
         path = store.blob_path(layer.digest)
-        while not await asyncio.to_thread(_is_stored, store, layer):
+        while not await asyncio.to_thread(is_stored, store, layer):
             transfer = self._transfers.get(path)
             is_joined = transfer is not None and not transfer.is_over and transfer.layer.size == layer.size
             if transfer is None or not is_joined:
@@ -129,8 +131,8 @@ class Registry:
                     async for step in steps:
                         yield step
                 return
-            except SourceError:
-                if not is_joined:  # another's registry failed; ours may do better
+            except (SourceError, NotFound):
+                if not is_joined or self._is_closed:  # another's registry failed; ours may do better
                     raise
             finally:
                 if self._transfers.get(path) is transfer and transfer.is_over:
@@ -141,7 +143,7 @@ class Registry:
         """`DiskFull` before anything is fetched, rather than after most of it has been."""
 
         def check() -> None:
-            missing = {layer.digest: layer.size for layer in manifest.blobs if not _is_stored(store, layer)}
+            missing = {layer.digest: layer.size for layer in manifest.blobs if not is_stored(store, layer)}
             there = sum(min(allocated(store.blob_path(digest)), size) for digest, size in missing.items())
             require_space(store.root, sum(missing.values()) - there)
 
@@ -176,13 +178,6 @@ def _about_manifest(error: CorralError) -> CorralError:
         if isinstance(error, kind):
             return kind(sentence)
     return NotFound(sentence, status=500) if isinstance(error, NotFound) else SourceError(sentence)
-
-
-def _is_stored(store: Store, layer: Layer) -> bool:
-    try:
-        return store.blob_size(layer.digest) == layer.size
-    except NotFound:
-        return False
 
 
 def _leftovers(store: Store, name: Name, manifest: Manifest) -> bool:

@@ -16,7 +16,7 @@ from typing import ParamSpec, TypeVar
 
 from aiohttp import StreamReader
 
-from corral.errors import CorralError, SourceError
+from corral.errors import CorralError, NotFound, SourceError, StoreError
 from corral.messages import Progress
 from corral.names import Digest
 from corral.sources.http import ANSWER_SECONDS, Contradiction, Interrupted, StatusError, is_passing
@@ -56,8 +56,8 @@ class Limits:
     answer: float = ANSWER_SECONDS
     """Seconds for any answer but a blob's."""
     trickle_bytes: int = 16 << 10
-    stalls: int = 10
-    """How many stalls in a row, over all connections, end the transfer."""
+    silence: float = 300.0
+    """Seconds for which all connections may stall together before the transfer ends."""
     write_bytes: int = 1 << 20
     checkpoint_bytes: int = 64 << 20
     """What may be lost of a transfer when the process is killed, beside what is on its way."""
@@ -69,6 +69,15 @@ class DigestMismatchError(Contradiction):
 
     def __init__(self, wanted: Digest, actual: Digest) -> None:
         super().__init__(f"digest mismatch, file must be downloaded again: want {wanted}, got {actual}")
+
+
+def is_stored(store: Store, layer: Layer) -> bool:
+    """Whether the store has a layer, whole and sound. Blocking."""
+    try:
+        store.open_path(layer.digest)
+        return store.blob_size(layer.digest) == layer.size
+    except (NotFound, StoreError):
+        return False
 
 
 @dataclass(slots=True)
@@ -96,7 +105,7 @@ class Transfer:
         self._saved = layer.size
         self._hashed = 0
         self._completed = 0
-        self._stalls = 0
+        self._heard = asyncio.get_running_loop().time()
         self._waiters = 0
         self._is_ranged: bool | None = None
         self._answered = asyncio.Event()
@@ -161,25 +170,34 @@ class Transfer:
     async def _claim(self) -> Partial | None:
         """The partial file, once it is ours alone; None if meanwhile another process has finished the blob."""
         size = self.layer.size
-        part_size = self._limits.part_bytes or part_bytes(size)
         while True:
-            partial = await self._in_thread(open_partial, self._blob, self.layer.digest, size, part_size)
+            partial = await self._open()
             if partial is not None:
-                if not self._is_there():
+                if not await self._is_there():
                     return partial
                 await self._in_thread(partial.remove)
                 await self._in_thread(partial.close)
-            if self._is_there():
+            if await self._is_there():
                 return None
             self._completed = max(self._completed, await self._in_thread(arrived, self._blob, size))
             self._tell()
             await asyncio.sleep(_POLL_SECONDS)
 
-    def _is_there(self) -> bool:
-        digest = self.layer.digest
-        with suppress(CorralError):
-            return self._store.blob_size(digest) == self.layer.size
-        return False
+    async def _open(self) -> Partial | None:
+        """The partial file if it is free. A claim that comes when nobody waits for it any more is given back."""
+        part_size = self._limits.part_bytes or part_bytes(self.layer.size)
+        opening = asyncio.ensure_future(
+            self._in_thread(open_partial, self._blob, self.layer.digest, self.layer.size, part_size)
+        )
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            if (partial := await opening) is not None:
+                await self._in_thread(partial.close)
+            raise
+
+    async def _is_there(self) -> bool:
+        return await self._in_thread(is_stored, self._store, self.layer)
 
     async def _fill(self, partial: Partial) -> None:
         """Fetches what is missing and hashes all of it."""
@@ -230,10 +248,8 @@ class Transfer:
                 await self._attempt(partial, piece)
                 continue
             except TimeoutError as error:
-                self._stalls += 1
-                if self._stalls >= self._limits.stalls:
-                    silence = self._limits.stalls * self._limits.stall
-                    raise Interrupted(f"download stalled: {self._stalls} times no data for {silence:g} s") from error
+                if asyncio.get_running_loop().time() - self._heard >= self._limits.silence:
+                    raise Interrupted(f"download stalled: no data for {self._limits.silence:g} s") from error
                 continue
             except SourceError as error:
                 if not is_passing(error):
@@ -287,8 +303,9 @@ class Transfer:
                     raise Interrupted("the answer ended early")
                 heard += len(chunk)
                 if heard >= self._limits.trickle_bytes:
-                    heard = self._stalls = 0
-                    patience.reschedule(asyncio.get_running_loop().time() + self._limits.stall)
+                    heard = 0
+                    self._heard = asyncio.get_running_loop().time()
+                    patience.reschedule(self._heard + self._limits.stall)
                 if skip:
                     skipped = min(skip, len(chunk))
                     skip, chunk = skip - skipped, chunk[skipped:]
