@@ -1,0 +1,85 @@
+"""The library that the engine compiles grammars with, asked before and after it. Knows no limits of ours.
+
+`llguidance` is pinned to the version inside the engine: a newer one accepts what the engine then ignores.
+"""
+
+import re
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from corral.messages import Json
+
+
+def objection(schema: Json) -> str:
+    """Why no answer can be held to a schema, in words; empty when one can be."""
+    matcher = _matcher(schema)
+    if not matcher.is_error():
+        matcher.compute_bitmask()
+    if not matcher.is_error():
+        return ""
+    return _in_words(str(matcher.get_error()))
+
+
+def pattern_objection(pattern: str) -> str:
+    """Why a regular expression cannot be used; empty when it can."""
+    return objection({"type": "string", "pattern": pattern})
+
+
+def admits(schema: Json, text: str) -> bool:
+    """Whether `text` is an answer to a schema without objection, or the beginning of one."""
+    matcher = _matcher(schema)
+    raw = text.encode("utf-8", "surrogatepass")
+    return not matcher.is_error() and int(matcher.try_consume_tokens(list(raw))) == len(raw)
+
+
+def _matcher(schema: Json) -> Any:
+    from llguidance import LLMatcher
+
+    # The same words that llama.cpp puts around a schema.
+    text = "%llguidance {}\nstart: %json " + msgspec.json.encode(schema).decode()
+    return LLMatcher(_bytes_as_tokens(), text, log_level=0)
+
+
+class _Bytes:
+    """A vocabulary of the 256 bytes and an end."""
+
+    eos_token_id = 256
+    bos_token_id = None
+    tokens = (*(bytes([value]) for value in range(256)), b"<end>")
+    special_token_ids = (256,)
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        return list(text.encode() if isinstance(text, str) else text)
+
+
+@cache
+def _bytes_as_tokens() -> Any:
+    from llguidance import LLTokenizer, TokenizerWrapper
+
+    return LLTokenizer(TokenizerWrapper(_Bytes()), n_vocab=257, slices=[])
+
+
+def _in_words(error: str) -> str:
+    """The first line that tells a person something."""
+    told = re.sub(r"\A(?:at \d+\(\d+\): )?(?:failed to compile JSON schema: )?(?:Unsatisfiable schema: )?", "", error)
+    if told.startswith("NoExtension"):
+        return "nothing fits it"
+    if told.startswith("Regex is empty"):
+        return "no string fits it"
+    if told.startswith("oneOf constraints"):
+        return ONE_OF
+    if "look-around" in told or "lookarounds" in told:
+        return LOOK_AROUND
+    if "backreferences" in told:
+        return BACK_REFERENCES
+    if told.startswith("regex parse error"):
+        return "not a regular expression: " + told.rsplit("error: ", 1)[-1].splitlines()[0]
+    line = told.splitlines()[0] if told else "it cannot be compiled"
+    return (line[0].lower() + line[1:])[:200].rstrip(".")
+
+
+LOOK_AROUND = "look-around in a pattern is not supported"
+BACK_REFERENCES = "back-references in a pattern are not supported"
+ONE_OF = "more than one of oneOf may fit"
