@@ -133,7 +133,8 @@ class Handler(BaseHTTPRequestHandler):
     lock = threading.Lock()
 
     def log_message(self, format: str, *args: Any) -> None:
-        print(format % args, file=sys.stderr, flush=True)
+        if self.path != "/health":
+            print(format % args, file=sys.stderr, flush=True)
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -365,13 +366,15 @@ def orders() -> dict[str, Any]:
 def load(told: dict[str, Any]) -> None:
     """Loads as it was told.
 
-    `loads_when`: a file of the home folder that must appear first. `fails`: text printed before it exits with status 1,
+    `loads_when`: a file of the home folder that must appear first; `prints`: lines until then. `fails`: text printed before it exits with status 1,
     `fails_above_context`: only with a pool larger than that, `fails_times`: only the first so many engines.
     `never_healthy`: it goes on loading for ever. `ignores_sigterm`: only SIGKILL ends it.
     """
     JOURNAL.write("loading", pid=os.getpid())
     if gate := told.get("loads_when"):
         while not (HOME / gate).exists():
+            if told.get("prints"):
+                print("loading tensors", file=sys.stderr, flush=True)
             time.sleep(0.01)
     earlier = len(list((HOME / "engines").glob("*.jsonl"))) - 1
     too_large = OPTIONS.ctx_size > told.get("fails_above_context", 0)

@@ -3,9 +3,10 @@
 import asyncio
 import base64
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+import math
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
@@ -27,6 +28,11 @@ from corral.messages import Message, TokenLogprob, Tool, ToolCall
 
 HEALTH_TIMEOUT = 10.0
 """Seconds an engine has to answer a health ping (spec cli §11)."""
+
+HEALTH_INTERVAL = 0.02
+"""Seconds between questions to a llama-server that does not say by itself when it has loaded."""
+
+T = TypeVar("T")
 
 _GONE = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
@@ -88,10 +94,13 @@ class LlamaEngine:
             body["n_probs"] = max(1, request.top_logprobs)
         async with contextlib.aclosing(self._events("/completion", body)) as events:
             async for data in events:
-                event = _decode_completion(data)
+                event = _decoded(_decode_completion, data)
                 if event.error is not None:
                     raise _refusal(event.error)
                 yield _piece(event, request.top_logprobs)
+                if event.stop:
+                    return
+        raise await self._dead(None)
 
     async def _prompt(self, request: CompletionRequest) -> Any:
         if isinstance(request.prompt, tuple):
@@ -111,7 +120,7 @@ class LlamaEngine:
         reason, usage, timings = "", _Usage(), _Timings()
         async with contextlib.aclosing(self._events("/v1/chat/completions", body)) as events:
             async for data in events:
-                event = _decode_chat(data)
+                event = _decoded(_decode_chat, data)
                 if event.error is not None:
                     raise _refusal(event.error)
                 usage, timings = event.usage or usage, event.timings or timings
@@ -121,6 +130,8 @@ class LlamaEngine:
                     piece = _chat_piece(choice, request.top_logprobs)
                     if piece is not None:
                         yield piece
+        if not reason:
+            raise await self._dead(None)
         yield Piece(tool_calls=_finished(calls), finish=_chat_finish(reason, usage, timings))
 
     async def render(self, request: EngineChat) -> str:
@@ -129,7 +140,7 @@ class LlamaEngine:
     async def embed(self, inputs: Sequence[str]) -> Embeddings:
         answer = await self._ask("POST", "/v1/embeddings", {"input": list(inputs), "encoding_format": "float"})
         rows = sorted(answer["data"], key=lambda row: int(row["index"]))
-        return Embeddings([row["embedding"] for row in rows], int(answer["usage"]["prompt_tokens"]))
+        return Embeddings([_numbers(row["embedding"]) for row in rows], int(answer["usage"]["prompt_tokens"]))
 
     async def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
         body = {"content": text, "add_special": add_special, "parse_special": True}
@@ -148,24 +159,21 @@ class LlamaEngine:
             return False
 
     async def wait_until_served(self, patience: float) -> None:
-        """For a llama-server that says its port before it has loaded the model."""
-        ended = asyncio.ensure_future(self._process.ended())
+        """For a llama-server that says its port before it has loaded the model. Errors as `WorkerProcess.ready`."""
+        served = asyncio.ensure_future(self._served())
         try:
-            async with asyncio.timeout(None if patience == float("inf") else patience):
-                while not await self.healthy():
-                    done, _ = await asyncio.wait({ended}, timeout=0.05)
-                    if done:
-                        words = self._process.last_words()
-                        raise EngineDied(f"llama-server process has terminated: {ended.result()}: {words}")
-        except TimeoutError:
-            last = self._process.last_words()
-            await self.close()
-            raise EngineError(f"timed out waiting for llama-server to start - {last}") from None
+            await self._process.progressing(served, patience)
+            served.result()
         except BaseException:
+            served.cancel()
             await self.close()
             raise
-        finally:
-            ended.cancel()
+
+    async def _served(self) -> None:
+        while not await self.healthy():
+            if not self._process.alive:
+                raise self._process.failure()
+            await asyncio.sleep(HEALTH_INTERVAL)
 
     async def ended(self) -> str:
         return await self._process.ended()
@@ -181,14 +189,12 @@ class LlamaEngine:
         data = None if body is None else msgspec.json.encode(body)
         try:
             async with self._session.request(method, path, data=data) as response:
-                answer = msgspec.json.decode(await response.read())
+                answer = await response.read()
         except (aiohttp.ClientError, OSError) as error:
             raise await self._dead(error) from error
-        except msgspec.DecodeError as error:
-            raise EngineError(f"the engine's answer to {path} is no JSON: {error}") from error
         if response.status >= 400:
-            raise _refusal(msgspec.convert(answer.get("error", {}), _Error))
-        return answer
+            raise _refusal(_decoded(_decode_failed, answer).error)
+        return _decoded(msgspec.json.decode, answer)
 
     async def _events(self, path: str, body: Any) -> AsyncGenerator[bytes, None]:
         """The data of each server-sent event. Leaving it early closes the connection, which frees the slot."""
@@ -196,29 +202,33 @@ class LlamaEngine:
             async with self._session.post(path, data=msgspec.json.encode(body)) as response:
                 try:
                     if response.status >= 400:
-                        raise _refusal(msgspec.json.decode(await response.read(), type=_Failed).error)
+                        raise _refusal(_decoded(_decode_failed, await response.read()).error)
                     rest = b""
                     async for received in response.content.iter_any():
                         *events, rest = (rest + received).split(b"\n\n")
                         for event in events:
                             data = event.lstrip(b"\n")
-                            if data.startswith((b"data: {", b"error: {")):
-                                yield data[data.index(b"{") :]
+                            if data.startswith(b"data: {"):
+                                yield data[6:]
+                            elif data.startswith(b"error: {"):  # as older ones put it
+                                raise _refusal(_decoded(_decode_error, data[7:]))
                 finally:
                     response.close()
         except (aiohttp.ClientError, OSError) as error:
             raise await self._dead(error) from error
-        if not self._process.alive:
-            raise await self._dead(None)
 
     async def _dead(self, error: BaseException | None) -> EngineError:
-        """Why the connection broke: the worker is gone, as a rule; its exit may reach us a moment later."""
+        """Why the connection broke: the worker is gone, as a rule; its exit may reach us a moment later.
+
+        `error` None: the answer just ended, without its last event.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
                 reason = await self._process.ended()
                 words = self._process.last_words()
                 return EngineDied(f"{_GONE} ({reason}{f': {words}' if 'error' in words.lower() else ''})")
-        return EngineError(f"an error was encountered while running the model: {error}")
+        text = str(error or "unexpected EOF")
+        return EngineError(f"an error was encountered while running the model: {text}")
 
 
 class _Error(Struct, frozen=True):
@@ -305,6 +315,20 @@ class _CallParts(Struct):
 
 _decode_completion = msgspec.json.Decoder(_Completion).decode
 _decode_chat = msgspec.json.Decoder(_ChatEvent).decode
+_decode_failed = msgspec.json.Decoder(_Failed).decode
+_decode_error = msgspec.json.Decoder(_Error).decode
+
+
+def _decoded(decode: Callable[[bytes], T], data: bytes) -> T:
+    try:
+        return decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EngineError(f"the engine's answer cannot be read: {error}") from error
+
+
+def _numbers(row: list[float | None]) -> list[float]:
+    """JSON has no NaN, so it comes as null."""
+    return [math.nan if number is None else number for number in row]
 
 
 def _refusal(error: _Error) -> EngineError:

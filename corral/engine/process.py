@@ -7,7 +7,7 @@ import secrets
 import signal
 import sys
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 import psutil
@@ -53,9 +53,7 @@ class WorkerProcess:
         worker = cls(process, secrets.token_urlsafe(24), log)
         orders = Orders(spec=spec, key=worker.key, parent=os.getpid(), program=program, cache_ram_mib=cache_ram_mib)
         assert process.stdin is not None
-        process.stdin.write(msgspec.json.encode(orders) + b"\n")
-        with contextlib.suppress(ConnectionError):
-            await process.stdin.drain()
+        process.stdin.write(msgspec.json.encode(orders) + b"\n")  # nobody waits until it is read: `ready` does
         return worker
 
     @property
@@ -71,11 +69,7 @@ class WorkerProcess:
         assert self._process.stdout is not None
         line = asyncio.ensure_future(self._process.stdout.readline())
         try:
-            while not line.done():
-                before = self._progress()
-                done, _ = await asyncio.wait({line}, timeout=None if patience == float("inf") else patience)
-                if not done and self._progress() == before:
-                    raise EngineError(f"timed out waiting for llama-server to start - {self.last_words()}")
+            await self.progressing(line, patience)
             report = msgspec.json.decode(line.result() or b"{}", type=Report)
         except BaseException:
             line.cancel()
@@ -83,15 +77,24 @@ class WorkerProcess:
             raise
         if not report.port:
             await self.stop(grace=GRACE)
-            raise self._failure(report.error)
+            raise self.failure(report.error)
         self.url = f"http://127.0.0.1:{report.port}"
         return report.ready
 
+    async def progressing(self, goal: asyncio.Future[Any], patience: float) -> None:
+        """Waits for `goal` as long as the child makes progress: prints or grows every `patience` seconds."""
+        while not goal.done():
+            before = self._progress()
+            done, _ = await asyncio.wait({goal}, timeout=None if patience == float("inf") else patience)
+            if not done and self._progress() == before:
+                raise EngineError(f"timed out waiting for llama-server to start - {self.last_words()}")
+
     def _progress(self) -> tuple[int, int]:
         size = self.log.stat().st_size if self.log.exists() else 0
-        return size, self.memory()
+        return size, self.memory() >> 20
 
-    def _failure(self, error: str) -> EngineError:
+    def failure(self, error: str = "") -> EngineError:
+        """Why a load failed, after the child has ended; `error` is what it said itself."""
         text = self.log_tail(4000).lower()
         reason = error or self.why()
         if ("alloc" in text and ("fail" in text or "unable" in text)) or "out of memory" in text:
@@ -110,14 +113,14 @@ class WorkerProcess:
         return not self._exit.done()
 
     def why(self) -> str:
-        """How the child ended: `exit status 1`, `signal: killed`, or that it was stopped."""
+        """How the child ended: `exit status 1`, `signal: killed`, or `stopped` when we ended it."""
         code = self._process.returncode
         if code is None:
             return "still running"
         if self._stopped:
             return "stopped"
         if code < 0:
-            return f"signal: {signal.Signals(-code).name.lower().removeprefix('sig')}"
+            return f"signal: {(signal.strsignal(-code) or str(-code)).lower()}"
         return f"exit status {code}"
 
     def log_tail(self, size: int = 2000) -> str:

@@ -115,7 +115,7 @@ def _params(xllamacpp: Any, orders: Orders) -> Any:
     params.cache_type_k = params.cache_type_v = _member(xllamacpp.ggml_type, "GGML_TYPE_", spec.cache_type)
     attention = {"on": "ENABLED", "off": "DISABLED", "auto": "AUTO"}[spec.flash_attention]
     params.flash_attn_type = getattr(xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{attention}")
-    _set_batch(params, spec)
+    params.n_batch, params.n_ubatch = _batches(spec)
     _set_machine(xllamacpp, params, spec)
     if spec.projectors:
         params.mmproj.path = spec.projectors[0]
@@ -127,14 +127,13 @@ def _params(xllamacpp: Any, orders: Orders) -> Any:
     return params
 
 
-def _set_batch(params: Any, spec: RunnerSpec) -> None:
-    """Spec api §6: by context unless given; an embedding's tokens must all fit into one batch."""
+def _batches(spec: RunnerSpec) -> tuple[int, int]:
+    """Tokens of a logical and a physical batch : by context unless given; an embedding fits into one (spec api §6)."""
     automatic = 2048 if spec.num_ctx > 32768 else 1024 if spec.num_ctx > 4096 else 512
     if spec.mode == "embed":
         automatic = min(2048, spec.num_ctx)
-    batch = spec.num_batch or automatic
-    params.n_batch = max(batch, 512) if spec.mode == "generate" else batch
-    params.n_ubatch = batch
+    physical = spec.num_batch or automatic
+    return (max(physical, 512) if spec.mode == "generate" else physical), physical
 
 
 def _set_machine(xllamacpp: Any, params: Any, spec: RunnerSpec) -> None:
@@ -163,27 +162,33 @@ def _become(orders: Orders, report: Any) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    _tell(report, Report(port=port))
     environ = {**os.environ, "LLAMA_API_KEY": orders.key}
-    os.execve(orders.program, [orders.program, *arguments(orders.spec, port)], environ)
+    if not os.access(orders.program, os.X_OK):
+        _tell(report, Report(error=f'"{orders.program}" is no program that can be run'))
+        sys.exit(1)
+    _tell(report, Report(port=port))
+    os.execve(orders.program, [orders.program, *arguments(orders.spec, port, orders.cache_ram_mib)], environ)
 
 
-def arguments(spec: RunnerSpec, port: int) -> list[str]:
-    """llama-server's command line for a specification."""
+def arguments(spec: RunnerSpec, port: int, cache_ram_mib: int) -> list[str]:
+    """llama-server's command line for a specification; the same choices as `_params` makes."""
+    batch, physical_batch = _batches(spec)
     flags = ["--host", "127.0.0.1", "--port", str(port), "--model", spec.model, "--no-webui", "--offline"]
     flags += ["--ctx-size", str(spec.pool), "--parallel", str(spec.slots), "--kv-unified"]
     flags += ["--kv-unified-per-slot", str(spec.num_ctx), "--flash-attn", spec.flash_attention]
     flags += ["--cache-type-k", spec.cache_type, "--cache-type-v", spec.cache_type]
     flags += ["--embeddings"] if spec.mode == "embed" else ["--context-shift"]
     flags += ["--pooling", "mean"] if spec.pooling == "mean" else []
+    flags += ["--batch-size", str(batch), "--ubatch-size", str(physical_batch)]
+    flags += ["--cache-ram", str(cache_ram_mib), "--no-warmup"]
     for flag, value in (
-        ("--ubatch-size", spec.num_batch),
         ("--gpu-layers", spec.num_gpu if spec.num_gpu >= 0 else None),
         ("--main-gpu", spec.main_gpu),
         ("--threads", spec.num_thread or None),
+        ("--threads-batch", spec.num_thread or None),
     ):
         flags += [flag, str(value)] if value is not None else []
-    flags += ["--no-mmap"] if spec.use_mmap is False else []
+    flags += [] if spec.use_mmap is None else ["--mmap" if spec.use_mmap else "--no-mmap"]
     flags += [part for path in spec.projectors[:1] for part in ("--mmproj", path)]
     flags += [part for path in spec.adapters for part in ("--lora", path)]
     return flags

@@ -1,0 +1,246 @@
+"""The worker process: its command line, start, end and explanation, with the fake program and with the real engine."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from corral.engine.base import RunnerSpec
+from corral.engine.llama import LlamaEngine, launch
+from corral.engine.process import WorkerProcess
+from corral.engine.worker import arguments
+from corral.errors import EngineDied, EngineError, OutOfMemory
+from tests.conftest import FAKE_ENGINE
+from tests.engines import engines, tell
+
+SPEC = RunnerSpec(model="model.gguf", num_ctx=2048, slots=4, pool=8192)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder of its own, which the worker gets too."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+async def start(home: Path, spec: RunnerSpec = SPEC, patience: float = 20) -> LlamaEngine:
+    return await launch(spec, log=home / "logs" / "worker.log", patience=patience, program=str(FAKE_ENGINE))
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+async def test_a_worker_serves_until_it_is_closed_and_its_log_is_kept(home: Path) -> None:
+    engine = await start(home)
+    assert await engine.healthy()
+    assert await engine.tokenize("hello  world") == [0, 1]
+    assert await engine.detokenize([1, 0]) == "  worldhello"
+    assert engine.memory() > 0
+    await engine.close()
+    assert gone(engine.pid)
+    assert not await engine.healthy()
+    assert engine.memory() == 0
+    assert await engine.ended() == "stopped"
+    assert "POST /tokenize" in engine.log.read_text()
+    await engine.close()
+
+
+ALL_OPTIONS = RunnerSpec(
+    model="m.gguf",
+    projectors=("p.gguf", "second.gguf"),
+    adapters=("l1.gguf", "l2.gguf"),
+    num_ctx=8192,
+    slots=3,
+    pool=24576,
+    num_batch=64,
+    num_gpu=5,
+    main_gpu=1,
+    use_mmap=False,
+    num_thread=6,
+    cache_type="q8_0",
+    flash_attention="on",
+)
+
+COMMON = "--host 127.0.0.1 --port 1234 --model {} --no-webui --offline"
+COMMAND_LINES: list[tuple[RunnerSpec, str]] = [
+    (
+        SPEC,
+        COMMON.format("model.gguf") + " --ctx-size 8192 --parallel 4 --kv-unified --kv-unified-per-slot 2048"
+        " --flash-attn auto --cache-type-k f16 --cache-type-v f16 --context-shift"
+        " --batch-size 512 --ubatch-size 512 --cache-ram 77 --no-warmup",
+    ),
+    (
+        ALL_OPTIONS,
+        COMMON.format("m.gguf") + " --ctx-size 24576 --parallel 3 --kv-unified --kv-unified-per-slot 8192"
+        " --flash-attn on --cache-type-k q8_0 --cache-type-v q8_0 --context-shift"
+        " --batch-size 512 --ubatch-size 64 --cache-ram 77 --no-warmup"
+        " --gpu-layers 5 --main-gpu 1 --threads 6 --threads-batch 6 --no-mmap"
+        " --mmproj p.gguf --lora l1.gguf --lora l2.gguf",
+    ),
+    (
+        msgspec.structs.replace(SPEC, mode="embed", pooling="mean", num_ctx=8192, use_mmap=True),
+        COMMON.format("model.gguf") + " --ctx-size 8192 --parallel 4 --kv-unified --kv-unified-per-slot 8192"
+        " --flash-attn auto --cache-type-k f16 --cache-type-v f16 --embeddings --pooling mean"
+        " --batch-size 2048 --ubatch-size 2048 --cache-ram 77 --no-warmup --mmap",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spec", "expected"), COMMAND_LINES)
+def test_command_line_of_another_llama_server(spec: RunnerSpec, expected: str) -> None:
+    assert " ".join(arguments(spec, 1234, 77)) == expected
+
+
+async def test_the_program_gets_what_was_asked_for_and_no_secrets(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("OLLAMA_API_KEY", "secret")
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    monkeypatch.setenv("LLAMA_ARG_FIT", "off")
+    engine = await start(home, ALL_OPTIONS)
+    (fake,) = engines(home)
+    assert fake.pid == engine.pid
+    got = [fake.options[name] for name in ("model", "ctx_size", "parallel", "lora")]
+    assert got == ["m.gguf", 24576, 3, ["l1.gguf", "l2.gguf"]]
+    environ = fake.started["environ"]
+    assert environ["LLAMA_ARG_FIT"] == "off"
+    assert len(environ["LLAMA_API_KEY"]) == 32
+    assert "secret" not in environ.values()
+    assert set(environ) <= {*os.environ, "LLAMA_API_KEY", "LC_CTYPE"}
+    await engine.close()
+
+
+async def test_a_program_that_cannot_be_run_is_named(home: Path) -> None:
+    with pytest.raises(
+        EngineDied, match=r'^llama-server process has terminated: "/nowhere/llama-server" is no program'
+    ):
+        await launch(SPEC, log=home / "worker.log", patience=20, program="/nowhere/llama-server")
+
+
+async def test_a_crash_at_load_is_told_with_its_last_words(home: Path) -> None:
+    tell(home, fails="error: unknown model architecture")
+    with pytest.raises(EngineDied) as caught:
+        await start(home)
+    sentence = "llama-server process has terminated: exit status 1: error: unknown model architecture"
+    assert str(caught.value) == sentence
+    assert all(not engine.alive for engine in engines(home))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate buffer of size 1099511627776",
+        "ggml_aligned_malloc: insufficient memory (attempted to allocate 1048576.00 MB) - failed",
+        "CUDA error: out of memory",
+        "cudaMalloc failed: out of memory",
+    ],
+)
+async def test_memory_that_does_not_suffice_is_an_error_of_its_own(home: Path, words: str) -> None:
+    tell(home, fails=words)
+    with pytest.raises(OutOfMemory, match="^not enough memory to load the model: "):
+        await start(home)
+
+
+async def test_a_load_without_progress_is_given_up(home: Path) -> None:
+    tell(home, never_healthy=True)
+    with pytest.raises(EngineError, match="^timed out waiting for llama-server to start - "):
+        await start(home, patience=0.3)
+    assert all(not engine.alive for engine in engines(home))
+
+
+async def test_a_load_with_progress_may_take_longer_than_patience(home: Path) -> None:
+    tell(home, loads_when="go", prints=True)
+    loading = asyncio.ensure_future(start(home, patience=0.2))
+    log = home / "logs" / "worker.log"
+    while not (log.exists() and log.read_text().count("loading tensors") > 60):  # which takes three times patience
+        assert not loading.done()
+        await asyncio.sleep(0.02)
+    (home / "go").touch()
+    await (await loading).close()
+
+
+async def test_cancelling_a_load_ends_the_worker(home: Path) -> None:
+    tell(home, loads_when="never")
+    loading = asyncio.ensure_future(start(home))
+    while not engines(home):
+        await asyncio.sleep(0.01)
+    loading.cancel()
+    await asyncio.wait({loading})
+    assert loading.cancelled()
+    assert [engine.alive for engine in engines(home)] == [False]
+
+
+async def test_cancelling_at_any_moment_of_a_start_leaves_no_process(home: Path) -> None:
+    tell(home, loads_when="never")
+    for turns in range(0, 40, 3):
+        loading = asyncio.ensure_future(start(home))
+        for _ in range(turns):
+            await asyncio.sleep(0.003)
+        loading.cancel()
+        await asyncio.wait({loading})
+    left = [child for child in psutil.Process().children(recursive=True) if not gone(child.pid)]
+    assert [(child.status(), child.cmdline()) for child in left] == []
+
+
+async def test_a_worker_that_refuses_sigterm_is_killed(home: Path) -> None:
+    tell(home, ignores_sigterm=True)
+    worker = await WorkerProcess.start(SPEC, log=home / "worker.log", program=str(FAKE_ENGINE))
+    assert await worker.ready(20) is False
+    while not engines(home):
+        await asyncio.sleep(0.01)
+    await worker.stop(grace=0.2)
+    assert gone(worker.pid)
+    assert worker.why() == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"), [(signal.SIGKILL, "signal: killed"), (signal.SIGSEGV, "signal: segmentation fault")]
+)
+async def test_the_end_of_a_worker_is_explained(home: Path, number: signal.Signals, reason: str) -> None:
+    engine = await start(home)
+    os.kill(engine.pid, number)
+    assert await engine.ended() == reason
+    assert not await engine.healthy()
+    await engine.close()
+
+
+ORPHAN = """
+import asyncio, sys
+from pathlib import Path
+from corral.engine.base import RunnerSpec
+from corral.engine.llama import launch
+
+async def main():
+    spec = RunnerSpec(model=sys.argv[1], num_ctx=512, slots=1, pool=512)
+    engine = await launch(spec, log=Path(sys.argv[2]), patience=60, program=sys.argv[3])
+    print(engine.pid, flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("program", [str(FAKE_ENGINE), ""], ids=["fake", "real"])
+def test_a_worker_does_not_outlive_a_killed_parent(home: Path, tiny_gguf: Path, program: str) -> None:
+    command = [sys.executable, "-c", ORPHAN, str(tiny_gguf), str(home / "worker.log"), program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        worker = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    psutil.wait_procs([worker], timeout=20)
+    assert gone(worker.pid)
+
+
+async def test_the_real_engine_says_why_a_file_cannot_be_loaded(home: Path) -> None:
+    broken = home / "broken.gguf"
+    broken.write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(EngineDied, match="^llama-server process has terminated: "):
+        await launch(msgspec.structs.replace(SPEC, model=str(broken)), log=home / "worker.log", patience=60)
+    with pytest.raises(EngineDied):
+        await launch(msgspec.structs.replace(SPEC, model=str(home / "none")), log=home / "worker.log", patience=60)
