@@ -366,9 +366,9 @@ def orders() -> dict[str, Any]:
 def load(told: dict[str, Any]) -> None:
     """Loads as it was told.
 
-    `loads_when`: a file of the home folder that must appear first; `prints`: lines until then. `fails`: text printed before it exits with status 1,
-    `fails_above_context`: only with a pool larger than that, `fails_times`: only the first so many engines.
-    `never_healthy`: it goes on loading for ever. `ignores_sigterm`: only SIGKILL ends it.
+    `loads_when`: a file of the home folder that must appear first; `prints`: lines until then. `fails`: text printed
+    before it exits with status 1; `fails_above_context`: only with a pool larger than that; `fails_times`: only the
+    first so many engines. `never_healthy`: it goes on loading for ever. `ignores_sigterm`: only SIGKILL ends it.
     """
     JOURNAL.write("loading", pid=os.getpid())
     if gate := told.get("loads_when"):

@@ -33,6 +33,12 @@ async def start(home: Path, spec: RunnerSpec = SPEC, patience: float = 20) -> Ll
     return await launch(spec, log=home / "logs" / "worker.log", patience=patience, program=str(FAKE_ENGINE))
 
 
+async def started(home: Path) -> None:
+    """Waits until an engine has written down that it exists."""
+    while not engines(home):  # noqa: ASYNC110 - another process, which has no event of ours to set
+        await asyncio.sleep(0.01)
+
+
 def gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
@@ -112,14 +118,12 @@ async def test_the_program_gets_what_was_asked_for_and_no_secrets(home: Path, mo
     assert environ["LLAMA_ARG_FIT"] == "off"
     assert len(environ["LLAMA_API_KEY"]) == 32
     assert "secret" not in environ.values()
-    assert set(environ) <= {*os.environ, "LLAMA_API_KEY", "LC_CTYPE"}
+    assert not {"AWS_SECRET_ACCESS_KEY", "OLLAMA_API_KEY", "HF_TOKEN", "PIP_INDEX_URL", "USER"} & set(environ)
     await engine.close()
 
 
 async def test_a_program_that_cannot_be_run_is_named(home: Path) -> None:
-    with pytest.raises(
-        EngineDied, match=r'^llama-server process has terminated: "/nowhere/llama-server" is no program'
-    ):
+    with pytest.raises(EngineDied, match=r'terminated: "/nowhere/llama-server" is no program that can be run$'):
         await launch(SPEC, log=home / "worker.log", patience=20, program="/nowhere/llama-server")
 
 
@@ -143,13 +147,13 @@ async def test_a_crash_at_load_is_told_with_its_last_words(home: Path) -> None:
 )
 async def test_memory_that_does_not_suffice_is_an_error_of_its_own(home: Path, words: str) -> None:
     tell(home, fails=words)
-    with pytest.raises(OutOfMemory, match="^not enough memory to load the model: "):
+    with pytest.raises(OutOfMemory, match=r"^not enough memory to load the model: "):
         await start(home)
 
 
 async def test_a_load_without_progress_is_given_up(home: Path) -> None:
     tell(home, never_healthy=True)
-    with pytest.raises(EngineError, match="^timed out waiting for llama-server to start - "):
+    with pytest.raises(EngineError, match=r"^timed out waiting for llama-server to start - "):
         await start(home, patience=0.3)
     assert all(not engine.alive for engine in engines(home))
 
@@ -168,8 +172,7 @@ async def test_a_load_with_progress_may_take_longer_than_patience(home: Path) ->
 async def test_cancelling_a_load_ends_the_worker(home: Path) -> None:
     tell(home, loads_when="never")
     loading = asyncio.ensure_future(start(home))
-    while not engines(home):
-        await asyncio.sleep(0.01)
+    await started(home)
     loading.cancel()
     await asyncio.wait({loading})
     assert loading.cancelled()
@@ -192,8 +195,7 @@ async def test_a_worker_that_refuses_sigterm_is_killed(home: Path) -> None:
     tell(home, ignores_sigterm=True)
     worker = await WorkerProcess.start(SPEC, log=home / "worker.log", program=str(FAKE_ENGINE))
     assert await worker.ready(20) is False
-    while not engines(home):
-        await asyncio.sleep(0.01)
+    await started(home)
     await worker.stop(grace=0.2)
     assert gone(worker.pid)
     assert worker.why() == "stopped"
@@ -240,7 +242,7 @@ def test_a_worker_does_not_outlive_a_killed_parent(home: Path, tiny_gguf: Path, 
 async def test_the_real_engine_says_why_a_file_cannot_be_loaded(home: Path) -> None:
     broken = home / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(100))
-    with pytest.raises(EngineDied, match="^llama-server process has terminated: "):
+    with pytest.raises(EngineDied, match=r"^llama-server process has terminated: "):
         await launch(msgspec.structs.replace(SPEC, model=str(broken)), log=home / "worker.log", patience=60)
     with pytest.raises(EngineDied):
         await launch(msgspec.structs.replace(SPEC, model=str(home / "none")), log=home / "worker.log", patience=60)
