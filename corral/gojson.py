@@ -82,13 +82,29 @@ def parse(data: bytes) -> Any:
     """The first JSON value in `data`; `BadRequest` with the reason when there is none."""
     try:
         value = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except ValueError:  # msgspec's own, and Python's for bytes that are no text or digits without end
         value = _parse_slowly(data)
     except RecursionError:
         raise BadRequest("exceeded max depth") from None
     if _depth_exceeds(value, MAX_DEPTH):
         raise BadRequest("exceeded max depth")
-    return value
+    return _whole_characters(value) if _SURROGATE.search(data) else value
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def _whole_characters(value: Any) -> Any:
+    """The same value with halves of characters (`\\ud800` alone) replaced by U+FFFD, as they cannot be written."""
+    match value:
+        case str():
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        case list():
+            return [_whole_characters(item) for item in value]
+        case dict():
+            return {_whole_characters(key): _whole_characters(item) for key, item in value.items()}
+        case _:
+            return value
 
 
 def _parse_slowly(data: bytes) -> Any:
@@ -98,7 +114,9 @@ def _parse_slowly(data: bytes) -> Any:
     try:
         return decoder.raw_decode(text)[0]
     except json.JSONDecodeError as error:
-        raise BadRequest(_syntax_error(text, error.pos)) from None
+        raise BadRequest(_syntax_error(text, error)) from None
+    except ValueError:
+        raise BadRequest("a number has too many digits") from None
     except RecursionError:
         raise BadRequest("exceeded max depth") from None
 
@@ -107,10 +125,25 @@ def _refuse_constant(text: str) -> Any:
     raise BadRequest(f"invalid character '{text[0]}' looking for beginning of value")
 
 
-def _syntax_error(text: str, at: int) -> str:
-    if at >= len(text) or '"' in text[at : at + 1]:
+def _syntax_error(text: str, error: json.JSONDecodeError) -> str:
+    at = error.pos
+    if error.msg.startswith("Illegal trailing comma"):  # Python 3.13 points at the comma, not at what follows it
+        at = len(text) - len(text[at + 1 :].lstrip(" \t\r\n"))
+    if at >= len(text) or error.msg.startswith("Unterminated"):
         return "unexpected EOF"
-    return f"invalid character {quote_rune(text[at])} looking for beginning of value"
+    place = next((place for words, place in _PLACES if error.msg.startswith(words)), "looking for beginning of value")
+    return f"invalid character {quote_rune(text[at])} {place}"
+
+
+_PLACES = (
+    ("Expecting property name", "looking for beginning of object key string"),
+    ("Illegal trailing comma before end of object", "looking for beginning of object key string"),
+    ("Expecting ':'", "after object key"),
+    ("Expecting ','", "after a value, where a comma or the end is expected"),
+    ("Invalid control character", "in string literal"),
+    ("Invalid \\", "in string escape code"),
+)
+"""Where in the text it went wrong, by the beginnings of what Python's decoder says."""
 
 
 def _depth_exceeds(value: Any, limit: int) -> bool:
@@ -151,7 +184,7 @@ def _fold_member(member: Any, inner: type[msgspec.Struct] | None, is_map: bool) 
         case dict():
             return _fold(member, inner)
         case list():
-            return [_fold_member(item, inner, False) for item in member if item is not None]
+            return [_fold_member({} if item is None else item, inner, False) for item in member]
         case _:
             return member
 

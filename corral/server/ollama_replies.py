@@ -45,9 +45,9 @@ def reply(value: Any, media_type: str = JSON) -> Response:
 
 
 async def body_as(request: Request, kind: type[T]) -> T:
-    """The body read into a wire type; an empty one is refused (spec api §1.1)."""
+    """The body read into a wire type; an empty or blank one is refused (spec api §1.1)."""
     data = await request.body()
-    if not data:
+    if not data.strip():
         raise BadRequest("missing request body")
     return gojson.decode(data, kind)
 
