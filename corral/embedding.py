@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from corral.errors import BadRequest, EngineError
+from corral.loading import MIN_CONTEXT
 from corral.messages import EmbedRequest
 from corral.model import Model
 from corral.options import Options
 from corral.scheduler import Runner
+
+_TOO_LONG = "input exceeds maximum context length and cannot be truncated further"
 
 
 class Vectors(Struct, frozen=True, kw_only=True):
@@ -29,6 +32,8 @@ async def embed_inputs(
         return Vectors()
     limit = _limit(model, chosen.num_ctx)
     texts = [await _fitting(runner, model, text, limit, request.truncate) for text in request.inputs]
+    if chosen.num_ctx is not None and chosen.num_ctx <= 0:
+        await _refuse_beyond_least_context(runner, model, texts)
     async with runner.pool.admit(sum(len(text.encode()) + 2 for text in texts)):
         try:
             found = await runner.engine.embed(texts)
@@ -52,9 +57,7 @@ async def _fitting(runner: Runner, model: Model, text: str, limit: int, truncate
     if len(text.encode()) + 2 <= limit:
         return text
     tokens = await runner.engine.tokenize(text)
-    room = limit
-    room -= int(not tokens or tokens[0] != (model.gguf.bos_token_id or 0))
-    room -= int(not tokens or tokens[-1] != (model.gguf.eos_token_id or 0))
+    room = limit - _missing_ends(tokens, model)
     if len(tokens) <= room:
         return text
     if not truncate:
@@ -64,12 +67,26 @@ async def _fitting(runner: Runner, model: Model, text: str, limit: int, truncate
     return await runner.engine.detokenize(tokens[:room])
 
 
+def _missing_ends(tokens: Sequence[int], model: Model) -> int:
+    """How many special tokens the engine will put around a text: those it does not begin and end with already."""
+    ends = ((tokens[:1], model.gguf.bos_token_id), (tokens[-1:], model.gguf.eos_token_id))
+    return sum([*end] != [number or 0] for end, number in ends)
+
+
+async def _refuse_beyond_least_context(runner: Runner, model: Model, texts: Sequence[str]) -> None:
+    """A context of no tokens means the least there is, and nothing is cut down to that (spec api §10.1)."""
+    for text in texts:
+        tokens = await runner.engine.tokenize(text)
+        if len(tokens) + _missing_ends(tokens, model) > MIN_CONTEXT:
+            raise BadRequest(_TOO_LONG)
+
+
 async def _cut_to_batch(runner: Runner, texts: Sequence[str]) -> list[str]:
     """The texts, each cut to what the engine takes in one batch, special tokens included."""
     room = (runner.spec.num_batch or min(2048, runner.spec.num_ctx)) - 2
     tokens = [await runner.engine.tokenize(text) for text in texts]
     if room <= 0 or all(len(found) <= room for found in tokens):
-        raise BadRequest("input exceeds maximum context length and cannot be truncated further")
+        raise BadRequest(_TOO_LONG)
     return [
         await runner.engine.detokenize(found[:room]) if len(found) > room else text
         for text, found in zip(texts, tokens, strict=True)
