@@ -7,21 +7,23 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Literal
 
 import msgspec
 
-from corral import gojson, loading, prompt, template
+from corral import constraint, loading, prompt, template
 from corral.engine.base import CompletionRequest, EngineChat, Finish, Piece, Sampling
-from corral.errors import BadRequest, CorralError
+from corral.errors import BadRequest
 from corral.messages import ChatRequest, Chunk, GenerateRequest, Json, Message, Metrics, Think, Tool, ToolChoice
 from corral.model import Model
 from corral.options import Options
 from corral.prompt import Prompt
 from corral.reading import Reader, reader_for, rescuing_reader
 from corral.scheduler import Runner
+from corral.schemas import Schema
 from corral.telemetry import Series
 
 log = logging.getLogger(__name__)
@@ -93,7 +95,8 @@ class Answering:
         self._render_only = request.render_only
         self._shift = ("deepseek2" not in model.family) if request.shift is None else request.shift
         self._top_logprobs = request.top_logprobs if request.logprobs else None
-        self._format = request.format
+        self._constraint: Callable[[], Awaitable[Schema]] = partial(constraint.of_format, request.format)
+        self._unenforced: tuple[str, ...] = ()
         self._dropped = 0
         window = runner.spec.num_ctx
         self._limit = window if chosen.num_ctx is None else min(max(chosen.num_ctx, loading.MIN_CONTEXT), window)
@@ -149,6 +152,9 @@ class Answering:
             built = await self._fit(messages, prompt.template_writer(self._model.template, (), request.think))
         if not request.context:
             return built
+        for token in request.context:
+            if not 0 <= token < self._model.gguf.vocabulary_size:
+                raise BadRequest(f"context holds {token}, which is no token of the model")
         before = await self._engine.detokenize(request.context)
         return Prompt(text=before + built.text, messages=built.messages, media=built.media)
 
@@ -167,10 +173,8 @@ class Answering:
 
     async def _forced(self, built: Prompt, tools: Sequence[Tool], choice: ToolChoice) -> AsyncGenerator[Chunk, None]:
         """An answer that has to be a call: the grammar lets nothing else through, whatever the model's own form."""
-        allowed = [tool for tool in tools if choice.name in ("", tool.name)]
-        if not allowed:
-            raise BadRequest(f'tool_choice names "{choice.name}", which is not among the tools')
-        self._format = call_schema(allowed)
+        allowed = constraint.chosen_tools(tools, choice)
+        self._constraint = partial(constraint.of_calls, allowed)
         async with aclosing(self._rendered(built, rescuing_reader(allowed))) as chunks:
             async for chunk in chunks:
                 yield chunk
@@ -199,7 +203,7 @@ class Answering:
         if self._render_only:
             yield Chunk(rendered=text, image_count=len(built.media))
             return
-        schema = schema_of(self._format)
+        schema = await self._schema()
         if built.media and "vision" not in self._model.capabilities and "audio" not in self._model.capabilities:
             raise BadRequest("Multimodal data provided, but model does not support multimodal requests.")
         text, media = prompt.with_media_markers(text, built.media)
@@ -244,12 +248,23 @@ class Answering:
                         return
             request = msgspec.structs.replace(request, prompt=request.prompt + reader.thoughts)
             reader = Reader(None)
+        said: list[str] = []
         async with aclosing(self._engine.complete(request)) as pieces:
             async for piece in pieces:
+                said.append(piece.text)
                 chunks = [*reader.read(piece)]
                 if piece.finish is not None:
+                    await constraint.check_kept(request.schema, "".join(said))
                     chunks += reader.end()
                 yield piece, chunks
+
+    async def _schema(self) -> Json:
+        """The JSON Schema the answer is held to; None for none."""
+        held = await self._constraint()
+        if held.ignored:
+            self._unenforced = held.ignored
+            log.warning("model %s: the format's %s is not enforced", self._runner.label, ", ".join(held.ignored))
+        return held.value
 
     async def _thoughts(
         self, request: CompletionRequest, reader: Reader
@@ -302,6 +317,7 @@ class Answering:
             if bound > self._limit:
                 raise BadRequest(exceeds(bound, self._limit))
         most = self._max_tokens(None if self._shift else bound)
+        schema = await self._schema()
         chat = EngineChat(
             messages=built.messages,
             tools=tuple(tools),
@@ -310,7 +326,7 @@ class Answering:
             sampling=sampling(self._options, self._limit),
             max_tokens=most,
             num_keep=max(-1, min(self._options.num_keep, self._limit)),
-            schema=schema_of(self._format),
+            schema=schema,
             top_logprobs=self._top_logprobs,
         )
         self._dropped = built.dropped_tokens
@@ -322,6 +338,7 @@ class Answering:
                     for chunk in reader.read(piece):
                         yield self._told(chunk)
                     if piece.finish is not None:
+                        await constraint.check_kept(schema, said.lstrip())
                         for chunk in reader.end():
                             yield self._told(chunk)
                         context = tuple(await self._engine.tokenize(built.text + said)) if with_context else None
@@ -370,7 +387,9 @@ class Answering:
         if not self._clock.saw_token():
             return chunk
         self._series.first_token.labels(self._runner.label).observe(self._clock.first_token_seconds)
-        return msgspec.structs.replace(chunk, truncated_tokens=self._dropped) if self._dropped else chunk
+        if not (self._dropped or self._unenforced):
+            return chunk
+        return msgspec.structs.replace(chunk, truncated_tokens=self._dropped, unenforced=self._unenforced)
 
     def _last(self, finish: Finish, reader: Reader, context: tuple[int, ...] | None) -> Chunk:
         metrics = Metrics(
@@ -387,7 +406,7 @@ class Answering:
         for warning in reader.warnings:
             log.warning("model %s: %s", self._runner.label, warning.replace("_", " "))
             self._series.parsing.labels(self._runner.label, warning).inc()
-        return Chunk(done_reason=finish.reason, metrics=metrics, context=context)
+        return Chunk(done_reason=finish.reason, metrics=metrics, context=context, truncated_tokens=self._dropped)
 
     def _record(self, metrics: Metrics, reason: Literal["stop", "length"]) -> None:
         label, series = self._runner.label, self._series
@@ -408,34 +427,6 @@ def exceeds(tokens: int, limit: int) -> str:
     return f"request ({tokens} tokens) exceeds the available context size ({limit} tokens), try increasing it"
 
 
-def schema_of(given: Json) -> Json:
-    """The JSON Schema of a request's `format`; None for none (spec api §5.3)."""
-    match given:
-        case None:
-            return None
-        case "json":
-            return {"type": "object"}
-        case dict():
-            return given
-        case _:
-            raw = gojson.encode(given).decode()
-            raise CorralError(f'invalid format: {gojson.quote(raw)}; expected "json" or a valid JSON Schema object')
-
-
-def call_schema(tools: Sequence[Tool]) -> Json:
-    """The JSON Schema of a call of one of the tools, in the form that is read from any model's answer."""
-    calls = [
-        {
-            "type": "object",
-            "properties": {"name": {"const": tool.name}, "arguments": tool.parameters or {"type": "object"}},
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for tool in tools
-    ]
-    return calls[0] if len(calls) == 1 else {"anyOf": calls}
-
-
 def sampling(chosen: Options, limit: int) -> Sampling:
     """The options that choose tokens, each within what the engine can take."""
     return Sampling(
@@ -444,7 +435,7 @@ def sampling(chosen: Options, limit: int) -> Sampling:
         top_p=_between(chosen.top_p, 0.0, 1.0),
         min_p=_between(chosen.min_p, 0.0, 1.0),
         typical_p=_between(chosen.typical_p, 0.0, 1.0),
-        repeat_last_n=max(-1, min(chosen.repeat_last_n, limit)),
+        repeat_last_n=limit if chosen.repeat_last_n < 0 else min(chosen.repeat_last_n, limit),
         repeat_penalty=_between(chosen.repeat_penalty, 0.0, 100.0),
         presence_penalty=_between(chosen.presence_penalty, -100.0, 100.0),
         frequency_penalty=_between(chosen.frequency_penalty, -100.0, 100.0),
