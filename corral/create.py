@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from corral import gojson, layers, names, template
-from corral.errors import BadRequest, CorralError, InvalidName, ModelNotFound, TemplateError
+from corral.errors import BadRequest, CorralError, Forbidden, InvalidName, ModelNotFound, TemplateError
 from corral.layers import ModelConfig
 from corral.messages import Json, Message, Progress
 from corral.model import Models
@@ -110,7 +110,7 @@ def _checked(request: CreateRequest) -> CreateRequest:
 def _base_name(text: str) -> Name:
     reference = names.parse_reference(text)
     if reference.cloud:
-        raise BadRequest("ollama cloud is disabled: remote model is unavailable")
+        raise Forbidden("ollama cloud is disabled: remote model is unavailable")
     return reference.name
 
 
@@ -175,7 +175,8 @@ def _apply(request: CreateRequest, draft: _Draft, store: Store) -> None:
     for text in request.licenses:
         draft.append(store, MediaType.LICENSE, text.encode())
     if request.parameters:
-        merged = {**_stored_parameters(draft, store), **request.parameters}
+        given = {name: value for name, value in request.parameters.items() if value is not None}
+        merged = {**_stored_parameters(draft, store), **given}
         draft.replace_all(store, MediaType.PARAMS, layers.encode_params(merged))
     if request.messages:
         rows = [{"role": message.role, "content": message.content} for message in request.messages]

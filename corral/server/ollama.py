@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -55,7 +56,8 @@ async def _answer(chunks: AsyncGenerator[Chunk, None], stream: bool, encode: Enc
     """Chunks as an answer: lines when asked for and there is something to stream, else one object.
 
     The first chunk decides: an error before it has its own status, and what was only loaded, unloaded or rendered is
-    plain JSON (spec api §7.3, §7.6). It also tells of a prompt that was cut, which clients see in a header.
+    plain JSON (spec api §7.3, §7.6). It also tells of a prompt that was cut and of parts of a schema that are not
+    enforced, which clients see in headers.
     """
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(aclosing(chunks))
@@ -69,6 +71,8 @@ async def _answer(chunks: AsyncGenerator[Chunk, None], stream: bool, encode: Enc
             response = reply(encode(await fold(first, chunks)))
     if first.truncated_tokens:
         response.headers["x-corral-truncated-tokens"] = str(first.truncated_tokens)
+    if first.unenforced:
+        response.headers["x-corral-unenforced"] = quote(", ".join(first.unenforced)[:1000], safe="#/$, ")
     return response
 
 
@@ -81,12 +85,13 @@ async def _lines(first: Chunk, chunks: AsyncGenerator[Chunk, None], encode: Enco
 
 async def embed(request: Request) -> Response:
     asked = await body_as(request, wire.WireEmbedRequest)
+    keep_alive = wire.read_keep_alive(asked.keep_alive)
     if not asked.model:
         raise NotFound("model '' not found")
     names.parse_reference(asked.model)
     if not wire.input_is_text(asked.input):
         raise BadRequest("invalid input type")
-    vectors = await inference.embed(runtime_of(request), wire.embed_request(asked))
+    vectors = await inference.embed(runtime_of(request), wire.embed_request(asked, keep_alive))
     rows = [wire.float32_texts(vector) for vector in vectors.vectors]
     if not rows:
         return reply(wire.WireEmbedding(asked.model, []))
@@ -96,6 +101,7 @@ async def embed(request: Request) -> Response:
 async def embeddings(request: Request) -> Response:
     """The legacy route: one text, nothing cut (spec api §10.2)."""
     asked = await body_as(request, wire.WireEmbeddingRequest)
+    keep_alive = wire.read_keep_alive(asked.keep_alive)
     if not asked.model:
         raise BadRequest("model is required")
     vectors = await inference.embed(
@@ -105,7 +111,7 @@ async def embeddings(request: Request) -> Response:
             inputs=(asked.prompt,) if asked.prompt else (),
             truncate=False,
             options=asked.options,
-            keep_alive=wire.read_keep_alive(asked.keep_alive),
+            keep_alive=keep_alive,
         ),
     )
-    return reply({"embedding": vectors.vectors[0] if vectors.vectors else []})
+    return reply({"embedding": wire.widened(vectors.vectors[0]) if vectors.vectors else []})

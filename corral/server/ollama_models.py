@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from corral import create as making
 from corral import names, sources
-from corral.errors import BadRequest, CorralError, InvalidName, ModelNotFound, NotFound
+from corral.errors import BadRequest, CorralError, Forbidden, InvalidName, ModelNotFound, NotFound
 from corral.inference import Runtime
 from corral.messages import Progress
 from corral.names import Name
@@ -29,13 +29,9 @@ async def tags(request: Request) -> Response:
 async def ps(request: Request) -> Response:
     runtime = runtime_of(request)
     by_name = {str(model.name): model for model in runtime.models.list()}
-    entries = [
-        ollama_show.running(by_name[runner.label], runner)
-        for runner in runtime.scheduler.runners
-        if runner.label in by_name and not runner.draining
-    ]
-    entries.sort(key=lambda entry: str(entry["expires_at"]), reverse=True)
-    return reply({"models": entries})
+    shown = [runner for runner in runtime.scheduler.runners if runner.label in by_name and not runner.draining]
+    shown.sort(key=ollama_show.expiry, reverse=True)
+    return reply({"models": [ollama_show.running(by_name[runner.label], runner) for runner in shown]})
 
 
 class WireShowRequest(Struct):
@@ -52,7 +48,10 @@ async def show(request: Request) -> Response:
     text = asked.model or asked.name
     if not text:
         raise BadRequest("model is required")
-    name = names.parse_reference(text).name
+    reference = names.parse_reference(text)
+    if reference.cloud:
+        raise Forbidden("ollama cloud is disabled: remote model details are unavailable")
+    name = reference.name
     try:
         model = runtime_of(request).models.load(name)
     except ModelNotFound:
@@ -104,6 +103,14 @@ def _named(text: str, sentence: str) -> Name:
         raise BadRequest(sentence) from None
 
 
+def _transferred(text: str) -> Name:
+    """The name of what is pulled or pushed; models that run elsewhere are refused (spec api §3)."""
+    name = _named(text, "invalid model name")
+    if names.parse_reference(text).cloud:
+        raise Forbidden("ollama cloud is disabled: remote model is unavailable")
+    return name
+
+
 class WirePullRequest(Struct):
     model: str = ""
     name: str = ""
@@ -149,9 +156,13 @@ def _create_request(asked: WireCreateRequest, name: Name) -> making.CreateReques
     for path in (*asked.files, *asked.draft_files):
         making.check_relative(path)
     files = {path: names.parse_digest(digest) for path, digest in asked.files.items()}
+    for digest in (*asked.adapters.values(), *asked.draft_files.values()):
+        names.parse_digest(digest)
+    if asked.draft_quantize and not asked.draft_files:
+        raise BadRequest("--draft-quantize requires a DRAFT model")
     if asked.adapters:
         raise BadRequest("adapters are not supported yet")
-    if asked.draft_files or asked.draft_quantize:
+    if asked.draft_files:
         raise BadRequest("draft models are not supported yet")
     return making.CreateRequest(
         name=name,
@@ -186,10 +197,10 @@ async def blob(request: Request) -> Response:
     """HEAD: is it there; POST: store it, hashing while it arrives (spec api §12)."""
     digest = names.parse_digest(request.path_params["digest"])
     store = runtime_of(request).models.store
-    if request.method == "HEAD":
-        return Response(status_code=200 if store.has_blob(digest) else 404)
     if store.has_blob(digest):
         return Response(status_code=200)
+    if request.method == "HEAD":
+        raise NotFound(f'blob "{digest}" not found')
     with store.writer() as writer:
         async for part in request.stream():
             await asyncio.to_thread(writer.write, part) if len(part) > HASH_IN_THREAD else writer.write(part)
@@ -203,7 +214,7 @@ HASH_IN_THREAD = 1 << 14
 
 async def pull(request: Request) -> Response:
     asked = await body_as(request, WirePullRequest)
-    name = _named(asked.model or asked.name, "invalid model name")
+    name = _transferred(asked.model or asked.name)
     steps = _pull(runtime_of(request), name, insecure=asked.insecure, source=_source(request, asked.source))
     return await progress_answer(steps, asked.stream)
 
@@ -267,6 +278,6 @@ async def push(request: Request) -> Response:
     if not text:
         raise BadRequest("model is required")
     runtime = runtime_of(request)
-    name = _named(text, "invalid model name")
+    name = _transferred(text)
     steps = runtime.registry.push(name, runtime.models.store, insecure=asked.insecure)
     return await progress_answer(steps, asked.stream)

@@ -188,8 +188,8 @@ def chat_request(wire: WireChatRequest) -> ChatRequest:
     )
 
 
-def embed_request(wire: WireEmbedRequest) -> EmbedRequest:
-    """The type of `input` is checked by the route, which has an order of checks to keep."""
+def embed_request(wire: WireEmbedRequest, keep_alive: float | None) -> EmbedRequest:
+    """The type of `input` is checked by the route, which has an order of checks to keep, and so is `keep_alive`."""
     inputs: tuple[str, ...] = ()
     match wire.input:
         case str():
@@ -202,7 +202,7 @@ def embed_request(wire: WireEmbedRequest) -> EmbedRequest:
         truncate=wire.truncate,
         dimensions=wire.dimensions,
         options=wire.options,
-        keep_alive=read_keep_alive(wire.keep_alive),
+        keep_alive=keep_alive,
     )
 
 
@@ -451,13 +451,23 @@ def float32_texts(vector: Sequence[float]) -> list[float]:
     return [_shortest_float32(value) for value in vector]
 
 
+def widened(vector: Sequence[float]) -> list[float]:
+    """Single-precision numbers as doubles of the same value, with all their decimals (spec api §10.2)."""
+    return [_single(value) for value in vector]
+
+
 def _shortest_float32(value: float) -> float:
-    single = _FLOAT32.unpack(_FLOAT32.pack(value))
+    single = _single(value)
     for digits in (7, 8):
         text = float(f"{value:.{digits}g}")
-        if _FLOAT32.unpack(_FLOAT32.pack(text)) == single:
+        if _single(text) == single:
             return text
     return float(f"{value:.9g}")
+
+
+def _single(value: float) -> float:
+    number: float = _FLOAT32.unpack(_FLOAT32.pack(value))[0]
+    return number
 
 
 _FLOAT32 = struct.Struct("<f")
