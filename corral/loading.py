@@ -4,6 +4,7 @@ Source: spec api §6 (defaults), cli §12 (context length).
 """
 
 import logging
+import os
 
 from corral.config import Config
 from corral.devices import GIB, Memory
@@ -18,6 +19,15 @@ MIN_VISION_CONTEXT = 2048
 SMALL_CONTEXT = 4096
 CONTEXT_BY_MEMORY = ((47 * GIB, 262144), (23 * GIB, 32768))
 """Automatic context by the memory models may use; `SMALL_CONTEXT` below the last."""
+
+MAX_BATCH = 8192
+MAX_LAYERS = 1 << 16
+MAX_DEVICES = 1 << 10
+MAX_DRAFT = 64
+MAX_CONTEXT = 1 << 24
+"""What a request may ask for at most, as the engine's allocations and 32-bit integers bear it."""
+
+THREADS_PER_CORE = 4
 
 SLOTS = 16
 EMBEDDING_SLOTS = 4
@@ -50,12 +60,14 @@ def runner_spec(model: Model, options: Options, config: Config, memory: Memory, 
         num_ctx=_context(model, options, config, memory, per_token),
         num_ctx_automatic=options.num_ctx is None,
         slots=slots,
-        num_batch=options.num_batch,
-        num_gpu=options.num_gpu,
-        main_gpu=options.main_gpu,
+        num_batch=None if options.num_batch is None else max(1, min(options.num_batch, MAX_BATCH)),
+        num_gpu=max(-1, min(options.num_gpu, MAX_LAYERS)),
+        main_gpu=None if options.main_gpu is None else max(0, min(options.main_gpu, MAX_DEVICES)),
         use_mmap=options.use_mmap,
-        num_thread=max(0, options.num_thread),
-        draft_num_predict=options.draft_num_predict,
+        num_thread=max(0, min(options.num_thread, THREADS_PER_CORE * (os.cpu_count() or 1))),
+        draft_num_predict=None
+        if options.draft_num_predict is None
+        else max(0, min(options.draft_num_predict, MAX_DRAFT)),
         cache_type=config.kv_cache_type,
         flash_attention=config.flash_attention,
         weights_bytes=model.size,
@@ -77,7 +89,7 @@ def _context(model: Model, options: Options, config: Config, memory: Memory, byt
         if options.num_ctx is not None:
             log.warning("model %s: num_ctx %d is more than it was trained on, using %d", model.name, wanted, trained)
         wanted = trained
-    return max(wanted, least)
+    return max(min(wanted, MAX_CONTEXT), least)
 
 
 def _automatic_context(memory: Memory, bytes_per_token: int) -> int:

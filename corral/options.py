@@ -4,7 +4,6 @@ Source: spec api §6. Precedence, last wins: built-in defaults, the model's stor
 """
 
 import logging
-import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -47,7 +46,8 @@ LOAD_TIME = ("num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draf
 Kind = Literal["int", "float", "bool", "strings"]
 
 _WORDS: dict[Kind, str] = {"int": "integer", "float": "float32", "bool": "boolean", "strings": "array"}
-_INT_BOUND = 1 << 31
+_INT_BOUND = 1 << 63
+_FLOAT_BOUND = 3.4e38
 
 
 def _kind(hint: Any) -> Kind:
@@ -76,7 +76,10 @@ def merge(*layers: Mapping[str, Json]) -> Options:
 
 
 def read(name: str, value: Json) -> Json:
-    """One option's JSON value in its own type; a fraction given for an integer is cut off."""
+    """One option's JSON value in its own type; a fraction given for an integer is cut off.
+
+    `BadRequest` for a number beyond 64 bits or single precision; who uses it cuts what is too large for the engine.
+    """
     kind = KINDS[name]
     match kind, value:
         case ("bool", bool()):
@@ -94,12 +97,12 @@ def read(name: str, value: Json) -> Json:
 
 
 def _bounded(name: str, value: float) -> int:
-    if not -_INT_BOUND <= value < 2 * _INT_BOUND:
-        raise BadRequest(f'option "{name}" is out of range: {value}')
+    if not -_INT_BOUND <= value < _INT_BOUND:
+        raise BadRequest(f'option "{name}" is out of range')
     return int(value)
 
 
 def _finite(name: str, value: float) -> float:
-    if not math.isfinite(value) or abs(value) > 3.4e38:
-        raise BadRequest(f'option "{name}" is out of range: {value}')
+    if not -_FLOAT_BOUND <= value <= _FLOAT_BOUND:
+        raise BadRequest(f'option "{name}" is out of range')
     return float(value)
