@@ -196,8 +196,8 @@ async def test_a_slice_that_fails_is_fetched_again(
 
 
 async def test_what_arrived_of_a_slice_is_not_fetched_again(proxy: FaultProxy, tmp_path: Path, store: Store) -> None:
-    registry = make_registry(tmp_path, Limits(slice_bytes=250_000, stall=0.1, connections=4))
-    proxy.rules({"path": digest_of(MODEL), "stall_after": 128 << 10})
+    registry = make_registry(tmp_path, Limits(slice_bytes=750_000, stall=2, connections=4))
+    proxy.rules({"path": digest_of(MODEL), "stall_after": 400_000})
     await collect(registry.pull(tiny(proxy), store, insecure=True))
     assert blob(store, MODEL) == MODEL
     assert proxy.sent(digest_of(MODEL)) == len(MODEL)
