@@ -312,8 +312,10 @@ def _from_toml(file: Path, name: str, value: Any, parse: Callable[[str], Any]) -
                 return {key: (item,) if isinstance(item, str) else tuple(item) for key, item in value.items()}
             case dict():
                 raise TypeError(value)
-            case list():
+            case list() if parse is parse_list:
                 return tuple(str(item) for item in value)
+            case list():
+                raise TypeError(value)
             case bool():
                 return parse("1" if value else "0")
             case _:

@@ -19,7 +19,7 @@ _UNITS = {
     "m": 60 * SECOND,
     "h": 3600 * SECOND,
 }
-_STEP = re.compile(r"(\d*)(?:\.(\d*))?([^\d.]*)")
+_STEP = re.compile(r"([0-9]*)(?:\.([0-9]*))?([^0-9.]*)")
 
 
 def parse(text: str) -> int:

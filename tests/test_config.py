@@ -1,0 +1,202 @@
+"""Settings: where they come from, what they may be, and what an address means (spec cli §13)."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corral import config
+from corral.config import Address, load, parse_address
+from corral.errors import BadRequest, ConfigError
+
+FOREVER = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("example.com", Address("example.com", 11434)),
+        ("127.0.0.1:1234", Address("127.0.0.1", 1234)),
+        ("0.0.0.0", Address("0.0.0.0", 11434)),
+        (":1234", Address("127.0.0.1", 1234)),
+        ("", Address("127.0.0.1", 11434)),
+        ("http://example.com", Address("example.com", 80)),
+        ("https://example.com", Address("example.com", 443, "https")),
+        ("https://example.com:8443/ollama/", Address("example.com", 8443, "https", "/ollama")),
+        ("example.com/path", Address("example.com", 11434, "http", "/path")),
+        ("ollama.com", Address("ollama.com", 443, "https")),
+        ("example.com:99999", Address("example.com", 11434)),
+        ("example.com:port", Address("example.com", 11434)),
+        ("https://example.com:0x1", Address("example.com", 443, "https")),
+        ("[::1]:1234", Address("::1", 1234)),
+        ("[::1]", Address("::1", 11434)),
+        ("::1", Address("::1", 11434)),
+        ("http://[::1]:5", Address("::1", 5)),
+    ],
+)
+def test_address(text: str, address: Address) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "loopback", "unspecified"),
+    [
+        ("127.0.0.1", True, False),
+        ("127.9.9.9", True, False),
+        ("localhost", True, False),
+        ("[::1]", True, False),
+        ("0.0.0.0", False, True),
+        ("[::]", False, True),
+        ("192.168.1.2", False, False),
+        ("example.com", False, False),
+    ],
+)
+def test_what_an_address_reaches(text: str, loopback: bool, unspecified: bool) -> None:
+    address = parse_address(text)
+    assert (address.is_loopback, address.is_unspecified) == (loopback, unspecified)
+
+
+def test_an_address_is_written_as_it_is_called() -> None:
+    assert str(Address()) == "http://127.0.0.1:11434"
+    assert str(Address("::1", 1, "https", "/x")) == "https://[::1]:1/x"
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_an_address_or_refused(text: str) -> None:
+    try:
+        address = parse_address(text)
+    except BadRequest:
+        return
+    assert 0 <= address.port <= 65535
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    return {"CORRAL_CONFIG": str(tmp_path / "corral.toml")}
+
+
+def test_defaults(environ: dict[str, str]) -> None:
+    loaded = load(environ)
+    found = loaded.config
+    assert (found.host, found.keep_alive, found.load_timeout) == (Address(), 300.0, 300.0)
+    assert (found.context_length, found.num_parallel, found.max_loaded_models, found.max_queue) == (0, 0, 0, 512)
+    assert (found.flash_attention, found.kv_cache_type, found.go_template) == ("auto", "f16", "")
+    assert found.models == Path.home() / ".ollama" / "models"
+    assert found.idle_exit == FOREVER
+    assert loaded.warnings == ()
+    assert set(loaded.origins.values()) == {"default"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "setting", "value"),
+    [
+        ("OLLAMA_HOST", " '0.0.0.0:5' ", "host", Address("0.0.0.0", 5)),
+        ("OLLAMA_KEEP_ALIVE", "10", "keep_alive", 10.0),
+        ("OLLAMA_KEEP_ALIVE", "1h", "keep_alive", 3600.0),
+        ("OLLAMA_KEEP_ALIVE", "-1", "keep_alive", FOREVER),
+        ("OLLAMA_KEEP_ALIVE", "-1s", "keep_alive", FOREVER),
+        ("OLLAMA_KEEP_ALIVE", "0", "keep_alive", 0.0),
+        ("OLLAMA_LOAD_TIMEOUT", "0", "load_timeout", FOREVER),
+        ("OLLAMA_LOAD_TIMEOUT", "-5", "load_timeout", FOREVER),
+        ("OLLAMA_LOAD_TIMEOUT", "90s", "load_timeout", 90.0),
+        ("OLLAMA_CONTEXT_LENGTH", "8192", "context_length", 8192),
+        ("OLLAMA_NUM_PARALLEL", "4", "num_parallel", 4),
+        ("OLLAMA_MAX_QUEUE", "0", "max_queue", 0),
+        ("OLLAMA_ORIGINS", "http://a, app://b ,,", "origins", ("http://a", "app://b")),
+        ("OLLAMA_DEBUG", "1", "debug", 1),
+        ("OLLAMA_DEBUG", "2", "debug", 2),
+        ("OLLAMA_DEBUG", "true", "debug", 1),
+        ("OLLAMA_DEBUG", "false", "debug", 0),
+        ("OLLAMA_NOPRUNE", "yes", "no_prune", True),
+        ("OLLAMA_NOPRUNE", "F", "no_prune", False),
+        ("OLLAMA_FLASH_ATTENTION", "0", "flash_attention", "off"),
+        ("OLLAMA_FLASH_ATTENTION", "1", "flash_attention", "on"),
+        ("OLLAMA_FLASH_ATTENTION", "AUTO", "flash_attention", "auto"),
+        ("OLLAMA_KV_CACHE_TYPE", "Q8_0", "kv_cache_type", "q8_0"),
+        ("OLLAMA_GO_TEMPLATE", "0", "go_template", "off"),
+        ("CORRAL_IDLE_EXIT", "0", "idle_exit", FOREVER),
+        ("CORRAL_IDLE_EXIT", "30", "idle_exit", 30.0),
+        ("CORRAL_LOG_FORMAT", "JSON", "log_format", "json"),
+        ("CORRAL_MIRRORS", "a=x,y;b=z", "mirrors", {"a": ("x", "y"), "b": ("z",)}),
+    ],
+)
+def test_a_variable_sets_its_setting(
+    environ: dict[str, str], variable: str, text: str, setting: str, value: object
+) -> None:
+    loaded = load({**environ, variable: text})
+    assert getattr(loaded.config, setting) == value
+    assert loaded.origins[setting] == variable
+    assert loaded.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("OLLAMA_MAX_QUEUE", "many"),
+        ("OLLAMA_MAX_QUEUE", "-1"),
+        ("OLLAMA_MAX_QUEUE", "1.5"),
+        ("OLLAMA_KEEP_ALIVE", "5 minutes"),
+        ("OLLAMA_KEEP_ALIVE", "9" * 5000),
+        ("OLLAMA_KV_CACHE_TYPE", "f17"),
+        ("CORRAL_LOG_FORMAT", "xml"),
+        ("CORRAL_MIRRORS", "nothing"),
+    ],
+)
+def test_a_value_that_cannot_be_read_is_a_warning_and_the_default(
+    environ: dict[str, str], variable: str, text: str
+) -> None:
+    loaded = load({**environ, variable: text})
+    assert loaded.config == load(environ).config
+    assert loaded.warnings == (f'{variable} is ignored: invalid value "{text}"',)
+
+
+def test_an_empty_variable_is_none(environ: dict[str, str]) -> None:
+    assert load({**environ, "OLLAMA_KEEP_ALIVE": "", "OLLAMA_HOST": '""'}).config == load(environ).config
+
+
+def test_the_environment_wins_over_the_file(environ: dict[str, str]) -> None:
+    file = Path(environ["CORRAL_CONFIG"])
+    file.write_text(
+        'keep_alive = "1h"\nmax_queue = 7\norigins = ["http://a", "http://b"]\nno_prune = true\nhost = "0.0.0.0:1"\n'
+        '[mirrors]\nx = ["y", "z"]\nw = "v"\n'
+    )
+    loaded = load({**environ, "OLLAMA_MAX_QUEUE": "9"})
+    found = loaded.config
+    assert (found.keep_alive, found.max_queue, found.no_prune) == (3600.0, 9, True)
+    assert (found.origins, found.host) == (("http://a", "http://b"), Address("0.0.0.0", 1))
+    assert found.mirrors == {"x": ("y", "z"), "w": ("v",)}
+    assert loaded.origins["keep_alive"] == str(file)
+    assert loaded.origins["max_queue"] == "OLLAMA_MAX_QUEUE"
+    assert loaded.origins["debug"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("keep_alive = ", "is no valid TOML"),
+        ("keepalive = 1", 'has an unknown setting "keepalive"'),
+        ("max_queue = -1", "invalid value for \"max_queue\": -1"),
+        ("max_queue = [1]", "invalid value for \"max_queue\": [1]"),
+        ('kv_cache_type = "f17"', "invalid value for \"kv_cache_type\": 'f17'"),
+        ("[keep_alive]\na = 1", "invalid value for \"keep_alive\": {'a': 1}"),
+        ("mirrors = 5", "invalid value for \"mirrors\": 5"),
+        ("[mirrors]\na = 5", "invalid value for \"mirrors\": {'a': 5}"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_wrong_is_an_error(environ: dict[str, str], text: str, sentence: str) -> None:
+    Path(environ["CORRAL_CONFIG"]).write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(environ)
+    assert sentence in str(caught.value)
+
+
+def test_every_setting_can_be_written_and_read_back(environ: dict[str, str]) -> None:
+    for setting in fields(config.Config):
+        default = getattr(load(environ).config, setting.name)
+        text = config.text_of(default)
+        # DOCKER_CONFIG names a folder, the setting the file in it; "forever" is for people
+        if text and text != "forever" and setting.name != "docker_config":
+            read = getattr(load({**environ, setting.metadata["variable"]: text}).config, setting.name)
+            assert read == default, setting.name
