@@ -228,6 +228,16 @@ async def test_a_push_goes_on_with_what_the_registry_took_before(
     assert patches(proxy)[0]["headers"]["Content-Range"] == "600000-899999"
 
 
+async def test_two_pushes_at_once_do_not_meet(
+    proxy: FaultProxy, server: RegistryServer, registry: Registry, store: Store, name: Name
+) -> None:
+    pushes = [collect(registry.push(name, store, insecure=True)) for _ in range(2)]
+    for steps in await asyncio.gather(*pushes):
+        assert steps[-1] == Progress("success")
+    assert server.blob(repository(name), digest_of(MODEL)) == MODEL
+    assert {entry["status"] for entry in patches(proxy)} == {202}
+
+
 async def test_a_push_that_nobody_watches_stops(
     proxy: FaultProxy, registry: Registry, store: Store, name: Name
 ) -> None:

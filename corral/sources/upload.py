@@ -80,6 +80,8 @@ class Upload:
         self._flying: dict[int, int] = {}
         self._completed = 0
         self._is_redirecting = False
+        self._reached: URL | None = None
+        """Where a later push can go on."""
 
     async def watch(self) -> AsyncGenerator[Progress, None]:
         """Sends it, and says how far it is every `PROGRESS_SECONDS` and at the end. Leaving early stops it."""
@@ -107,17 +109,24 @@ class Upload:
             opened = disk.open_regular(self._path)
         with opened as file:
             self._descriptor = file.fileno()
-            for _ in range(self._limits.attempts + 1):
-                try:
-                    place = await self._begin()
-                    if place is not None:
-                        await self._send(place)
-                except _UploadLostError as error:
-                    lost = error
-                    self._sessions.pop(self._url, None)
-                    continue
-                self._sessions.pop(self._url, None)
-                return
+            try:
+                await self._send_at_last()
+            finally:
+                if self._reached is not None:
+                    self._sessions[self._url] = self._reached
+
+    async def _send_at_last(self) -> None:
+        """Sends it all, from the beginning again whenever the registry has forgotten what it had."""
+        for _ in range(self._limits.attempts + 1):
+            try:
+                place = await self._begin()
+                if place is not None:
+                    await self._send(place)
+            except _UploadLostError as error:
+                lost, self._reached = error, None
+                continue
+            self._reached = None
+            return
         raise Interrupted(f"max retries exceeded: {lost}") from lost
 
     async def _is_there(self) -> bool:
@@ -131,7 +140,8 @@ class Upload:
 
     async def _begin(self) -> _Place | None:
         """Goes on with an upload that was begun earlier, or begins one; None when the blob is there by a mount."""
-        if (known := self._sessions.get(self._url)) is not None and (place := await self._ask(known)) is not None:
+        known = self._sessions.pop(self._url, None)  # ours alone now: another push of the blob begins its own
+        if known is not None and (place := await self._ask(known)) is not None:
             return place
         url = self._repository.uploads_url()
         if source := _mountable(self._layer, self._repository.name):
@@ -162,7 +172,7 @@ class Upload:
                     if self._end(start) <= place.offset:
                         continue
                     place, direct = await self._patch(place, start)
-                    self._sessions[self._url] = place.location
+                    self._reached = place.location if direct is None else None
                     if direct is not None:
                         self._is_redirecting = True
                         await free.acquire()
