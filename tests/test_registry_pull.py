@@ -164,6 +164,25 @@ async def test_blobs_come_in_slices_from_where_the_registry_sends_us(
     assert ranges == sorted(f"bytes={start}-{start + 249_999}" for start in range(0, 3_000_000, 250_000))
 
 
+async def test_a_registry_may_name_the_place_in_a_good_answer(
+    proxy: FaultProxy, registry: Registry, store: Store
+) -> None:
+    path = f"/v2/library/tiny/blobs/{digest_of(MODEL)}"
+    proxy.rules({"path": path, "at": "registry", "status": 200, "headers": {"Location": proxy.elsewhere + path}})
+    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    assert blob(store, MODEL) == MODEL
+
+
+async def test_a_registry_that_names_itself_in_a_good_answer_is_not_asked_again(
+    proxy: FaultProxy, registry: Registry, store: Store
+) -> None:
+    path = f"/v2/library/tiny/blobs/{digest_of(MODEL)}"
+    proxy.rules({"path": path, "ignore_range": True, "headers": {"Location": path}})
+    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    assert blob(store, MODEL) == MODEL
+    assert len(proxy.log(path)) == 1
+
+
 async def test_progress_never_goes_back(proxy: FaultProxy, registry: Registry, store: Store) -> None:
     proxy.rules(
         {"path": "/blobs/", "cut_after": 100_000, "times": 3},

@@ -72,7 +72,7 @@ class Repository:
                 if response.status == 401 and is_own and not is_challenged:
                     is_challenged = True
                     challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
-                elif response.status in follow and (target := _target(response)):
+                elif response.status in follow and (target := self._target(response)):
                     self.check_redirect(url, target)
                     url = target
                     continue
@@ -114,6 +114,14 @@ class Repository:
             self.open("PUT", url, headers=headers, data=lambda: raw, follow=()),
         ):
             pass
+
+    def _target(self, response: aiohttp.ClientResponse) -> URL | None:
+        """Where an answer sends us, if it does; a good one only by naming another host."""
+        location = response.headers.get("Location", "")
+        target = resolve(response.url, location) if location else None
+        if target is not None and response.status == 200 and (self.http.is_own(target) or not target.host):
+            return None
+        return target
 
     def check_redirect(self, source: URL, target: URL) -> None:
         """`SourceError` where following would leave the web, or leave encryption behind."""
@@ -199,11 +207,6 @@ def missing_is_not_found() -> Iterator[None]:
         if error.code == 404:
             raise NotFound("file does not exist") from error
         raise
-
-
-def _target(response: aiohttp.ClientResponse) -> URL | None:
-    location = response.headers.get("Location", "")
-    return resolve(response.url, location) if location else None
 
 
 def resolve(base: URL, location: str) -> URL:
