@@ -82,7 +82,16 @@ def environment(home: Path, host: str, extra: Mapping[str, str] | None = None) -
     """The environment of a person with this home folder, and nothing of ours but what finds programs and packages."""
     kept = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "TMPDIR", "LD_LIBRARY_PATH")}
     pip = {key: value for key, value in os.environ.items() if key.startswith(("PIP_", "SSL_", "REQUESTS_"))}
-    return {**kept, **pip, "HOME": str(home), "OLLAMA_HOST": host, "CORRAL_STATE": str(home / "state"), **(extra or {})}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"  # a fake engine runs under this interpreter
+    return {
+        **kept,
+        **pip,
+        "PATH": path,
+        "HOME": str(home),
+        "OLLAMA_HOST": host,
+        "CORRAL_STATE": str(home / "state"),
+        **(extra or {}),
+    }
 
 
 @contextmanager
