@@ -2,15 +2,17 @@
 
 import asyncio
 import contextlib
+import html
 import logging
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import uvicorn
 from starlette.applications import Starlette
@@ -41,6 +43,8 @@ log = logging.getLogger(__name__)
 
 MAX_BODY = 256 << 20
 """Bytes a JSON request may have: pictures come as base64."""
+
+KEPT_LOGS = 32
 
 CACHE_RAM_MIB = 2048
 """Most host memory a worker's prompt cache may take; a smaller machine gives an eighth of what is free."""
@@ -138,8 +142,10 @@ class _CleanPath:
             return
         get = scope["method"] == "GET"
         status = 301 if get or "//" in path else 307
-        body = f'<a href="{clean}">Moved Permanently</a>.\n\n' if get else ""
-        headers = {"location": clean, "content-type": "text/html; charset=utf-8"}
+        query = scope.get("query_string", b"").decode("latin-1")
+        location = quote(clean) + (f"?{query}" if query else "")  # quoted: the path may hold line breaks
+        body = f'<a href="{html.escape(location)}">Moved Permanently</a>.\n\n' if get else ""
+        headers = {"location": location, "content-type": "text/html; charset=utf-8"}
         await Response(body, status, headers)(scope, receive, send)
 
 
@@ -232,8 +238,13 @@ def _launcher(config: Config) -> Callable[[RunnerSpec, str], Coroutine[Any, Any,
 
 
 def _worker_log(state: Path, number: int) -> Path:
-    """Where a worker's prints go; the last sixteen of a server are kept."""
-    return state / "workers" / f"{os.getpid()}-{number % 16}.log"
+    """Where a worker's prints go; those of the last workers are kept."""
+    folder = state / "workers"
+    with contextlib.suppress(OSError):
+        logs = sorted(folder.glob("*.log"), key=lambda log: log.stat().st_mtime)
+        for old in logs[: max(0, len(logs) - KEPT_LOGS + 1)]:
+            old.unlink()
+    return folder / f"{os.getpid()}-{number}.log"
 
 
 def _events(series: Series) -> Events:
@@ -277,11 +288,21 @@ def _shown(listener: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+class _Server(uvicorn.Server):
+    """Ends by a signal without dying of it: there are models to unload when it has ended."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
+
+
 async def _serve(config: Config, listener: socket.socket) -> None:
     activity = Activity()
     async with runtime(config) as ready:
         app = build(ready, activity)
-        server = uvicorn.Server(
+        server = _Server(
             uvicorn.Config(
                 app,
                 log_config=None,

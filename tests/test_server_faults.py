@@ -1,0 +1,370 @@
+"""What goes wrong around a running server: clients that leave, engines that die, signals, full queues."""
+
+import http.client
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.asking import InBackground, ask, generate, metric, post, streaming, until
+from tests.conftest import FAKE_ENGINE, RunningServer, StartServer, add_model, running_server
+from tests.engines import FakeEngine, engines, tell
+from tests.tiny_models import tiny_llama
+
+MODELS = ("fake", "second", "third")
+
+GONE = (
+    "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
+    "check corral server logs for details"
+)
+
+
+def asked(prompt: str, model: str = "fake") -> dict[str, object]:
+    return {"model": model, "prompt": prompt}
+
+
+def fill(home: Path, work: Path) -> Path:
+    """A home folder with three models of different weights."""
+    models = home / ".ollama" / "models"
+    for seed, name in enumerate(MODELS):
+        add_model(models, name, tiny_llama(work / f"{name}.gguf", seed=seed))
+    return home
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    work = tmp_path_factory.mktemp("faults")
+    with running_server(fill(work / "home", work), CORRAL_ENGINE=str(FAKE_ENGINE)) as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared: RunningServer) -> RunningServer:
+    """A server over the fake engine with nothing loaded, as if nothing had ever been."""
+    tell(shared.home)
+    for name in MODELS:
+        post(shared, "/api/generate", {"model": name, "keep_alive": 0})
+    until(lambda: not any(engine.alive for engine in engines(shared.home)))
+    for left in ("engines", "state/workers"):
+        shutil.rmtree(shared.home / left, ignore_errors=True)
+    (shared.home / "go").unlink(missing_ok=True)
+    return shared
+
+
+@pytest.fixture
+def start(tmp_path: Path, start_server: StartServer) -> StartServer:
+    """Starts a server of one's own, which may be ended."""
+
+    def start(**variables: str) -> RunningServer:
+        return start_server(fill(tmp_path / "home", tmp_path), CORRAL_ENGINE=str(FAKE_ENGINE), **variables)
+
+    return start
+
+
+def loaded(server: RunningServer, model: str = "fake") -> FakeEngine:
+    """The engine of a model, which is loaded for it."""
+    assert post(server, "/api/generate", {"model": model}).json["done_reason"] == "load"
+    return engines(server.home)[-1]
+
+
+def how_ended(engine: FakeEngine) -> list[str]:
+    """How the completions asked of an engine ended."""
+    return [event["how"] for event in engine.events if event["event"] == "ended" and event["path"] == "/completion"]
+
+
+def test_a_client_that_leaves_in_the_middle_frees_its_slot_at_once(server: RunningServer) -> None:
+    with streaming(server, "/api/generate", asked("!tokens=9 !hold=1")) as stream:
+        assert stream.line()["response"] == "w1 "
+    (engine,) = engines(server.home)
+    until(lambda: how_ended(engine) == ["closed"])
+    until(lambda: metric(server, "corral_num_requests_running") == 0)
+    assert generate(server, "hello").json["response"] == "w1 w2 w3 "
+    assert len(engines(server.home)) == 1
+
+
+def test_a_client_that_leaves_before_the_first_token_frees_its_slot(server: RunningServer) -> None:
+    engine = loaded(server)
+    with streaming(server, "/api/chat", {"model": "fake", "messages": [{"role": "user", "content": "!hang"}]}):
+        engine.wait("hanging")
+    until(lambda: how_ended(engine) == ["closed"])
+
+
+def test_a_client_that_leaves_a_whole_answer_frees_its_slot_too(server: RunningServer) -> None:
+    engine = loaded(server)
+    with streaming(server, "/api/generate", {**asked("!tokens=5 !hang-after=2"), "stream": False}):
+        engine.wait("hanging")
+    until(lambda: how_ended(engine) == ["closed"])
+
+
+def test_a_client_that_leaves_while_its_model_loads_ends_the_load(server: RunningServer) -> None:
+    tell(server.home, loads_when="never")
+    with streaming(server, "/api/generate", asked("hello")):
+        until(lambda: bool(engines(server.home)))
+        (engine,) = engines(server.home)
+        assert engine.alive
+    psutil.wait_procs([psutil.Process(engine.pid)] if psutil.pid_exists(engine.pid) else [], timeout=20)
+    assert not engine.alive
+    tell(server.home)
+    assert generate(server, "hello").status == 200
+
+
+def test_a_client_that_leaves_the_line_gives_up_its_place(start: StartServer) -> None:
+    server = start(OLLAMA_NUM_PARALLEL="1")
+    with streaming(server, "/api/generate", asked("!tokens=2 !hold=1")) as first:
+        first.line()
+        with streaming(server, "/api/generate", asked("second")):
+            until(lambda: metric(server, "corral_num_requests_waiting") == 1)
+        until(lambda: metric(server, "corral_num_requests_waiting") == 0)
+        third = InBackground(lambda: generate(server, "third"))
+        until(lambda: metric(server, "corral_num_requests_waiting") == 1)
+        (server.home / "go").touch()
+        assert [line["done"] for line in first.rest()] == [False, True]
+    assert third.result().status == 200
+    (engine,) = engines(server.home)
+    assert [body["prompt"] for body in engine.bodies()] == ["!tokens=2 !hold=1", "third"]
+    assert engine.most_at_once() == 1
+
+
+def test_an_engine_that_dies_fails_its_own_requests_and_the_next_one_works(server: RunningServer) -> None:
+    with (
+        streaming(server, "/api/generate", asked("!tokens=2 !hold=1")) as other,
+        streaming(server, "/api/generate", asked("!tokens=5 !crash-after=2", "third")) as dying,
+    ):
+        other.line()
+        lines = dying.rest()
+        assert [line["response"] for line in lines[:-1]] == ["w1 ", "w2 "]
+        assert lines[-1] == {"error": f"{GONE} (signal: aborted: error: the fake engine was told to crash)"}
+        again = generate(server, "hello", "third")
+        assert (again.status, again.json["response"]) == (200, "w1 w2 w3 ")
+        (server.home / "go").touch()
+        assert other.rest()[-1]["done"] is True
+
+
+def test_an_engine_that_dies_before_the_first_token_is_an_error_of_500(server: RunningServer) -> None:
+    answer = post(server, "/api/generate", asked("!crash"))
+    assert (answer.status, answer.headers["content-type"]) == (500, "application/json; charset=utf-8")
+    assert answer.error.startswith(GONE)
+    assert generate(server, "hello").status == 200
+
+
+def test_an_engine_killed_while_idle_is_not_noticed_by_the_next_request(server: RunningServer) -> None:
+    assert generate(server, "hello").status == 200
+    (engine,) = engines(server.home)
+    os.kill(engine.pid, signal.SIGKILL)
+    until(lambda: ask(server, "GET", "/api/ps").json == {"models": []})
+    assert generate(server, "hello").status == 200
+    assert len(engines(server.home)) == 2
+
+
+def test_an_engine_that_cannot_load_says_why_and_is_tried_again(server: RunningServer) -> None:
+    tell(server.home, fails="error: unknown model architecture: 'nonsense'")
+    answer = generate(server, "hello")
+    assert answer.status == 500
+    assert answer.error == (
+        "llama-server process has terminated: exit status 1: error: unknown model architecture: 'nonsense'"
+    )
+    tell(server.home)
+    assert generate(server, "hello").status == 200
+
+
+def test_all_who_wait_for_a_load_that_fails_are_told(server: RunningServer) -> None:
+    tell(server.home, fails="error: no", loads_when="go")
+    waiting = [InBackground(lambda: generate(server, "hello")) for _ in range(3)]
+    until(lambda: metric(server, "corral_num_requests_waiting") == 2)
+    (server.home / "go").touch()
+    assert [call.result().status for call in waiting] == [500, 500, 500]
+    assert len(engines(server.home)) == 1
+
+
+def test_too_little_memory_is_tried_again_with_a_smaller_pool(server: RunningServer) -> None:
+    tell(server.home, fails="ggml: failed to allocate buffer", fails_above_context=4096)
+    assert generate(server, "hello").status == 200
+    assert [engine.options["ctx_size"] for engine in engines(server.home)] == [8192, 2048]
+
+
+def test_too_little_memory_at_all_is_told(server: RunningServer) -> None:
+    tell(server.home, fails="ggml: failed to allocate buffer")
+    answer = generate(server, "hello")
+    assert (answer.status, answer.error) == (
+        500,
+        "not enough memory to load the model: ggml: failed to allocate buffer",
+    )
+
+
+def test_a_load_that_hangs_is_given_up(start: StartServer) -> None:
+    server = start(OLLAMA_LOAD_TIMEOUT="1s")
+    tell(server.home, never_healthy=True)
+    answer = generate(server, "hello")
+    assert (answer.status, answer.error) == (500, "timed out waiting for llama-server to start - ")
+    assert all(not engine.alive for engine in engines(server.home))
+
+
+@pytest.mark.parametrize("status", [400, 404, 500, 501, 503])
+def test_an_engine_that_refuses_is_quoted(server: RunningServer, status: int) -> None:
+    for stream in (True, False):
+        answer = post(server, "/api/generate", {**asked(f"!error={status}"), "stream": stream})
+        assert (answer.status, answer.error) == (status, f"refused with {status}")
+
+
+@pytest.mark.parametrize("word", ["error-after", "old-error-after"])
+def test_an_error_after_the_first_line_is_a_line(server: RunningServer, word: str) -> None:
+    answer = post(server, "/api/generate", asked(f"!tokens=5 !{word}=2"))
+    assert answer.status == 200
+    assert [line.get("response") for line in answer.lines] == ["w1 ", "w2 ", None]
+    assert answer.body.endswith(b'\n{"error":"the fake engine failed"}\n')
+    whole = generate(server, f"!tokens=5 !{word}=2")
+    assert (whole.status, whole.error) == (500, "the fake engine failed")
+
+
+@pytest.mark.parametrize("model", MODELS[:2])
+def test_a_broken_connection_is_an_error_and_no_end(server: RunningServer, model: str) -> None:
+    answer = post(server, "/api/generate", asked("!tokens=5 !cut-after=2", model))
+    assert [line.get("response") for line in answer.lines] == ["w1 ", "w2 ", None]
+    assert answer.lines[-1]["error"].startswith("an error was encountered while running the model: ")
+    assert generate(server, "hello", model).status == 200
+
+
+def test_a_full_queue_refuses_and_names_a_time(start: StartServer) -> None:
+    server = start(OLLAMA_NUM_PARALLEL="1", OLLAMA_MAX_QUEUE="1")
+    with streaming(server, "/api/generate", asked("!tokens=2 !hold=1")) as first:
+        first.line()
+        waiting = InBackground(lambda: generate(server, "second"))
+        until(lambda: metric(server, "corral_num_requests_waiting") == 1)
+        refused = generate(server, "third")
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        assert refused.error == "server busy, please try again.  maximum pending requests exceeded"
+        (server.home / "go").touch()
+        first.rest()
+    assert waiting.result().status == 200
+
+
+def test_twenty_clients_of_three_models_with_room_for_one_are_all_answered(start: StartServer) -> None:
+    server = start(OLLAMA_MAX_LOADED_MODELS="1")
+    names = [MODELS[number % 3] for number in range(20)]
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda name: generate(server, f"!say={name}", name), names))
+    assert [answer.status for answer in answers] == [200] * 20
+    assert [answer.json["response"] for answer in answers] == names
+    assert sum(engine.alive for engine in engines(server.home)) == 1
+    assert all(engine.overflows() == [] for engine in engines(server.home))
+
+
+def held_at_once(server: RunningServer, clients: int, **more: object) -> FakeEngine:
+    """The engine after so many clients have asked at once and nobody more was let in."""
+    engine = loaded(server)
+    body = {**asked("!tokens=2 !hold=1"), "stream": False, **more}
+    with ThreadPoolExecutor(clients) as pool:
+        calls = [pool.submit(post, server, "/api/generate", body) for _ in range(clients)]
+        until(lambda: metric(server, "corral_num_requests_waiting") + engine.most_at_once() == clients)
+        (server.home / "go").touch()
+        assert [call.result().status for call in calls] == [200] * clients
+    assert engine.overflows() == []
+    return engine
+
+
+def test_no_more_requests_run_than_the_pool_can_hold(server: RunningServer) -> None:
+    """Each may grow to 2048 tokens and the pool has 8192: four run, whatever the sixteen slots would take."""
+    assert held_at_once(server, 12).most_at_once() == 4
+
+
+def test_short_answers_run_in_as_many_slots_as_there_are(server: RunningServer) -> None:
+    assert held_at_once(server, 20, options={"num_predict": 64}).most_at_once() == 16
+
+
+def test_clients_with_different_contexts_share_a_model(server: RunningServer) -> None:
+    for num_ctx in (1024, 512, 2048, None):
+        assert generate(server, "hello", options={"num_ctx": num_ctx}).status == 200
+    assert [engine.options["kv_unified_per_slot"] for engine in engines(server.home)] == [1024, 2048]
+
+
+def test_sigterm_ends_the_server_its_streams_and_its_workers(start: StartServer) -> None:
+    server = start()
+    with streaming(server, "/api/generate", asked("!tokens=5 !hang-after=1")) as stream:
+        stream.line()
+        generate(server, "hello", "third")
+        assert len(engines(server.home)) == 2
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+        with pytest.raises(http.client.IncompleteRead):
+            stream.rest()
+    assert [engine.alive for engine in engines(server.home)] == [False, False]
+    assert "model fake:latest unloaded" in server.log.read_text()
+
+
+def test_sigterm_during_a_load_ends_it(start: StartServer) -> None:
+    server = start()
+    tell(server.home, loads_when="never")
+    with streaming(server, "/api/generate", asked("hello")):
+        until(lambda: bool(engines(server.home)))
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+    assert [engine.alive for engine in engines(server.home)] == [False]
+
+
+def test_a_worker_that_refuses_to_end_is_killed(start: StartServer) -> None:
+    server = start()
+    tell(server.home, ignores_sigterm=True)
+    assert generate(server, "hello").status == 200
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(30) == 0
+    assert [engine.alive for engine in engines(server.home)] == [False]
+
+
+def test_a_killed_server_leaves_no_worker(start: StartServer) -> None:
+    server = start()
+    assert generate(server, "hello").status == 200
+    tell(server.home, ignores_sigterm=True)
+    assert generate(server, "hello", "third").status == 200
+    workers = [psutil.Process(engine.pid) for engine in engines(server.home)]
+    server.process.kill()
+    server.process.wait(30)
+    psutil.wait_procs(workers, timeout=20)
+    assert [engine.alive for engine in engines(server.home)] == [False, False]
+
+
+def test_the_workers_logs_are_kept(server: RunningServer) -> None:
+    post(server, "/api/generate", asked("!crash"))
+    (log,) = (server.home / "state" / "workers").iterdir()
+    assert "the fake engine was told to crash" in log.read_text()
+    for number in range(40):
+        (log.parent / f"1-{number}.log").write_text("old")
+    assert generate(server, "hello").status == 200
+    assert len(list(log.parent.iterdir())) == 32
+
+
+def test_keep_alive_0_unloads_after_the_answer(server: RunningServer) -> None:
+    assert generate(server, "hello", keep_alive=0).status == 200
+    (engine,) = engines(server.home)
+    until(lambda: not engine.alive)
+    assert ask(server, "GET", "/api/ps").json == {"models": []}
+
+
+def test_an_empty_prompt_with_keep_alive_0_unloads_even_in_use(server: RunningServer) -> None:
+    with streaming(server, "/api/generate", asked("!tokens=2 !hold=1")) as stream:
+        stream.line()
+        assert post(server, "/api/generate", {"model": "fake", "keep_alive": 0}).json["done_reason"] == "unload"
+        (engine,) = engines(server.home)
+        assert engine.alive
+        (server.home / "go").touch()
+        assert stream.rest()[-1]["done"] is True
+    until(lambda: not engine.alive)
+
+
+def test_a_short_keep_alive_runs_out(start: StartServer) -> None:
+    server = start(OLLAMA_KEEP_ALIVE="100ms")
+    assert generate(server, "hello").status == 200
+    (engine,) = engines(server.home)
+    until(lambda: not engine.alive)
+
+
+def test_an_idle_server_that_was_told_so_ends_itself(start: StartServer) -> None:
+    server = start(CORRAL_IDLE_EXIT="1s", OLLAMA_KEEP_ALIVE="0")
+    assert generate(server, "hello").status == 200
+    assert server.process.wait(30) == 0
+    assert "idle for 1 s, ending" in server.log.read_text()
+    assert [engine.alive for engine in engines(server.home)] == [False]
