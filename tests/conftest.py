@@ -99,6 +99,7 @@ def running_server(home: Path, **variables: str) -> Iterator[RunningServer]:
     """Starts a server with these environment variables, waits until it answers, and ends it with SIGTERM."""
     home.mkdir(parents=True, exist_ok=True)
     log = home / "serve.log"
+    told_before = log.stat().st_size if log.exists() else 0
     with open(log, "ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "corral", "serve"],
@@ -108,7 +109,7 @@ def running_server(home: Path, **variables: str) -> Iterator[RunningServer]:
             stderr=output,
         )
     try:
-        yield RunningServer(f"http://{_announced(process, log)}", home, process, log)
+        yield RunningServer(f"http://{_announced(process, log, told_before)}", home, process, log)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -119,9 +120,10 @@ def running_server(home: Path, **variables: str) -> Iterator[RunningServer]:
             raise
 
 
-def _announced(process: subprocess.Popen[bytes], log: Path) -> str:
+def _announced(process: subprocess.Popen[bytes], log: Path, told_before: int) -> str:
     """The address in the line `Listening on …`; a server that ends first fails the test with its log."""
     with open(log, errors="replace") as lines:
+        lines.seek(told_before)
         text = ""
         while "Listening on " not in text or not text.endswith("\n"):
             assert process.poll() is None, f"the server ended with {process.returncode}: {text}"
