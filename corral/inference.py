@@ -4,8 +4,9 @@ Knows no dialect. Everything is a generator of chunks whose last one carries `do
 cancels the work and gives the runner back. How one request runs on its runner is `answering.py`'s subject.
 """
 
+import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from corral.config import Config
 from corral.devices import Machine
 from corral.embedding import Vectors, embed_inputs
 from corral.engine.base import RunnerSpec
-from corral.errors import BadRequest, Forbidden, ModelNotFound, NotFound
+from corral.errors import BadRequest, CorralError, Forbidden, ModelNotFound, NotFound
 from corral.messages import ChatRequest, Chunk, EmbedRequest, GenerateRequest, Json, Think
 from corral.model import Model, Models
 from corral.options import Options
@@ -57,26 +58,27 @@ async def chat(runtime: Runtime, request: ChatRequest) -> AsyncGenerator[Chunk, 
     if not request.model:
         raise BadRequest("model is required")
     model = find_model(runtime, request.model)
-    if not request.messages and request.keep_alive == 0:
-        yield _unload(runtime, model)
-        return
-    think = _think(model, request.model, request.think)
-    if "completion" not in model.capabilities:
-        raise BadRequest(f'"{request.model}" does not support chat')
-    if request.tools and "tools" not in model.capabilities:
-        raise BadRequest(f"{model.name.full} does not support tools")
-    chosen, spec = await _wanted(runtime, model, request.options)
-    async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
-        clock.got_runner()
-        if not request.messages:
-            yield Chunk(done_reason="load")
+    with _failures_counted(runtime, model):
+        if not request.messages and request.keep_alive == 0:
+            yield _unload(runtime, model)
             return
-        messages = tuple(prompt.conversation(model, request.messages))
-        answering = Answering(model, runner, chosen, request, clock, runtime.series)
-        request = msgspec.structs.replace(request, messages=messages, think=think)
-        async with aclosing(answering.conversation(request)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        think = _think(model, request.model, request.think)
+        if "completion" not in model.capabilities:
+            raise BadRequest(f'"{request.model}" does not support chat')
+        if request.tools and "tools" not in model.capabilities:
+            raise BadRequest(f"{model.name.full} does not support tools")
+        chosen, spec = await _wanted(runtime, model, request.options)
+        async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
+            clock.got_runner()
+            if not request.messages:
+                yield Chunk(done_reason="load")
+                return
+            messages = tuple(prompt.conversation(model, request.messages))
+            answering = Answering(model, runner, chosen, request, clock, runtime.series)
+            request = msgspec.structs.replace(request, messages=messages, think=think)
+            async with aclosing(answering.conversation(request)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
 
 async def generate(runtime: Runtime, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
@@ -85,38 +87,52 @@ async def generate(runtime: Runtime, request: GenerateRequest) -> AsyncGenerator
     if not request.model:
         raise NotFound("model '' not found")
     model = find_model(runtime, request.model)
-    if not request.prompt and request.keep_alive == 0:
-        yield _unload(runtime, model)
-        return
-    if request.raw and (request.template or request.system or request.context):
-        raise BadRequest("raw mode does not support template, system, or context")
-    think = _think(model, request.model, request.think)
-    if "completion" not in model.capabilities:
-        raise BadRequest(f'"{request.model}" does not support generate')
-    if request.suffix and "insert" not in model.capabilities:
-        raise BadRequest(f"{model.name.full} does not support insert")
-    chosen, spec = await _wanted(runtime, model, request.options)
-    async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
-        clock.got_runner()
-        if not request.prompt:
-            yield Chunk(done_reason="load")
+    with _failures_counted(runtime, model):
+        if not request.prompt and request.keep_alive == 0:
+            yield _unload(runtime, model)
             return
-        answering = Answering(model, runner, chosen, request, clock, runtime.series)
-        async with aclosing(answering.single(msgspec.structs.replace(request, think=think))) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        if request.raw and (request.template or request.system or request.context):
+            raise BadRequest("raw mode does not support template, system, or context")
+        think = _think(model, request.model, request.think)
+        if "completion" not in model.capabilities:
+            raise BadRequest(f'"{request.model}" does not support generate')
+        if request.suffix and "insert" not in model.capabilities:
+            raise BadRequest(f"{model.name.full} does not support insert")
+        chosen, spec = await _wanted(runtime, model, request.options)
+        async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
+            clock.got_runner()
+            if not request.prompt:
+                yield Chunk(done_reason="load")
+                return
+            answering = Answering(model, runner, chosen, request, clock, runtime.series)
+            async with aclosing(answering.single(msgspec.structs.replace(request, think=think))) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
 
 async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = True) -> Vectors:
     """Vectors of texts, in the order of the texts (spec api §10). No texts: the model is loaded."""
     clock = Clock()
     model = find_model(runtime, request.model, 'model "{}" not found, try pulling it first')
-    chosen, spec = await _wanted(runtime, model, request.options, embed=True)
-    async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
-        clock.got_runner()
-        vectors = await embed_inputs(runner, model, request, chosen, normalize=normalize)
-        runtime.series.prompt_tokens.labels(str(model.name)).inc(vectors.tokens)
-        return msgspec.structs.replace(vectors, load_duration=clock.load_duration, total_duration=clock.since_arrival())
+    with _failures_counted(runtime, model):
+        chosen, spec = await _wanted(runtime, model, request.options, embed=True)
+        async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
+            clock.got_runner()
+            with runtime.series.running.labels(runner.label).track_inprogress():
+                vectors = await embed_inputs(runner, model, request, chosen, normalize=normalize)
+            duration = clock.since_arrival()
+            if request.inputs:
+                runtime.series.embedded(runner.label, vectors.tokens, duration / 1e9)
+            return msgspec.structs.replace(vectors, load_duration=clock.load_duration, total_duration=duration)
+
+
+@contextlib.contextmanager
+def _failures_counted(runtime: Runtime, model: Model) -> Iterator[None]:
+    try:
+        yield
+    except CorralError as error:
+        runtime.series.failed.labels(str(model.name), str(error.status)).inc()
+        raise
 
 
 async def _wanted(

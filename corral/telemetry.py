@@ -15,7 +15,7 @@ _SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 
 
 
 class Series:
-    """The server's Prometheus series, in a registry of their own. Labels are `model_name` as a rule."""
+    """The server's Prometheus series, in a registry of their own; each is labelled with the model's name."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -35,6 +35,12 @@ class Series:
         self.loads = self._counter("model_loads", "Models loaded")
         self.load_time = self._histogram("model_load_time_seconds", "Time to load a model")
         self.evictions = self._counter("model_evictions", "Models unloaded to make room or to change their options")
+
+    def embedded(self, model_name: str, tokens: int, seconds: float) -> None:
+        """Texts of so many tokens were turned into vectors."""
+        self.prompt_tokens.labels(model_name).inc(tokens)
+        self.finished.labels(model_name, "stop").inc()
+        self.duration.labels(model_name).observe(seconds)
 
     def _gauge(self, name: str, sentence: str) -> Gauge:
         return Gauge(f"corral_{name}", sentence, ["model_name"], registry=self.registry)

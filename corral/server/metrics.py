@@ -8,7 +8,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from corral.scheduler import Scheduler
+from corral.scheduler import Runner, Scheduler
 from corral.server.ollama_replies import runtime_of
 
 
@@ -21,24 +21,35 @@ async def metrics(request: Request) -> Response:
 
 
 class _Now:
-    """Gauges read off the scheduler: loaded models, their memory and room, and who waits."""
+    """Gauges read off the scheduler: loaded models, their memory and room, and who waits.
+
+    Two runners may go by one name (a model that also embeds, or was made anew while its old self was loaded). They are
+    shown together, since Prometheus refuses a series that appears twice.
+    """
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
 
     def collect(self) -> Iterator[Metric]:
-        waiting = GaugeMetricFamily("corral_num_requests_waiting", "Requests that wait for a model or for room in one")
+        waiting = _gauge("num_requests_waiting", "Requests that wait for a model or for room in one")
         waiting.add_metric([], self._scheduler.queued)
-        yield waiting
-        labels = ["model_name"]
-        memory = GaugeMetricFamily(
-            "corral_model_memory_bytes", "Main memory a loaded model's worker holds", labels=labels
-        )
-        context = GaugeMetricFamily("corral_model_context_tokens", "Tokens one request may hold", labels=labels)
-        used = GaugeMetricFamily("corral_kv_cache_usage_perc", "Part of the KV pool that is reserved", labels=labels)
+        memory = _gauge("model_memory_bytes", "Main memory a loaded model's workers hold", "model_name")
+        context = _gauge("model_context_tokens", "Tokens one request may hold", "model_name")
+        used = _gauge("kv_cache_usage_perc", "Part of the KV pool that is reserved, 1 is all of it", "model_name")
+        for label, runners in self._loaded().items():
+            pools = [runner.pool for runner in runners]
+            memory.add_metric([label], sum(runner.engine.memory() for runner in runners))
+            context.add_metric([label], max(runner.spec.num_ctx for runner in runners))
+            used.add_metric([label], sum(p.reserved for p in pools) / max(1, sum(p.tokens for p in pools)))
+        yield from (waiting, memory, context, used)
+
+    def _loaded(self) -> dict[str, list[Runner]]:
+        found: dict[str, list[Runner]] = {}
         for runner in self._scheduler.runners:
             if runner.loading is None:
-                memory.add_metric([runner.label], runner.engine.memory())
-                context.add_metric([runner.label], runner.spec.num_ctx)
-                used.add_metric([runner.label], runner.pool.reserved / max(1, runner.pool.tokens))
-        yield from (memory, context, used)
+                found.setdefault(runner.label, []).append(runner)
+        return found
+
+
+def _gauge(name: str, sentence: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"corral_{name}", sentence, labels=labels)
