@@ -33,7 +33,7 @@ from corral.scheduler import Events, Limits, Scheduler
 from corral.server import metrics, ollama, ollama_models
 from corral.server.guards import Guard, Origins
 from corral.server.ollama_replies import error_body
-from corral.server.streaming import JSON, Handler, Route
+from corral.server.streaming import INTERNAL_ERROR, JSON, Handler, Route
 from corral.sources import keys
 from corral.sources.registry import Registry
 from corral.store import Store
@@ -111,9 +111,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return Response(
-        error_body(CorralError("internal server error, see the log of corral")), 500, {"content-type": JSON}
-    )
+    return Response(error_body(CorralError(INTERNAL_ERROR)), 500, {"content-type": JSON})
 
 
 class Activity:
@@ -257,6 +255,7 @@ def _events(series: Series) -> Events:
 
 def serve(config: Config) -> None:
     """Listens and serves until SIGINT or SIGTERM; `CorralError` when it cannot listen (spec api §2.1, cli §2.2)."""
+    Origins(config.origins)  # a wrong one is told before anybody can connect
     _introduce(config)
     with _listen(config) as listener:
         log.info("Listening on %s (version %s, Ollama %s)", _shown(listener), __version__, EMULATES)

@@ -122,7 +122,8 @@ class Guard:
 
 def _without_port(header: str) -> str:
     if header.startswith("["):
-        return header[1:].partition("]")[0]
+        host, bracket, port = header[1:].partition("]")
+        return host if host and bracket and port[:1] in ("", ":") else header
     return header.rsplit(":", 1)[0] if header.count(":") == 1 else header
 
 

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 JSON = "application/json; charset=utf-8"
 NDJSON = "application/x-ndjson"
 
+INTERNAL_ERROR = "internal server error, see the log of corral"
+
 ErrorLine = Callable[[CorralError], bytes]
 """How a dialect writes an error into a stream that has begun."""
 
@@ -45,6 +47,10 @@ class Stream(Response):
             except CorralError as error:
                 log.warning("stream of %s ended: %s", scope["path"], error)
                 await send({"type": "http.response.body", "body": self._error_line(error), "more_body": True})
+            except Exception:  # a mistake of ours: the status is gone, but whoever reads must not take this for the end
+                log.exception("stream of %s failed", scope["path"])
+                line = self._error_line(CorralError(INTERNAL_ERROR))
+                await send({"type": "http.response.body", "body": line, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
 
 
@@ -67,6 +73,8 @@ class Route:
         if self._reads_body:
             await (await self._handler(request))(scope, receive, send)
             return
+        if int(request.headers.get("content-length", "0")) > self._max_body:
+            raise self._too_large()
         body = await self._read(receive)
         if body is None:
             return
@@ -76,6 +84,9 @@ class Route:
             await (await self._handler(request))(scope, receive, send)
 
         await _until_hang_up(answer(), receive)
+
+    def _too_large(self) -> CorralError:
+        return CorralError(f"request body is larger than {self._max_body} bytes", status=413)
 
     async def _read(self, receive: Receive) -> bytes | None:
         """The whole body; None when the client left before it was complete."""
@@ -88,7 +99,7 @@ class Route:
             part = message.get("body", b"")
             size += len(part)
             if size > self._max_body:
-                raise CorralError(f"request body is larger than {self._max_body} bytes", status=413)
+                raise self._too_large()
             parts.append(part)
             if not message.get("more_body", False):
                 return b"".join(parts)
