@@ -263,7 +263,7 @@ class Answering:
         held = await self._constraint()
         if held.ignored:
             self._unenforced = held.ignored
-            log.warning("model %s: the format's %s is not enforced", self._runner.label, ", ".join(held.ignored))
+            log.warning("model %s: the format's %s is not enforced", self._runner.label, ", ".join(held.ignored)[:500])
         return held.value
 
     async def _thoughts(

@@ -150,6 +150,8 @@ class Chunk(Struct, frozen=True):
     image_count: int = 0
     truncated_tokens: int = 0
     """Prompt tokens left out to fit the context, told on the first chunk."""
+    unenforced: tuple[str, ...] = ()
+    """Parts of the format's schema that the answer is not held to, as JSON pointers, told on the first chunk."""
 
 
 class Progress(Struct, frozen=True):

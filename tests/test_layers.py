@@ -8,10 +8,10 @@ import corral
 PACKAGE = Path(corral.__file__).parent
 
 WORDS = {"corral", "errors", "names", "messages", "options", "durations", "gojson", "config", "telemetry"}
-FORMATS = {"gguf", "modelfile", "template", "known_templates", "parsers", "images"}
+FORMATS = {"gguf", "modelfile", "template", "known_templates", "parsers", "images", "schemas"}
 MACHINES = {"store", "layers", "sources", "devices", "engine"}
 DECISIONS = {"model", "prompt", "loading", "admission", "scheduler", "create"}
-MEETING_POINT = {"inference", "answering", "reading", "embedding"}
+MEETING_POINT = {"inference", "answering", "reading", "constraint", "embedding"}
 
 BELOW_FORMATS = WORDS
 BELOW_MACHINES = WORDS | FORMATS

@@ -1,0 +1,66 @@
+"""What an answer is held to: a request's `format`, or the calls of tools it has to be. Source: spec api §5.3.
+
+Part of the meeting point. Knows schemas and tools; no model, no engine.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from corral import gojson, schemas
+from corral.errors import BadRequest, CorralError, EngineError
+from corral.messages import Json, Tool, ToolChoice
+from corral.schemas import Schema
+
+NONE = Schema(None)
+"""Any text will do."""
+
+
+async def of_format(given: Json) -> Schema:
+    """What a request's `format` asks for; `BadRequest` for a schema that cannot be kept to, else status 500."""
+    match given:
+        case None:
+            return NONE
+        case "json":
+            return Schema({"type": "object"})
+        case dict():
+            return await asyncio.to_thread(schemas.judge, given)
+        case _:
+            raw = gojson.encode(given).decode()
+            raise CorralError(f'invalid format: {gojson.quote(raw)}; expected "json" or a valid JSON Schema object')
+
+
+def chosen_tools(tools: Sequence[Tool], choice: ToolChoice) -> tuple[Tool, ...]:
+    """The tools of which one has to be called; `BadRequest` when there is none of the name that was chosen."""
+    allowed = tuple(tool for tool in tools if choice.name in ("", tool.name))
+    if not allowed:
+        raise BadRequest(f'tool_choice names "{choice.name}", which is not among the tools')
+    return allowed
+
+
+async def of_calls(tools: Sequence[Tool]) -> Schema:
+    """A call of one of the tools, in the form that is read from any model's answer."""
+    for tool in tools:
+        await asyncio.to_thread(schemas.judge, tool.parameters, f'parameters of the tool "{tool.name}"')
+    return await asyncio.to_thread(schemas.judge, _call_schema(tools), "tools")
+
+
+async def check_kept(schema: Json, said: str) -> None:
+    """The engine drops a constraint it cannot keep up and writes on freely: such an answer is an `EngineError`."""
+    if schema is not None and not await asyncio.to_thread(schemas.admits, schema, said):
+        raise EngineError("the answer left the format it was held to: the schema may be too complex for the engine")
+
+
+def _call_schema(tools: Sequence[Tool]) -> Json:
+    calls = []
+    for number, tool in enumerate(tools):
+        parameters = schemas.relocated(tool.parameters, "anyOf", str(number), "properties", "arguments")
+        arguments = {**parameters, "type": "object"}
+        calls.append(
+            {
+                "type": "object",
+                "properties": {"name": {"const": tool.name}, "arguments": arguments},
+                "required": ["name", "arguments"],
+                "additionalProperties": False,
+            }
+        )
+    return {"anyOf": calls}
