@@ -459,10 +459,10 @@ def widened(vector: Sequence[float]) -> list[float]:
 def _shortest_float32(value: float) -> float:
     single = _single(value)
     for digits in (7, 8):
-        text = float(f"{value:.{digits}g}")
+        text = float(f"{single:.{digits}g}")
         if _single(text) == single:
             return text
-    return float(f"{value:.9g}")
+    return float(f"{single:.9g}")
 
 
 def _single(value: float) -> float:
