@@ -3,16 +3,20 @@
 import codecs
 import os
 import pty
+import select
 import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fcntl import ioctl
 from pathlib import Path
 
 from tests.fake_server import command_environment
+
+PATIENCE = 60
+"""Seconds without any output after which a command is taken to hang."""
 
 CORRAL = Path(sys.executable).with_name("corral")
 
@@ -57,8 +61,20 @@ class Shell:
             env=self.environment(**variables),
         )
 
-    def terminal(self, *arguments: str, columns: int = 80, **variables: str) -> "Terminal":
-        return Terminal([self._path(), *arguments], self.environment(TERM="xterm-256color", **variables), columns)
+    def run_to(self, *arguments: str, stderr: int) -> int:
+        """Runs a command whose standard error is this file descriptor; its exit status."""
+        return subprocess.run(
+            [self._path(), *arguments], stdin=subprocess.DEVNULL, stderr=stderr, env=self.environment(), timeout=60
+        ).returncode
+
+    def terminal(
+        self, *arguments: str, columns: int = 80, variables: Mapping[str, str] | None = None
+    ) -> "Terminal":
+        """Starts a command in a terminal so wide."""
+        # It answers no question about its cursor.
+        fixed = {"TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
+        environment = self.environment(**fixed, **(variables or {}))
+        return Terminal([self._path(), *arguments], environment, columns)
 
     def environment(self, **variables: str) -> dict[str, str]:
         return command_environment(self.home, self.host, **variables)
@@ -90,16 +106,17 @@ class Terminal:
         )
         os.close(slave)
         self.shown = ""
+        self._waited = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
     def wait_for(self, text: str) -> None:
-        """Reads until a text is on the screen that was not before; what was read stays in `shown`."""
-        begin = len(self.shown)
-        while text not in self.shown[begin:]:
+        """Reads until a text was shown after the one waited for before; what was read stays in `shown`."""
+        while (at := self.shown.find(text, self._waited)) < 0:
             self.shown += self._read()
+        self._waited = at + len(text)
 
     def finish(self) -> Outcome:
         """Reads to the end. Lines end in `\\n` again."""
@@ -115,6 +132,8 @@ class Terminal:
         return Outcome(self.process.wait(60), self.shown.replace("\r\n", "\n"), stderr)
 
     def _read(self) -> str:
+        ready, _, _ = select.select([self._master], [], [], PATIENCE)
+        assert ready, f"nothing more was shown after {self.shown!r}"
         try:
             data = os.read(self._master, 65536)
         except OSError:  # Linux says so when the other side has gone

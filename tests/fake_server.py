@@ -56,7 +56,7 @@ class FakeServer:
         """The next event of a kind."""
         assert self._process.stdout
         for line in self._process.stdout:
-            event = json.loads(line)
+            event: dict[str, Any] = json.loads(line)
             self.events.append(event)
             if kind in event:
                 return event

@@ -337,9 +337,11 @@ def test_without_a_terminal_a_job_gives_few_plain_lines() -> None:
     stream, clock = io.StringIO(), Clock()
     log = Log(stream, clock)
     steps = [Progress("pulling manifest"), Progress("pulling manifest")]
-    steps += [Progress("pulling 6e4c38e1172f", "sha256:6e4c", 1000, done) for done in (0, *range(1, 1001))]
+    steps += [Progress("pulling 6e4c38e1172f", "sha256:6e4c", 1000, done) for done in (0, *range(1, 1001), 1000)]
     steps += [Progress("pulling aaa", "sha256:aaa", 0, 5), Progress("verifying sha256 digest"), Progress("success")]
-    show_steps(steps, log)
+    for step in steps:
+        show_steps([step], log)
+        clock.moment += 0.012
     assert stream.getvalue() == (
         "pulling manifest\n"
         "pulling 6e4c38e1172f:   0% 1 B/1 KB\n"

@@ -1,13 +1,15 @@
 """Starts a server in the background, for `connection` when nobody listens on this machine.
 
-The child is a plain `serve` in a session of its own; it ends itself when it has been idle. Two commands that start one
-at the same time are fine: the second child cannot bind the port and ends, and both commands find the first one.
+The child is a plain `serve` in a session of its own; it ends itself when it has been idle. Of commands that find nobody
+at the same time, one starts the server and the others wait for it.
 """
 
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from corral.cli.progress import spinning
@@ -29,28 +31,49 @@ def start(client: Client, loaded: Loaded) -> None:
     """Starts a server and waits until it answers. `CorralError` with the end of its log when it does not."""
     log = loaded.config.state / "serve.log"
     try:
-        child, begin = _spawn(log, loaded)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with _turn(log.with_name("start.lock")):
+            if not _answers(client):
+                _start(client, loaded, log)
     except OSError as error:
-        raise CorralError(f'could not start a server: cannot write "{log}": {error.strerror}') from error
+        raise CorralError(f'could not start a server: cannot write "{error.filename}": {error.strerror}') from error
+
+
+@contextmanager
+def _turn(lock: Path) -> Iterator[None]:
+    """Waits for its turn among the commands of this user; the turn of one that is killed is over."""
+    with lock.open("wb") as stream:
+        if sys.platform != "win32":  # there the second server fails to bind, which is as good
+            import fcntl
+
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _answers(client: Client) -> bool:
+    try:
+        client.version()
+    except NotRunning:
+        return False
+    return True
+
+
+def _start(client: Client, loaded: Loaded, log: Path) -> None:
+    child, begin = _spawn(log, loaded)
     with spinning("starting the server"):
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             ended = child.poll() is not None
-            try:
-                client.version()
+            if _answers(client):
                 return
-            except NotRunning:
-                if ended:  # nobody else took the port either
-                    break
-            except CorralError:
-                pass  # somebody has the port but does not answer well yet
+            if ended:  # and nobody else took the port
+                break
             time.sleep(POLL_SECONDS)
     raise CorralError(_failure(log, begin, child.poll()))
 
 
 def _spawn(log: Path, loaded: Loaded) -> tuple["subprocess.Popen[bytes]", int]:
     """The child, and where its lines begin in the log."""
-    log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists() and log.stat().st_size > MAX_LOG:
         log.replace(log.with_suffix(".log.1"))
     environment = dict(os.environ)

@@ -8,9 +8,8 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from corral.errors import CorralError
 
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from corral.cli.framework import Command
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A command: the module and the name in it, imported when it is asked for, and what it does."""
 
     module: str

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 FRAME_SECONDS = 0.1
 PLAIN_SECONDS = 5.0
-"""On what is no terminal, a bar that moves slowly still gives a line this often."""
+LEAST_SECONDS = 1.0
+"""On what is no terminal, a bar gives a line at least and at most this often while it moves."""
 
 
 class Line(Protocol):
@@ -199,7 +200,9 @@ class Screen:
 
 
 class Log:
-    """Plain lines where there is no terminal: one for a new status, one for ten more per cent or five more seconds."""
+    """Plain lines where there is no terminal: one for a new status; for a bar, its first and last state, and in between
+    one for every ten per cent, but not more than one a second nor less than one in five seconds.
+    """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -215,8 +218,9 @@ class Log:
     def advance(self, key: str, message: str, total: int, completed: int) -> None:
         step = math.floor(10 * completed / total) if total else 10
         before, moment = self._told.get(key, (-1, -math.inf))
-        late = self._clock() - moment >= PLAIN_SECONDS
-        if step > before or (late and before < 10):
+        waited = self._clock() - moment
+        due = step >= 10 or waited >= PLAIN_SECONDS or (step > before and waited >= LEAST_SECONDS)
+        if due and before < 10:
             self._told[key] = (max(step, before), self._clock())
             percent = f"{100 * completed / total if total else 100:3.0f}%"
             size = byte_text(total) if completed >= total else f"{byte_text(completed)}/{byte_text(total)}"

@@ -5,12 +5,13 @@ prompt_toolkit edits the line; it is imported by `run` only when there is a conv
 
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import History, InMemoryHistory
 
@@ -73,12 +74,12 @@ class Conversation:
 
     def _read(self) -> str:
         """A line, or a block of lines between triple quotes."""
-        line = self._session.prompt(">>> ", placeholder=_grey(PLACEHOLDER))
+        line = self._session.prompt(">>> ", placeholder=_hint(PLACEHOLDER))
         if not line.lstrip().startswith(BLOCK):
             return line
         lines = [line.lstrip().removeprefix(BLOCK)]
         while not lines[-1].rstrip().endswith(BLOCK):
-            lines.append(self._session.prompt("... ", placeholder=_grey("Press Enter to send")))
+            lines.append(self._session.prompt("... ", placeholder=_hint("Press Enter to send")))
         lines[-1] = lines[-1].rstrip().removesuffix(BLOCK)
         return "\n".join(lines)
 
@@ -139,8 +140,9 @@ class Conversation:
         return print_answer(chunks, self._look)
 
 
-def _grey(text: str) -> FormattedText:
-    return FormattedText([("fg:ansibrightblack", text)])
+def _hint(text: str) -> Callable[[], FormattedText]:
+    """Shown while nothing is typed; not left on the screen when the prompt is left."""
+    return lambda: FormattedText([] if get_app().is_done else [("fg:ansibrightblack", text)])
 
 
 def _history() -> History:
