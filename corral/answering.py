@@ -410,6 +410,9 @@ class Answering:
 
     def _record(self, metrics: Metrics, reason: Literal["stop", "length"]) -> None:
         label, series = self._runner.label, self._series
+        read, cached, wrote = metrics.prompt_eval_count, metrics.cached_tokens, metrics.eval_count
+        told = "model %s: %d tokens read, %d of them from the cache, %d written, %s"
+        log.debug(told, label, read, cached, wrote, reason)
         series.prompt_tokens.labels(label).inc(metrics.prompt_eval_count)
         series.generation_tokens.labels(label).inc(metrics.eval_count)
         series.cache_queries.labels(label).inc(metrics.prompt_eval_count)

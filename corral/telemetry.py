@@ -99,8 +99,13 @@ def _moment(record: logging.LogRecord) -> str:
 _requests = logging.getLogger("corral.requests")
 
 
-def log_request(status: int, seconds: float, client: str, method: str, path: str, note: str = "") -> None:
-    """The line of one request: what was asked, by whom, how it ended and how long it took."""
+def log_request(
+    status: int, seconds: float, client: str, method: str, path: str, *, note: str = "", failed: bool = False
+) -> None:
+    """The line of one request: what was asked, by whom, how it ended and how long it took.
+
+    `note` says more of the end. `failed` may be true for a good status: a stream can fail after it has begun.
+    """
     text = f"{status} | {_duration(seconds)} | {client} | {method} {path}" + (f" | {note}" if note else "")
     fields = {
         "status": status,
@@ -110,7 +115,8 @@ def log_request(status: int, seconds: float, client: str, method: str, path: str
         "path": path,
         **({"note": note} if note else {}),
     }
-    _requests.log(logging.ERROR if status >= 500 else logging.INFO, "%s", text, extra={"fields": fields})
+    level = logging.ERROR if status >= 500 else logging.WARNING if failed and status < 400 else logging.INFO
+    _requests.log(level, "%s", text, extra={"fields": fields})
 
 
 def _duration(seconds: float) -> str:

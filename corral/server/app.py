@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,7 +34,7 @@ from corral.scheduler import Events, Limits, Scheduler
 from corral.server import metrics, ollama, ollama_models
 from corral.server.guards import Guard, Origins
 from corral.server.ollama_replies import error_body
-from corral.server.streaming import INTERNAL_ERROR, JSON, Handler, Route
+from corral.server.streaming import INTERNAL_ERROR, JSON, Handler, Route, note, note_of
 from corral.sources import keys
 from corral.sources.registry import Registry
 from corral.store import Store
@@ -92,11 +93,12 @@ def build(runtime: Runtime, busy: "Activity") -> ASGIApp:
     app.state.runtime = runtime
     app.state.activity = busy
     guard = Guard(app, Origins(runtime.config.origins), runtime.config.host)
-    return _Log(_CleanPath(guard), busy)
+    return _Log(_CleanPath(guard, routes()), busy)
 
 
 async def _corral_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, CorralError)
+    note(request.scope, error)
     headers = {"content-type": JSON}
     if error.status == 503:
         headers["retry-after"] = "1"
@@ -106,7 +108,9 @@ async def _corral_error(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     text = {404: "404 page not found", 405: "405 method not allowed"}.get(error.status_code, str(error.detail))
-    return Response(text, error.status_code, {**(error.headers or {}), "content-type": "text/plain"})
+    methods = (error.headers or {}).get("Allow", "")
+    allow = {"allow": ", ".join(sorted(methods.split(", ")))} if methods else {}
+    return Response(text, error.status_code, {**allow, "content-type": "text/plain"})
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
@@ -127,15 +131,16 @@ class Activity:
 
 
 class _CleanPath:
-    """Redirects a path with a trailing slash or doubled slashes to the clean one (spec api §2.2)."""
+    """Redirects a path with a trailing slash or doubled slashes to the clean one, if that is known (spec api §2.2)."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, routes: Sequence[StarletteRoute]) -> None:
         self._app = app
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "/")
         clean = "/" + "/".join(part for part in path.split("/") if part)
-        if scope["type"] != "http" or path == clean:
+        if scope["type"] != "http" or path == clean or not self._leads_somewhere({**scope, "path": clean}):
             await self._app(scope, receive, send)
             return
         get = scope["method"] == "GET"
@@ -145,6 +150,9 @@ class _CleanPath:
         body = f'<a href="{html.escape(location)}">Moved Permanently</a>.\n\n' if get else ""
         headers = {"location": location, "content-type": "text/html; charset=utf-8"}
         await Response(body, status, headers)(scope, receive, send)
+
+    def _leads_somewhere(self, scope: Scope) -> bool:
+        return any(route.matches(scope)[0] is not Match.NONE for route in self._routes)
 
 
 class _Log:
@@ -158,12 +166,14 @@ class _Log:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = time.monotonic(), 499
+        began, status, complete = time.monotonic(), 499, False
 
         async def noted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
+            elif not message.get("more_body", False):
+                complete = True
             await send(message)
 
         self._activity.requests += 1
@@ -173,7 +183,16 @@ class _Log:
             self._activity.requests -= 1
             self._activity.last = time.monotonic()
             client = scope["client"][0] if scope.get("client") else "-"
-            telemetry.log_request(status, time.monotonic() - began, client, scope["method"], scope["path"])
+            error = note_of(scope) if complete else ""
+            telemetry.log_request(
+                status,
+                time.monotonic() - began,
+                client,
+                scope["method"],
+                scope["path"],
+                note=error if complete else "the client hung up",
+                failed=error != "",
+            )
 
 
 @contextlib.asynccontextmanager

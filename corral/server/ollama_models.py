@@ -148,7 +148,7 @@ async def create(request: Request) -> Response:
     runtime = runtime_of(request)
     made = _create_request(asked, _named(text, "invalid model name"))
     steps = making.create(made, runtime.models, lambda name: _pull(runtime, name), prune=not runtime.config.no_prune)
-    return await progress_answer(steps, asked.stream)
+    return await progress_answer(request, steps, asked.stream)
 
 
 def _create_request(asked: WireCreateRequest, name: Name) -> making.CreateRequest:
@@ -216,7 +216,7 @@ async def pull(request: Request) -> Response:
     asked = await body_as(request, WirePullRequest)
     name = _transferred(asked.model or asked.name)
     steps = _pull(runtime_of(request), name, insecure=asked.insecure, source=_source(request, asked.source))
-    return await progress_answer(steps, asked.stream)
+    return await progress_answer(request, steps, asked.stream)
 
 
 def _source(request: Request, text: str) -> Source | None:
@@ -251,7 +251,7 @@ async def export(request: Request) -> Response:
     asked, path = await _archive(request)
     wanted = [_named(text, f'name "{text}" is invalid') for text in asked.models]
     steps = archive.export(wanted, runtime_of(request).models.store, path)
-    return await progress_answer(steps, asked.stream)
+    return await progress_answer(request, steps, asked.stream)
 
 
 async def import_(request: Request) -> Response:
@@ -260,7 +260,7 @@ async def import_(request: Request) -> Response:
     runtime = runtime_of(request)
     only = _named(asked.model, "invalid model name") if asked.model else None
     steps = archive.import_(path, runtime.models.store, only=only, prune=not runtime.config.no_prune)
-    return await progress_answer(steps, asked.stream)
+    return await progress_answer(request, steps, asked.stream)
 
 
 async def _archive(request: Request) -> tuple[WireArchiveRequest, Path]:
@@ -280,4 +280,4 @@ async def push(request: Request) -> Response:
     runtime = runtime_of(request)
     name = _transferred(text)
     steps = runtime.registry.push(name, runtime.models.store, insecure=asked.insecure)
-    return await progress_answer(steps, asked.stream)
+    return await progress_answer(request, steps, asked.stream)

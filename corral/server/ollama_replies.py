@@ -18,7 +18,7 @@ from corral.errors import BadRequest, CorralError, Forbidden
 from corral.inference import Runtime
 from corral.messages import Progress
 from corral.server import ollama_wire as wire
-from corral.server.streaming import JSON, NDJSON, Stream
+from corral.server.streaming import JSON, NDJSON, Stream, note
 
 PLAIN_JSON = "application/json"
 PLAIN_TEXT = "text/plain; charset=utf-8"
@@ -63,7 +63,7 @@ def require_local(request: Request) -> None:
         raise Forbidden("files of the server's machine can only be named from there")
 
 
-async def progress_answer(steps: AsyncGenerator[Progress, None], stream: bool) -> Response:
+async def progress_answer(request: Request, steps: AsyncGenerator[Progress, None], stream: bool) -> Response:
     """Progress as lines, or the last of it (spec api §1.5). The first step decides the status."""
     lines = _progress_lines(steps)
     try:
@@ -76,6 +76,7 @@ async def progress_answer(steps: AsyncGenerator[Progress, None], stream: bool) -
             async for line in lines:
                 last = line
     except CorralError as error:
+        note(request.scope, error)
         return Response(error_body(error), error.status, {"content-type": PLAIN_JSON})
     return Response(last.rstrip(b"\n"), headers={"content-type": PLAIN_JSON})
 

@@ -5,11 +5,12 @@ leaving its `aclosing` blocks frees the engine's slot at once.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -45,13 +46,24 @@ class Stream(Response):
                 async for line in lines:
                     await send({"type": "http.response.body", "body": line, "more_body": True})
             except CorralError as error:
-                log.warning("stream of %s ended: %s", scope["path"], error)
+                note(scope, error)
                 await send({"type": "http.response.body", "body": self._error_line(error), "more_body": True})
             except Exception:  # a mistake of ours: the status is gone, but whoever reads must not take this for the end
                 log.exception("stream of %s failed", scope["path"])
+                note(scope, CorralError(INTERNAL_ERROR))
                 line = self._error_line(CorralError(INTERNAL_ERROR))
                 await send({"type": "http.response.body", "body": line, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
+
+
+def note(scope: Scope, error: CorralError) -> None:
+    """Has the line that the log gets for this request say why it failed."""
+    scope["corral.note"] = str(error)
+
+
+def note_of(scope: Scope) -> str:
+    """What was noted for the request's line; empty when it went well."""
+    return str(scope.get("corral.note", ""))
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -71,7 +83,8 @@ class Route:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         if self._reads_body:
-            await (await self._handler(request))(scope, receive, send)
+            with contextlib.suppress(ClientDisconnect):  # nobody is left to answer
+                await (await self._handler(request))(scope, receive, send)
             return
         if int(request.headers.get("content-length", "0")) > self._max_body:
             raise self._too_large()
