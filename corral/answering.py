@@ -17,7 +17,18 @@ import msgspec
 from corral import constraint, loading, prompt, template
 from corral.engine.base import CompletionRequest, EngineChat, Finish, Piece, Sampling
 from corral.errors import BadRequest
-from corral.messages import ChatRequest, Chunk, GenerateRequest, Json, Message, Metrics, Think, Tool, ToolChoice
+from corral.messages import (
+    ChatRequest,
+    Chunk,
+    GenerateRequest,
+    Json,
+    Message,
+    Metrics,
+    Think,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
 from corral.model import Model
 from corral.options import Options
 from corral.prompt import Prompt
@@ -332,17 +343,21 @@ class Answering:
         self._dropped = built.dropped_tokens
         async with self._room(self._runner.spec.num_ctx if built.media else bound + most):
             said, reader = "", rescuing_reader(tools)
+            calls: list[ToolCall] = []
             async with aclosing(self._engine.chat(chat)) as pieces:
                 async for piece in pieces:
                     said += piece.text
-                    for chunk in reader.read(piece):
-                        yield self._told(chunk)
+                    chunks = [*reader.read(piece), *(reader.end() if piece.finish is not None else ())]
+                    for chunk in chunks:
+                        calls += chunk.tool_calls  # they wait for the last chunk (spec api §8.5)
+                        if chunk.content or chunk.thinking or chunk.logprobs:
+                            yield self._told(msgspec.structs.replace(chunk, tool_calls=()) if calls else chunk)
                     if piece.finish is not None:
                         await constraint.check_kept(schema, said.lstrip())
-                        for chunk in reader.end():
-                            yield self._told(chunk)
                         context = tuple(await self._engine.tokenize(built.text + said)) if with_context else None
-                        yield self._last(piece.finish, reader, context)
+                        yield msgspec.structs.replace(
+                            self._last(piece.finish, reader, context), tool_calls=tuple(calls)
+                        )
 
     @contextlib.asynccontextmanager
     async def _room(self, tokens: int) -> AsyncGenerator[None, None]:
