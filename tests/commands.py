@@ -44,6 +44,7 @@ class Shell:
             [self._path(), *arguments],
             input=stdin.encode() if isinstance(stdin, str) else stdin,
             capture_output=True,
+            cwd=self.home,
             env=self.environment(**variables),
             timeout=60,
         )

@@ -6,6 +6,7 @@ server's own affair.
 """
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
@@ -20,7 +21,7 @@ from corral.cli import program
 from corral.cli.framework import Flag, canonical
 from corral.config import Config
 from corral.errors import BadRequest
-from tests.commands import Outcome, Shell
+from tests.commands import CORRAL, Outcome, Shell
 from tests.fake_server import Answer, FakeServer, lines, raw, reply
 
 GOLDENS = Path(__file__).with_name("goldens") / "cli"
@@ -293,10 +294,10 @@ def test_run_takes_pictures_out_of_the_prompt_of_a_model_that_sees(serve: Serve,
     picture.write_bytes(b"\x89PNG\r\n\x1a\nrest")
     server, shell = serve({**ANSWERS, "POST /api/show": reply({**BRIEF, "capabilities": ["completion", "vision"]})})
     spelled = str(picture).replace(" ", "\\ ").replace("(", "\\(").replace(")", "\\)")
-    prompt = f"What is in {spelled} and not in ./missing.jpg?"
+    prompt = f"What is in ./missing.txt, {spelled} and not in ./missing.jpg?"
     assert shell.run("run", "brief", prompt) == Outcome(0, "Hello you\n\n", f"Added image '{picture}'\n")
     body = server.requests()[1][1]
-    assert body["prompt"] == "What is in  and not in ./missing.jpg?"
+    assert body["prompt"] == "What is in ./missing.txt,  and not in ./missing.jpg?"
     assert body["images"] == ["iVBORw0KGgpyZXN0"]
 
 
@@ -516,6 +517,18 @@ def test_a_closed_pipe_ends_a_command_quietly(serve: Serve) -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 141
+
+
+def test_an_output_that_is_full_or_closed_is_told_or_borne(serve: Serve) -> None:
+    _, shell = serve({"GET /api/tags": tags("brief:latest")})
+    full = subprocess.run(
+        f"{CORRAL} list > /dev/full", shell=True, env=shell.environment(), capture_output=True, text=True
+    )
+    assert (full.returncode, full.stderr) == (1, "Error: no space left on device\n")
+    closed = subprocess.run(
+        f"{CORRAL} list <&- >&- 2>&-", shell=True, env=shell.environment(), capture_output=True, text=True
+    )
+    assert (closed.returncode, closed.stdout, closed.stderr) == (0, "", "")
 
 
 def test_an_output_that_knows_no_such_letters_gets_question_marks(serve: Serve) -> None:

@@ -139,6 +139,11 @@ def test_a_command_starts_the_server_that_is_missing(lonely: Shell) -> None:
     assert len(servers_of(lonely, "Started")) == 1
 
 
+def test_the_server_is_ours_whatever_lies_in_the_current_folder(lonely: Shell) -> None:
+    (lonely.home / "corral.py").write_text("raise SystemExit('not this one')")
+    assert lonely.run("list").status == 0
+
+
 def test_commands_that_start_together_share_one_server(lonely: Shell) -> None:
     processes = [lonely.start("list") for _ in range(3)]
     told = [process.communicate(timeout=60) for process in processes]

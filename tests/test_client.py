@@ -261,6 +261,10 @@ HOSTILE = [
         'the server\'s answer is not understood: unexpected value of "modified_at"',
     ),
     (
+        f'HTTP/1.1 200 OK\r\n\r\n{{"models":[{{"size":{1 << 63}}}]}}',
+        'the server\'s answer is not understood: unexpected value of "size"',
+    ),
+    (
         "HTTP/1.1 301 Moved\r\nLocation: https://elsewhere/\r\n\r\n",
         'the server at "http://{host}" has moved to "https://elsewhere/"; set OLLAMA_HOST to that',
     ),

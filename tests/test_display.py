@@ -253,6 +253,8 @@ def test_show_with_everything() -> None:
     [
         (8e9, "8e+09"),
         (1000, "1000"),
+        (10**400, "1" + "0" * 400),
+        (float("inf"), "inf"),
         (None, "<nil>"),
         (False, "false"),
         ([], "[]"),

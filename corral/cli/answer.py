@@ -12,7 +12,7 @@ from itertools import chain, islice
 from typing import Self, TextIO
 
 from corral import durations
-from corral.cli.display import printable
+from corral.cli.display import LAYOUT, printable
 from corral.cli.progress import spinning, terminal_width
 from corral.client import Stream
 from corral.messages import Chunk, Metrics
@@ -104,7 +104,6 @@ class _Printer:
         if not self._thinking:
             return
         self._thinking = False
-        self._flush_words()
         self._colour(_PLAIN)
         if self._thought != "\n":
             self._write("\n")
@@ -113,17 +112,17 @@ class _Printer:
     def _heading(self, text: str, end: str) -> None:
         self._colour(_HEADING)
         self._write(text)
-        self._flush_words()
         self._colour(_PLAIN)
         self._write(end)
 
     def _colour(self, code: str) -> None:
+        self._flush_words()
         if self._terminal:
             self._stream.write(code)
 
     def _write(self, text: str) -> None:
         if self._terminal:
-            text = printable(text, keep="\n\t")
+            text = printable(text, keep=LAYOUT)
         self._stream.write(self._wrapped[0](text) if self._wrapped else text)
 
     def _flush_words(self) -> None:

@@ -8,7 +8,7 @@ from corral.errors import BadRequest
 
 MAX_BYTES = 100 << 20
 
-_PATH = re.compile(r"(?:[a-zA-Z]:)?(?:\./|/|\\)[\S\\ ]+?\.(?:jpg|jpeg|png|webp|wav)\b", re.IGNORECASE)
+_PATH = re.compile(r"(?:[a-zA-Z]:)?(?:\./|/|\\)(?:\\.|\S)+?\.(?:jpg|jpeg|png|webp|wav)\b", re.IGNORECASE)
 _ESCAPE = re.compile(r"\\([ ()\[\]{}$&;'\\*?~])")
 
 

@@ -79,10 +79,11 @@ def _spawn(log: Path, loaded: Loaded) -> tuple["subprocess.Popen[bytes]", int]:
     environment = dict(os.environ)
     if loaded.origins["idle_exit"] == "default":
         environment["CORRAL_IDLE_EXIT"] = IDLE_EXIT
+    # -P: nothing that lies in the current folder may take the place of a module.
     with log.open("ab") as output:
         begin = output.tell()
         child = subprocess.Popen(
-            [sys.executable, "-m", "corral", "serve"],
+            [sys.executable, "-P", "-m", "corral", "serve"],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
+LAYOUT = "\n\t"
+"""The control characters that a text may have on a terminal."""
 CELL_WIDTH = 30
 """Columns at which a cell is wrapped at its spaces."""
 

@@ -5,11 +5,12 @@ The outermost loop of the command line: no traceback ever leaves it (spec cli §
 
 import contextlib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO, cast
 
 from corral.errors import CorralError
 
@@ -49,13 +50,11 @@ ALIASES = {"start": "serve", "ls": "list"}
 CLOSED_PIPE = 141
 """Exit status when the reader of our output has gone, as of a program that SIGPIPE ends."""
 INTERRUPTED = 130
-LAYOUT = "\n\t"
 
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command line `argv`, whose first item is the name it was started under; the exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        _accept_any_text(stream)
+    _mend_streams()
     program = _name(argv[0])
     try:
         status = _dispatch(program, argv[1:])
@@ -65,7 +64,12 @@ def run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        return _leave_pipe()
+        _abandon_output()
+        return CLOSED_PIPE
+    except OSError as error:
+        _abandon_output()
+        where = f'"{error.filename}": ' if error.filename else ""
+        return _fail(where + (error.strerror or str(error)).lower())
     except Exception as error:
         if os.environ.get("OLLAMA_DEBUG"):
             raise
@@ -139,24 +143,32 @@ def _name(path: str) -> str:
     return "ollama" if PurePath(path).stem.lower() == "ollama" else "corral"
 
 
-def _accept_any_text(stream: TextIO) -> None:
-    # A model may say what the terminal's encoding has no letters for.
-    with contextlib.suppress(AttributeError, ValueError, OSError):
-        stream.reconfigure(errors="replace")  # type: ignore[attr-defined]
+def _mend_streams() -> None:
+    """A stream that was closed gets nowhere to go; a model may say what the terminal's encoding has no letters for."""
+    sys.stdin = sys.stdin or _nowhere("r")
+    sys.stdout = sys.stdout or _nowhere("w")
+    sys.stderr = sys.stderr or _nowhere("w")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _nowhere(mode: str) -> TextIO:
+    return cast(TextIO, open(os.devnull, mode, encoding="utf-8"))
 
 
 def _fail(sentence: str) -> int:
-    from corral.cli.display import printable
+    from corral.cli.display import LAYOUT, printable
 
     with contextlib.suppress(OSError):
         sys.stdout.flush()
+    with contextlib.suppress(OSError):
         print(f"Error: {printable(sentence, keep=LAYOUT)}", file=sys.stderr, flush=True)
     return 1
 
 
-def _leave_pipe() -> int:
+def _abandon_output() -> None:
     # Python would complain about the unwritten rest when it exits.
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
-    return CLOSED_PIPE

@@ -216,6 +216,7 @@ class Log:
             self._write(message)
 
     def advance(self, key: str, message: str, total: int, completed: int) -> None:
+        completed = min(completed, total)
         step = math.floor(10 * completed / total) if total else 10
         before, moment = self._told.get(key, (-1, -math.inf))
         waited = self._clock() - moment

@@ -17,6 +17,7 @@ from prompt_toolkit.history import History, InMemoryHistory
 
 from corral import config as settings
 from corral.cli.answer import Answer, Look, print_answer, timings_text
+from corral.cli.display import LAYOUT, printable
 from corral.client import Client
 from corral.client.answers import Shown
 from corral.errors import CorralError
@@ -55,12 +56,14 @@ class Conversation:
     def run(self) -> None:
         """Reads and answers until the user leaves."""
         for message in self._begun:
-            click.echo(f">>> {message.content}" if message.role == "user" else f"{message.content}\n")
+            text = printable(message.content, keep=LAYOUT)
+            click.echo(f">>> {text}" if message.role == "user" else f"{text}\n")
         while True:
             try:
                 text = self._read()
             except KeyboardInterrupt:
-                click.echo("\nUse Ctrl + d or /bye to exit.")
+                if not self._session.default_buffer.text:
+                    click.echo("\nUse Ctrl + d or /bye to exit.")
                 continue
             except EOFError:
                 click.echo()

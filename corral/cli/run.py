@@ -125,7 +125,7 @@ def keep_alive_wish(text: str) -> float | None:
 
 def _piped_text() -> list[str]:
     """What is piped in, when something is."""
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin.isatty():
         return []
     text = sys.stdin.buffer.read().decode("utf-8", "replace")
     return [text] if text else []

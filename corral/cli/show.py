@@ -1,12 +1,13 @@
 """`show`: what is known of a model, as sections or one part of it alone. Source: spec cli §2.4 and §3.3."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
 
 from corral.cli import connection
-from corral.cli.display import count_text, section, text_width
+from corral.cli.display import LAYOUT, count_text, printable, section, text_width
 from corral.cli.framework import Arguments, Count, Flag, command
 from corral.client.answers import Shown
 from corral.errors import BadRequest
@@ -39,6 +40,8 @@ def show(arguments: Arguments, verbose: bool, **parts: bool) -> None:
         click.echo(sections_text(shown, verbose=verbose), nl=False)
         return
     text: str = getattr(shown, wanted[0])
+    if sys.stdout.isatty():
+        text = printable(text, keep=LAYOUT)
     click.echo(text, nl=wanted[0] not in ("system", "template"))
 
 
@@ -70,8 +73,8 @@ def _model_rows(shown: Shown) -> Iterator[tuple[str, str]]:
     info, details = shown.model_info, shown.details
     architecture = str(info.get("general.architecture") or details.get("family") or "")
     yield "architecture", architecture
-    count = info.get("general.parameter_count")
-    yield "parameters", count_text(count) if isinstance(count, int) else str(details.get("parameter_size") or "")
+    count = _count(info)
+    yield "parameters", str(details.get("parameter_size") or "") if count is None else count_text(count)
     for title, key in (("context length", "context_length"), ("embedding length", "embedding_length")):
         if (length := info.get(f"{architecture}.{key}", details.get(key))) is not None:
             yield title, str(length)
@@ -83,11 +86,16 @@ def _model_rows(shown: Shown) -> Iterator[tuple[str, str]]:
 def _projector_rows(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     kind = info.get("general.architecture", "")
     yield "architecture", str(kind)
-    if isinstance(count := info.get("general.parameter_count"), int):
+    if (count := _count(info)) is not None:
         yield "parameters", count_text(count)
     for title, key in (("embedding length", "embedding_length"), ("dimensions", "projection_dim")):
         if (length := info.get(f"{kind}.vision.{key}")) is not None:
             yield title, str(length)
+
+
+def _count(info: Mapping[str, Any]) -> int | None:
+    count = info.get("general.parameter_count")
+    return count if isinstance(count, int) and 0 <= count < 1 << 63 else None
 
 
 def _first_lines(text: str) -> list[str]:
@@ -118,7 +126,7 @@ def _scalar_text(value: Any) -> str:
             return "<nil>"
         case bool():
             return "true" if value else "false"
-        case int() | float():
+        case int() | float() if abs(value) < 1e300:
             return gojson.number_text(value)
         case _:
             return str(value)

@@ -203,6 +203,8 @@ def member(value: Mapping[str, Json], key: str, kind: type[T], default: T) -> T:
         return default
     if not isinstance(member, kind) or (isinstance(member, bool) and kind is not bool):
         raise _unexpected(key)
+    if isinstance(member, int) and not -(1 << 63) <= member < 1 << 63:
+        raise _unexpected(key)
     return member
 
 
