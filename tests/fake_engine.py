@@ -115,11 +115,13 @@ class Answer:
 
 
 VOCABULARY: dict[str, int] = {}
+VOCABULARY_LOCK = threading.Lock()
 
 
 def tokens_of(text: str) -> list[int]:
     """A number for each word with the blanks before it."""
-    return [VOCABULARY.setdefault(word, len(VOCABULARY)) for word in re.findall(r"\s*\S+|\s+\Z", text)]
+    with VOCABULARY_LOCK:
+        return [VOCABULARY.setdefault(word, len(VOCABULARY)) for word in re.findall(r"\s*\S+|\s+\Z", text)]
 
 
 def text_of(tokens: list[int]) -> str:
