@@ -106,7 +106,8 @@ class Answering:
         self._render_only = request.render_only
         self._shift = ("deepseek2" not in model.family) if request.shift is None else request.shift
         self._top_logprobs = request.top_logprobs if request.logprobs else None
-        self._constraint: Callable[[], Awaitable[Schema]] = partial(constraint.of_format, request.format)
+        self._constraint: Callable[[], Awaitable[Schema | None]] = partial(constraint.of_format, request.format)
+        self._has_format = request.format is not None
         self._unenforced: tuple[str, ...] = ()
         self._dropped = 0
         window = runner.spec.num_ctx
@@ -115,11 +116,10 @@ class Answering:
     async def conversation(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """The answer to a chat whose messages are complete already (`prompt.conversation`)."""
         tools = () if request.tool_choice.mode == "none" else request.tools
-        if self._model.template is None:
+        if self._is_native(request.messages, request.think, tools):
             answer = self._native(request.messages, tools, request.think, request.tool_choice)
         else:
-            write = prompt.template_writer(self._model.template, tools, request.think, self._model.output_format)
-            built = await self._fit(request.messages, write)
+            built = await self._fit(request.messages, self._writer(tools, request.think))
             if tools and request.tool_choice.mode == "required":
                 answer = self._forced(built, tools, request.tool_choice)
             else:
@@ -137,8 +137,8 @@ class Answering:
             *stored,
             Message("user", request.prompt, images=request.images),
         )
-        native = self._model.template is None and not (request.raw or request.template or request.context)
-        if native and not request.suffix:
+        is_plain = not (request.raw or request.template or request.context or request.suffix)
+        if is_plain and self._is_native(messages, request.think):
             answer = self._native(messages, (), request.think, ToolChoice(), with_context=True)
         else:
             built = await self._single_prompt(request, messages)
@@ -157,10 +157,7 @@ class Answering:
             # Image markers are not put into a request's own template (spec api §7.4).
             text = template.parse(request.template).render(messages, think=request.think)
             return Prompt(text=text, media=request.images)
-        if self._model.template is None:
-            built = await self._fit(messages, self._engine_writer((), request.think))
-        else:
-            built = await self._fit(messages, prompt.template_writer(self._model.template, (), request.think))
+        built = await self._fit(messages, self._writer((), request.think))
         if not request.context:
             return built
         for token in request.context:
@@ -169,11 +166,26 @@ class Answering:
         before = await self._engine.detokenize(request.context)
         return Prompt(text=before + built.text, messages=built.messages, media=built.media)
 
+    def _is_native(self, messages: Sequence[Message], think: Think, tools: Sequence[Tool] = ()) -> bool:
+        """Whether the engine is to render, answer and parse in one (spec cli §14.1).
+
+        Its chat enforces less of a schema than its completion does. So for an answer held to a format it only renders,
+        as long as no picture has to be placed and the model's thoughts can be told apart here.
+        """
+        if self._model.template is not None:
+            return False
+        thinks = bool(think) and "thinking" in self._model.capabilities and self._jinja_think_tags is None
+        return not self._has_format or bool(tools) or thinks or any(message.images for message in messages)
+
+    @property
+    def _jinja_think_tags(self) -> tuple[str, str] | None:
+        return template.jinja_think_tags(self._model.gguf.chat_template or "")
+
     def _reader(self, text: str, think: Think, tools: Sequence[Tool] = ()) -> Reader:
-        """Who reads the answer to a prompt written with the model's Go template (spec cli §14.1, §16)."""
+        """Who reads the answer to a prompt that was completed as text (spec cli §14.1, §16)."""
         written = self._model.template
         if written is None:
-            return Reader(None)
+            return reader_for(prompt=text, think_tags=self._jinja_think_tags if think else None)
         return reader_for(
             prompt=text,
             family=self._model.output_format,
@@ -190,7 +202,11 @@ class Answering:
             async for chunk in chunks:
                 yield chunk
 
-    def _engine_writer(self, tools: Sequence[Tool], think: Think) -> prompt.Write:
+    def _writer(self, tools: Sequence[Tool], think: Think) -> prompt.Write:
+        """Writes prompts with the Go template; without one, the engine does with the model's own."""
+        if self._model.template is not None:
+            return prompt.template_writer(self._model.template, tools, think, self._model.output_format)
+
         async def write(messages: Sequence[Message]) -> str:
             return await self._engine.render(
                 EngineChat(messages=tuple(messages), tools=tuple(tools), think=think, max_tokens=1)
@@ -272,6 +288,8 @@ class Answering:
     async def _schema(self) -> Json:
         """The JSON Schema the answer is held to; None for none."""
         held = await self._constraint()
+        if held is None:
+            return None
         if held.ignored:
             self._unenforced = held.ignored
             log.warning("model %s: the format's %s is not enforced", self._runner.label, ", ".join(held.ignored)[:500])
@@ -318,7 +336,7 @@ class Answering:
         with_context: bool = False,
     ) -> AsyncGenerator[Chunk, None]:
         """Lets the engine render the conversation and parse the answer (spec cli §15.2)."""
-        built = await self._fit(messages, self._engine_writer(tools, think))
+        built = await self._fit(messages, self._writer(tools, think))
         if self._render_only:
             yield Chunk(rendered=built.text, image_count=len(built.media))
             return

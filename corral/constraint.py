@@ -11,17 +11,14 @@ from corral.errors import BadRequest, CorralError, EngineError
 from corral.messages import Json, Tool, ToolChoice
 from corral.schemas import Schema
 
-NONE = Schema(None)
-"""Any text will do."""
 
-
-async def of_format(given: Json) -> Schema:
-    """What a request's `format` asks for; `BadRequest` for a schema that cannot be kept to, else status 500."""
+async def of_format(given: Json) -> Schema | None:
+    """What a request's `format` asks for, None for any text; `BadRequest` for a schema that cannot be kept to."""
     match given:
         case None:
-            return NONE
+            return None
         case "json":
-            return Schema({"type": "object"})
+            return schemas.judge({"type": "object"})
         case dict():
             return await asyncio.to_thread(schemas.judge, given)
         case _:
@@ -44,7 +41,7 @@ async def of_calls(tools: Sequence[Tool]) -> Schema:
     return await asyncio.to_thread(schemas.judge, _call_schema(tools), "tools")
 
 
-async def check_kept(schema: Json, said: str) -> None:
+async def check_kept(schema: dict[str, Json] | None, said: str) -> None:
     """The engine drops a constraint it cannot keep up and writes on freely: such an answer is an `EngineError`."""
     if schema is not None and not await asyncio.to_thread(schemas.admits, schema, said):
         raise EngineError("the answer left the format it was held to: the schema may be too complex for the engine")

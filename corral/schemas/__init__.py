@@ -17,7 +17,10 @@ from corral.schemas import grammar
 from corral.schemas.clean import MAX_BYTES, Cleaned, Unfit, clean
 from corral.schemas.pointers import relocated
 
-__all__ = ["Schema", "admits", "judge", "relocated"]
+__all__ = ["ON_ONE_LINE", "Schema", "admits", "judge", "relocated"]
+
+ON_ONE_LINE = {"x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}}
+"""What tells the engine's compiler to let no other white space be written: small models begin and never end it."""
 
 PATIENCE = 0.5
 """Seconds for which parts of a schema are tried one by one to find the one an error is about."""
@@ -26,8 +29,8 @@ PATIENCE = 0.5
 class Schema(Struct, frozen=True):
     """A schema that the engine can compile."""
 
-    value: Json
-    """What the engine gets: only what constrains an answer, every reference one to `#/$defs/…`."""
+    value: dict[str, Json]
+    """What the engine gets: only what constrains an answer, every reference one to `#/$defs/…`, and `ON_ONE_LINE`."""
 
     ignored: tuple[str, ...] = ()
     """Pointers to constraints that no engine enforces while it writes (`uniqueItems`, `not`, …) and are left out."""
@@ -50,8 +53,8 @@ def judge(given: Json, subject: str = "format") -> Schema:
 
 
 def admits(value: Json, text: str) -> bool:
-    """Whether `text` is an answer to a judged schema, or the beginning of one."""
-    return grammar.admits(value, text)
+    """Whether `text` is an answer to a judged schema or the beginning of one, whatever its white space."""
+    return grammar.admits({key: part for key, part in value.items() if key not in ON_ONE_LINE}, text)
 
 
 @lru_cache(maxsize=64)
@@ -60,7 +63,8 @@ def _judge(text: bytes) -> Schema:
     reason = grammar.objection(cleaned.value)
     if reason:
         raise _blamed(cleaned, reason)
-    return Schema(cleaned.value, cleaned.ignored)
+    whole = cleaned.value if isinstance(cleaned.value, dict) else {}
+    return Schema({**whole, **ON_ONE_LINE}, cleaned.ignored)
 
 
 def _blamed(cleaned: Cleaned, reason: str) -> Unfit:

@@ -13,6 +13,12 @@ def jinja_capabilities(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def jinja_think_tags(text: str) -> tuple[str, str] | None:
+    """The tags around a model's thoughts, where its template shows both."""
+    tags = ("<think>", "</think>")
+    return tags if all(tag in text for tag in tags) else None
+
+
 def _thinks(text: str) -> bool:
     if "<think>" in text and "</think>" in text:
         return True
