@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Outcome, Shell
-from tests.conftest import RunningServer, StartServer
+from tests.conftest import FAKE_ENGINE, RunningServer, StartServer
 
 MODEL = "smollm2:135m"
 AGO = r"(Less than a second|\d+ seconds?|About a minute|\d+ minutes) ago"
@@ -156,6 +156,21 @@ def test_a_server_that_was_started_ends_itself_when_idle(lonely: Shell) -> None:
     assert lonely.run("list", CORRAL_IDLE_EXIT="1s").status == 0
     (server,) = servers_of(lonely, "Started")
     wait_for_end(lonely, server)
+
+
+def test_a_conversation_outlives_the_server_it_began_with(lonely: Shell, tiny_gguf: Path) -> None:
+    engine = {"CORRAL_ENGINE": str(FAKE_ENGINE)}
+    assert lonely.run("pull", str(tiny_gguf), **engine).status == 0
+    terminal = lonely.terminal("run", "tiny", variables=engine)
+    terminal.wait_for("Send a message")
+    (server,) = servers_of(lonely, "Started")
+    os.kill(server, signal.SIGTERM)
+    wait_for_end(lonely, server)
+    terminal.type("Are you there? !tokens=5\r")
+    terminal.wait_for("Send a message")
+    terminal.type("/bye\r")
+    assert terminal.finish().status == 0
+    assert len(servers_of(lonely, "Started")) == 2
 
 
 def test_a_server_that_cannot_start_shows_the_end_of_its_log(lonely: Shell) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from corral.cli.progress import spinning
-from corral.client import Client, NotRunning
+from corral.client import Client
 from corral.config import Loaded
 from corral.errors import CorralError
 
@@ -51,9 +51,10 @@ def _turn(lock: Path) -> Iterator[None]:
 
 
 def _answers(client: Client) -> bool:
+    """Whether a server does; one that is only starting, or failing at it, does not yet."""
     try:
         client.version()
-    except NotRunning:
+    except CorralError:
         return False
     return True
 

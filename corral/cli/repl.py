@@ -16,9 +16,9 @@ from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import History, InMemoryHistory
 
 from corral import config as settings
+from corral.cli import connection
 from corral.cli.answer import Answer, Look, print_answer, timings_text
 from corral.cli.display import LAYOUT, printable
-from corral.client import Client
 from corral.client.answers import Shown
 from corral.errors import CorralError
 from corral.messages import Message
@@ -43,8 +43,7 @@ Use \"\"\" to begin a multi-line message.
 class Conversation:
     """A conversation with a model; the model's own messages come first."""
 
-    def __init__(self, client: Client, model: str, shown: Shown, wishes: "Wishes", look: Look) -> None:
-        self._client = client
+    def __init__(self, model: str, shown: Shown, wishes: "Wishes", look: Look) -> None:
         self._model = model
         self._wishes = wishes
         self._look = look
@@ -110,7 +109,7 @@ class Conversation:
             return
         except CorralError as error:
             if "does not support thinking" in str(error) or "invalid think value" in str(error):
-                click.echo(f"error: {error}")
+                click.echo(f"error: {printable(str(error))}")
                 return
             raise
         self._messages += [question, Message("assistant", answer.content, answer.thinking)]
@@ -133,7 +132,8 @@ class Conversation:
         return Message("user", attached.prompt, images=attached.files)
 
     def _ask(self, question: Message) -> Answer:
-        chunks = self._client.chat(
+        # A server that was started in the background may have ended while nothing was asked.
+        chunks = connection.connect().chat(
             self._model,
             [*self._messages, question],
             format=self._wishes.format,
@@ -149,7 +149,8 @@ def _hint(text: str) -> Callable[[], FormattedText]:
 
 
 def _history() -> History:
-    return InMemoryHistory() if settings.load().config.no_history else LineHistory(Path.home() / ".ollama" / "history")
+    config = settings.load().config
+    return InMemoryHistory() if config.no_history else LineHistory(config.home / "history")
 
 
 class LineHistory(History):

@@ -182,4 +182,4 @@ def _converse(client: Client, model: str, shown: Shown, wishes: Wishes, look: Lo
     with spinning("loading the model"), closing(client.generate(model, keep_alive=wishes.keep_alive)) as loading:
         for _ in loading:
             pass
-    Conversation(client, model, shown, wishes, look).run()
+    Conversation(model, shown, wishes, look).run()
