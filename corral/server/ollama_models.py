@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from corral import create as making
-from corral import names, sources
+from corral import gojson, names, sources
 from corral.errors import BadRequest, CorralError, Forbidden, InvalidName, ModelNotFound, NotFound
 from corral.inference import Runtime
 from corral.messages import Progress
@@ -58,7 +58,7 @@ async def show(request: Request) -> Response:
         raise NotFound(f"model '{name}' not found") from None
     shown = ollama_show.show(model, system=asked.system, options=asked.options, verbose=asked.verbose)
     if request.headers.get("user-agent", "").startswith("GitHubCopilotChat/"):
-        shown["model_info"]["general.basename"] = text
+        shown["model_info"] = gojson.sort_keys(shown["model_info"] | {"general.basename": text})
     return reply(shown)
 
 
