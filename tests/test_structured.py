@@ -2,7 +2,9 @@
 
 import json
 import random
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -10,8 +12,18 @@ import psutil
 import pytest
 
 from tests.asking import Answer, post
-from tests.conftest import RunningServer
+from tests.conftest import RunningServer, add_model, running_server
 from tests.test_structured_schemas import AT_THE_LIMIT
+
+
+@pytest.fixture(scope="module")
+def native_server(starter_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server that lets the engine run the model's own Jinja template."""
+    home = tmp_path_factory.mktemp("native")
+    add_model(home / ".ollama" / "models", "smollm2:135m", starter_gguf)
+    with running_server(home, OLLAMA_GO_TEMPLATE="false") as server:
+        yield server
+
 
 ROUTES = ("/api/generate", "/api/chat")
 
@@ -20,7 +32,7 @@ def asked(route: str, **more: Any) -> dict[str, Any]:
     """A request that asks the same on both routes."""
     prompt = "Describe a person as JSON."
     question = {"prompt": prompt} if route == "/api/generate" else {"messages": [{"role": "user", "content": prompt}]}
-    options = {"temperature": 0, "num_predict": 100, **more.pop("options", {})}
+    options = {"temperature": 0, "num_predict": 100, "num_thread": 1, **more.pop("options", {})}
     return {"model": "smollm2:135m", "stream": False, "options": options, **question, **more}
 
 
@@ -61,6 +73,12 @@ PERSON = {
 def test_an_answer_fits_a_nested_schema(real_server: RunningServer, route: str, stream: bool) -> None:
     answer = post(real_server, route, asked(route, format=PERSON, stream=stream))
     jsonschema.validate(json.loads(said(answer)), PERSON)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_an_answer_fits_also_with_the_models_own_template(native_server: RunningServer, route: str) -> None:
+    schema = {"type": "array", "items": {"type": "number", "multipleOf": 0.25, "maximum": 9}, "maxItems": 3}
+    jsonschema.validate(json.loads(said(post(native_server, route, asked(route, format=schema)))), schema)
 
 
 @pytest.mark.parametrize("route", ROUTES)
