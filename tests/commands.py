@@ -68,9 +68,7 @@ class Shell:
             [self._path(), *arguments], stdin=subprocess.DEVNULL, stderr=stderr, env=self.environment(), timeout=60
         ).returncode
 
-    def terminal(
-        self, *arguments: str, columns: int = 80, variables: Mapping[str, str] | None = None
-    ) -> "Terminal":
+    def terminal(self, *arguments: str, columns: int = 80, variables: Mapping[str, str] | None = None) -> "Terminal":
         """Starts a command in a terminal so wide."""
         # It answers no question about its cursor.
         fixed = {"TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
