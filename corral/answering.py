@@ -231,8 +231,7 @@ class Answering:
             yield Chunk(rendered=text, image_count=len(built.media))
             return
         schema = await self._schema()
-        if built.media and "vision" not in self._model.capabilities and "audio" not in self._model.capabilities:
-            raise BadRequest("Multimodal data provided, but model does not support multimodal requests.")
+        self._check_media(built.media)
         text, media = prompt.with_media_markers(text, built.media)
         sent, bound, cut = await self._shortened(text, bool(media))
         most = self._max_tokens(None if self._shift else bound)
@@ -336,6 +335,7 @@ class Answering:
         with_context: bool = False,
     ) -> AsyncGenerator[Chunk, None]:
         """Lets the engine render the conversation and parse the answer (spec cli §15.2)."""
+        self._check_media([image for message in messages for image in message.images])
         built = await self._fit(messages, self._writer(tools, think))
         if self._render_only:
             yield Chunk(rendered=built.text, image_count=len(built.media))
@@ -403,6 +403,10 @@ class Answering:
             has_bos = self._model.bos_text != ""
             kept = prompt.shortened(tokens, self._limit, self._options.num_keep, has_bos=has_bos, shift=self._shift)
         return (text if len(kept) == len(tokens) else kept), len(kept), len(tokens) - len(kept)
+
+    def _check_media(self, media: Sequence[bytes]) -> None:
+        if media and not {"vision", "audio"} & set(self._model.capabilities):
+            raise BadRequest("Multimodal data provided, but model does not support multimodal requests.")
 
     def _without_doubled_bos(self, text: str) -> str:
         """The tokenizer writes the BOS itself (spec api §22)."""
