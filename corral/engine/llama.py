@@ -79,7 +79,6 @@ class LlamaEngine:
             "prompt": await self._prompt(request),
             "stream": True,
             "return_tokens": True,
-            "cache_prompt": True,
             **_sampling(request.sampling),
             "n_predict": request.max_tokens,
             "n_keep": request.num_keep,
@@ -348,6 +347,9 @@ def _sampling(sampling: Sampling) -> dict[str, Any]:
         "frequency_penalty": sampling.frequency_penalty,
         "stop": list(sampling.stop),
         **({} if sampling.seed is None else {"seed": sampling.seed}),
+        # A prompt found in the cache gives logits that differ in the last digits from those of a prompt that is read,
+        # enough to draw another token: who names a seed wants the same text again.
+        "cache_prompt": sampling.seed is None or sampling.temperature == 0,
     }
 
 
@@ -378,7 +380,6 @@ def _chat_body(request: EngineChat) -> dict[str, Any]:
         "messages": [_message(message) for message in request.messages],
         "stream": True,
         "stream_options": {"include_usage": True},
-        "cache_prompt": True,
         "reasoning_format": "deepseek",
         **_sampling(request.sampling),
         "max_tokens": request.max_tokens,
