@@ -76,6 +76,7 @@ async def find_gpus() -> tuple[Gpu, ...]:
     """The GPUs the engine sees, asked in a process of its own: drivers are heavy, and can take a process with them."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
+        "-P",
         "-c",
         _ASK_ENGINE,
         stdin=asyncio.subprocess.DEVNULL,

@@ -42,6 +42,7 @@ class WorkerProcess:
         with _create(log) as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # a corral.py in the working folder is none of ours
                 "-m",
                 "corral.engine.worker",
                 stdin=asyncio.subprocess.PIPE,
