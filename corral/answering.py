@@ -231,8 +231,7 @@ class Answering:
             yield Chunk(rendered=text, image_count=len(built.media))
             return
         schema = await self._schema()
-        self._check_media(built.media)
-        text, media = prompt.with_media_markers(text, built.media)
+        text, media = prompt.with_media_markers(text, await prompt.readable(self._model, built.media))
         sent, bound, cut = await self._shortened(text, bool(media))
         most = self._max_tokens(None if self._shift else bound)
         self._dropped = built.dropped_tokens + cut
@@ -335,7 +334,7 @@ class Answering:
         with_context: bool = False,
     ) -> AsyncGenerator[Chunk, None]:
         """Lets the engine render the conversation and parse the answer (spec cli §15.2)."""
-        self._check_media([image for message in messages for image in message.images])
+        prompt.check_senses(self._model, [image for message in messages for image in message.images])
         built = await self._fit(messages, self._writer(tools, think))
         if self._render_only:
             yield Chunk(rendered=built.text, image_count=len(built.media))
@@ -347,8 +346,9 @@ class Answering:
                 raise BadRequest(exceeds(bound, self._limit))
         most = self._max_tokens(None if self._shift else bound)
         schema = await self._schema()
+        media = await prompt.readable(self._model, built.media)
         chat = EngineChat(
-            messages=built.messages,
+            messages=tuple(prompt.with_media(built.messages, media)),
             tools=tuple(tools),
             tool_choice=choice,
             think=think,
@@ -403,10 +403,6 @@ class Answering:
             has_bos = self._model.bos_text != ""
             kept = prompt.shortened(tokens, self._limit, self._options.num_keep, has_bos=has_bos, shift=self._shift)
         return (text if len(kept) == len(tokens) else kept), len(kept), len(tokens) - len(kept)
-
-    def _check_media(self, media: Sequence[bytes]) -> None:
-        if media and not {"vision", "audio"} & set(self._model.capabilities):
-            raise BadRequest("Multimodal data provided, but model does not support multimodal requests.")
 
     def _without_doubled_bos(self, text: str) -> str:
         """The tokenizer writes the BOS itself (spec api §22)."""

@@ -29,6 +29,10 @@ MAX_CONTEXT = 1 << 24
 
 THREADS_PER_CORE = 4
 
+QWEN_VISION = ("qwen2vl", "qwen25vl", "qwen2.5vl", "qwen3vl")
+QWEN_IMAGE_TOKENS = 1024
+"""Fewer, and these families see small things poorly (spec cli §15.4)."""
+
 SLOTS = 16
 EMBEDDING_SLOTS = 4
 
@@ -68,6 +72,7 @@ def runner_spec(model: Model, options: Options, config: Config, memory: Memory, 
         draft_num_predict=None
         if options.draft_num_predict is None
         else max(0, min(options.draft_num_predict, MAX_DRAFT)),
+        image_min_tokens=QWEN_IMAGE_TOKENS if model.gguf.architecture.startswith(QWEN_VISION) else 0,
         cache_type=config.kv_cache_type,
         flash_attention=config.flash_attention,
         weights_bytes=model.size,

@@ -3,12 +3,16 @@
 Counting tokens is somebody else's work, handed in as a function. Source: spec api §8.4; cli §15.
 """
 
+import asyncio
+import itertools
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 from msgspec import Struct
 
+from corral import images
 from corral.engine.base import MEDIA_MARKER
 from corral.errors import BadRequest
 from corral.messages import Message, Think, Tool
@@ -130,6 +134,38 @@ def keep_from(messages: Sequence[Message], first: int) -> list[Message]:
     return [message for message in messages[:first] if message.role == "system"] + list(messages[first:])
 
 
+def check_senses(model: Model, files: Sequence[bytes]) -> None:
+    """`BadRequest` for pictures a model cannot see and sounds it cannot hear."""
+    senses = {"vision", "audio"} & set(model.capabilities)
+    if files and not senses:
+        raise BadRequest("Multimodal data provided, but model does not support multimodal requests.")
+    kinds = {images.kind_of(file) for file in files} if senses else set()
+    if "vision" not in senses and kinds & set(images.PICTURES):
+        raise BadRequest(f'"{model.name}" does not support images')
+    if "audio" not in senses and kinds & set(images.SOUNDS):
+        raise BadRequest(f'"{model.name}" does not support audio')
+
+
+async def readable(model: Model, files: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Files as the engine gets them; `BadRequest` for what the model has no sense for and for what nobody can read."""
+    if not files:
+        return ()
+    check_senses(model, files)
+    return await asyncio.get_running_loop().run_in_executor(_DECODERS, images.prepare, files)
+
+
+_DECODERS = ThreadPoolExecutor(2, "images")
+"""Few, because a large picture takes half a gigabyte while it is read."""
+
+
+def with_media(messages: Sequence[Message], files: Sequence[bytes]) -> Iterator[Message]:
+    """The messages with these files in place of theirs, in order."""
+    left = iter(files)
+    for message in messages:
+        taken = tuple(itertools.islice(left, len(message.images)))
+        yield msgspec.structs.replace(message, images=taken) if taken else message
+
+
 def with_media_markers(text: str, media: Sequence[bytes]) -> tuple[str, tuple[bytes, ...]]:
     """`[img-N]` tags replaced by the engine's marker, and the files in the order of their markers (spec cli §15.4)."""
     if not media:
@@ -140,6 +176,8 @@ def with_media_markers(text: str, media: Sequence[bytes]) -> tuple[str, tuple[by
         number = int(match[1])
         if number >= len(media):
             return match[0]
+        if len(order) == images.MAX_FILES:
+            raise BadRequest(f"more than {images.MAX_FILES} images in one prompt")
         order.append(media[number])
         return MEDIA_MARKER
 

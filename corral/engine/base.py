@@ -34,6 +34,8 @@ class RunnerSpec(Struct, frozen=True, kw_only=True):
     use_mmap: bool | None = None
     num_thread: int = 0
     draft_num_predict: int | None = None
+    image_min_tokens: int = 0
+    """Tokens a picture is read with at least; 0: as the projector says."""
     cache_type: CacheType = "f16"
     flash_attention: str = "auto"
     """`on`, `off` or `auto`."""

@@ -119,6 +119,8 @@ def _params(xllamacpp: Any, orders: Orders) -> Any:
     _set_machine(xllamacpp, params, spec)
     if spec.projectors:
         params.mmproj.path = spec.projectors[0]
+    if spec.image_min_tokens:
+        params.image_min_tokens = spec.image_min_tokens
     params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 1.0) for path in spec.adapters]
     if spec.mode == "embed":
         params.embedding = True
@@ -190,6 +192,7 @@ def arguments(spec: RunnerSpec, port: int, cache_ram_mib: int) -> list[str]:
         flags += [flag, str(value)] if value is not None else []
     flags += [] if spec.use_mmap is None else ["--mmap" if spec.use_mmap else "--no-mmap"]
     flags += [part for path in spec.projectors[:1] for part in ("--mmproj", path)]
+    flags += ["--image-min-tokens", str(spec.image_min_tokens)] if spec.image_min_tokens else []
     flags += [part for path in spec.adapters for part in ("--lora", path)]
     return flags
 

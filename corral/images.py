@@ -1,0 +1,158 @@
+"""Pictures and sounds of a request: recognised by their first bytes, checked, and handed on in kinds an engine reads.
+
+Every picture is decoded here within bounds and written anew as a plain PNG, so that the engine's own decoder never
+sees bytes from outside, a photo stands upright, and what is transparent is white as on paper. Sounds pass through.
+Knows no message and no model.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from corral.errors import BadRequest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Kind = Literal["png", "jpeg", "webp", "gif", "bmp", "wav", "mp3", ""]
+
+PICTURES = ("png", "jpeg", "webp", "gif", "bmp")
+SOUNDS = ("wav", "mp3")
+
+MAX_FILES = 256
+"""Pictures and sounds of one request."""
+MAX_SIDE = 16_384
+"""Pixels of a picture's longer side."""
+MAX_PIXELS, MAX_PIXELS_IN_ALL = 64_000_000, 256_000_000
+"""Pixels of a picture, and of all pictures of a request: decoded, each takes 3 or 4 bytes."""
+MAX_SOUND = 128 << 20
+"""Bytes of a sound."""
+
+
+def kind_of(file: bytes) -> Kind:
+    """What a file is by its first bytes; empty for what is neither a picture nor a sound that can be read."""
+    if file.startswith(b"RIFF"):
+        form: dict[bytes, Kind] = {b"WAVE": "wav", b"WEBP": "webp"}
+        return form.get(file[8:12], "")
+    for magic, kind in _MAGIC.items():
+        if file.startswith(magic):
+            return kind
+    is_mpeg = len(file) > 1 and file[0] == 0xFF and file[1] & 0xE0 == 0xE0 and file[1] & 0x06 != 0
+    return "mp3" if is_mpeg else ""
+
+
+_MAGIC: dict[bytes, Kind] = {
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"\xff\xd8\xff": "jpeg",
+    b"GIF87a": "gif",
+    b"GIF89a": "gif",
+    b"BM": "bmp",
+    b"ID3": "mp3",
+}
+
+
+def prepare(files: Sequence[bytes]) -> tuple[bytes, ...]:
+    """The files as an engine gets them; `BadRequest` says which one cannot be read, and why.
+
+    Takes a tenth of a second for each ten million pixels, so it belongs in a thread.
+    """
+    if len(files) > MAX_FILES:
+        raise BadRequest(f"{len(files)} images are too many, at most {MAX_FILES} can be sent at once")
+    return tuple(_prepared(files))
+
+
+def _prepared(files: Sequence[bytes]) -> Iterator[bytes]:
+    left = MAX_PIXELS_IN_ALL
+    for number, file in enumerate(files, 1):
+        kind = kind_of(file)
+        try:
+            if kind in SOUNDS:
+                yield _checked_sound(file, kind)
+            elif kind:
+                png, pixels = _as_png(file, kind, left)
+                left -= pixels
+                yield png
+            else:
+                raise BadRequest("neither a picture (PNG, JPEG, WebP, GIF, BMP) nor a sound (WAV, MP3)")
+        except BadRequest as error:
+            raise BadRequest(f"image {number} cannot be used: {error}") from error
+
+
+_BROKEN = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, EOFError),
+    *(ArithmeticError, MemoryError, RuntimeError, struct.error, zlib.error),
+)
+"""What decoders raise over hostile bytes."""
+
+
+def _as_png(file: bytes, kind: Kind, left: int) -> tuple[bytes, int]:
+    """The first frame as a PNG of red, green and blue, and how many pixels it has."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(file), formats=(kind.upper(),)) as image:
+            width, height = image.size
+            _check_size(width, height, left)
+            upright = ImageOps.exif_transpose(image)
+            plain = _on_white(upright)
+            written = io.BytesIO()
+            plain.save(written, "PNG", compress_level=1)
+            return written.getvalue(), width * height
+    except Image.DecompressionBombError as error:
+        raise BadRequest("a picture of far too many pixels") from error
+    except _BROKEN as error:
+        raise BadRequest(f"a broken {_name(kind)}") from error
+
+
+def _check_size(width: int, height: int, left: int) -> None:
+    if min(width, height) < 1:
+        raise BadRequest("a picture without pixels")
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise BadRequest(f"a picture of {width}x{height} pixels is too large")
+    if width * height > left:
+        raise BadRequest(f"all pictures together have more than {MAX_PIXELS_IN_ALL // 1_000_000} million pixels")
+
+
+def _on_white(image: "Image") -> "Image":
+    from PIL import Image
+
+    if image.mode.startswith(("I", "F")):
+        # 16 bits a pixel: Pillow would cut values off instead of scaling them.
+        image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    clear = image.convert("RGBA")
+    paper = Image.new("RGB", clear.size, "white")
+    paper.paste(clear, mask=clear.getchannel("A"))
+    return paper
+
+
+def _checked_sound(file: bytes, kind: Kind) -> bytes:
+    if len(file) > MAX_SOUND:
+        raise BadRequest(f"a sound of {len(file)} bytes is too large, at most {MAX_SOUND} are read")
+    if kind == "wav" and not _is_sound_wave(file):
+        raise BadRequest("a broken WAV")
+    return file
+
+
+def _is_sound_wave(file: bytes) -> bool:
+    """Whether a WAV has a format that makes sense and, after it, samples; its last chunk may be cut short."""
+    at, is_formatted = 12, False
+    while at + 8 <= len(file):
+        name, size = struct.unpack_from("<4sI", file, at)
+        body = file[at + 8 : at + 8 + 16]
+        if name == b"fmt ":
+            if size < 16 or len(body) < 16:
+                return False
+            _, channels, rate, _, alignment, bits = struct.unpack("<HHIIHH", body)
+            is_formatted = 0 < channels <= 8 and 0 < rate <= 768_000 and 0 < bits <= 64 and alignment > 0
+        elif name == b"data":
+            return is_formatted and at + 8 < len(file)
+        at += 8 + size + size % 2
+    return False
+
+
+def _name(kind: Kind) -> str:
+    return {"webp": "WebP"}.get(kind, kind.upper())
