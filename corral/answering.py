@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from corral import constraint, loading, prompt, template
-from corral.engine.base import CompletionRequest, EngineChat, Finish, Piece, Sampling
+from corral.engine.base import MEDIA_MARKER, CompletionRequest, EngineChat, Finish, Piece, Sampling
 from corral.errors import BadRequest
 from corral.messages import (
     ChatRequest,
@@ -337,8 +337,10 @@ class Answering:
         prompt.check_senses(self._model, [image for message in messages for image in message.images])
         built = await self._fit(messages, self._writer(tools, think))
         if self._render_only:
-            yield Chunk(rendered=built.text, image_count=len(built.media))
+            yield Chunk(rendered=prompt.with_numbers(built.text), image_count=len(built.media))
             return
+        if built.media and built.text.endswith(MEDIA_MARKER):
+            raise BadRequest("the model's template ends the prompt in a picture, which the engine cannot go on from")
         bound = built.tokens if built.tokens is not None else len(built.text.encode()) + 1
         if bound > self._limit:
             bound = await self._count(built.text)

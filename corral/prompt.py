@@ -184,6 +184,12 @@ def with_media_markers(text: str, media: Sequence[bytes]) -> tuple[str, tuple[by
     return re.sub(r"\[img-(\d{1,4})\]", place, text), tuple(order)
 
 
+def with_numbers(text: str) -> str:
+    """The engine's markers as `[img-N]` tags, for people to read."""
+    numbers = itertools.count()
+    return re.sub(re.escape(MEDIA_MARKER), lambda _: f"[img-{next(numbers)}]", text)
+
+
 def shortened(tokens: Sequence[int], limit: int, num_keep: int, *, has_bos: bool, shift: bool) -> tuple[int, ...]:
     """A prompt that is too long for `limit` tokens, with its middle taken out (spec cli §15.3).
 

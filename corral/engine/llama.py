@@ -106,12 +106,19 @@ class LlamaEngine:
             return list(request.prompt)
         if not request.media:
             return request.prompt
-        if self._marker is None:
-            self._marker = str((await self._ask("GET", "/props"))["media_marker"])
+        text = request.prompt.replace(MEDIA_MARKER, await self._media_marker())
+        if request.prompt.endswith(MEDIA_MARKER):
+            text += "\n"  # llama-server aborts when no text comes after the last picture
         return {
-            "prompt_string": request.prompt.replace(MEDIA_MARKER, self._marker),
+            "prompt_string": text,
             "multimodal_data": [base64.b64encode(file).decode() for file in request.media],
         }
+
+    async def _media_marker(self) -> str:
+        """The text that stands for a picture, another one in each worker."""
+        if self._marker is None:
+            self._marker = str((await self._ask("GET", "/props"))["media_marker"])
+        return self._marker
 
     async def chat(self, request: EngineChat) -> AsyncGenerator[Piece, None]:
         body = _chat_body(request)
@@ -134,7 +141,10 @@ class LlamaEngine:
         yield Piece(tool_calls=_finished(calls), finish=_chat_finish(reason, usage, timings))
 
     async def render(self, request: EngineChat) -> str:
-        return str((await self._ask("POST", "/apply-template", _chat_body(request)))["prompt"])
+        text = str((await self._ask("POST", "/apply-template", _chat_body(request)))["prompt"])
+        if not any(message.images for message in request.messages):
+            return text
+        return text.replace(await self._media_marker(), MEDIA_MARKER)
 
     async def embed(self, inputs: Sequence[str]) -> Embeddings:
         answer = await self._ask("POST", "/v1/embeddings", {"input": list(inputs), "encoding_format": "float"})

@@ -167,5 +167,9 @@ def _create(log: Path) -> BinaryIO:
 
 
 def _environment() -> dict[str, str]:
-    """What a worker may see of our environment: how to find its libraries and devices, no secret."""
-    return {key: value for key, value in os.environ.items() if key.startswith(_KEPT) or key in _KEPT_WHOLE}
+    """What a worker may see of our environment: how to find its libraries and devices, no secret.
+
+    A debugger that native code calls over its own corpse only delays the news.
+    """
+    kept = {key: value for key, value in os.environ.items() if key.startswith(_KEPT) or key in _KEPT_WHOLE}
+    return {"GGML_NO_BACKTRACE": "1", **kept}

@@ -1,0 +1,174 @@
+"""Pictures and sounds from outside: told apart by their bytes, refused when broken or too large, made plain."""
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from corral import images
+from corral.errors import BadRequest
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+
+
+def written(picture: Image.Image, kind: str = "PNG", **how: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **how)
+    return file.getvalue()
+
+
+def prepared(file: bytes) -> Image.Image:
+    """What the engine gets for a picture, which is always a PNG."""
+    (png,) = images.prepare([file])
+    assert images.kind_of(png) == "png"
+    return Image.open(io.BytesIO(png), formats=["PNG"])
+
+
+def refusal(*files: bytes) -> str:
+    with pytest.raises(BadRequest) as refused:
+        images.prepare(files)
+    return str(refused.value)
+
+
+def wav(samples: bytes = b"\0\0" * 100, rate: int = 16000, channels: int = 1) -> bytes:
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, rate, rate * 2 * channels, 2 * channels, 16)
+    body = (
+        b"WAVE" + form + b"LIST" + struct.pack("<I", 3) + b"abc\0" + b"data" + struct.pack("<I", len(samples)) + samples
+    )
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_kind_of_picture_becomes_a_plain_png(kind: str) -> None:
+    file = written(Image.new("RGB", (64, 48), (200, 100, 50)), kind)
+    picture = prepared(file)
+    assert (images.kind_of(file), picture.mode, picture.size) == (kind.lower(), "RGB", (64, 48))
+    red, green, blue = picture.getpixel((20, 20))
+    assert max(abs(red - 200), abs(green - 100), abs(blue - 50)) <= 8
+
+
+def test_the_same_picture_gives_the_same_bytes() -> None:
+    file = written(Image.effect_noise((50, 50), 80), "JPEG")
+    assert images.prepare([file, file]) == images.prepare([file]) * 2
+
+
+def test_a_photo_stands_upright() -> None:
+    picture = Image.new("RGB", (40, 20), "white")
+    picture.paste("red", (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held so that the picture has to be turned to the right
+    upright = prepared(written(picture, "PNG", exif=exif))
+    assert (upright.size, upright.getpixel((10, 5)), upright.getpixel((10, 35))) == (
+        (20, 40),
+        (255, 0, 0),
+        (255, 255, 255),
+    )
+
+
+def test_what_is_transparent_is_white() -> None:
+    picture = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    picture.putpixel((1, 0), (0, 0, 255, 255))
+    plain = prepared(written(picture))
+    assert [plain.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (0, 0, 255)]
+
+
+def test_sixteen_bits_are_scaled() -> None:
+    picture = Image.new("I;16", (2, 1))
+    picture.putpixel((0, 0), 65535)
+    picture.putpixel((1, 0), 32768)
+    plain = prepared(written(picture))
+    assert [plain.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (128, 128, 128)]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_of_a_moving_picture_the_first_frame_is_taken(kind: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "lime")]
+    moving = written(frames[0], kind, save_all=True, append_images=frames[1:])
+    red, _, blue = prepared(moving).getpixel((4, 4))
+    assert red > 240
+    assert blue < 15
+
+
+@pytest.mark.parametrize("sound", [wav(), b"ID3\x04" + bytes(50), b"\xff\xfb\x90\x64" + bytes(50)])
+def test_sounds_pass_through(sound: bytes) -> None:
+    assert images.prepare([sound]) == (sound,)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [wav(b""), wav(rate=0), wav(channels=0), wav()[:30], b"RIFF\x04\0\0\0WAVE", wav().replace(b"fmt ", b"foo ")],
+)
+def test_a_broken_sound_is_refused(broken: bytes) -> None:
+    assert refusal(broken) == "image 1 cannot be used: a broken WAV"
+
+
+@pytest.mark.parametrize(
+    "other", [b"", b"\xff\xd8", b"%PDF-1.7", b"<svg/>", b"RIFF\0\0\0\0AVI ", b"II*\0", b"\0" * 100]
+)
+def test_what_is_neither_picture_nor_sound_is_refused(other: bytes) -> None:
+    good = written(Image.new("RGB", (4, 4)))
+    expected = "image 2 cannot be used: neither a picture (PNG, JPEG, WebP, GIF, BMP) nor a sound (WAV, MP3)"
+    assert refusal(good, other) == expected
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_half_a_picture_is_refused(kind: str) -> None:
+    file = written(Image.effect_noise((60, 60), 80).convert("RGB"), kind)
+    name = {"WEBP": "WebP"}.get(kind, kind)
+    assert refusal(file[: len(file) // 2]) == f"image 1 cannot be used: a broken {name}"
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has no pixels to show for it."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [
+        ((20_000, 10), "a picture of 20000x10 pixels is too large"),
+        ((9000, 9000), "a picture of 9000x9000 pixels is too large"),
+        ((16_000, 16_000), "a picture of far too many pixels"),
+        ((2**31 - 1, 2**31 - 1), "a picture of far too many pixels"),
+        ((0, 5), "a broken PNG"),
+        ((100, 100), "a broken PNG"),
+    ],
+)
+def test_a_picture_is_measured_before_it_is_unpacked(size: tuple[int, int], reason: str) -> None:
+    assert refusal(png_of(*size)) == f"image 1 cannot be used: {reason}"
+
+
+def test_many_large_pictures_are_too_much_together() -> None:
+    large = written(Image.new("1", (8000, 8000)))
+    assert refusal(*[large] * 5) == "image 5 cannot be used: all pictures together have more than 256 million pixels"
+
+
+def test_there_are_only_so_many_files() -> None:
+    assert refusal(*[b"ID3"] * 257) == "257 images are too many, at most 256 can be sent at once"
+
+
+SOURCES = [written(Image.effect_noise((24, 16), 90).convert("RGB"), kind) for kind in FORMATS] + [wav()]
+
+
+@given(
+    st.sampled_from(SOURCES), st.lists(st.tuples(st.integers(0, 10_000), st.binary(min_size=1, max_size=3)), max_size=5)
+)
+def test_hostile_bytes_end_in_a_picture_or_a_refusal(source: bytes, changes: list[tuple[int, bytes]]) -> None:
+    file = bytearray(source)
+    for place, put in changes:
+        file[place % len(file) : place % len(file) + len(put)] = put
+    try:
+        (kept,) = images.prepare([bytes(file)])
+    except BadRequest:
+        return
+    assert images.kind_of(kept) in ("png", "wav", "mp3")
