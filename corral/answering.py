@@ -15,8 +15,8 @@ from typing import Literal
 import msgspec
 
 from corral import constraint, loading, prompt, template
-from corral.engine.base import MEDIA_MARKER, CompletionRequest, EngineChat, Finish, Piece, Sampling
-from corral.errors import BadRequest
+from corral.engine.base import CompletionRequest, EngineChat, Finish, Piece, Sampling
+from corral.errors import BadRequest, EngineError
 from corral.messages import (
     ChatRequest,
     Chunk,
@@ -116,11 +116,12 @@ class Answering:
     async def conversation(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """The answer to a chat whose messages are complete already (`prompt.conversation`)."""
         tools = () if request.tool_choice.mode == "none" else request.tools
-        if self._is_native(request.messages, request.think, tools):
-            answer = self._native(request.messages, tools, request.think, request.tool_choice)
+        is_forced = bool(tools) and request.tool_choice.mode == "required"
+        if not is_forced and self._is_native(request.think, tools):
+            answer = self._native(request.messages, tools, request.think)
         else:
             built = await self._fit(request.messages, self._writer(tools, request.think))
-            if tools and request.tool_choice.mode == "required":
+            if is_forced:
                 answer = self._forced(built, tools, request.tool_choice)
             else:
                 answer = self._rendered(built, self._reader(built.text, request.think, tools))
@@ -138,8 +139,8 @@ class Answering:
             Message("user", request.prompt, images=request.images),
         )
         is_plain = not (request.raw or request.template or request.context or request.suffix)
-        if is_plain and self._is_native(messages, request.think):
-            answer = self._native(messages, (), request.think, ToolChoice(), with_context=True)
+        if is_plain and self._is_native(request.think):
+            answer = self._native(messages, (), request.think, with_context=True)
         else:
             built = await self._single_prompt(request, messages)
             reader = Reader(None) if request.raw else self._reader(built.text, request.think)
@@ -166,16 +167,16 @@ class Answering:
         before = await self._engine.detokenize(request.context)
         return Prompt(text=before + built.text, messages=built.messages, media=built.media)
 
-    def _is_native(self, messages: Sequence[Message], think: Think, tools: Sequence[Tool] = ()) -> bool:
+    def _is_native(self, think: Think, tools: Sequence[Tool] = ()) -> bool:
         """Whether the engine is to render, answer and parse in one (spec cli §14.1).
 
         Its chat enforces less of a schema than its completion does. So for an answer held to a format it only renders,
-        as long as no picture has to be placed and the model's thoughts can be told apart here.
+        as long as the model's thoughts can be told apart here.
         """
         if self._model.template is not None:
             return False
         thinks = bool(think) and "thinking" in self._model.capabilities and self._jinja_think_tags is None
-        return not self._has_format or bool(tools) or thinks or any(message.images for message in messages)
+        return not self._has_format or bool(tools) or thinks
 
     @property
     def _jinja_think_tags(self) -> tuple[str, str] | None:
@@ -208,9 +209,13 @@ class Answering:
             return prompt.template_writer(self._model.template, tools, think, self._model.output_format)
 
         async def write(messages: Sequence[Message]) -> str:
-            return await self._engine.render(
-                EngineChat(messages=tuple(messages), tools=tuple(tools), think=think, max_tokens=1)
-            )
+            chat = EngineChat(messages=tuple(messages), tools=tuple(tools), think=think, max_tokens=1)
+            try:
+                return prompt.with_numbers(await self._engine.render(chat))
+            except EngineError as error:
+                if error.status == 400:
+                    await constraint.check_tools(tools)
+                raise
 
         return write
 
@@ -329,7 +334,6 @@ class Answering:
         messages: Sequence[Message],
         tools: Sequence[Tool],
         think: Think,
-        choice: ToolChoice,
         *,
         with_context: bool = False,
     ) -> AsyncGenerator[Chunk, None]:
@@ -337,9 +341,9 @@ class Answering:
         prompt.check_senses(self._model, [image for message in messages for image in message.images])
         built = await self._fit(messages, self._writer(tools, think))
         if self._render_only:
-            yield Chunk(rendered=prompt.with_numbers(built.text), image_count=len(built.media))
+            yield Chunk(rendered=built.text, image_count=len(built.media))
             return
-        if built.media and built.text.endswith(MEDIA_MARKER):
+        if prompt.ends_in_picture(built):
             raise BadRequest("the model's template ends the prompt in a picture, which the engine cannot go on from")
         bound = built.tokens if built.tokens is not None else len(built.text.encode()) + 1
         if bound > self._limit:
@@ -352,7 +356,6 @@ class Answering:
         chat = EngineChat(
             messages=tuple(prompt.with_media(built.messages, media)),
             tools=tuple(tools),
-            tool_choice=choice,
             think=think,
             sampling=sampling(self._options, self._limit),
             max_tokens=most,

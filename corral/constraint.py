@@ -34,10 +34,15 @@ def chosen_tools(tools: Sequence[Tool], choice: ToolChoice) -> tuple[Tool, ...]:
     return allowed
 
 
-async def of_calls(tools: Sequence[Tool]) -> Schema:
-    """A call of one of the tools, in the form that is read from any model's answer."""
+async def check_tools(tools: Sequence[Tool]) -> None:
+    """`BadRequest` with the place in the definition of a tool that is wrong."""
     for tool in tools:
         await asyncio.to_thread(schemas.judge, tool.parameters, f'parameters of the tool "{tool.name}"')
+
+
+async def of_calls(tools: Sequence[Tool]) -> Schema:
+    """A call of one of the tools, in the form that is read from any model's answer."""
+    await check_tools(tools)
     return await asyncio.to_thread(schemas.judge, _call_schema(tools), "tools")
 
 

@@ -184,8 +184,12 @@ def with_media_markers(text: str, media: Sequence[bytes]) -> tuple[str, tuple[by
     return re.sub(r"\[img-(\d{1,4})\]", place, text), tuple(order)
 
 
+def ends_in_picture(built: Prompt) -> bool:
+    return bool(built.media) and built.text.endswith(f"[img-{len(built.media) - 1}]")
+
+
 def with_numbers(text: str) -> str:
-    """The engine's markers as `[img-N]` tags, for people to read."""
+    """The engine's markers as `[img-N]` tags."""
     numbers = itertools.count()
     return re.sub(re.escape(MEDIA_MARKER), lambda _: f"[img-{next(numbers)}]", text)
 

@@ -5,7 +5,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
-from corral.messages import Json, Message, Think, TokenLogprob, Tool, ToolCall, ToolChoice
+from corral.messages import Json, Message, Think, TokenLogprob, Tool, ToolCall
 
 CacheType: TypeAlias = str
 """Number type of the KV cache: `f16`, `q8_0`, …"""
@@ -86,7 +86,6 @@ class EngineChat(Struct, frozen=True, kw_only=True):
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
-    tool_choice: ToolChoice = ToolChoice()
     think: Think = None
     sampling: Sampling = Sampling()
     max_tokens: int

@@ -138,7 +138,8 @@ class LlamaEngine:
                         yield piece
         if not reason:
             raise await self._dead(None)
-        yield Piece(tool_calls=_finished(calls), finish=_chat_finish(reason, usage, timings))
+        told, unread = _finished(calls)
+        yield Piece(unread, tool_calls=told, finish=_chat_finish(reason, usage, timings))
 
     async def render(self, request: EngineChat) -> str:
         text = str((await self._ask("POST", "/apply-template", _chat_body(request)))["prompt"])
@@ -398,11 +399,6 @@ def _chat_body(request: EngineChat) -> dict[str, Any]:
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
         body["parallel_tool_calls"] = True
-        choice = request.tool_choice
-        body["tool_choice"] = choice.mode
-        if choice.name:
-            body["tools"] = [_tool(tool) for tool in request.tools if tool.name == choice.name]
-            body["tool_choice"] = "required"
     if request.think is not None:
         body["chat_template_kwargs"] = {"enable_thinking": bool(request.think)}
         if isinstance(request.think, str):
@@ -457,19 +453,18 @@ def _collect(calls: dict[int, _CallParts], deltas: Sequence[_CallDelta]) -> None
         parts.arguments += delta.function.arguments or ""
 
 
-def _finished(calls: dict[int, _CallParts]) -> tuple[ToolCall, ...]:
-    return tuple(
-        ToolCall(parts.name, _arguments(parts.arguments), position, parts.id)
-        for position, (_, parts) in enumerate(sorted(calls.items()))
-    )
-
-
-def _arguments(text: str) -> dict[str, Any]:
-    try:
-        value = msgspec.json.decode(text or "{}")
-    except msgspec.DecodeError:
-        return {"arguments": text}  # a cut-off call: what the model said is kept
-    return value if isinstance(value, dict) else {"arguments": value}
+def _finished(calls: dict[int, _CallParts]) -> tuple[tuple[ToolCall, ...], str]:
+    """The calls, and the text of those whose arguments were cut off: nobody should make such a call."""
+    told: list[ToolCall] = []
+    unread = ""
+    for _, parts in sorted(calls.items()):
+        try:
+            arguments = msgspec.json.decode(parts.arguments or "{}", type=dict[str, Any])
+        except msgspec.MsgspecError:
+            unread += f'{{"name": "{parts.name}", "arguments": {parts.arguments}'
+        else:
+            told.append(ToolCall(parts.name, arguments, len(told), parts.id))
+    return tuple(told), unread
 
 
 def _chat_piece(choice: _Choice, top: int | None) -> Piece | None:
