@@ -181,13 +181,15 @@ async def test_cancelling_a_load_ends_the_worker(home: Path) -> None:
 
 async def test_cancelling_at_any_moment_of_a_start_leaves_no_process(home: Path) -> None:
     tell(home, loads_when="never")
+    before = set(psutil.Process().children(recursive=True))  # servers that other tests share
     for turns in range(0, 40, 3):
         loading = asyncio.ensure_future(start(home))
         for _ in range(turns):
             await asyncio.sleep(0.003)
         loading.cancel()
         await asyncio.wait({loading})
-    left = [child for child in psutil.Process().children(recursive=True) if not gone(child.pid)]
+    now = set(psutil.Process().children(recursive=True))
+    left = [child for child in now - before if not gone(child.pid)]
     assert [(child.status(), child.cmdline()) for child in left] == []
 
 
