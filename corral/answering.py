@@ -199,7 +199,7 @@ class Answering:
         """An answer that has to be a call: the grammar lets nothing else through, whatever the model's own form."""
         allowed = constraint.chosen_tools(tools, choice)
         self._constraint = partial(constraint.of_calls, allowed)
-        async with aclosing(self._rendered(built, rescuing_reader(allowed))) as chunks:
+        async with aclosing(self._rendered(built, rescuing_reader(allowed, is_bare=True))) as chunks:
             async for chunk in chunks:
                 yield chunk
 

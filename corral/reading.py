@@ -21,8 +21,16 @@ _ID_LETTERS = string.ascii_lowercase + string.digits
 class Reader:
     """Reads one answer. `raw` is all that the engine has written so far, tags and all."""
 
-    def __init__(self, parser: OutputParser | None, *, reads_thoughts: bool = False, marks: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        parser: OutputParser | None,
+        *,
+        reads_thoughts: bool = False,
+        marks: Sequence[str] = (),
+        is_bare: bool = False,
+    ) -> None:
         self._parser = parser
+        self._is_bare = is_bare
         self.reads_thoughts = reads_thoughts
         self.marks = tuple(marks)
         """Texts it looks for, which the engine has to show even where they are special tokens."""
@@ -33,7 +41,7 @@ class Reader:
     @property
     def warnings(self) -> Sequence[str]:
         """What did not go as the model's format wants (`parsers.Warning`)."""
-        return () if self._parser is None else self._parser.warnings
+        return () if self._parser is None or self._is_bare else self._parser.warnings
 
     def read(self, piece: Piece) -> Iterator[Chunk]:
         """Chunks that have become certain. What the engine has parsed already passes through."""
@@ -85,9 +93,12 @@ def reader_for(
     return Reader(parser, reads_thoughts=think_tags is not None or family != "", marks=marks)
 
 
-def rescuing_reader(tools: Sequence[Tool]) -> Reader:
-    """For an answer the engine has parsed: calls that it took for text are still found."""
-    return Reader(RescueParser(tools) if tools else None)
+def rescuing_reader(tools: Sequence[Tool], *, is_bare: bool = False) -> Reader:
+    """For an answer the engine has parsed: calls that it took for text are still found.
+
+    `is_bare`: for one that has to be a call without any tags, which is nothing to warn of.
+    """
+    return Reader(RescueParser(tools) if tools else None, is_bare=is_bare)
 
 
 def _with_ids(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:

@@ -38,6 +38,9 @@ MAX_TESTED = 100
 LARGE_NUMBER = 1e18
 """A limit beyond it limits nothing that is written."""
 
+INTEGER_END = 9_000_000_000_000_000_000
+"""Shortly before 64 bits end: the compiler reckons in floats."""
+
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "unknown")
 """Formats that the engine enforces."""
@@ -139,6 +142,7 @@ class _Cleaner:
             for keyword, value in schema.items():
                 self._keyword(keyword, value, part, schema, place)
             _drop_open_counts(part, place, self._ignored)
+            _bound_integers(part)
         else:
             place.refuse("a schema is an object, true or false")
         self._parts.append((place, part))
@@ -335,6 +339,15 @@ def _drop_open_counts(part: dict[str, Any], place: _Place, ignored: list[str]) -
         return
     dropped = [keyword for keyword in ("minProperties", "maxProperties") if part.pop(keyword, None) is not None]
     ignored += map(place.at, dropped)
+
+
+def _bound_integers(part: dict[str, Any]) -> None:
+    """An integer without an end has one where 64 bits end: small models never stop writing digits."""
+    if part.get("type") == "integer" and "enum" not in part and "const" not in part:
+        if "exclusiveMinimum" not in part and part.get("maximum", 0) > -INTEGER_END:
+            part.setdefault("minimum", -INTEGER_END)
+        if "exclusiveMaximum" not in part and part.get("minimum", 0) < INTEGER_END:
+            part.setdefault("maximum", INTEGER_END)
 
 
 def _is_number(value: Json) -> bool:
