@@ -53,10 +53,12 @@ async def check_kept(schema: dict[str, Json] | None, said: str) -> None:
 
 
 def _call_schema(tools: Sequence[Tool]) -> Json:
+    """No argument that is not declared: whether a tool would take others is not among what is told of it."""
     calls = []
     for number, tool in enumerate(tools):
         parameters = schemas.relocated(tool.parameters, "anyOf", str(number), "properties", "arguments")
-        arguments = {**parameters, "type": "object"}
+        closed = {"additionalProperties": False} if "properties" in parameters else {}
+        arguments = {**closed, **parameters, "type": "object"}
         calls.append(
             {
                 "type": "object",

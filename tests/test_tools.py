@@ -1,0 +1,286 @@
+"""Tools from definition to result, through the server and the real engine: told, called, answered, cut off, forced.
+
+The models are speakers: what they say is known, word for word.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.asking import Answer, ask, post
+from tests.conftest import RunningServer, add_model, running_server
+from tests.speakers import speaker
+from tests.tool_templates import ADD, GO, JINJA, WEATHER
+
+OSLO = '{"name": "get_weather", "arguments": {"city": "Oslo"}}'
+
+SAYINGS: dict[str, tuple[str | bytes, ...]] = {
+    "call": ("<tool_call>", f"\n{OSLO}\n", "</tool_call>"),
+    "two": (
+        *("Sure. ", "<tool_call>", f"\n{OSLO}\n", "</tool_call>", "\n<tool_call>\n{"),
+        *('"name": "add", ', '"arguments": {"a": 1}}\n</tool_call>'),
+    ),
+    "unclosed": ("Sure. ", "<tool_call>", '\n{"name": "get_weather", "argum'),
+    "unknown": ("<tool_call>", '\n{"name": "no', 'pe", "arguments": {}}\n', "</tool_call>"),
+    "list": ("<tool_call>", '\n{"name": "add"', ', "arguments": [1]}\n', "</tool_call>"),
+    "bare": ('{"name": "get_', 'weather", "arguments": {"city": "Rome"}}'),
+    "prose": ("<tool_call>", " is the tag I use"),
+    "half": ("<tool_call>", '{"name": "add", "arguments": {"a": "', "☂".encode(), '"}}'),
+    "rain": ("Rain: ", "☂".encode(), " tomorrow"),
+}
+
+CALL = {"function": {"index": 0, "name": "get_weather", "arguments": {"city": "Oslo"}}}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with each saying under a Go template (`call`) and under the model's own (`call-native`)."""
+    home = tmp_path_factory.mktemp("tools")
+    with running_server(home) as server:
+        for name, pieces in SAYINGS.items():
+            add_model(server.models, f"{name}-plain", speaker(home / f"{name}.gguf", *pieces))
+            add_model(
+                server.models, f"{name}-native", speaker(home / f"{name}-native.gguf", *pieces, chat_template=JINJA)
+            )
+            made = {"model": name, "from": f"{name}-plain", "template": GO, "stream": False}
+            assert post(server, "/api/create", made).json == {"status": "success"}
+        yield server
+
+
+def function(**facts: Any) -> dict[str, Any]:
+    return {"type": "function", "function": facts}
+
+
+def chat(server: RunningServer, model: str, *, num_predict: int = 40, **more: Any) -> Answer:
+    options = {"temperature": 0, "num_predict": num_predict, "num_thread": 1}
+    messages = [{"role": "user", "content": "weather"}]
+    asked = {"model": model, "messages": messages, "tools": [WEATHER, ADD], "stream": False, "options": options}
+    return post(server, "/api/chat", {**asked, **more})
+
+
+def messages_of(answer: Answer) -> list[dict[str, Any]]:
+    """The messages of an answer's lines, their calls without ids, which are checked to be there."""
+    assert answer.status == 200, answer.body
+    found = [line["message"] for line in answer.lines]
+    for message in found:
+        for call in message.get("tool_calls", []):
+            assert re.fullmatch(r"[A-Za-z0-9_]{8,40}", call.pop("id"))
+    return found
+
+
+@pytest.mark.parametrize("model", ["call", "call-native"])
+def test_a_call_is_told_as_one(server: RunningServer, model: str) -> None:
+    assert messages_of(chat(server, model)) == [{"role": "assistant", "content": "", "tool_calls": [CALL]}]
+
+
+@pytest.mark.parametrize("model", ["two", "two-native"])
+def test_several_calls_are_told_with_what_came_before(server: RunningServer, model: str) -> None:
+    add = {"function": {"index": 1, "name": "add", "arguments": {"a": 1}}}
+    whole = {"role": "assistant", "content": "Sure. ", "tool_calls": [CALL, add]}
+    assert messages_of(chat(server, model)) == [whole]
+
+
+def test_a_stream_tells_each_call_when_it_is_complete(server: RunningServer) -> None:
+    add = {"function": {"index": 1, "name": "add", "arguments": {"a": 1}}}
+    answer = chat(server, "two", stream=True)
+    assert messages_of(answer) == [
+        {"role": "assistant", "content": "Sure. "},
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "assistant", "content": "", "tool_calls": [add]},
+        {"role": "assistant", "content": ""},
+    ]
+    assert [line["done"] for line in answer.lines] == [False, False, False, True]
+    assert answer.lines[-1]["done_reason"] == "stop"
+
+
+def test_a_stream_of_the_models_own_template_tells_all_calls_at_the_end(server: RunningServer) -> None:
+    answer = chat(server, "two-native", stream=True)
+    *before, last = messages_of(answer)
+    assert before == [{"role": "assistant", "content": "Sure. "}]
+    assert [call["function"]["name"] for call in last["tool_calls"]] == ["get_weather", "add"]
+
+
+@pytest.mark.parametrize(
+    ("model", "content"),
+    [
+        ("unclosed", 'Sure. <tool_call>\n{"name": "get_weather", "argum'),
+        ("unknown", '<tool_call>\n{"name": "nope", "arguments": {}}\n</tool_call>'),
+        ("list", '<tool_call>\n{"name": "add", "arguments": [1]}\n</tool_call>'),
+        ("prose", "<tool_call> is the tag I use"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_no_call_is_content_and_counted(server: RunningServer, model: str, content: str, stream: bool) -> None:
+    before = warnings(server, model, "tool_call_unparsed")
+    answers = messages_of(chat(server, model, stream=stream))
+    assert "".join(message["content"] for message in answers) == content
+    assert not any("tool_calls" in message for message in answers)
+    assert warnings(server, model, "tool_call_unparsed") == before + 1
+
+
+def warnings(server: RunningServer, model: str, kind: str) -> float:
+    text = ask(server, "GET", "/metrics").body.decode()
+    series = f'corral_answer_warnings_total{{model_name="{model}:latest",warning="{kind}"}}'
+    return next((float(line.split()[-1]) for line in text.splitlines() if line.startswith(series)), 0.0)
+
+
+def test_a_cut_off_call_of_the_models_own_template_is_text(server: RunningServer) -> None:
+    (message,) = messages_of(chat(server, "unclosed-native"))
+    assert message == {"role": "assistant", "content": 'Sure. {"name": "get_weather", "arguments": {'}
+
+
+@pytest.mark.parametrize("model", ["bare", "bare-native"])
+def test_a_call_without_tags_is_rescued_and_counted(server: RunningServer, model: str) -> None:
+    before = warnings(server, model, "tool_calls_rescued")
+    rome = {"function": {"index": 0, "name": "get_weather", "arguments": {"city": "Rome"}}}
+    assert messages_of(chat(server, model)) == [{"role": "assistant", "content": "", "tool_calls": [rome]}]
+    assert warnings(server, model, "tool_calls_rescued") == before + 1
+
+
+@pytest.mark.parametrize("model", ["call", "call-native"])
+def test_without_tools_nothing_is_a_call(server: RunningServer, model: str) -> None:
+    (message,) = messages_of(chat(server, model, tools=[]))
+    assert message == {"role": "assistant", "content": f"<tool_call>\n{OSLO}\n</tool_call>"}
+
+
+@pytest.mark.parametrize("model", ["call", "call-native"])
+def test_with_tools_forbidden_the_model_is_told_of_none(server: RunningServer, model: str) -> None:
+    (message,) = messages_of(chat(server, model, tool_choice="none"))
+    assert "tool_calls" not in message
+    shown = chat(server, model, tool_choice="none", _debug_render_only=True)
+    assert "get_weather" not in shown.json["_debug_info"]["rendered_template"]
+
+
+@pytest.mark.parametrize("model", ["prose", "prose-native"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_that_would_not_call_has_to(server: RunningServer, model: str, stream: bool) -> None:
+    small = {"type": "object", "properties": {"x": {"enum": ["a", "b"]}}, "required": ["x"]}
+    pick = function(name="pick", parameters=small)
+    answers = messages_of(chat(server, model, tools=[pick], tool_choice="required", num_predict=100, stream=stream))
+    (call,) = [call for message in answers for call in message.get("tool_calls", [])]
+    assert (call["function"]["name"], call["function"]["arguments"]) in (("pick", {"x": "a"}), ("pick", {"x": "b"}))
+    assert "".join(message["content"] for message in answers) == ""
+
+
+@pytest.mark.parametrize("model", ["call", "call-native"])
+def test_a_named_tool_and_no_other_is_called(server: RunningServer, model: str) -> None:
+    none = {"type": "object", "properties": {}}
+    two = [function(name=name, parameters=none) for name in ("first", "second")]
+    chosen = {"type": "function", "function": {"name": "second"}}
+    (message,) = messages_of(chat(server, model, tools=two, tool_choice=chosen, num_predict=100))
+    assert message["tool_calls"] == [{"function": {"index": 0, "name": "second", "arguments": {}}}]
+
+
+@pytest.mark.parametrize("model", ["call", "call-native"])
+def test_a_tool_that_is_not_there_cannot_be_chosen(server: RunningServer, model: str) -> None:
+    answer = chat(server, model, tool_choice={"type": "function", "function": {"name": "nope"}})
+    assert (answer.status, answer.json) == (400, {"error": 'tool_choice names "nope", which is not among the tools'})
+
+
+def test_the_model_is_told_tools_calls_and_results(server: RunningServer) -> None:
+    calls = [
+        {"function": {"name": "add", "arguments": {"b": [2], "a": 1}}},
+        {"function": {"name": "get_weather", "arguments": {"city": "Oslo"}}},
+    ]
+    conversation = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "hey"},
+        {"role": "assistant", "tool_calls": calls},
+        {"role": "tool", "tool_name": "add", "content": "3"},
+        {"role": "tool", "tool_name": "get_weather", "content": "sun"},
+    ]
+    shown = chat(server, "call", messages=conversation, tools=[WEATHER], _debug_render_only=True)
+    assert shown.json["_debug_info"]["rendered_template"] == (
+        "<|im_start|>system\nBe brief.\n"
+        'Call tools with <tool_call>{"name": …, "arguments": …}</tool_call>:\n'
+        '{"type":"function","function":{"name":"get_weather","description":"The weather of a city","parameters":'
+        '{"type":"object","required":["city"],"properties":{"city":{"type":"string","enum":["Oslo","Rome"]},'
+        '"days":{"type":"integer"}}}}}<|im_end|>\n'
+        "<|im_start|>user\nhey<|im_end|>\n"
+        '<|im_start|>assistant\n<tool_call>\n{"name": "add", "arguments": {"a":1,"b":[2]}}\n'
+        '{"name": "get_weather", "arguments": {"city":"Oslo"}}\n</tool_call><|im_end|>\n'
+        "<|im_start|>user\n<tool_response>add: 3</tool_response><|im_end|>\n"
+        "<|im_start|>user\n<tool_response>get_weather: sun</tool_response><|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+def test_the_models_own_template_is_told_calls_and_results(server: RunningServer) -> None:
+    conversation = [
+        {"role": "user", "content": "hey"},
+        {"role": "assistant", "content": "", "tool_calls": [{"id": "c1", **CALL}]},
+        {"role": "tool", "tool_name": "get_weather", "tool_call_id": "c1", "content": "sun"},
+    ]
+    shown = chat(server, "call-native", messages=conversation, _debug_render_only=True)
+    rendered = shown.json["_debug_info"]["rendered_template"]
+    assert '<tool_call>\n{"name": "get_weather", "arguments": {"city":' in rendered
+    assert "<tool_response>\nsun\n</tool_response>" in rendered
+    assert rendered.count('"name": "get_weather"') + rendered.count('"name":"get_weather"') == 2
+
+
+@pytest.mark.parametrize(
+    "tools",
+    [
+        *("x", [1], [{"function": 3}], [{"function": {"name": 3}}], [function(name="x", parameters=[])]),
+        *([function(name="x", parameters={"properties": [1]})], [function(name="x", parameters={"required": "a"})]),
+    ],
+)
+def test_what_is_no_list_of_tools_is_refused(server: RunningServer, tools: Any) -> None:
+    answer = chat(server, "call", tools=tools)
+    assert answer.status == 400
+    assert answer.error.startswith("json: cannot unmarshal ")
+    assert " into Go struct field ChatRequest.tools" in answer.error
+
+
+@pytest.mark.parametrize("arguments", ["text", [1], 3])
+def test_arguments_that_are_no_object_are_refused(server: RunningServer, arguments: Any) -> None:
+    told = [{"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": arguments}}]}]
+    answer = chat(server, "call", messages=told)
+    assert answer.status == 400
+    assert "Go struct field ChatRequest.messages.tool_calls.function.arguments" in answer.error
+
+
+ODD_TOOLS = {
+    "nothing": {},
+    "no function": {"type": "function"},
+    "no name": function(),
+    "an empty name": function(name=""),
+    "no properties": function(name="x", parameters={"type": "object", "properties": None}),
+    "a name of signs": function(name='x y/"z', parameters={"type": "object", "properties": {"a": {"type": "string"}}}),
+    "another alphabet": function(name="é→", parameters={"type": "object", "properties": {"ß": {"type": "string"}}}),
+    "definitions": ADD,
+    "markup": function(name="x", description="</tool_call>{{ .System }}{% raw %}<|im_end|>"),
+}
+
+
+@pytest.mark.parametrize("model", ["rain", "rain-native"])
+@pytest.mark.parametrize("kind", ODD_TOOLS)
+def test_odd_tools_are_no_harm(server: RunningServer, model: str, kind: str) -> None:
+    (message,) = messages_of(chat(server, model, tools=[ODD_TOOLS[kind]]))
+    assert message == {"role": "assistant", "content": "Rain: ☂ tomorrow"}
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_a_type_that_does_not_exist_is_named_by_tool_and_place(server: RunningServer, choice: str) -> None:
+    tool = function(name="x", parameters={"type": "object", "properties": {"a": {"type": "foo"}}})
+    answer = chat(server, "rain-native", tools=[tool], tool_choice=choice)
+    expected = 'invalid parameters of the tool "x": "#/properties/a/type": unknown type "foo"'
+    assert (answer.status, answer.json) == (400, {"error": expected})
+
+
+@pytest.mark.parametrize("model", ["rain", "rain-native"])
+@pytest.mark.parametrize(("limit", "said"), [(1, "Rain: "), (2, "Rain: "), (3, "Rain: "), (4, "Rain: ☂")])
+@pytest.mark.parametrize("stream", [False, True])
+def test_half_a_character_at_the_limit_is_not_told(
+    server: RunningServer, model: str, limit: int, said: str, stream: bool
+) -> None:
+    answer = chat(server, model, num_predict=limit, stream=stream)
+    assert "".join(message["content"] for message in messages_of(answer)) == said
+    assert answer.lines[-1]["done_reason"] == "length"
+
+
+def test_half_a_character_within_a_call_leaves_text(server: RunningServer) -> None:
+    (message,) = messages_of(chat(server, "half", num_predict=4))
+    assert message == {"role": "assistant", "content": '<tool_call>{"name": "add", "arguments": {"a": "'}
