@@ -101,11 +101,12 @@ class Registry:
         blobs = {layer.digest: layer for layer in stored.manifest.blobs}
         paths = {digest: await asyncio.to_thread(store.open_path, digest) for digest in blobs}
         async with self._repository(stored.name, insecure) as repository:
-            for digest, layer in blobs.items():
+            for number, (digest, layer) in enumerate(blobs.items()):
                 upload = Upload(
                     repository,
                     layer,
                     paths[digest],
+                    is_first=number == 0,
                     limits=self._limits,
                     executor=self._executor,
                     sessions=self._uploads,

@@ -20,7 +20,7 @@ import aiohttp
 from yarl import URL
 
 from corral import names
-from corral.errors import InvalidName, NotFound, SourceError, StoreError
+from corral.errors import InvalidName, NotFound, SourceError, StoreError, Unreachable
 from corral.messages import Progress
 from corral.sources.http import Contradiction, Interrupted, StatusError, is_passing, shown
 from corral.sources.ledger import part_bytes
@@ -55,7 +55,10 @@ class _Place:
 
 
 class Upload:
-    """Sends one blob. `sessions` remembers, by blob address, the uploads that were begun and not finished."""
+    """Sends one blob. `sessions` remembers, by blob address, the uploads that were begun and not finished.
+
+    `is_first`: nothing was heard of the registry yet, so when nobody answers, that is the end; later it is waited for.
+    """
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Upload:
         layer: Layer,
         path: Path,
         *,
+        is_first: bool = False,
         limits: Limits,
         executor: Executor,
         sessions: MutableMapping[URL, URL],
@@ -70,6 +74,7 @@ class Upload:
         self._repository = repository
         self._layer = layer
         self._path = path
+        self._is_first = is_first
         self._limits = limits
         self._executor = executor
         self._sessions = sessions
@@ -131,7 +136,7 @@ class Upload:
 
     async def _is_there(self) -> bool:
         try:
-            size = await self._patiently(lambda: self._repository.blob_size(self._layer.digest))
+            size = await self._patiently(lambda: self._repository.blob_size(self._layer.digest), at_once=self._is_first)
         except NotFound:
             return False
         if size not in (None, self._layer.size):
@@ -322,14 +327,14 @@ class Upload:
     def _end(self, start: int) -> int:
         return min(start + self._part_bytes, self._layer.size)
 
-    async def _patiently(self, action: Callable[[], Awaitable[T]]) -> T:
-        """Tries an action again, with growing pauses, as long as that may help."""
+    async def _patiently(self, action: Callable[[], Awaitable[T]], *, at_once: bool = False) -> T:
+        """Tries an action again, with growing pauses, as long as that may help; `at_once`: not when nobody is there."""
         attempt = 0
         while True:
             try:
                 return await action()
             except SourceError as error:
-                if not is_passing(error):
+                if not is_passing(error) or (at_once and isinstance(error, Unreachable)):
                     raise
                 await self._pause(attempt, error)
             attempt += 1
