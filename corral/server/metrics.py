@@ -15,12 +15,12 @@ from corral.server.ollama_replies import runtime_of
 async def metrics(request: Request) -> Response:
     runtime = runtime_of(request)
     now = CollectorRegistry()
-    now.register(_Now(runtime.scheduler))
+    now.register(Gauges(runtime.scheduler))
     body = generate_latest(runtime.series.registry) + generate_latest(now)
     return Response(body, headers={"content-type": CONTENT_TYPE_LATEST})
 
 
-class _Now:
+class Gauges:
     """Gauges read off the scheduler: loaded models, their memory and room, and who waits.
 
     Two runners may go by one name (a model that also embeds, or was made anew while its old self was loaded). They are
