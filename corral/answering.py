@@ -15,7 +15,8 @@ from typing import Literal
 import msgspec
 
 from corral import constraint, loading, prompt, template
-from corral.engine.base import CompletionRequest, EngineChat, Finish, Piece, Sampling
+from corral.completing import complete
+from corral.engine.base import CompletionRequest, EngineChat, Finish, Sampling
 from corral.errors import BadRequest, EngineError
 from corral.messages import (
     ChatRequest,
@@ -186,13 +187,14 @@ class Answering:
         """Who reads the answer to a prompt that was completed as text (spec cli §14.1, §16)."""
         written = self._model.template
         if written is None:
-            return reader_for(prompt=text, think_tags=self._jinja_think_tags if think else None)
+            return reader_for(prompt=text, think_tags=self._jinja_think_tags, thinks=bool(think))
         return reader_for(
             prompt=text,
             family=self._model.output_format,
-            think_tags=written.think_tags if think else None,
+            think_tags=written.think_tags,
             tool_tag=written.tool_tag if tools else "",
             tools=tools,
+            thinks=bool(think),
         )
 
     async def _forced(self, built: Prompt, tools: Sequence[Tool], choice: ToolChoice) -> AsyncGenerator[Chunk, None]:
@@ -248,7 +250,7 @@ class Answering:
                 before.add_done_callback(lambda task: task.cancelled() or task.exception())  # told by the answer
                 stack.callback(before.cancel)
             written: list[int] = []
-            pieces = await stack.enter_async_context(aclosing(self._complete(request, reader)))
+            pieces = await stack.enter_async_context(aclosing(complete(self._engine, request, reader)))
             async for piece, chunks in pieces:
                 if with_context:
                     written += piece.tokens
@@ -260,34 +262,6 @@ class Answering:
                         context = (*(await before if before is not None else sent), *written)
                     yield self._last(piece.finish, reader, context)
 
-    async def _complete(
-        self, request: CompletionRequest, reader: Reader
-    ) -> AsyncGenerator[tuple[Piece, Sequence[Chunk]], None]:
-        """Pieces and what was read from them. A constrained answer may think first, without the constraint.
-
-        A grammar would keep a model from thinking, so with a parser that looks for thoughts the first pass runs free;
-        where content begins it is cut off, and a second pass goes on from there under the constraint (spec api §9).
-        """
-        free_first = request.schema is not None and reader.reads_thoughts and isinstance(request.prompt, str)
-        if free_first:
-            assert isinstance(request.prompt, str)
-            async with aclosing(self._thoughts(msgspec.structs.replace(request, schema=None), reader)) as thoughts:
-                async for piece, chunks in thoughts:
-                    yield piece, chunks
-                    if piece.finish is not None:
-                        return
-            request = msgspec.structs.replace(request, prompt=request.prompt + reader.thoughts)
-            reader = Reader(None)
-        said: list[str] = []
-        async with aclosing(self._engine.complete(request)) as pieces:
-            async for piece in pieces:
-                said.append(piece.text)
-                chunks = [*reader.read(piece)]
-                if piece.finish is not None:
-                    await constraint.check_kept(request.schema, "".join(said))
-                    chunks += reader.end()
-                yield piece, chunks
-
     async def _schema(self) -> Json:
         """The JSON Schema the answer is held to; None for none."""
         held = await self._constraint()
@@ -297,23 +271,6 @@ class Answering:
             self._unenforced = held.ignored
             log.warning("model %s: the format's %s is not enforced", self._runner.label, ", ".join(held.ignored)[:500])
         return held.value
-
-    async def _thoughts(
-        self, request: CompletionRequest, reader: Reader
-    ) -> AsyncGenerator[tuple[Piece, Sequence[Chunk]], None]:
-        """The part of an unconstrained answer before its content; `reader.thoughts` is its text afterwards."""
-        async with aclosing(self._engine.complete(request)) as pieces:
-            async for piece in pieces:
-                chunks = [*reader.read(piece)]
-                if piece.finish is not None:
-                    chunks += reader.end()
-                thinking = [chunk for chunk in chunks if not chunk.content]
-                if len(thinking) < len(chunks):
-                    content = "".join(chunk.content for chunk in chunks)
-                    reader.thoughts = reader.raw.removesuffix(content)
-                    yield Piece(), thinking
-                    return
-                yield piece, thinking
 
     def _completion(
         self, sent: str | tuple[int, ...], media: tuple[bytes, ...], most: int, schema: Json, marks: tuple[str, ...]

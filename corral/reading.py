@@ -19,13 +19,14 @@ _ID_LETTERS = string.ascii_lowercase + string.digits
 
 
 class Reader:
-    """Reads one answer. `raw` is all that the engine has written so far, tags and all."""
+    """Reads one answer."""
 
     def __init__(
         self,
         parser: OutputParser | None,
         *,
         reads_thoughts: bool = False,
+        content_mark: str = "",
         marks: Sequence[str] = (),
         is_bare: bool = False,
     ) -> None:
@@ -34,9 +35,11 @@ class Reader:
         self.reads_thoughts = reads_thoughts
         self.marks = tuple(marks)
         """Texts it looks for, which the engine has to show even where they are special tokens."""
-        self.raw = ""
+        self._content_mark = content_mark
+        self._raw: list[str] = []
+        """All that the engine has written so far, tags and all."""
         self.thoughts = ""
-        """What was written before content began, once that is known."""
+        """What leads up to content, once that is known (`lead_up_to`)."""
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -53,13 +56,24 @@ class Reader:
                 yield Chunk(piece.text, logprobs=piece.logprobs)
             return
         if self.reads_thoughts:
-            self.raw += piece.text
+            self._raw.append(piece.text)
         yield from self._told(self._parser.feed(piece.text), piece.logprobs)
 
     def end(self) -> Iterator[Chunk]:
         """What was held back until the answer ended."""
         if self._parser is not None:
             yield from self._told(self._parser.flush(), ())
+
+    def lead_up_to(self, content: str) -> None:
+        """Takes all that was written before `content`, which has just begun, for `thoughts`.
+
+        Where none has begun, a thought that was left open is closed.
+        """
+        raw = "".join(self._raw)
+        if content:
+            self.thoughts = raw[: raw.rfind(content)] if content in raw else raw
+        else:
+            self.thoughts = raw if raw.rstrip().endswith(self._content_mark) else raw + self._content_mark
 
     def _release(self, has_call: bool) -> Iterator[Chunk]:
         """Where the engine has found a call, other text is not one."""
@@ -82,15 +96,21 @@ def reader_for(
     think_tags: tuple[str, str] | None = None,
     tool_tag: str = "",
     tools: Sequence[Tool] = (),
+    thinks: bool = False,
 ) -> Reader:
-    """A reader for the answer to `prompt`; without anything to look for, text passes through unread."""
+    """A reader for the answer to `prompt`; without anything to look for, text passes through unread.
+
+    `thinks`: thoughts are wanted. They are told from content also where they are not.
+    """
     if not family and think_tags is None and not tools:
         return Reader(None)
     if family not in parsers.families():
         family = ""
     parser = parsers.build(prompt=prompt, family=family, think_tags=think_tags, tool_tag=tool_tag, tools=tools)
     marks = (*(think_tags or ()), *((tool_tag,) if tool_tag else ()), *parsers.marks(family))
-    return Reader(parser, reads_thoughts=think_tags is not None or family != "", marks=marks)
+    content_mark = parsers.content_mark(family) or (think_tags[1] if think_tags else "")
+    reads_thoughts = family != "" or (thinks and think_tags is not None)
+    return Reader(parser, reads_thoughts=reads_thoughts, content_mark=content_mark, marks=marks)
 
 
 def rescuing_reader(tools: Sequence[Tool], *, is_bare: bool = False) -> Reader:

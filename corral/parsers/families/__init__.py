@@ -1,7 +1,8 @@
 """Readers of one model family's answers, one file a family (spec cli §16.3).
 
 A family's file has `NAMES`, the parser names it goes by, `MARKS`, the special tokens it reads by, and
-`build(tools, prompt)`, which makes a reader for an answer to `prompt`. Being in this folder is all it takes.
+`build(tools, prompt)`, which makes a reader for an answer to `prompt`; if its models think, also `CONTENT`, what
+closes a thought so that content may begin. Being in this folder is all it takes.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,6 +26,11 @@ def marks(name: str) -> tuple[str, ...]:
     """The special tokens a parser must see in an answer; none for a parser nobody knows."""
     module = _modules().get(name)
     return () if module is None else module.MARKS
+
+
+def content_mark(name: str) -> str:
+    """What stands between thoughts and content of a parser's models."""
+    return str(getattr(_modules().get(name), "CONTENT", ""))
 
 
 @cache

@@ -17,6 +17,7 @@ from corral.parsers.base import OutputParser, Warning, unfinished
 from corral.parsers.calls import decode_object
 
 NAMES = ("harmony",)
+CONTENT = "<|end|><|start|>assistant<|channel|>final<|message|>"
 MARKS = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>", "<|call|>", "<|return|>")
 
 

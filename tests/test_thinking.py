@@ -1,0 +1,212 @@
+"""Thinking on, off and by level, through the server and the real engine: told apart, refused, held to a format after.
+
+The models are speakers: what they say is known, word for word.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.asking import Answer, post
+from tests.conftest import RunningServer, add_model, running_server
+from tests.speakers import speaker
+
+GO = """{{- range .Messages }}<|im_start|>{{ .Role }}
+{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}<|im_end|>
+{{ end }}<|im_start|>assistant
+{{ if .ThinkLevel }}effort: {{ .ThinkLevel }}
+{{ end }}{{ if and .IsThinkSet (not .Think) }}<think></think>
+{{ end }}"""
+
+OPEN = GO.removesuffix("{{ end }}") + "{{ else }}<think>\n{{ end }}"
+"""One whose prompt ends within the thought."""
+
+HARMONY = """{{- range .Messages }}<|start|>{{ .Role }}<|message|>{{ .Content }}<|end|>{{ end }}
+{{- if .ThinkLevel }}Reasoning: {{ .ThinkLevel }}{{ end }}<|start|>assistant"""
+
+JINJA = """{%- for message in messages %}<|im_start|>{{ message.role }}
+{% if message.reasoning_content %}<think>
+{{ message.reasoning_content }}
+</think>
+
+{% endif %}{{ message.content }}<|im_end|>
+{% endfor %}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% if enable_thinking is defined and not enable_thinking %}<think>
+
+</think>
+
+{% endif %}{% endif %}"""
+
+THOUGHT = ("<think>", "\nLet me", " see.", "</think>", "\n\nIt is", " four.")
+SAYINGS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "go": (GO, THOUGHT),
+    "open": (OPEN, THOUGHT[1:]),
+    "closed": (GO, THOUGHT[:4]),
+    "endless": (GO, THOUGHT[:3]),
+    "hasty": (GO, ("It is", " four.")),
+    "harmony": (
+        HARMONY,
+        (
+            *("<|channel|>", "analysis", "<|message|>", "Let me", " see."),
+            *("<|end|><|start|>assistant<|channel|>final<|message|>", "It is", " four."),
+        ),
+    ),
+    "native": ("", THOUGHT),
+}
+MARKS = dict.fromkeys(("<|channel|>", "<|message|>"), "control")
+
+MODELS = ("go", "open", "harmony", "native")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    home = tmp_path_factory.mktemp("thinking")
+    with running_server(home) as server:
+        for name, (template, pieces) in SAYINGS.items():
+            jinja = None if template else JINJA
+            file = speaker(home / f"{name}.gguf", *pieces, chat_template=jinja, special=MARKS)
+            add_model(server.models, name if jinja else f"{name}-plain", file)
+            if template:
+                made: dict[str, Any] = {"model": name, "from": f"{name}-plain", "template": template, "stream": False}
+                if name == "harmony":
+                    made["info"] = {"model_family": "gptoss"}
+                assert post(server, "/api/create", made).json == {"status": "success"}
+        yield server
+
+
+def ask(server: RunningServer, model: str, *, route: str = "/api/chat", **more: Any) -> Answer:
+    options = {"temperature": 0, "num_predict": 60, "num_thread": 1, **more.pop("options", {})}
+    question = {"prompt": "2+2"} if route == "/api/generate" else {"messages": [{"role": "user", "content": "2+2"}]}
+    return post(server, route, {"model": model, "stream": False, "options": options, **question, **more})
+
+
+def said(answer: Answer) -> tuple[str, str]:
+    """Thoughts and content of an answer, streamed or not."""
+    assert answer.status == 200, answer.body
+    parts = [line.get("message", line) for line in answer.lines]
+    content = "".join(part.get("content", part.get("response", "")) for part in parts)
+    return "".join(part.get("thinking", "") for part in parts), content
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("route", ["/api/chat", "/api/generate"])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("think", [None, True])
+def test_thoughts_are_told_apart(
+    server: RunningServer, model: str, route: str, stream: bool, think: bool | None
+) -> None:
+    answer = ask(server, model, route=route, stream=stream, think=think)
+    assert said(answer) == ("Let me see.", "It is four.")
+    assert answer.lines[-1]["done_reason"] == "stop"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_line_of_a_stream_has_thoughts_and_content(server: RunningServer, model: str) -> None:
+    messages = [line["message"] for line in ask(server, model, stream=True).lines]
+    assert not [message for message in messages if message["content"] and message.get("thinking")]
+    assert len([message for message in messages if message.get("thinking")]) >= 2
+
+
+@pytest.mark.parametrize("model", ["go", "harmony"])
+def test_thoughts_that_were_not_asked_for_are_no_content(server: RunningServer, model: str) -> None:
+    assert said(ask(server, model, think=False)) == ("Let me see.", "It is four.")
+
+
+def test_the_prompt_tells_whether_to_think(server: RunningServer) -> None:
+    prompts = {
+        think: ask(server, "go", think=think, _debug_render_only=True).json["_debug_info"]["rendered_template"]
+        for think in (None, True, False, "low", "medium", "high", "max")
+    }
+    start = "<|im_start|>user\n2+2<|im_end|>\n<|im_start|>assistant\n"
+    assert prompts == {
+        None: f"{start}effort: medium\n",
+        True: f"{start}effort: medium\n",
+        False: f"{start}<think></think>\n",
+        **{level: f"{start}effort: {level}\n" for level in ("low", "medium", "high", "max")},
+    }
+
+
+def test_harmony_knows_three_levels(server: RunningServer) -> None:
+    prompts = {
+        think: ask(server, "harmony", think=think, _debug_render_only=True).json["_debug_info"]["rendered_template"]
+        for think in ("low", "max")
+    }
+    start = "<|start|>user<|message|>2+2<|end|>Reasoning: {}<|start|>assistant"
+    assert prompts == {"low": start.format("low"), "max": start.format("high")}
+
+
+def test_the_models_own_template_is_told_whether_to_think(server: RunningServer) -> None:
+    start = "<|im_start|>user\n2+2<|im_end|>\n<|im_start|>assistant\n"
+    rendered = [
+        ask(server, "native", think=think, _debug_render_only=True).json["_debug_info"]["rendered_template"]
+        for think in (True, False)
+    ]
+    assert rendered == [start, f"{start}<think>\n\n</think>\n\n"]
+
+
+@pytest.mark.parametrize("model", ["go", "native"])
+def test_earlier_thoughts_are_told_to_the_model(server: RunningServer, model: str) -> None:
+    turns = [
+        {"role": "user", "content": "1+1"},
+        {"role": "assistant", "content": "Two.", "thinking": "Easy."},
+        {"role": "user", "content": "2+2"},
+    ]
+    shown = ask(server, model, messages=turns, _debug_render_only=True).json["_debug_info"]["rendered_template"]
+    assert "<think>" in shown
+    assert shown.index("Easy.") < shown.index("</think>") < shown.index("Two.")
+
+
+@pytest.mark.parametrize("think", [True, "high"])
+@pytest.mark.parametrize("route", ["/api/chat", "/api/generate"])
+def test_a_model_without_thoughts_refuses_to_think(server: RunningServer, route: str, think: Any) -> None:
+    answer = ask(server, "go-plain", route=route, think=think)
+    assert (answer.status, answer.json) == (400, {"error": '"go-plain" does not support thinking'})
+    assert said(ask(server, "go-plain", route=route, think=False))[0] == ""
+
+
+@pytest.mark.parametrize(
+    ("think", "reason"),
+    [
+        ("huge", 'invalid think value: "huge" (must be "high", "medium", "low", "max", true, or false)'),
+        (1, 'think must be a boolean or string ("high", "medium", "low", "max", true, or false)'),
+    ],
+)
+def test_another_level_is_refused(server: RunningServer, think: Any, reason: str) -> None:
+    answer = ask(server, "go", think=think)
+    assert (answer.status, answer.json) == (400, {"error": reason})
+
+
+FOUR = {
+    "type": "object",
+    "properties": {"sum": {"const": 4}},
+    "required": ["sum"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("model", [*MODELS, "closed", "endless", "hasty"])
+@pytest.mark.parametrize("route", ["/api/chat", "/api/generate"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_thinks_freely_before_it_keeps_to_a_format(
+    server: RunningServer, model: str, route: str, stream: bool
+) -> None:
+    """Also where it would end after its thoughts, does not close them, or does not think at all."""
+    answer = ask(server, model, route=route, stream=stream, format=FOUR)
+    assert said(answer) == ("" if model == "hasty" else "Let me see.", '{"sum": 4}')
+    assert answer.lines[-1]["done_reason"] == "stop"
+    assert sum(line["done"] for line in answer.lines) == 1
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_without_thoughts_a_format_holds_from_the_start(server: RunningServer, model: str) -> None:
+    answer = ask(server, model, format=FOUR, think=False)
+    assert json.loads(said(answer)[1]) == {"sum": 4}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_thoughts_may_use_up_the_limit(server: RunningServer, model: str) -> None:
+    answer = ask(server, model, format=FOUR, options={"num_predict": 2})
+    assert (said(answer)[1], answer.json["done_reason"]) == ("", "length")
