@@ -25,6 +25,7 @@ from corral.messages import (
     Json,
     Message,
     Metrics,
+    Rendered,
     Think,
     Tool,
     ToolCall,
@@ -235,7 +236,7 @@ class Answering:
         """Completes a prompt that was written here."""
         text = self._without_doubled_bos(built.text)
         if self._render_only:
-            yield Chunk(rendered=text, image_count=len(built.media))
+            yield await self._shown(text, built)
             return
         schema = await self._schema()
         text, media = prompt.with_media_markers(text, await prompt.readable(self._model, built.media))
@@ -298,7 +299,7 @@ class Answering:
         prompt.check_senses(self._model, [image for message in messages for image in message.images])
         built = await self._fit(messages, self._writer(tools, think))
         if self._render_only:
-            yield Chunk(rendered=built.text, image_count=len(built.media))
+            yield await self._shown(built.text, built)
             return
         if prompt.ends_in_picture(built):
             raise BadRequest("the model's template ends the prompt in a picture, which the engine cannot go on from")
@@ -348,6 +349,19 @@ class Answering:
             self._series.queue_time.labels(label).observe(self._clock.queue_seconds)
             with self._series.running.labels(label).track_inprogress():
                 yield
+
+    async def _shown(self, text: str, built: Prompt) -> Chunk:
+        """The prompt itself, to be looked at."""
+        rendered = Rendered(
+            text=text,
+            images=len(built.media),
+            tokens=len(await self._engine.tokenize(text, add_special=True)),
+            context_length=self._limit,
+            truncated_tokens=built.dropped_tokens,
+            template="jinja" if self._model.template is None else "go",
+            messages=len(built.messages),
+        )
+        return Chunk(rendered=rendered)
 
     async def _shortened(self, text: str, has_media: bool) -> tuple[str | tuple[int, ...], int, int]:
         """What is sent, an upper bound of its tokens, and how many were cut out (spec cli §15.3).

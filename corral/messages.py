@@ -134,6 +134,21 @@ class Metrics(Struct, frozen=True, kw_only=True):
     """Prompt tokens left out to fit the context."""
 
 
+class Rendered(Struct, frozen=True, kw_only=True):
+    """A prompt to look at. Lengths are in tokens; pictures are not among them."""
+
+    text: str
+    images: int = 0
+    tokens: int = 0
+    context_length: int = 0
+    truncated_tokens: int = 0
+    """Left out to fit the context."""
+    template: Literal["go", "jinja"] = "go"
+    """Which of a model's templates wrote it: ours to run, or the engine's."""
+    messages: int = 0
+    """How many of the conversation, stored and system ones included, are in it."""
+
+
 class Chunk(Struct, frozen=True):
     """One step of an answer. The last one has a `done_reason` and metrics: `stop`, `length`, `load` or `unload`."""
 
@@ -145,9 +160,8 @@ class Chunk(Struct, frozen=True):
     metrics: Metrics | None = None
     context: tuple[int, ...] | None = None
     """Token ids of prompt and answer, on the last chunk of a completion."""
-    rendered: str | None = None
+    rendered: Rendered | None = None
     """The prompt itself, when only that was asked for."""
-    image_count: int = 0
     truncated_tokens: int = 0
     """Prompt tokens left out to fit the context, told on the first chunk."""
     unenforced: tuple[str, ...] = ()

@@ -59,6 +59,7 @@ def routes() -> list[StarletteRoute]:
         _route("/api/status", ollama.status, "GET"),
         _route("/api/generate", ollama.generate, "POST"),
         _route("/api/chat", ollama.chat, "POST"),
+        _route("/api/render", ollama.render, "POST"),
         _route("/api/embed", ollama.embed, "POST"),
         _route("/api/embeddings", ollama.embeddings, "POST"),
         _route("/api/tags", ollama_models.tags, "GET", "HEAD"),

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -50,6 +51,19 @@ async def chat(request: Request) -> Response:
     converted = wire.chat_request(asked)
     chunks = inference.chat(runtime_of(request), converted)
     return await _answer(chunks, asked.stream, lambda chunk: wire.chat_chunk(asked.model, chunk))
+
+
+async def render(request: Request) -> Response:
+    """The prompt that a conversation amounts to, for those who write templates: an addition of ours."""
+    asked = await body_as(request, wire.WireChatRequest)
+    if not asked.messages:
+        raise BadRequest("messages are missing")
+    converted = msgspec.structs.replace(wire.chat_request(asked), render_only=True)
+    async with aclosing(inference.chat(runtime_of(request), converted)) as chunks:
+        shown = (await anext(chunks)).rendered
+    assert shown is not None, "what only renders yields what it has rendered"
+    told = msgspec.to_builtins(shown)
+    return reply({"model": asked.model, "prompt": told.pop("text"), **told})
 
 
 async def _answer(chunks: AsyncGenerator[Chunk, None], stream: bool, encode: Encode) -> Response:

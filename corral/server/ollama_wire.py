@@ -439,7 +439,7 @@ def tool_call(call: ToolCall, *, with_id: bool) -> WireToolCall:
 
 
 def _debug_info(chunk: Chunk) -> WireDebugInfo | UnsetType:
-    return UNSET if chunk.rendered is None else WireDebugInfo(chunk.rendered, chunk.image_count)
+    return UNSET if chunk.rendered is None else WireDebugInfo(chunk.rendered.text, chunk.rendered.images)
 
 
 def _logprobs(logprobs: Sequence[TokenLogprob]) -> tuple[WireLogprob, ...]:
