@@ -222,6 +222,18 @@ def test_an_adopted_file_that_changes_is_noticed_and_healed(store: Store, tmp_pa
     assert source.read_bytes() == b"WEIGHTS"
 
 
+def test_a_prune_leaves_the_record_another_process_is_just_writing(store: Store, tmp_path: Path) -> None:
+    (store.root / "adopted").mkdir(parents=True)
+    (store.root / "manifests").mkdir()
+    fresh, stray = (store.root / "adopted" / f".new-{number}" for number in (1, 2))
+    gone = store.root / "adopted" / f"sha256-{sha256(b'gone')}"
+    for path in (fresh, stray, gone):
+        path.write_bytes(b"{}")
+    make_older(stray, 2 * HOUR)
+    store.prune()
+    assert list((store.root / "adopted").iterdir()) == [fresh]
+
+
 def test_a_symbolic_link_is_followed_to_the_file(store: Store, tmp_path: Path) -> None:
     (tmp_path / "real").write_bytes(b"weights")
     (tmp_path / "model.gguf").symlink_to("real")

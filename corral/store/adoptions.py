@@ -7,6 +7,7 @@ programs do not look at; `is_unchanged` compares and, when the file was touched,
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
@@ -15,6 +16,9 @@ import msgspec
 from corral.errors import StoreError
 from corral.names import Digest
 from corral.store import disk
+
+_TEMPORARY = ".new-"
+"""What a record that is being written is called; it may be another process that writes."""
 
 
 class _Record(msgspec.Struct):
@@ -35,7 +39,7 @@ class Adoptions:
         status = blob.stat()
         self._folder.mkdir(parents=True, exist_ok=True)
         data = msgspec.json.encode(_Record(status.st_size, status.st_mtime_ns, str(source)))
-        disk.write_whole(self._path(digest), data, disk.temporary(self._folder, ".new-"))
+        disk.write_whole(self._path(digest), data, disk.temporary(self._folder, _TEMPORARY))
 
     def touched(self, digest: Digest) -> float | None:
         """When the blob was last asked for, as far as records tell: the file's own time is the user's."""
@@ -55,12 +59,18 @@ class Adoptions:
     def forget(self, digest: Digest) -> None:
         self._path(digest).unlink(missing_ok=True)
 
-    def forget_missing(self, blobs: Path) -> None:
-        """Drops the records of blobs that are gone."""
-        if self._folder.is_dir():
-            for path in self._folder.iterdir():
-                if not (blobs / path.name).exists():
-                    path.unlink(missing_ok=True)
+    def forget_missing(self, blobs: Path, oldest: float) -> None:
+        """Drops the records of blobs that are gone, and what was left half-written before the time `oldest`."""
+        if not self._folder.is_dir():
+            return
+        for path in self._folder.iterdir():
+            with suppress(FileNotFoundError):
+                if path.name.startswith(_TEMPORARY):
+                    is_dropped = path.stat().st_mtime <= oldest
+                else:
+                    is_dropped = not (blobs / path.name).exists()
+                if is_dropped:
+                    path.unlink()
 
     def check(self, digest: Digest, blob: Path) -> None:
         """`StoreError` when the blob is shared with a file whose bytes have been changed since."""

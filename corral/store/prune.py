@@ -76,7 +76,7 @@ def delete_blobs(blobs: Blobs, referenced: set[Digest], grace: float) -> tuple[i
             if blobs.touched(Digest(match[1])) <= oldest and not disk.is_claimed(path):
                 freed += blobs.delete(Digest(match[1]))
                 count += 1
-    blobs.adoptions.forget_missing(blobs.folder)
+    blobs.adoptions.forget_missing(blobs.folder, oldest)
     return count, freed
 
 
