@@ -19,8 +19,18 @@ from corral.errors import EngineDied, EngineError, OutOfMemory
 GRACE = 5.0
 """Seconds a worker has to end after it was asked to."""
 
-_KEPT = ("CUDA_", "DYLD_", "GGML_", "GPU_", "HIP_", "HSA_", "LC_", "LD_", "LLAMA_ARG_", "PYTHON", "ROCR_", "VK_")
+_KEPT = (
+    *("CUDA_", "DYLD_", "GGML_", "GOMP_", "GPU_", "HIP_", "HSA_", "LC_", "LD_", "LLAMA_ARG_", "OMP_", "PYTHON"),
+    *("ROCR_", "VK_"),
+)
 _KEPT_WHOLE = ("HOME", "LANG", "PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "VIRTUAL_ENV")
+
+_SPIN = "1000"
+"""Rounds an engine's thread turns at a barrier before it sleeps, libgomp's own choice where threads outnumber cores.
+
+Its usual 300,000 outlast the slice of time that another program gets: with one busy program beside, or two models
+answering, each of the hundreds of barriers of a token waited for such a slice (`benchmarks/neighbours.py`).
+"""
 
 
 class WorkerProcess:
@@ -172,4 +182,5 @@ def _environment() -> dict[str, str]:
     A debugger that native code calls over its own corpse only delays the news.
     """
     kept = {key: value for key, value in os.environ.items() if key.startswith(_KEPT) or key in _KEPT_WHOLE}
-    return {"GGML_NO_BACKTRACE": "1", **kept}
+    waiting = {} if kept.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} else {"GOMP_SPINCOUNT": _SPIN}
+    return {"GGML_NO_BACKTRACE": "1", **waiting, **kept}
