@@ -1,9 +1,11 @@
 """Serving: what Corral adds to its engine, and what several clients get together.
 
-    python benchmarks/serving.py MODEL.gguf [--rounds 5]
+    python benchmarks/serving.py MODEL.gguf [--rounds 5] [--window 15]
 
 Starts a server on a fresh store and, beside it, a worker of the same kind asked directly; each round asks both in turn.
-Prints medians and ratios, the command and the machine. Everything stays on loopback and ends by itself.
+Then 1 to 16 clients ask at once, each its next question as soon as it has an answer, and the tokens that arrive within
+a window of so many seconds count. Prints medians and ratios, the command and the machine. Everything stays on loopback
+and ends by itself, after about eight minutes.
 """
 
 import argparse
@@ -31,7 +33,20 @@ from corral.engine.base import RunnerSpec
 from corral.engine.process import WorkerProcess
 
 PROMPT = "Write a long story about a lighthouse."
+QUESTIONS = tuple(
+    f"{question} Answer in a few sentences."
+    for question in (
+        "Why is the sky blue?",
+        "How does a bicycle stay upright?",
+        "What do bees do in winter?",
+        "Why do we have seasons?",
+        "How is paper made?",
+    )
+)
+"""Asked with an open `num_predict`: the answers end by themselves, after some hundred tokens."""
 CLIENTS = (1, 2, 4, 8, 16)
+WARMUP = 2.0
+"""Seconds after the first client's start for which nothing is counted yet."""
 DIRECT_PROMPT = f"<|im_start|>user\n{PROMPT}<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -70,17 +85,53 @@ def direct(worker: WorkerProcess, tokens: int) -> Answer:
     return ask(worker.url.removeprefix("http://"), "/completion", body, {"Authorization": f"Bearer {worker.key}"})
 
 
-def together(host: str, clients: int, tokens: int) -> tuple[float, float]:
-    """Tokens per second of so many clients at once, and the slowest one's time to its first token."""
-    answers: list[Answer] = []
-    threads = [threading.Thread(target=lambda: answers.append(through_corral(host, tokens))) for _ in range(clients)]
-    began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    seconds = time.perf_counter() - began
-    return sum(answer.tokens for answer in answers) / seconds, max(answer.first for answer in answers)
+class Crowd:
+    """So many clients that ask one question after the other until they are told to stop."""
+
+    def __init__(self, host: str, clients: int, tokens: int) -> None:
+        self.counting = False
+        self.tokens = 0
+        self.firsts: list[float] = []
+        self._host = host
+        self._given = {"temperature": 0.8, **({"num_predict": tokens} if tokens else {})}
+        self._over = False
+        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(clients)]
+
+    def run(self, window: float) -> float:
+        """Tokens per second of all together within the window."""
+        for thread in self._threads:
+            thread.start()
+        time.sleep(WARMUP)
+        self.counting, began = True, time.perf_counter()
+        time.sleep(window)
+        self.counting, seconds = False, time.perf_counter() - began
+        self._over = True
+        for thread in self._threads:
+            thread.join()
+        return self.tokens / seconds
+
+    def _ask(self, number: int) -> None:
+        connection = http.client.HTTPConnection(self._host, timeout=600)
+        while not self._over:
+            body = {"model": "bench", "prompt": QUESTIONS[number % len(QUESTIONS)], "options": self._given}
+            number += 1
+            asked = time.perf_counter()
+            connection.request("POST", "/api/generate", json.dumps(body))
+            with connection.getresponse() as response:
+                assert response.status == 200, response.read()
+                self._read(response, asked)
+        connection.close()
+
+    def _read(self, response: http.client.HTTPResponse, asked: float) -> None:
+        is_first = True
+        for _ in response:
+            if self._over:
+                return
+            if self.counting:
+                self.tokens += 1
+                if is_first:
+                    self.firsts.append(time.perf_counter() - asked)
+            is_first = False
 
 
 @contextmanager
@@ -133,16 +184,18 @@ def added_by_corral(host: str, process: psutil.Process, worker: WorkerProcess, r
     row("server CPU per streamed token", [cost * 1e6 for cost in costs], "us")
 
 
-def several_clients(host: str, rounds: int) -> None:
+def several_clients(host: str, window: float) -> None:
     for tokens, label in ((0, "open num_predict"), (64, "num_predict 64")):
-        alone: list[float] = []
+        alone = 0.0
         for clients in CLIENTS:
-            measured = [together(host, clients, tokens) for _ in range(rounds)]
-            speeds = [speed for speed, _ in measured]
-            alone = alone or speeds
-            row(f"{clients} clients, {label}", speeds, "tokens/s")
-            ratio = statistics.median(speeds) / statistics.median(alone)
-            print(f"{'':10}{ratio:.2f} of one client; slowest first token {max(first for _, first in measured):.2f} s")
+            crowd = Crowd(host, clients, tokens)
+            speed = crowd.run(window)
+            alone = alone or speed
+            print(
+                f"{clients:2} clients, {label:18}{speed:8.1f} tokens/s, {speed / alone:.2f} of one client; first token "
+                f"median {statistics.median(crowd.firsts):.2f} s, slowest {max(crowd.firsts):.2f} s",
+                flush=True,
+            )
 
 
 def cold(host: str, rounds: int) -> None:
@@ -175,7 +228,7 @@ def row(name: str, values: list[float], unit: str) -> None:
     print(f"{name:34} median {middle:9.2f}  min {low:9.2f}  max {high:9.2f}  {unit}", flush=True)
 
 
-async def run(model: Path, rounds: int) -> None:
+async def run(model: Path, rounds: int, window: float) -> None:
     with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as (host, process):
         await asyncio.sleep(2)
         print(f"{'idle server, resident memory':34} {process.memory_info().rss / 1e6:.0f} MB")
@@ -191,19 +244,20 @@ async def run(model: Path, rounds: int) -> None:
         loaded = sum(child.memory_info().rss for child in process.children()) + process.memory_info().rss
         print(f"{'server and worker, model loaded':34} {loaded / 1e6:.0f} MB")
         await asyncio.to_thread(tags, host, rounds)
-        await asyncio.to_thread(several_clients, host, max(2, rounds // 2))
+        await asyncio.to_thread(several_clients, host, window)
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("model", type=Path, help="a chat model's GGUF file, such as the starter model's")
     arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--window", type=float, default=15.0, help="seconds the clients are watched")
     given = arguments.parse_args()
     load = " ".join(f"{part:.1f}" for part in os.getloadavg())
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     print(f"{machine}, load {load}")
     print(f"$ python {' '.join(sys.argv)}\n")
-    asyncio.run(run(given.model.absolute(), given.rounds))
+    asyncio.run(run(given.model.absolute(), given.rounds, given.window))
 
 
 if __name__ == "__main__":
