@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from corral import create as making
 from corral import gojson, names, sources
-from corral.errors import BadRequest, CorralError, Forbidden, InvalidName, ModelNotFound, NotFound
+from corral.errors import BadRequest, ConfigError, CorralError, Forbidden, InvalidName, ModelNotFound, NotFound
 from corral.inference import Runtime
 from corral.messages import Progress
 from corral.names import Name
@@ -223,7 +223,10 @@ def _source(request: Request, text: str) -> Source | None:
     """The one source a pull is to use; files only for those who sit at this machine."""
     if not text:
         return None
-    source = sources.parse_source(text)
+    try:
+        source = sources.parse_source(text)
+    except ConfigError as error:  # its class is for settings, where such sources stand too
+        raise BadRequest(str(error)) from error
     if isinstance(source, FileSource):
         require_local(request)
     return source
