@@ -8,19 +8,17 @@ hash and write every byte; ours also waits until they are on the disk, which is 
 
 import argparse
 import asyncio
-import os
-import platform
 import random
 import shlex
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
+
+from measuring import header, speed, timed
 
 from corral import names
 from corral.messages import Progress
@@ -36,8 +34,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where stores and archives lie; the system's own by default")
     arguments = parser.parse_args()
-    print(shlex.join(["python", *sys.argv]))
-    print(machine())
+    print(header())
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         compare(Path(folder), arguments.megabytes * 1_000_000, arguments.rounds)
 
@@ -90,25 +87,6 @@ def run(steps: AsyncGenerator[Progress, None]) -> float:
     start = time.perf_counter()
     asyncio.run(drain())
     return time.perf_counter() - start
-
-
-def timed(command: str) -> float:
-    start = time.perf_counter()
-    subprocess.run(command, shell=True, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
-
-
-def speed(size: int, seconds: float) -> str:
-    return f"{size / seconds / 1e6:.0f} MB/s"
-
-
-def machine() -> str:
-    model = "unknown CPU"
-    if Path("/proc/cpuinfo").exists():
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-    return f"{os.cpu_count()} cores, {model}, {platform.system()}, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import asyncio
 import http.client
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from measuring import header
 
 from corral.engine.base import RunnerSpec
 from corral.engine.process import WorkerProcess
@@ -108,8 +109,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--window", type=float, default=4.0, help="seconds each speed is measured for")
     given = arguments.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(f"$ python {' '.join(sys.argv)}\n")
+    print(header(), end="\n\n")
     asyncio.run(run(given.model.absolute(), given.rounds, given.window))
 
 

@@ -9,9 +9,6 @@ how much our process grew. The pull also writes the blob to the disk; curl does 
 import argparse
 import asyncio
 import json
-import os
-import platform
-import shlex
 import statistics
 import subprocess
 import sys
@@ -19,6 +16,8 @@ import tempfile
 import time
 from contextlib import aclosing
 from pathlib import Path
+
+from measuring import header, speed, timed
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -39,8 +38,7 @@ def main() -> None:
     if arguments.child:
         asyncio.run(pull(*arguments.child))
         return
-    print(shlex.join(["python", *sys.argv]))
-    print(machine())
+    print(header())
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder, running_registry(Path(folder, "r")) as server:
         compare(server, Path(folder), arguments.megabytes * 1_000_000, arguments.rounds)
 
@@ -97,24 +95,6 @@ def memory(field: str) -> int:
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-def timed(command: str) -> float:
-    start = time.perf_counter()
-    subprocess.run(command, shell=True, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
-
-
-def speed(size: int, seconds: float) -> str:
-    return f"{size / seconds / 1e6:.0f} MB/s"
-
-
-def machine() -> str:
-    model = "unknown CPU"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-    return f"{os.cpu_count()} cores, {model}, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import asyncio
 import http.client
 import json
 import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from measuring import header
 
 from corral.engine.base import RunnerSpec
 from corral.engine.process import WorkerProcess
@@ -253,10 +253,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--window", type=float, default=15.0, help="seconds the clients are watched")
     given = arguments.parse_args()
-    load = " ".join(f"{part:.1f}" for part in os.getloadavg())
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    print(f"{machine}, load {load}")
-    print(f"$ python {' '.join(sys.argv)}\n")
+    print(header(), end="\n\n")
     asyncio.run(run(given.model.absolute(), given.rounds, given.window))
 
 

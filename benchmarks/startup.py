@@ -1,14 +1,14 @@
 """How long a person waits for a command: `--version`, `--help` and `list` against `python -c "import click"`.
 
-    python benchmarks/startup.py [rounds]
+    python benchmarks/startup.py [--rounds 15]
 
 Starts a real server with fifty models in a folder of its own, then times the commands in turn, so that whatever else
 the machine does falls on all of them. Needs the test extras, which make the model.
 """
 
+import argparse
 import hashlib
 import os
-import platform
 import re
 import statistics
 import subprocess
@@ -18,6 +18,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from measuring import header
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -43,7 +45,7 @@ def main(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as environment:
         add_models(environment["OLLAMA_HOST"], Path(folder))
         times = measure(environment, rounds)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {rounds} rounds in turn")
+    print(f"{header()}, {rounds} rounds in turn")
     base = statistics.median(times[BASE])
     for name, taken in times.items():
         median = statistics.median(taken)
@@ -103,4 +105,6 @@ def measure(environment: dict[str, str], rounds: int) -> dict[str, list[float]]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 30)
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--rounds", type=int, default=15)
+    main(arguments.parse_args().rounds)
