@@ -3,10 +3,15 @@
 import asyncio
 import json
 import logging
+import math
+import os
 import sys
+from pathlib import Path
 
 import psutil
 from msgspec import Struct
+
+from corral import cgroups
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +40,27 @@ class Memory(Struct, frozen=True):
         return sum(gpu.total for gpu in self.gpus) or self.total // 2
 
 
-def memory(gpus: tuple[Gpu, ...] = ()) -> Memory:
-    """Main memory as it is now, with the GPUs as they were found."""
+def memory(gpus: tuple[Gpu, ...] = (), root: Path = cgroups.ROOT) -> Memory:
+    """Main memory as it is now, within what a container or a service is given of it; the GPUs as they were found."""
     now = psutil.virtual_memory()
-    return Memory(now.total, now.available, gpus)
+    limit, free = cgroups.memory_limit(root)
+    return Memory(int(min(now.total, limit)), int(min(now.available, free)), gpus)
+
+
+def threads_here() -> int:
+    """`threads` for this process on this machine."""
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return threads(psutil.cpu_count(logical=False), allowed, cgroups.cpu_limit())
+
+
+def threads(physical: int | None, allowed: int, limit: float) -> int:
+    """With how many threads a model should compute; 0 is the engine's own choice, one for each physical core.
+
+    A model waits for its slowest thread, so threads beyond the cores we are `allowed` to use, or beyond a time `limit`
+    in cores, cost far more than they bring.
+    """
+    most = min(allowed, max(1, math.ceil(limit)) if math.isfinite(limit) else allowed)
+    return most if most < (physical or allowed) else 0
 
 
 class Machine:

@@ -9,7 +9,7 @@ PACKAGE = Path(corral.__file__).parent
 
 WORDS = {"corral", "errors", "names", "messages", "options", "durations", "gojson", "config", "telemetry"}
 FORMATS = {"gguf", "modelfile", "template", "known_templates", "parsers", "images", "schemas"}
-MACHINES = {"store", "layers", "sources", "devices", "engine"}
+MACHINES = {"store", "layers", "sources", "cgroups", "devices", "engine"}
 DECISIONS = {"model", "prompt", "loading", "admission", "scheduler", "create"}
 MEETING_POINT = {"inference", "answering", "reading", "completing", "constraint", "embedding"}
 
@@ -23,7 +23,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": BELOW_MACHINES,
     "layers": BELOW_MACHINES | {"store"},
     "sources": BELOW_MACHINES | {"store", "layers"},
-    "devices": BELOW_MACHINES,
+    "cgroups": set(),
+    "devices": BELOW_MACHINES | {"cgroups"},
     "engine": BELOW_MACHINES,
     "model": WORDS | FORMATS | {"store", "layers"},
     "prompt": WORDS | FORMATS | {"model", "engine"},

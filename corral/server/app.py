@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -244,8 +245,9 @@ def _launcher(config: Config) -> Callable[[RunnerSpec, str], Coroutine[Any, Any,
 
     async def start(spec: RunnerSpec, label: str) -> Engine:
         free_mib = devices.memory().available >> 20
+        threads = spec.num_thread or devices.threads_here()
         return await launch(
-            spec,
+            msgspec.structs.replace(spec, num_thread=threads),
             log=_worker_log(config.state, next(numbers)),
             patience=config.load_timeout,
             program=config.engine,
