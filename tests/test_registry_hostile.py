@@ -1,6 +1,7 @@
 """Registries that lie, tire us out or lead us astray: each ends in a sentence, and leaves nothing behind."""
 
 import json
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
@@ -14,7 +15,7 @@ from corral.errors import CorralError, DiskFull, NotFound, SourceError, Unreacha
 from corral.messages import Progress
 from corral.names import Name
 from corral.sources.auth import Authenticator
-from corral.sources.http import Http, is_public
+from corral.sources.http import Http, _Reach, is_public
 from corral.sources.registry import Registry
 from corral.sources.repository import Repository
 from corral.sources.transfer import Limits
@@ -382,6 +383,16 @@ async def test_a_public_registry_may_not_send_us_into_our_own_network(host: str,
     async with http.hold():
         with pytest.raises(SourceError, match=r'leads to the private address ".*", where no registry may send us$'):
             await http.fetch("GET", URL(f"http://{host}:{port}/v2/"), limit=100)
+    assert proxy.log() == []
+
+
+async def test_one_found_at_a_public_address_may_not_do_so_without_encryption_either(proxy: FaultProxy) -> None:
+    """A socket for its address is made, as connecting to it begins, and goes no further."""
+    http = Http(URL("http://registry.example"), trusted=True, user_agent="test")
+    http._socket_factory(_Reach.OWN)((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("93.184.216.34", 80))).close()
+    async with http.hold():
+        with pytest.raises(SourceError, match=r'leads to the private address "127\.0\.0\.1", where no registry may'):
+            await http.fetch("GET", URL(f"{proxy.url}/v2/"), limit=100)
     assert proxy.log() == []
 
 

@@ -13,6 +13,7 @@ from corral.names import parse
 from corral.sources.mirrors import FileSource, PackageSource, RegistrySource, mirrors_of, parse_source
 from corral.sources.registry import Registry
 from corral.store import Store
+from tests.hub import running_tunnel
 from tests.registry import RegistryServer, digest_of, running_registry
 from tests.tiny_models import CHATML, tiny_llama
 
@@ -202,6 +203,25 @@ async def test_mirrors_are_tried_in_turn(store: Store, registry: Registry, mirro
     ]
     made = layers.assemble({"m.gguf": model}, store)
     assert store.manifest(parse(f"{DEAD}/library/m")).manifest.layers == made.layers
+
+
+async def test_a_registry_that_the_proxy_does_not_connect_to_cannot_be_reached(
+    store: Store, registry: Registry, mirror: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = mirror.put_model("library/behind", "latest", model=b"from the mirror")
+    source = f"registry:http://{mirror.host}"
+    with running_tunnel() as (proxy, asked):
+        for variable in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(variable, proxy)
+        for variable in ("NO_PROXY", "no_proxy"):
+            monkeypatch.setenv(variable, "127.0.0.1")
+        mirrors = {"registry.example": (source,)}
+        steps = sources.pull(parse("registry.example/library/behind"), store, registry=registry, mirrors=mirrors)
+        async with aclosing(steps):
+            statuses = [step.status async for step in steps]
+    assert statuses[:2] == ["pulling manifest", f"pulling from {source}"]
+    assert asked == ["registry.example:443"]
+    assert store.list()[0].manifest.raw == raw
 
 
 async def test_when_all_fail_each_reason_is_told(store: Store, registry: Registry) -> None:

@@ -139,14 +139,14 @@ def running_token_server() -> Iterator[TokenServer]:
             thread.join()
 
 
-def self_signed(name: str) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    """A key, and a certificate that it signed itself, good for 127.0.0.1."""
+def self_signed(name: str, *hosts: str) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    """A key, and a certificate that it signed itself, good for 127.0.0.1 and these hosts."""
     import ipaddress
 
     private = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    addresses = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), *map(x509.DNSName, hosts)]
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -156,14 +156,14 @@ def self_signed(name: str) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate
         .not_valid_before(now - datetime.timedelta(minutes=5))
         .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
     )
     return private, builder.sign(private, hashes.SHA256())
 
 
-def tls_files(folder: Path) -> dict[str, str]:
+def tls_files(folder: Path, *hosts: str) -> dict[str, str]:
     """The `tls` section of a registry with a certificate nobody knows; the certificate is its own authority."""
-    private, certificate = self_signed("registry")
+    private, certificate = self_signed("registry", *hosts)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
     key = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -66,7 +66,7 @@ class Http:
     """Requests to `origin` and to where it sends us on. Closes when the last `hold` ends."""
 
     def __init__(self, origin: URL, *, trusted: bool, user_agent: str, answer_seconds: float = ANSWER_SECONDS) -> None:
-        """`trusted`: this server may send us to private addresses."""
+        """`trusted`: where we cannot tell that this server is public, it may send us to private addresses."""
         self.origin = origin.origin()
         self._trusted = trusted
         self._answer_seconds = answer_seconds
@@ -133,7 +133,7 @@ class Http:
     def _reach(self, url: URL, *, proxied: bool) -> _Reach:
         if self.is_own(url):
             return _Reach.PROXIED if proxied else _Reach.OWN
-        allowed = _Reach.LOCAL if self._trusted or not self._is_public() else _Reach.PUBLIC
+        allowed = _Reach.PUBLIC if self._is_public() else _Reach.LOCAL
         if not proxied:
             return allowed
         if url.host and _is_address(url.host):
@@ -141,8 +141,10 @@ class Http:
         return _Reach.PROXIED
 
     def _is_public(self) -> bool:
-        """Whether this server was, at any time, found at a public address. Behind a proxy we cannot tell: yes."""
-        return not self._addresses or any(is_public(address) for address in self._addresses)
+        """Whether this server was, at any time, found at a public address; if we cannot tell, unless it is trusted."""
+        if not self._addresses:  # a proxy connects for us
+            return not self._trusted
+        return any(is_public(address) for address in self._addresses)
 
     def _session(self, reach: _Reach) -> aiohttp.ClientSession:
         if reach not in self._sessions:
@@ -204,7 +206,7 @@ async def status_error(response: aiohttp.ClientResponse) -> StatusError:
     text = body[:_ERROR_BYTES].decode("utf-8", "replace").strip()
     if not text:
         text = response.reason or ""
-    return StatusError(response.status, "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text), pause)
+    return StatusError(response.status, _printable(text), pause)
 
 
 def is_public(address: str) -> bool:
@@ -241,6 +243,9 @@ def explained(method: str, url: URL) -> Iterator[None]:
         address = f"{_bracketed(error.host)}:{error.port}"
         reason = _reason(error.os_error)
         raise Unreachable(f"{_operation(method, url)}: dial tcp {address}: connect: {reason}") from error
+    except aiohttp.ClientHttpProxyError as error:
+        reason = " ".join([str(error.status), _printable(error.message)[:100]]).strip()
+        raise Unreachable(f"{_operation(method, url)}: the proxy does not connect us: {reason}") from error
     except aiohttp.ConnectionTimeoutError as error:
         port = f"{_bracketed(url.host or '')}:{url.port}"
         raise Unreachable(f"{_operation(method, url)}: dial tcp {port}: i/o timeout") from error
@@ -298,6 +303,10 @@ def _proxy_for(url: URL) -> URL | None:
     if proxy.scheme not in ("http", "https"):
         raise SourceError(f'proxies of the kind "{proxy.scheme}" are not supported')
     return proxy
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 def _operation(method: str, url: URL) -> str:
