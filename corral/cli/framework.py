@@ -73,15 +73,18 @@ class Flag(click.Option):
 
 
 class Count:
-    """How many arguments a command takes: exactly `exact`, or `least` and more."""
+    """How many arguments a command takes: exactly `exact`, `least` to `most`, or `least` and more."""
 
-    def __init__(self, *, exact: int | None = None, least: int = 0) -> None:
+    def __init__(self, *, exact: int | None = None, least: int = 0, most: int | None = None) -> None:
         self.exact = exact
         self.least = least
+        self.most = most
 
     def check(self, given: int) -> None:
         if self.exact is not None and given != self.exact:
             raise BadRequest(f"accepts {self.exact} arg(s), received {given}")
+        if self.most is not None and not self.least <= given <= self.most:
+            raise BadRequest(f"accepts between {self.least} and {self.most} arg(s), received {given}")
         if given < self.least:
             raise BadRequest(f"requires at least {self.least} arg(s), only received {given}")
 

@@ -1,4 +1,7 @@
-"""`show`: what is known of a model, as sections or one part of it alone. Source: spec cli §2.4 and §3.3."""
+"""`show`: what is known of a model, as sections or one part of it alone. Source: spec cli §2.4 and §3.3.
+
+Its `--prompt` is an addition of ours, in `prompt`.
+"""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,23 +21,33 @@ TEXT_WIDTH = 100
 """Columns at which the lines of the System and License sections are wrapped."""
 ARRAY_WIDTH = 10
 
+PROMPT = "Show the prompt of a conversation: a JSON file after MODEL, piped JSON, or a sample"
 PARTS = ("license", "modelfile", "parameters", "system", "template")
 
 
 @command(
     "show MODEL",
     "Show information for a model",
-    count=Count(exact=1),
+    count=Count(),
     flags=[
         *(Flag(f"--{part}", kind="bool", sentence=f"Show only the model's {part}") for part in PARTS),
+        Flag("--prompt", kind="bool", sentence=PROMPT),
         Flag("--verbose", "-v", kind="bool", sentence="Show every key of the model file and its tensors too"),
     ],
 )
-def show(arguments: Arguments, verbose: bool, **parts: bool) -> None:
+def show(arguments: Arguments, verbose: bool, prompt: bool, **parts: bool) -> None:
+    (Count(least=1, most=2) if prompt else Count(exact=1)).check(len(arguments))
     wanted = [part for part in PARTS if parts[part]]
     if len(wanted) > 1:
         names = ", ".join(f"'--{part}'" for part in PARTS[:-1])
         raise BadRequest(f"only one of {names}, or '--{PARTS[-1]}' can be specified")
+    if prompt:
+        if wanted:
+            raise BadRequest(f"only one of '--prompt' and '--{wanted[0]}' can be specified")
+        from corral.cli.prompt import show_prompt
+
+        show_prompt(arguments[0], *arguments[1:])
+        return
     shown = connection.connect().show(arguments[0], verbose=verbose)
     if not wanted:
         click.echo(sections_text(shown, verbose=verbose), nl=False)

@@ -26,6 +26,7 @@ from corral.client.answers import (
     member,
     members,
     progress,
+    rendered,
     running,
     shown,
     tuple_of,
@@ -34,7 +35,7 @@ from corral.config import Address
 from corral.errors import BadRequest, Busy, CorralError, Forbidden, NotFound
 
 if TYPE_CHECKING:
-    from corral.messages import Chunk, Message, Progress, Think
+    from corral.messages import Chunk, Message, Progress, Rendered, Think
     from corral.names import Digest
 
 T = TypeVar("T")
@@ -87,6 +88,10 @@ class Client:
     def show(self, model: str, *, verbose: bool = False) -> Shown:
         """`verbose` has the server send arrays whole."""
         return shown(self._ask("POST", "/api/show", {"model": model, "verbose": verbose}))
+
+    def render(self, model: str, request: Mapping[str, Json]) -> "Rendered":
+        """The prompt that a chat request amounts to; `request` are its other members."""
+        return rendered(self._ask("POST", "/api/render", {**request, "model": model}))
 
     def copy(self, source: str, destination: str) -> None:
         self._do("POST", "/api/copy", {"source": source, "destination": destination})

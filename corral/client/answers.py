@@ -12,7 +12,7 @@ from corral.errors import CorralError
 
 if TYPE_CHECKING:
     # The middle's words need msgspec, which `corral list` does without.
-    from corral.messages import Chunk, Metrics, Progress, ToolCall
+    from corral.messages import Chunk, Metrics, Progress, Rendered, ToolCall
 
 Json: TypeAlias = Any
 T = TypeVar("T")
@@ -193,6 +193,24 @@ def shown(value: Mapping[str, Json]) -> Shown:
             )
             for tensor in members(value, "tensors")
         ),
+    )
+
+
+def rendered(value: Mapping[str, Json]) -> "Rendered":
+    """The answer of `/api/render`."""
+    from corral.messages import Rendered
+
+    template = member(value, "template", str, "go")
+    if template not in ("go", "jinja"):
+        raise _unexpected("template")
+    return Rendered(
+        text=member(value, "prompt", str, ""),
+        images=member(value, "images", int, 0),
+        tokens=member(value, "tokens", int, 0),
+        context_length=member(value, "context_length", int, 0),
+        truncated_tokens=member(value, "truncated_tokens", int, 0),
+        template="go" if template == "go" else "jinja",
+        messages=member(value, "messages", int, 0),
     )
 
 
