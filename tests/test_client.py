@@ -243,6 +243,10 @@ HOSTILE = [
     ("HTTP/1.1 200 OK\r\n\r\n[1,2]", 'the corral server\'s answer is no JSON object: "[1,2]"'),
     ("HTTP/1.1 200 OK\r\n\r\n" + "[" * 100_000, f'the corral server\'s answer is no JSON: "{"[" * 60}…"'),
     ("SSH-2.0-OpenSSH_9.9\r\n", 'what answers at "http://{host}" is no corral server'),
+    (
+        "HTTP/1.1 404 Nope\r\nContent-Type: text/html; charset=utf-8\r\n\r\n<html>Not here</html>",
+        'what answers at "http://{host}" is no corral server: it says 404 Not Found',
+    ),
     ("", 'what answers at "http://{host}" is no corral server'),
     ("HTTP/1.1 200 OK\r\n" + "X" * 100_000, 'what answers at "http://{host}" is no corral server'),
     ("HTTP/1.1 200 OK\r\n" + "X: y\r\n" * 500 + "\r\n", 'what answers at "http://{host}" is no corral server'),

@@ -286,7 +286,7 @@ def test_wide_characters_count_twice_and_are_cut_whole() -> None:
 def bar(total: int, *samples: tuple[float, int]) -> Bar:
     made = Bar("pulling 6e4c38e1172f:", total, "▕█▏")
     for moment, completed in samples:
-        made.advance(completed, moment)
+        made.advance(total, completed, moment)
     return made
 
 
@@ -316,6 +316,12 @@ def test_a_narrow_window_keeps_the_sizes() -> None:
 def test_a_bar_never_goes_back() -> None:
     made = bar(100, (0, 60), (0.1, 40))
     assert made.completed == 60
+
+
+def test_a_bar_whose_size_was_told_roughly_at_first_ends_when_all_is_there() -> None:
+    made = bar(92_000_000, (0, 1))
+    made.advance(91_876_543, 91_876_543, 1)
+    assert made.finished
 
 
 @pytest.mark.parametrize(

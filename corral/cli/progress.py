@@ -57,9 +57,10 @@ class Bar:
         self._blocks = blocks
         self._samples: list[tuple[float, int]] = []
 
-    def advance(self, completed: int, moment: float) -> None:
-        """Takes a sample of the rate once a second, and keeps the last ten."""
-        self.completed = min(max(completed, self.completed), self.total)
+    def advance(self, total: int, completed: int, moment: float) -> None:
+        """Takes a sample of the rate once a second, and keeps the last ten. The size may become known more exactly."""
+        self.total = total
+        self.completed = min(max(completed, self.completed), total)
         if not self._samples or moment - self._samples[-1][0] >= 1:
             self._samples = [*self._samples[-9:], (moment, self.completed)]
 
@@ -163,7 +164,7 @@ class Screen:
             if bar is None:
                 bar = self._bars[key] = Bar(message, total, self._blocks)
                 self._lines.append(bar)
-            bar.advance(completed, time.monotonic())
+            bar.advance(total, completed, time.monotonic())
 
     def close(self, *, clear: bool = False) -> None:
         self._ended.set()

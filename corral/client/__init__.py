@@ -294,6 +294,9 @@ class Client:
             target = response.headers.get("Location", "")
             raise CorralError(f'the server at "{self.address}" has moved to "{target}"; set OLLAMA_HOST to that')
         data = response.read(MAX_ERROR)
+        if response.headers.get_content_type() == "text/html":  # another program, or a proxy that is in the way
+            what = f"{status} {http.client.responses.get(status, response.reason)}"
+            raise CorralError(f'what answers at "{self.address}" is no {self.program} server: it says {what}')
         sentence = _error_of(data) or f"something went wrong, please see the {self.program} server logs for details"
         if streaming:
             sentence = f"{status} {http.client.responses.get(status, response.reason)}: {sentence}"
