@@ -16,6 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from corral import names
+from corral.store import Store
 from tests.asking import Answer, ask, post
 from tests.conftest import RunningServer, StartServer, add_model, running_server
 from tests.tiny_models import tiny_bert, tiny_llama
@@ -287,6 +289,28 @@ def test_vectors_are_single_precision_in_the_form_of_each_route(server: RunningS
 
 def _single(value: float) -> float:
     return float(struct.unpack("<f", struct.pack("<f", value))[0])
+
+
+def test_a_model_whose_file_is_broken_or_gone_is_listed_and_can_be_removed(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    folder = home / ".ollama" / "models"
+    for seed, name in enumerate(("whole", "gone", "broken")):
+        add_model(folder, name, tiny_llama(tmp_path / f"{name}.gguf", seed=seed))
+    store = Store(folder)
+    gone, broken = (store.manifest(names.parse(name)).manifest.layers[0].digest for name in ("gone", "broken"))
+    store.blob_path(gone).unlink()
+    store.blob_path(broken).write_bytes(b"written over")
+    server = start_server(home)
+    listed = {entry.pop("name"): entry for entry in ask(server, "GET", "/api/tags").json["models"]}
+    assert list(listed) == ["broken:latest", "gone:latest", "whole:latest"]
+    assert "capabilities" in listed["whole:latest"]
+    assert [listed[f"{name}:latest"]["details"]["family"] for name in ("gone", "broken")] == ["llama", "llama"]
+    for name in ("gone", "broken"):
+        assert ask(server, "POST", "/api/show", {"model": name}).status >= 400
+        assert ask(server, "DELETE", "/api/delete", {"model": name}).status == 200
+    assert [entry["name"] for entry in ask(server, "GET", "/api/tags").json["models"]] == ["whole:latest"]
 
 
 def test_models_are_listed_newest_first_and_broken_ones_left_out(start_server: StartServer, tmp_path: Path) -> None:

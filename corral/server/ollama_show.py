@@ -1,40 +1,43 @@
 """What `/api/show`, `/api/tags` and `/api/ps` say of a model, as Ollama writes it. Source: spec api §13, §14."""
 
+import logging
 import re
 import time
 from typing import Any
 
 from corral import gojson, modelfile
+from corral.errors import CorralError
 from corral.gguf import GGUF, Tensor
 from corral.messages import Json
 from corral.model import Model
 from corral.scheduler import Runner
 
+log = logging.getLogger(__name__)
+
 
 def details(model: Model) -> dict[str, Any]:
     """The description of a model that is the same everywhere."""
-    config = model.config
-    return {
-        "parent_model": model.parent,
-        "format": config.model_format or "gguf",
-        "family": config.model_family,
-        "families": config.model_families,
-        "parameter_size": config.model_type,
-        "quantization_level": model.quantization,
-    }
+    return _declared(model) | {"quantization_level": model.quantization}
 
 
 def tag(model: Model) -> dict[str, Any]:
-    """An entry of `/api/tags`."""
-    lengths = {"context_length": model.context_length, "embedding_length": model.embedding_length}
+    """An entry of `/api/tags`; where a model's files cannot be read, it says what the config does."""
+    try:
+        lengths = {"context_length": model.context_length, "embedding_length": model.embedding_length}
+        known = {
+            "details": details(model) | {name: length for name, length in lengths.items() if length},
+            "capabilities": list(model.capabilities),
+        }
+    except CorralError as error:
+        log.warning("%s cannot be used: %s", model.name, error)
+        known = {"details": _declared(model)}
     return {
         "name": str(model.name),
         "model": str(model.name),
         "modified_at": gojson.local(int(model.modified * 1e9)),
         "size": model.size,
         "digest": model.digest.hex,
-        "details": details(model) | {name: length for name, length in lengths.items() if length},
-        "capabilities": list(model.capabilities),
+        **known,
     }
 
 
@@ -51,6 +54,18 @@ def running(model: Model, runner: Runner) -> dict[str, Any]:
         "expires_at": gojson.local(int(expiry(runner) * 1e9)),
         "size_vram": 0,
         "context_length": runner.spec.num_ctx,
+    }
+
+
+def _declared(model: Model) -> dict[str, Any]:
+    config = model.config
+    return {
+        "parent_model": model.parent,
+        "format": config.model_format or "gguf",
+        "family": config.model_family,
+        "families": config.model_families,
+        "parameter_size": config.model_type,
+        "quantization_level": config.file_type,
     }
 
 
