@@ -34,6 +34,8 @@ class RunnerSpec(Struct, frozen=True, kw_only=True):
     use_mmap: bool | None = None
     num_thread: int = 0
     draft_num_predict: int | None = None
+    own_template: bool = True
+    """Whether the chat template in the file is wanted; else the engine never runs it."""
     image_min_tokens: int = 0
     """Tokens a picture is read with at least; 0: as the projector says."""
     cache_type: CacheType = "f16"

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import signal
 import sys
@@ -15,6 +16,9 @@ import psutil
 from corral.engine.base import RunnerSpec
 from corral.engine.worker import Orders, Report
 from corral.errors import EngineDied, EngineError, OutOfMemory
+
+TICK = 0.2
+"""Seconds between looks at a child that loads."""
 
 GRACE = 5.0
 """Seconds a worker has to end after it was asked to."""
@@ -31,6 +35,18 @@ _SPIN = "1000"
 Its usual 300,000 outlast the slice of time that another program gets: with one busy program beside, or two models
 answering, each of the hundreds of barriers of a token waited for such a slice (`benchmarks/neighbours.py`).
 """
+
+
+LOADED = "initializing, n_slots"
+"""What llama-server prints when all is loaded but the model's chat template, which it tries next."""
+
+TEMPLATE_SECONDS = 5.0
+"""Of processor time, in which a chat template has been tried; it takes thousandths of one."""
+
+TEMPLATE_BYTES = 1 << 29
+"""By which a worker may grow while it runs a chat template."""
+
+TEMPLATE_STRAINS = "the model's chat template takes too long or too much memory"
 
 
 class WorkerProcess:
@@ -93,12 +109,40 @@ class WorkerProcess:
         return report.ready
 
     async def progressing(self, goal: asyncio.Future[Any], patience: float) -> None:
-        """Waits for `goal` as long as the child makes progress: prints or grows every `patience` seconds."""
-        while not goal.done():
-            before = self._progress()
-            done, _ = await asyncio.wait({goal}, timeout=None if patience == float("inf") else patience)
-            if not done and self._progress() == before:
-                raise EngineError(f"timed out waiting for llama-server to start - {self.last_words()}")
+        """Waits for `goal` as long as the child makes progress: prints or grows every `patience` seconds.
+
+        A chat template that would run for ever, or grow, is no progress.
+        """
+        strained = asyncio.ensure_future(self._strained_by_template())
+        try:
+            while not goal.done():
+                before = self._progress()
+                timeout = None if patience == float("inf") else patience
+                done, _ = await asyncio.wait({goal, strained}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                if strained in done and not goal.done():
+                    raise EngineError(TEMPLATE_STRAINS)
+                if not done and self._progress() == before:
+                    raise EngineError(f"timed out waiting for llama-server to start - {self.last_words()}")
+        finally:
+            strained.cancel()
+
+    async def _strained_by_template(self) -> None:
+        """Waits until the child, all loaded, runs the model's chat template beyond all measure."""
+        while LOADED not in self.log_tail():  # noqa: ASYNC110 - nothing tells what a process has used
+            await asyncio.sleep(TICK)
+        seconds, size = self._processor_seconds(), self.memory()
+        within = True
+        while within:
+            await asyncio.sleep(TICK)
+            spent, grown = self._processor_seconds() - seconds, self.memory() - size
+            within = spent < TEMPLATE_SECONDS and grown < TEMPLATE_BYTES
+
+    def _processor_seconds(self) -> float:
+        try:
+            times = psutil.Process(self.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system)
 
     def _progress(self) -> tuple[int, int]:
         size = self.log.stat().st_size if self.log.exists() else 0
@@ -108,6 +152,10 @@ class WorkerProcess:
         """Why a load failed, after the child has ended; `error` is what it said itself."""
         text = self.log_tail(4000).lower()
         reason = error or self.why()
+        if LOADED in text:
+            found = _TEMPLATE_ERROR.search(self.log_tail(4000))
+            reason = f"the model's chat template cannot be run: {found[1] if found else reason}"
+            return EngineDied(f"llama-server process has terminated: {reason}")
         if ("alloc" in text and ("fail" in text or "unable" in text)) or "out of memory" in text:
             return OutOfMemory(f"not enough memory to load the model: {self.last_words() or reason}")
         words = self.last_words()
@@ -128,7 +176,7 @@ class WorkerProcess:
         code = self._process.returncode
         if code is None:
             return "still running"
-        if self._stopped:
+        if self._stopped and code in (0, -signal.SIGTERM, -signal.SIGKILL):
             return "stopped"
         if code < 0:
             return f"signal: {(signal.strsignal(-code) or str(-code)).lower()}"
@@ -169,6 +217,9 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             await asyncio.shield(self._exit)
+
+
+_TEMPLATE_ERROR = re.compile(r"(?:common_chat_templates_init: error|Error: Jinja Exception): (.+)")
 
 
 def _create(log: Path) -> BinaryIO:

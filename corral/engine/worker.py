@@ -17,6 +17,9 @@ import msgspec
 
 from corral.engine.base import RunnerSpec
 
+HARMLESS_TEMPLATE = "chatml"
+"""Stands in for the file's own where prompts are written by others; an engine runs what it finds while it loads."""
+
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
     """What to host. `program`: another llama-server to become, empty for the one that comes with the package."""
@@ -117,6 +120,8 @@ def _params(xllamacpp: Any, orders: Orders) -> Any:
     params.flash_attn_type = getattr(xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{attention}")
     params.n_batch, params.n_ubatch = _batches(spec)
     _set_machine(xllamacpp, params, spec)
+    if not spec.own_template:
+        params.chat_template = HARMLESS_TEMPLATE
     if spec.projectors:
         params.mmproj.path = spec.projectors[0]
     if spec.image_min_tokens:
@@ -194,6 +199,7 @@ def arguments(spec: RunnerSpec, port: int, cache_ram_mib: int) -> list[str]:
     flags += [part for path in spec.projectors[:1] for part in ("--mmproj", path)]
     flags += ["--image-min-tokens", str(spec.image_min_tokens)] if spec.image_min_tokens else []
     flags += [part for path in spec.adapters for part in ("--lora", path)]
+    flags += [] if spec.own_template else ["--chat-template", HARMLESS_TEMPLATE]
     return flags
 
 
