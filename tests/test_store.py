@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -201,6 +202,29 @@ def test_a_file_is_copied_where_links_are_not_wanted(store: Store, tmp_path: Pat
     assert adopted.how in ("reflink", "copy")
     source.write_bytes(b"WEIGHTS")
     assert store.open_path(adopted.digest).read_bytes() == b"weights"
+
+
+def test_a_file_on_another_disk_is_copied(tmp_path: Path) -> None:
+    """`/dev/shm` is a file system of its own."""
+    source = tmp_path / "model.gguf"
+    source.write_bytes(b"weights")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        store = Store(Path(elsewhere) / "models")
+        adopted = store.adopt(source)
+        source.write_bytes(b"WEIGHTS")
+        assert (adopted.how, adopted.digest.hex) == ("copy", sha256(b"weights"))
+        assert store.open_path(adopted.digest).read_bytes() == b"weights"
+        assert blobs(store) == {adopted.digest.filename}
+
+
+def test_a_file_that_does_not_fit_is_not_begun_to_be_copied(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        with open(Path(elsewhere) / "huge.gguf", "wb") as file:
+            file.truncate(1 << 50)
+        store = Store(tmp_path / "models")
+        with pytest.raises(DiskFull, match=rf'^no space left on the disk that holds ".*": {1 << 50} bytes are needed'):
+            store.adopt(Path(elsewhere) / "huge.gguf")
+        assert blobs(store) == set()
 
 
 def test_an_adopted_file_that_changes_is_noticed_and_healed(store: Store, tmp_path: Path) -> None:

@@ -139,6 +139,7 @@ class Blobs:
         return Adopted(digest, after.st_size, created, "hardlink")
 
     def _adopt_copy(self, file: FileIO, progress: Callable[[int], None] | None) -> Adopted:
+        require_space(self.folder, os.fstat(file.fileno()).st_size)
         with BlobWriter(self) as writer:
             while chunk := file.read(disk.COPY_BYTES):
                 writer.write(chunk)
