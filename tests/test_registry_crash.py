@@ -1,4 +1,4 @@
-"""A pull that is killed, again and again, and ends in the right bytes without fetching them twice."""
+"""A pull that is killed, or finds the disk full, and ends in the right bytes without fetching them twice."""
 
 import random
 import signal
@@ -18,15 +18,17 @@ PART = 2_000_000
 KILLS = 5
 
 PULL = f"""
-import asyncio, sys
+import asyncio, resource, signal, sys
 from contextlib import aclosing
 from pathlib import Path
 from corral import names
+from corral.errors import DiskFull
 from corral.sources.registry import Registry
 from corral.sources.transfer import Limits
 from corral.store import Store
 
-async def pull(name, folder):
+async def pull(name, folder, room):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     limits = Limits(
         part_bytes={PART}, slice_bytes=250_000, connections=4, write_bytes=100_000, checkpoint_bytes=250_000
     )
@@ -35,9 +37,14 @@ async def pull(name, folder):
         async for step in steps:
             if step.digest == {digest_of(MODEL)!r}:
                 print(step.completed, flush=True)
+                if room:  # from here on, as on a full disk, nothing can be written further back
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
     await registry.close()
 
-asyncio.run(pull(sys.argv[1], Path(sys.argv[2])))
+try:
+    asyncio.run(pull(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))
+except DiskFull as error:
+    sys.exit(str(error))
 """
 
 
@@ -72,6 +79,28 @@ def test_a_pull_that_is_killed_loses_less_than_a_part(proxy: FaultProxy, tmp_pat
     assert [path.name for path in store.blobs_folder.glob("*-partial*")] == []
 
 
-def start(proxy: FaultProxy, store: Store) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", PULL, f"{proxy.host}/library/big", str(store.root)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def test_a_pull_that_finds_the_disk_full_goes_on_when_there_is_room(proxy: FaultProxy, tmp_path: Path) -> None:
+    store = Store(tmp_path / "models")
+    partial = store.blobs_folder / f"sha256-{digest_of(MODEL)[7:]}-partial"
+    proxy.rules()
+    with start(proxy, store, room=len(MODEL) // 2) as process:
+        _, complaint = process.communicate()
+    assert complaint == f'no space left on the disk while writing "{partial}"\n'
+    assert process.returncode == 1
+    names_left = {path.name for path in store.root.rglob("*") if path.is_file()}
+    assert names_left == {partial.name, *(f"{partial.name}-{number}" for number in range(len(MODEL) // PART))}
+    proxy.rules()
+    with start(proxy, store) as process:
+        assert process.stdout is not None
+        completed = [int(line) for line in process.stdout]
+    assert process.returncode == 0
+    assert completed[0] > len(MODEL) // 4
+    assert proxy.sent(digest_of(MODEL)) == len(MODEL) - completed[0]
+    assert store.open_path(names.parse_digest(digest_of(MODEL))).read_bytes() == MODEL
+
+
+def start(proxy: FaultProxy, store: Store, room: int = 0) -> "subprocess.Popen[str]":
+    """`room`: the position in a file from which on nothing can be written once the pull has begun; 0: none."""
+    command = [sys.executable, "-c", PULL, f"{proxy.host}/library/big", str(store.root), str(room)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe if room else None, text=True)
