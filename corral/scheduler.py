@@ -118,9 +118,9 @@ def will_do(wanted: RunnerSpec, loaded: RunnerSpec) -> bool:
     """Whether a loaded model can serve a request: never reload to shrink, and not for what nobody asked for."""
     if (wanted.projectors, wanted.adapters) != (loaded.projectors, loaded.adapters):
         return False
-    if wanted.own_template and not loaded.own_template:
+    if 0 <= wanted.num_gpu != loaded.num_gpu or wanted.own_template > loaded.own_template:
         return False
-    if 0 <= wanted.num_gpu != loaded.num_gpu or wanted.num_thread not in (0, loaded.num_thread):
+    if wanted.num_thread not in (0, loaded.num_thread):
         return False
     if wanted.use_mmap not in (None, loaded.use_mmap) or wanted.num_batch not in (None, loaded.num_batch):
         return False

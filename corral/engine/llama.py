@@ -4,7 +4,6 @@ import asyncio
 import base64
 import contextlib
 import math
-import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +22,7 @@ from corral.engine.base import (
     RunnerSpec,
     Sampling,
 )
-from corral.engine.process import TEMPLATE_BYTES, TEMPLATE_STRAINS, TICK, WorkerProcess
+from corral.engine.process import WorkerProcess
 from corral.errors import EngineDied, EngineError
 from corral.messages import Message, TokenLogprob, Tool, ToolCall
 
@@ -32,9 +31,6 @@ HEALTH_TIMEOUT = 10.0
 
 HEALTH_INTERVAL = 0.02
 """Seconds between questions to a llama-server that does not say by itself when it has loaded."""
-
-RENDER_PATIENCE, RENDER_TIMEOUT = 1.0, 10.0
-"""Seconds after which rendering a prompt is looked at, and those it may take; it takes thousandths of one."""
 
 T = TypeVar("T")
 
@@ -148,27 +144,13 @@ class LlamaEngine:
     async def render(self, request: EngineChat) -> str:
         asked = asyncio.ensure_future(self._ask("POST", "/apply-template", _chat_body(request)))
         try:
-            await self._rendering(asked)
+            await self._process.rendering(asked, self.healthy)
             text = str(asked.result()["prompt"])
         finally:
             asked.cancel()
         if not any(message.images for message in request.messages):
             return text
         return text.replace(await self._media_marker(), MEDIA_MARKER)
-
-    async def _rendering(self, asked: asyncio.Future[Any]) -> None:
-        """Waits for a prompt. A template that never ends, or grows, takes its worker with it: `EngineError`.
-
-        That the engine answers pings shows that the request is not waiting behind others.
-        """
-        began, size = time.monotonic(), self.memory()
-        await asyncio.wait({asked}, timeout=RENDER_PATIENCE)
-        while not asked.done():
-            is_strained = time.monotonic() - began > RENDER_TIMEOUT or self.memory() - size > TEMPLATE_BYTES
-            if is_strained and await self.healthy() and not asked.done():
-                await self._process.stop(grace=0)
-                raise EngineError(TEMPLATE_STRAINS)
-            await asyncio.wait({asked}, timeout=TICK)
 
     async def embed(self, inputs: Sequence[str]) -> Embeddings:
         answer = await self._ask("POST", "/v1/embeddings", {"input": list(inputs), "encoding_format": "float"})

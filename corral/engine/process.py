@@ -7,6 +7,8 @@ import re
 import secrets
 import signal
 import sys
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -45,6 +47,9 @@ TEMPLATE_SECONDS = 5.0
 
 TEMPLATE_BYTES = 1 << 29
 """By which a worker may grow while it runs a chat template."""
+
+RENDER_PATIENCE, RENDER_TIMEOUT = 1.0, 10.0
+"""Seconds after which rendering a prompt is looked at, and those it may take; it takes thousandths of one."""
 
 TEMPLATE_STRAINS = "the model's chat template takes too long or too much memory"
 
@@ -136,6 +141,20 @@ class WorkerProcess:
             await asyncio.sleep(TICK)
             spent, grown = self._processor_seconds() - seconds, self.memory() - size
             within = spent < TEMPLATE_SECONDS and grown < TEMPLATE_BYTES
+
+    async def rendering(self, prompt: asyncio.Future[Any], healthy: Callable[[], Awaitable[bool]]) -> None:
+        """Waits for a prompt. A chat template that never ends, or grows, takes the child with it: `EngineError`.
+
+        That the child answers pings shows that the request is not waiting behind others.
+        """
+        began, size = time.monotonic(), self.memory()
+        await asyncio.wait({prompt}, timeout=RENDER_PATIENCE)
+        while not prompt.done():
+            is_strained = time.monotonic() - began > RENDER_TIMEOUT or self.memory() - size > TEMPLATE_BYTES
+            if is_strained and await healthy() and not prompt.done():
+                await self.stop(grace=0)
+                raise EngineError(TEMPLATE_STRAINS)
+            await asyncio.wait({prompt}, timeout=TICK)
 
     def _processor_seconds(self) -> float:
         try:
