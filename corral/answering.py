@@ -429,8 +429,7 @@ class Answering:
         series.duration.labels(label).observe(metrics.total_duration / 1e9)
         series.finished.labels(label, reason).inc()
         if metrics.truncated_tokens:
-            series.truncations.labels(label).inc()
-            series.truncated_tokens.labels(label).inc(metrics.truncated_tokens)
+            series.truncated(label, metrics.truncated_tokens)
             log.warning("model %s: prompt cut by %d tokens to fit the context", label, metrics.truncated_tokens)
 
 

@@ -20,6 +20,8 @@ class Vectors(Struct, frozen=True, kw_only=True):
 
     vectors: list[list[float]] = []
     tokens: int = 0
+    truncated_tokens: int = 0
+    """Tokens of all texts that were left out because the model takes no more of one."""
     total_duration: int = 0
     load_duration: int = 0
 
@@ -30,8 +32,9 @@ async def embed_inputs(
     """The texts of a request in one call of the engine; `BadRequest` for one that is too long and may not be cut."""
     if not request.inputs:
         return Vectors()
-    limit = _limit(model, chosen.num_ctx)
-    texts = [await _fitting(runner, model, text, limit, request.truncate) for text in request.inputs]
+    limit = min(_limit(model, chosen.num_ctx), _batch(runner))
+    fitting = [await _fitting(runner, model, text, limit, request.truncate) for text in request.inputs]
+    texts, truncated = [text for text, _ in fitting], sum(cut for _, cut in fitting)
     if chosen.num_ctx is not None and chosen.num_ctx <= 0:
         await _refuse_beyond_least_context(runner, model, texts)
     async with runner.pool.admit(sum(len(text.encode()) + 2 for text in texts)):
@@ -40,10 +43,11 @@ async def embed_inputs(
         except EngineError as error:
             if error.status != 400 or not request.truncate:
                 raise
-            texts = await _cut_to_batch(runner, texts)
+            texts, cut = await _cut_to_batch(runner, texts)
+            truncated += cut
             found = await runner.engine.embed(texts)
     vectors = [_finished(vector, request.dimensions, normalize) for vector in found.vectors]
-    return Vectors(vectors=vectors, tokens=found.tokens)
+    return Vectors(vectors=vectors, tokens=found.tokens, truncated_tokens=truncated)
 
 
 def _limit(model: Model, num_ctx: int | None) -> int:
@@ -52,19 +56,24 @@ def _limit(model: Model, num_ctx: int | None) -> int:
     return min(given) if given else 1 << 30
 
 
-async def _fitting(runner: Runner, model: Model, text: str, limit: int, truncate: bool) -> str:
-    """The text, cut where it is longer than `limit` tokens with its special ones."""
+def _batch(runner: Runner) -> int:
+    """Most tokens of one text: an embedding is computed in one batch."""
+    return min(runner.spec.num_batch or 2048, runner.spec.num_ctx)
+
+
+async def _fitting(runner: Runner, model: Model, text: str, limit: int, truncate: bool) -> tuple[str, int]:
+    """The text, cut where it is longer than `limit` tokens with its special ones, and how many were cut off."""
     if len(text.encode()) + 2 <= limit:
-        return text
+        return text, 0
     tokens = await runner.engine.tokenize(text)
     room = limit - _missing_ends(tokens, model)
     if len(tokens) <= room:
-        return text
+        return text, 0
     if not truncate:
         raise BadRequest("the input length exceeds the context length")
     if room <= 0:
         raise BadRequest("input after truncation exceeds maximum context length")
-    return await runner.engine.detokenize(tokens[:room])
+    return await runner.engine.detokenize(tokens[:room]), len(tokens) - room
 
 
 def _missing_ends(tokens: Sequence[int], model: Model) -> int:
@@ -81,16 +90,18 @@ async def _refuse_beyond_least_context(runner: Runner, model: Model, texts: Sequ
             raise BadRequest(_TOO_LONG)
 
 
-async def _cut_to_batch(runner: Runner, texts: Sequence[str]) -> list[str]:
-    """The texts, each cut to what the engine takes in one batch, special tokens included."""
-    room = (runner.spec.num_batch or min(2048, runner.spec.num_ctx)) - 2
+async def _cut_to_batch(runner: Runner, texts: Sequence[str]) -> tuple[list[str], int]:
+    """The texts, each cut to what the engine takes in one batch with its special tokens, and how many were cut off."""
+    room = _batch(runner) - 2
     tokens = [await runner.engine.tokenize(text) for text in texts]
-    if room <= 0 or all(len(found) <= room for found in tokens):
+    cut = sum(max(0, len(found) - room) for found in tokens)
+    if room <= 0 or not cut:
         raise BadRequest(_TOO_LONG)
-    return [
+    shortened = [
         await runner.engine.detokenize(found[:room]) if len(found) > room else text
         for text, found in zip(texts, tokens, strict=True)
     ]
+    return shortened, cut
 
 
 def _finished(vector: Sequence[float], dimensions: int, normalize: bool) -> list[float]:

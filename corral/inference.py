@@ -123,6 +123,9 @@ async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = Tr
             duration = clock.since_arrival()
             if request.inputs:
                 runtime.series.embedded(runner.label, vectors.tokens, duration / 1e9)
+            if vectors.truncated_tokens:
+                runtime.series.truncated(runner.label, vectors.truncated_tokens)
+                log.warning("model %s: texts to embed cut by %d tokens", runner.label, vectors.truncated_tokens)
             return msgspec.structs.replace(vectors, load_duration=clock.load_duration, total_duration=duration)
 
 

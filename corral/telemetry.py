@@ -42,6 +42,11 @@ class Series:
         self.finished.labels(model_name, "stop").inc()
         self.duration.labels(model_name).observe(seconds)
 
+    def truncated(self, model_name: str, tokens: int) -> None:
+        """A request was cut by so many tokens to fit the context."""
+        self.truncations.labels(model_name).inc()
+        self.truncated_tokens.labels(model_name).inc(tokens)
+
     def _gauge(self, name: str, sentence: str) -> Gauge:
         return Gauge(f"corral_{name}", sentence, ["model_name"], registry=self.registry)
 

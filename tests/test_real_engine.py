@@ -222,6 +222,21 @@ def test_too_long_inputs_are_cut_or_refused(tiny_server: RunningServer) -> None:
     assert one.json["embeddings"] == embed(tiny_server, model="bert", input="the").json["embeddings"]
 
 
+def test_an_input_is_cut_to_what_the_engine_takes_at_once_and_that_is_told(tiny_server: RunningServer) -> None:
+    """No text is longer than a batch, and whoever gave more learns how much was left out."""
+    long, options = "the sky is blue and " * 20, {"num_batch": 32}
+    counted = [f"corral_prompt_{name}_total" for name in ("truncations", "truncated_tokens")]
+    before = [metric(tiny_server, name) for name in counted]
+    cut = embed(tiny_server, model="bert", input=[long, "the sky", long], options=options)
+    assert (cut.status, cut.json["prompt_eval_count"]) == (200, 32 + 4 + 32)
+    left_out = 2 * (len(tiny_bert_tokens(long)) - 32)
+    assert cut.headers["x-corral-truncated-tokens"] == str(left_out)
+    assert [metric(tiny_server, name) for name in counted] == [before[0] + 1, before[1] + left_out]
+    refused = embed(tiny_server, model="bert", input=long, truncate=False, options=options)
+    assert (refused.status, refused.error) == (400, "the input length exceeds the context length")
+    assert "x-corral-truncated-tokens" not in embed(tiny_server, model="bert", input="the sky").headers
+
+
 def test_a_model_that_is_not_for_embedding_embeds_by_the_mean(tiny_server: RunningServer) -> None:
     answer = embed(tiny_server, model="tiny", input=["hello world", "the sky", "hello world"])
     assert answer.status == 200

@@ -83,10 +83,16 @@ async def _answer(chunks: AsyncGenerator[Chunk, None], stream: bool, encode: Enc
             response: Response = Stream(_lines(first, chunks, encode), error_line, NDJSON)
         else:
             response = reply(encode(await fold(first, chunks)))
-    if first.truncated_tokens:
-        response.headers["x-corral-truncated-tokens"] = str(first.truncated_tokens)
+    _telling_of_cuts(response, first.truncated_tokens)
     if first.unenforced:
         response.headers["x-corral-unenforced"] = quote(", ".join(first.unenforced)[:1000], safe="#/$, ")
+    return response
+
+
+def _telling_of_cuts(response: Response, tokens: int) -> Response:
+    """The response, with a header that says how many tokens did not fit into the context, if any."""
+    if tokens:
+        response.headers["x-corral-truncated-tokens"] = str(tokens)
     return response
 
 
@@ -109,7 +115,8 @@ async def embed(request: Request) -> Response:
     rows = [wire.float32_texts(vector) for vector in vectors.vectors]
     if not rows:
         return reply(wire.WireEmbedding(asked.model, []))
-    return reply(wire.WireEmbedding(asked.model, rows, vectors.total_duration, vectors.load_duration, vectors.tokens))
+    told = wire.WireEmbedding(asked.model, rows, vectors.total_duration, vectors.load_duration, vectors.tokens)
+    return _telling_of_cuts(reply(told), vectors.truncated_tokens)
 
 
 async def embeddings(request: Request) -> Response:
