@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from corral.messages import Progress
 from corral.names import Digest, Name, parse
 from corral.sources import archive, tar
 from corral.store import Store
+from tests.registry import running_registry
 from tests.test_store import add_model, lay_out
 
 Files = list[tuple[str | tarfile.TarInfo, bytes]]
@@ -184,6 +186,42 @@ async def test_an_archive_packed_by_another_program_is_read(
         target = Store(tmp_path / form)
         await import_(tmp_path / f"{form}.tar", target)
         assert files_in(target.root) == files_in(store.root)
+
+
+# Tools for container images
+
+
+def skopeo(*arguments: str) -> bytes:
+    program = shutil.which("skopeo")
+    assert program, "these tests need skopeo: apt-get install skopeo"
+    done = subprocess.run([program, "--insecure-policy", *arguments], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+async def test_skopeo_reads_and_copies_the_models_of_an_archive(
+    store: Store, other: Store, file: Path, tmp_path: Path
+) -> None:
+    add_model(store, "a", b"weights")
+    add_model(store, "host.example:5000/ns/b:8b", b"weights", b"more")
+    await export(store, file, "a", "host.example:5000/ns/b:8b")
+    copied = tmp_path / "copied.tar"
+    for stored in store.list():
+        assert skopeo("inspect", "--raw", f"oci-archive:{file}:{stored.name.full}") == stored.manifest.raw
+        skopeo("copy", f"oci-archive:{file}:{stored.name.full}", f"oci-archive:{copied}:{stored.name.full}")
+        await import_(copied, other)
+        copied.unlink()
+    assert files_in(other.root) == files_in(store.root)
+
+
+async def test_skopeo_brings_a_model_of_an_archive_to_a_registry(store: Store, file: Path, tmp_path: Path) -> None:
+    add_model(store, "a", b"weights")
+    await export(store, file, "a")
+    with running_registry(tmp_path / "registry") as server:
+        target = f"docker://{server.host}/library/a:1"
+        skopeo("copy", "--dest-tls-verify=false", f"oci-archive:{file}:{parse('a').full}", target)
+        assert server.manifest("library/a", "1") == store.manifest(parse("a")).manifest.raw
+        assert server.blob("library/a", f"sha256:{sha256(b'weights')}") == b"weights"
 
 
 # Failures while writing
