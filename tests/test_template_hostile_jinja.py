@@ -6,10 +6,9 @@ The engine runs it, so it is bounded from outside: by what the engine's process 
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.asking import Answer, post
+from tests.asking import Answer, ask, post
 from tests.conftest import RunningServer, add_model, running_server
 from tests.tiny_models import tiny_llama
 
@@ -57,9 +56,8 @@ def chat(server: RunningServer, model: str, content: str = "hello") -> Answer:
     return post(server, "/api/chat", {"model": model, "messages": messages, "stream": False, "options": options})
 
 
-def workers(server: RunningServer) -> list[int]:
-    children = psutil.Process(server.process.pid).children(recursive=True)
-    return [child.pid for child in children if "corral.engine.worker" in " ".join(child.cmdline())]
+def loaded(server: RunningServer) -> list[str]:
+    return [model["name"] for model in ask(server, "GET", "/api/ps").json["models"]]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -69,7 +67,7 @@ def test_a_hostile_template_ends_the_load_with_an_error(server: RunningServer, n
     answer = chat(server, "hostile")
     assert answer.status == 500
     assert answer.error.startswith(reason)
-    assert not workers(server)
+    assert "hostile:latest" not in loaded(server)
 
 
 def test_another_template_in_its_place_is_all_that_is_run(server: RunningServer) -> None:
