@@ -342,10 +342,12 @@ def test_pull_adds_a_file_under_a_name_made_of_its_own(serve: Serve, tmp_path: P
     server, shell = serve({"POST /api/pull": PULLED})
     assert shell.run("pull", str(file)).status == 0
     assert shell.run("pull", file.as_uri(), "--name", "mine").status == 0
-    asked = {"insecure": False, "source": file.as_uri()}
-    assert [body for _, body in server.requests()] == [
-        {"model": "smol-lm2-q4_1-", **asked},
-        {"model": "mine", **asked},
+    part = file.rename(tmp_path / "Smol-00002-of-00004.gguf")
+    assert shell.run("pull", str(part)).status == 0
+    assert [(body["model"], body["source"], body["insecure"]) for _, body in server.requests()] == [
+        ("smol-lm2-q4_1", file.as_uri(), False),
+        ("mine", file.as_uri(), False),
+        ("smol", part.as_uri(), False),
     ]
 
 
