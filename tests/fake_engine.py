@@ -31,7 +31,7 @@ PROMPT_MS, TOKEN_MS = 10.0, 2.0
 def arguments(argv: list[str]) -> argparse.Namespace:
     """The options Corral gives an engine; anything else is refused, as llama-server does."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    for text in ("host", "model", "flash-attn", "cache-type-k", "cache-type-v", "pooling", "mmproj"):
+    for text in ("host", "model", "flash-attn", "cache-type-k", "cache-type-v", "pooling", "mmproj", "chat-template"):
         parser.add_argument(f"--{text}", default="")
     for number in ("port", "ctx-size", "parallel", "kv-unified-per-slot", "batch-size", "ubatch-size", "gpu-layers"):
         parser.add_argument(f"--{number}", type=int, default=0)

@@ -243,14 +243,20 @@ def test_a_full_queue_refuses_and_names_a_time(start: StartServer) -> None:
     assert waiting.result().status == 200
 
 
-def test_twenty_clients_of_three_models_with_room_for_one_are_all_answered(start: StartServer) -> None:
-    server = start(OLLAMA_MAX_LOADED_MODELS="1")
-    names = [MODELS[number % 3] for number in range(20)]
+@pytest.mark.parametrize("room", [1, 2])
+def test_twenty_clients_of_three_models_are_all_answered_with_room_for_fewer(start: StartServer, room: int) -> None:
+    """Each asks three models in turn, beginning with another one than its neighbours: nobody is lost or mistaken."""
+    server = start(OLLAMA_MAX_LOADED_MODELS=str(room))
+
+    def turns(client: int) -> list[tuple[int, str]]:
+        names = [MODELS[(client + turn) % 3] for turn in range(3)]
+        answers = [generate(server, f"!say={name}-{client}", name) for name in names]
+        return [(answer.status, answer.json.get("response", answer.body)) for answer in answers]
+
     with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda name: generate(server, f"!say={name}", name), names))
-    assert [answer.status for answer in answers] == [200] * 20
-    assert [answer.json["response"] for answer in answers] == names
-    assert sum(engine.alive for engine in engines(server.home)) == 1
+        answered = list(pool.map(turns, range(20)))
+    assert answered == [[(200, f"{MODELS[(client + turn) % 3]}-{client}") for turn in range(3)] for client in range(20)]
+    assert sum(engine.alive for engine in engines(server.home)) == room
     assert all(engine.overflows() == [] for engine in engines(server.home))
 
 
