@@ -312,6 +312,28 @@ def test_a_model_loads_with_any_load_time_option(tiny_server: RunningServer, nam
         assert generate(tiny_server, "hello", "tiny", num_predict=1, **{name: value})["eval_count"] == 1
 
 
+def test_twenty_clients_of_three_models_with_room_for_two_get_the_right_answers(tmp_path: Path) -> None:
+    """Right is what each model says when it is asked alone; one slot, since rows computed together differ in digits."""
+    names = ["one", "two", "three"]
+    for seed, name in enumerate(names):
+        add_model(tmp_path / "home" / ".ollama" / "models", name, tiny_llama(tmp_path / f"{name}.gguf", seed=seed))
+
+    def said(server: RunningServer, client: int) -> str:
+        prompt = f"client {client // 3} says"
+        answer = generate(server, prompt, names[client % 3], temperature=0, seed=1, num_predict=8)
+        return str(answer["response"])
+
+    with running_server(tmp_path / "home", OLLAMA_NUM_PARALLEL="1") as roomy:
+        alone = [said(roomy, client) for client in range(20)]
+    assert len(set(alone[:3])) == 3
+    with running_server(tmp_path / "home", OLLAMA_NUM_PARALLEL="1", OLLAMA_MAX_LOADED_MODELS="2") as server:
+        with ThreadPoolExecutor(20) as pool:
+            assert list(pool.map(lambda client: said(server, client), range(20))) == alone
+        assert len(workers(server)) == 2
+        assert metric(server, "corral_model_evictions_total") >= 1
+        assert metric(server, "corral_request_failures_total") == 0
+
+
 def test_a_full_server_still_answers_the_small_routes(tiny_server: RunningServer) -> None:
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(generate, tiny_server, f"{n}", "tiny", num_predict=500) for n in range(4)]
