@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.docker.container.image.v1+json"
 LAYER = "application/vnd.ollama.image."
 
@@ -58,8 +59,8 @@ class RegistryServer:
         assert status == 201, body
         return digest
 
-    def put_manifest(self, repository: str, tag: str, raw: bytes) -> None:
-        status, body, _ = self.request("PUT", f"/v2/{repository}/manifests/{tag}", raw, Content_Type=MANIFEST)
+    def put_manifest(self, repository: str, tag: str, raw: bytes, media_type: str = MANIFEST) -> None:
+        status, body, _ = self.request("PUT", f"/v2/{repository}/manifests/{tag}", raw, Content_Type=media_type)
         assert status == 201, body
 
     def put_model(self, repository: str, tag: str, **layers: bytes) -> bytes:
@@ -70,8 +71,8 @@ class RegistryServer:
         self.put_manifest(repository, tag, raw)
         return raw
 
-    def manifest(self, repository: str, tag: str) -> bytes:
-        status, body, _ = self.request("GET", f"/v2/{repository}/manifests/{tag}", Accept=MANIFEST)
+    def manifest(self, repository: str, tag: str, media_type: str = MANIFEST) -> bytes:
+        status, body, _ = self.request("GET", f"/v2/{repository}/manifests/{tag}", Accept=media_type)
         assert status == 200, body
         return body
 

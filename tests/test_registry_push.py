@@ -16,6 +16,8 @@ from corral.sources.transfer import Limits
 from corral.store import Layer, MediaType, Store, encode_manifest
 from tests.registry import (
     CONFIG_BYTES,
+    MANIFEST,
+    OCI_MANIFEST,
     FaultProxy,
     RegistryServer,
     digest_of,
@@ -109,6 +111,20 @@ async def test_push_brings_a_model_byte_for_byte(
     assert server.manifest(repository(name), name.tag) == store.manifest(name).manifest.raw
     for data in (MODEL, TEMPLATE, CONFIG_BYTES):
         assert server.blob(repository(name), digest_of(data)) == data
+
+
+async def test_a_model_under_a_manifest_of_ocis_kind_is_pulled_and_pushed_as_it_is(
+    server: RegistryServer, registry: Registry, store: Store
+) -> None:
+    """As tools for OCI artifacts push it; this registry hides it from those who ask for Docker's kind alone."""
+    raw = server.put_model("library/artifact", "docker", model=MODEL).replace(MANIFEST.encode(), OCI_MANIFEST.encode())
+    server.put_manifest("library/artifact", "oci", raw, OCI_MANIFEST)
+    name, copy = (names.parse(f"{server.host}/library/{model}:oci") for model in ("artifact", "again"))
+    await collect(registry.pull(name, store, insecure=True))
+    assert store.manifest(name).manifest.raw == raw
+    store.copy(name, copy)
+    await collect(registry.push(copy, store, insecure=True))
+    assert server.manifest("library/again", "oci", OCI_MANIFEST) == raw
 
 
 async def test_a_plain_registry_gets_the_parts_one_after_the_other(

@@ -115,7 +115,7 @@ class Registry:
                     async for step in steps:
                         yield step
             yield Progress("pushing manifest")
-            await repository.put_manifest(stored.manifest.raw)
+            await repository.put_manifest(stored.manifest)
         yield Progress("success")
 
     async def _pull_blob(self, repository: Repository, store: Store, layer: Layer) -> AsyncGenerator[Progress, None]:

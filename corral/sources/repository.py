@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import aiohttp
 from yarl import URL
 
-from corral.errors import NotFound, SourceError, Unauthorized
+from corral.errors import CorralError, NotFound, SourceError, Unauthorized
 from corral.names import Digest, Name
 from corral.sources.auth import Authenticator, parse_challenges
 from corral.sources.http import (
@@ -25,7 +25,7 @@ from corral.sources.http import (
     shown,
     status_error,
 )
-from corral.store.manifest import MAX_MANIFEST_BYTES, MediaType
+from corral.store.manifest import MAX_MANIFEST_BYTES, Manifest, MediaType
 
 _MAX_REDIRECTS = 5
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -90,13 +90,25 @@ class Repository:
 
     async def manifest(self) -> bytes:
         """The manifest of the name's tag, byte for byte. `NotFound` if there is none."""
-        url = self.manifest_url()
         with missing_is_not_found():
-            async with (
-                self.http.answer_time("GET", url),
-                self.open("GET", url, headers={"Accept": str(MediaType.MANIFEST)}) as response,
-            ):
-                return await read_all(response, MAX_MANIFEST_BYTES)
+            try:
+                return await self._manifest(MediaType.MANIFEST)
+            except StatusError as error:
+                if error.code not in (404, 406):
+                    raise
+                missing = error
+            try:  # some registries hide one of OCI's kind from those who ask for the other alone
+                return await self._manifest(MediaType.OCI_MANIFEST)
+            except CorralError:
+                raise missing from None
+
+    async def _manifest(self, media_type: MediaType) -> bytes:
+        url = self.manifest_url()
+        async with (
+            self.http.answer_time("GET", url),
+            self.open("GET", url, headers={"Accept": str(media_type)}) as response,
+        ):
+            return await read_all(response, MAX_MANIFEST_BYTES)
 
     async def blob_size(self, digest: Digest) -> int | None:
         """Bytes of a blob as the registry states them, None if it does not say. `NotFound` if it is not there."""
@@ -105,13 +117,13 @@ class Repository:
             async with self.http.answer_time("HEAD", url), self.open("HEAD", url) as response:
                 return response.content_length
 
-    async def put_manifest(self, raw: bytes) -> None:
+    async def put_manifest(self, manifest: Manifest) -> None:
         """Gives the name's tag a manifest whose blobs are all there."""
         url = self.manifest_url()
-        headers = {"Content-Type": str(MediaType.MANIFEST)}
+        headers = {"Content-Type": str(manifest.media_type)}
         async with (
             self.http.answer_time("PUT", url),
-            self.open("PUT", url, headers=headers, data=lambda: raw, follow=()),
+            self.open("PUT", url, headers=headers, data=lambda: manifest.raw, follow=()),
         ):
             pass
 

@@ -22,6 +22,8 @@ class MediaType(StrEnum):
     """What a layer holds. A manifest may name others: they are carried along and not used."""
 
     MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+    OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+    """The same form under another name, as tools for OCI artifacts push it."""
     CONFIG = "application/vnd.docker.container.image.v1+json"
     MODEL = "application/vnd.ollama.image.model"
     PROJECTOR = "application/vnd.ollama.image.projector"
@@ -57,6 +59,8 @@ class Manifest:
     config: Layer
     layers: tuple[Layer, ...]
     raw: bytes = field(repr=False)
+    media_type: str = MediaType.MANIFEST
+    """What the manifest says it is; a registry wants it under no other."""
 
     @property
     def digest(self) -> Digest:
@@ -98,6 +102,7 @@ class _WireLayer(msgspec.Struct):
 class _WireManifest(msgspec.Struct):
     config: _WireLayer
     layers: list[_WireLayer] | None
+    media_type: object = msgspec.field(name="mediaType", default=None)
 
 
 _decoder = msgspec.json.Decoder(_WireManifest)
@@ -110,7 +115,8 @@ def parse_manifest(raw: bytes) -> Manifest:
     try:
         wire = _decoder.decode(raw)
         layers = tuple(_layer(layer) for layer in wire.layers or ())
-        return Manifest(_layer(wire.config), layers, raw)
+        is_oci = wire.media_type == MediaType.OCI_MANIFEST
+        return Manifest(_layer(wire.config), layers, raw, MediaType.OCI_MANIFEST if is_oci else MediaType.MANIFEST)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StoreError(f"invalid manifest: {_reason(error)}") from error
     except CorralError as error:
