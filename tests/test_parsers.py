@@ -427,6 +427,26 @@ def test_an_answer_that_cannot_be_calls_is_not_held_back_for_rescue() -> None:
         ("", "", 0),
     ]
     assert steps(untagged(), ["Hi ", "{"])[:2] == [("Hi ", "", 0), ("{", "", 0)]
+    assert steps(untagged(), ['{"name": "', "get", "_there", '"}']) == [
+        *[("", "", 0)] * 2,
+        ('{"name": "get_there', "", 0),
+        ('"}', "", 0),
+        ("", "", 0),
+    ]
+    assert steps(untagged(), [OSLO, "\n", "That", " is it"]) == [
+        *[("", "", 0)] * 2,
+        (f"{OSLO}\nThat", "", 0),
+        (" is it", "", 0),
+        ("", "", 0),
+    ]
+    assert steps(untagged(), [f"[{OSLO}", ", {", '"temperature', '": 5}]'])[:4] == [
+        *[("", "", 0)] * 3,
+        (f'[{OSLO}, {{"temperature": 5}}]', "", 0),
+    ]
+    assert steps(untagged(), ["```json\n", OSLO, "\n```", "\n```js", f"on\n[{OSLO}]\n```"]) == [
+        *[("", "", 0)] * 5,
+        ("", "", 2),
+    ]
 
 
 def test_an_answer_with_nothing_to_look_for_passes_through() -> None:

@@ -26,8 +26,8 @@ class RescueParser:
         self._held = ""
         self._is_off = False
         self._end: ObjectEnd | None = None
-        self._has_first = False
-        """The first object is complete and is a call."""
+        self._at = 0
+        """Where the last object that is a call ended."""
 
     def feed(self, text: str) -> Iterator[Chunk]:
         if self._is_off:
@@ -35,7 +35,7 @@ class RescueParser:
                 yield Chunk(content=text)
             return
         self._held += text
-        if not self._has_first and not self._may_be_calls():
+        if not self._may_be_calls():
             yield from self.release()
 
     def flush(self) -> Iterator[Chunk]:
@@ -56,20 +56,32 @@ class RescueParser:
             yield Chunk(content=held)
 
     def _may_be_calls(self) -> bool:
-        """Whether the beginning of the answer allows it: its shape, its first key, its first object."""
-        begin = _BEGIN.match(self._held)
-        if begin is None:
-            return _UNFINISHED_BEGIN.fullmatch(self._held) is not None
-        key = _FIRST_KEY.match(self._held, begin.end())
-        if key is not None and key[1] not in _KEYS:
-            return False
-        self._end = self._end or ObjectEnd(begin.end() - 1)
-        end = self._end.find(self._held)
-        if end is None:
+        """Whether what has come of the answer allows it: its shape, each object, and the begun one's first key."""
+        while True:
+            begin = (_NEXT if self._at else _BEGIN).match(self._held, self._at)
+            if begin is None:
+                unfinished = _UNFINISHED_NEXT if self._at else _UNFINISHED_BEGIN
+                return unfinished.fullmatch(self._held, self._at) is not None
+            if not self._begins_as_call(begin.end()):
+                return False
+            self._end = self._end or ObjectEnd(begin.end() - 1)
+            end = self._end.find(self._held)
+            if end is None:
+                return True
+            value = decode_object(self._held[begin.end() - 1 : end])
+            if value is None or self._call(value, 0) is None:
+                return False
+            self._at, self._end = end, None
+
+    def _begins_as_call(self, at: int) -> bool:
+        """Whether the first key after a brace may be a call's, and what is there of a tool's name one of them."""
+        key = _FIRST_KEY.match(self._held, at)
+        if key is None:
             return True
-        value = decode_object(self._held[begin.end() - 1 : end])
-        self._has_first = value is not None and self._call(value, 0) is not None
-        return self._has_first
+        name = _NAME.match(self._held, key.end()) if key[1] == "name" else None
+        if name is None or (name.end() < len(self._held) and not name[2]):
+            return key[1] in _KEYS
+        return name[1] in self._tools if name[2] else any(tool.startswith(name[1]) for tool in self._tools)
 
     def _calls(self) -> tuple[ToolCall, ...] | None:
         objects = _objects(self._held)
@@ -98,7 +110,11 @@ class RescueParser:
 _KEYS = {"name", "type", "id", "index", "function", *ARGUMENT_KEYS}
 _BEGIN = re.compile(r"\s*(?:```\w*\s*)?(?:\[\s*)?\{")
 _UNFINISHED_BEGIN = re.compile(r"\s*(?:`{0,2}|```\w*\s*(?:\[\s*)?|\[\s*)")
+_BETWEEN_CALLS = r"[\s,;\[\]`]*(?:(?<=```)\w+[\s,;\[\]`]*)*"
+_NEXT = re.compile(_BETWEEN_CALLS + r"\{")
+_UNFINISHED_NEXT = re.compile(_BETWEEN_CALLS)
 _FIRST_KEY = re.compile(r'\s*"([^"\\]*)"')
+_NAME = re.compile(r'\s*:\s*"([^"\\]*)("?)')
 _FENCE = re.compile(r"```\w*\s(.*?)```", re.DOTALL)
 _BETWEEN = re.compile(r"[\s,;]*")
 _DECODER = json.JSONDecoder(strict=False)
