@@ -115,6 +115,13 @@ def test_a_picture_stands_where_its_mark_is(server: RunningServer) -> None:
     assert apart(before, after) > 0.1
 
 
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("words", ["<__media__>", "[img-0]", "[img-1]", "<__image__>", "<image>", "[img]"])
+def test_words_of_the_engine_are_words_beside_a_picture(server: RunningServer, model: str, words: str) -> None:
+    answer = post(server, "/api/chat", request(model, "/api/chat", f"see {words} here", [picture("red")]))
+    assert answer.status == 200, answer.body
+
+
 def test_a_prompt_that_ends_in_a_picture_is_answered(server: RunningServer) -> None:
     """llama-server aborts where nothing follows the last picture."""
     answer = post(server, "/api/generate", request("gemma", "/api/generate", "see [img-0]", [picture("red")], raw=True))

@@ -1,5 +1,6 @@
 """The engine's border: what runs, what is asked of it, and what it hands back. Knows no process and no wire format."""
 
+import secrets
 from collections.abc import AsyncGenerator, Sequence
 from typing import Literal, Protocol, TypeAlias
 
@@ -79,14 +80,16 @@ class CompletionRequest(Struct, frozen=True, kw_only=True):
     """Alternatives to report with each token; None: no log probabilities at all."""
 
 
-MEDIA_MARKER = "<__media__>"
-"""Where a picture or sound goes in a prompt handed to an engine."""
+MEDIA_MARKER = f"<__media_{secrets.token_hex(8)}__>"
+"""Where a picture or sound goes in a prompt handed to an engine; nobody else can write it."""
 
 
 class EngineChat(Struct, frozen=True, kw_only=True):
     """A conversation that the engine renders and whose answer it parses."""
 
     messages: tuple[Message, ...]
+    prompt: str = ""
+    """What the engine rendered these messages to, where that is known and holds no media."""
     tools: tuple[Tool, ...] = ()
     think: Think = None
     sampling: Sampling = Sampling()
