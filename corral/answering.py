@@ -119,7 +119,7 @@ class Answering:
         """The answer to a chat whose messages are complete already (`prompt.conversation`)."""
         tools = () if request.tool_choice.mode == "none" else request.tools
         is_forced = bool(tools) and request.tool_choice.mode == "required"
-        if not is_forced and self._is_native(request.think, tools):
+        if not is_forced and self._is_native(request.think):
             answer = self._native(request.messages, tools, request.think)
         else:
             built = await self._fit(request.messages, self._writer(tools, request.think))
@@ -169,16 +169,17 @@ class Answering:
         before = await self._engine.detokenize(request.context)
         return Prompt(text=before + built.text, messages=built.messages, media=built.media)
 
-    def _is_native(self, think: Think, tools: Sequence[Tool] = ()) -> bool:
+    def _is_native(self, think: Think) -> bool:
         """Whether the engine is to render, answer and parse in one (spec cli §14.1).
 
-        Its chat enforces less of a schema than its completion does. So for an answer held to a format it only renders,
-        as long as the model's thoughts can be told apart here.
+        Its chat enforces less of a schema than its completion does, and lets tabs without end be written. So for an
+        answer held to a format it only renders, as long as the model's thoughts can be told apart here. The format
+        holds with tools, too: of calls only such as fit it can come.
         """
         if self._model.template is not None:
             return False
         thinks = bool(think) and "thinking" in self._model.capabilities and self._jinja_think_tags is None
-        return not self._has_format or bool(tools) or thinks
+        return not self._has_format or thinks
 
     @property
     def _jinja_think_tags(self) -> tuple[str, str] | None:
@@ -188,7 +189,7 @@ class Answering:
         """Who reads the answer to a prompt that was completed as text (spec cli §14.1, §16)."""
         written = self._model.template
         if written is None:
-            return reader_for(prompt=text, think_tags=self._jinja_think_tags, thinks=bool(think))
+            return reader_for(prompt=text, think_tags=self._jinja_think_tags, tools=tools, thinks=bool(think))
         return reader_for(
             prompt=text,
             family=self._model.output_format,
@@ -313,6 +314,7 @@ class Answering:
         media = await prompt.readable(self._model, built.media)
         chat = EngineChat(
             messages=tuple(prompt.with_media(built.messages, media)),
+            prompt="" if media else built.text,
             tools=tuple(tools),
             think=think,
             sampling=sampling(self._options, self._limit),

@@ -139,6 +139,31 @@ def test_a_call_without_tags_is_rescued_and_counted(server: RunningServer, model
     assert warnings(server, model, "tool_calls_rescued") == before + 1
 
 
+NUMBER = {
+    "type": "object",
+    "properties": {"x": {"enum": [1, 2]}},
+    "required": ["x"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("model", ["call", "call-native", "bare", "bare-native", "prose-native"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_format_holds_also_with_tools(server: RunningServer, model: str, stream: bool) -> None:
+    answers = messages_of(chat(server, model, format=NUMBER, stream=stream))
+    assert "".join(message["content"] for message in answers) in ('{"x": 1}', '{"x": 2}')
+    assert not any("tool_calls" in message for message in answers)
+
+
+@pytest.mark.parametrize("model", ["bare", "bare-native"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_that_fits_the_format_is_a_call(server: RunningServer, model: str, stream: bool) -> None:
+    answers = messages_of(chat(server, model, format="json", stream=stream))
+    (call,) = [call for message in answers for call in message.get("tool_calls", [])]
+    assert call["function"] == {"index": 0, "name": "get_weather", "arguments": {"city": "Rome"}}
+    assert "".join(message["content"] for message in answers) == ""
+
+
 @pytest.mark.parametrize("model", ["call", "call-native"])
 def test_without_tools_nothing_is_a_call(server: RunningServer, model: str) -> None:
     (message,) = messages_of(chat(server, model, tools=[]))
