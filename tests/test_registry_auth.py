@@ -390,14 +390,22 @@ def test_docker_writes_a_host_in_many_ways(server: str, tmp_path: Path) -> None:
     [
         ("{", "cannot read"),
         ('{"auths": {"h": {"auth": "%%%"}}}', 'has an "auth" for "h" that is no base64'),
-        ('{"credsStore": "../../bin/sh"}', r'invalid credential helper "\.\./\.\./bin/sh"'),
-        ('{"credsStore": "not-installed"}', 'the credential helper "docker-credential-not-installed" failed'),
+        ('{"credHelpers": {"h": "../../bin/sh"}}', r'invalid credential helper "\.\./\.\./bin/sh"'),
+        ('{"credHelpers": {"h": "gone"}}', 'the credential helper "docker-credential-gone" failed'),
+        ('{"credsStore": "gone", "auths": {"h": {}}}', 'the credential helper "docker-credential-gone" failed'),
     ],
 )
 def test_a_docker_configuration_that_cannot_be_used(config: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(CorralError, match=message):
         find_credentials(tmp_path / "config.json", "h")
+
+
+@pytest.mark.parametrize("helper", ["gone", "../../bin/sh"])
+def test_a_helper_that_fails_is_no_matter_to_those_who_never_logged_in(helper: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"credsStore": helper, "auths": {"elsewhere": {}}}))
+    assert find_credentials(config, "h") is None
 
 
 def test_where_docker_keeps_its_configuration() -> None:

@@ -7,6 +7,7 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import logging
 import re
 import secrets
 import subprocess
@@ -22,6 +23,8 @@ from yarl import URL
 from corral.errors import ConfigError, CorralError, SourceError, Unauthorized
 from corral.sources import keys
 from corral.sources.http import Http, StatusError
+
+logger = logging.getLogger(__name__)
 
 _MAX_CONFIG_BYTES = 4 << 20
 _MAX_TOKEN_BYTES = 1 << 20
@@ -65,13 +68,26 @@ def docker_config_file(environ: Mapping[str, str]) -> Path:
 
 
 def find_credentials(config_file: Path, host: str) -> Credentials | None:
-    """What the docker configuration has for `host[:port]`. Blocking; `ConfigError` if the file cannot be used."""
+    """What the docker configuration has for `host[:port]`. Blocking; `ConfigError` if the file cannot be used.
+
+    The helper for all hosts may fail where the file has no other word of this one: nobody has logged in there.
+    """
     config = _read_docker_config(config_file)
-    for server, helper in {host: config.store, **config.helpers}.items():
-        if helper and _host_of(server) == host and (found := _ask_helper(helper, server)):
+    entries = {server: entry for server, entry in config.auths.items() if _host_of(server) == host}
+    helpers = {server: helper for server, helper in config.helpers.items() if helper and _host_of(server) == host}
+    if config.store and not helpers:
+        try:
+            if found := _ask_helper(config.store, host):
+                return found
+        except ConfigError as error:
+            if entries:
+                raise
+            logger.warning("%s, so nothing is known of %s", error, host)
+    for server, helper in helpers.items():
+        if found := _ask_helper(helper, server):
             return found
-    for server, entry in config.auths.items():
-        if _host_of(server) == host and (found := _from_entry(config_file, server, entry)):
+    for server, entry in entries.items():
+        if found := _from_entry(config_file, server, entry):
             return found
     return None
 
