@@ -4,6 +4,7 @@ import codecs
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -60,6 +61,7 @@ class Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=self.environment(**variables),
+            preexec_fn=_heed_interrupts,
         )
 
     def run_to(self, *arguments: str, stderr: int) -> int:
@@ -101,7 +103,7 @@ class Terminal:
             stderr=subprocess.PIPE,
             env=environment,
             start_new_session=True,
-            preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY, 0) and None,
+            preexec_fn=_own_terminal,
         )
         os.close(slave)
         self.shown = ""
@@ -140,3 +142,14 @@ class Terminal:
         if not data:
             raise EOFError(self.shown)
         return self._decoder.decode(data)
+
+
+def _heed_interrupts() -> None:
+    """Tests that run in the background of a script ignore Ctrl-C, and so would their children."""
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _own_terminal() -> None:
+    _heed_interrupts()
+    ioctl(0, termios.TIOCSCTTY, 0)
