@@ -223,6 +223,25 @@ async def test_what_arrived_of_a_slice_is_not_fetched_again(proxy: FaultProxy, t
     await registry.close()
 
 
+async def test_a_registry_that_gives_less_than_asked_is_asked_for_the_rest(
+    proxy: FaultProxy, registry: Registry, store: Store
+) -> None:
+    proxy.rules({"path": digest_of(MODEL), "times": 1, "with": {"Range": "bytes=0-99999"}})
+    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    assert [entry["range"] for entry in proxy.log(digest_of(MODEL))].count("bytes=100000-249999") == 1
+    assert blob(store, MODEL) == MODEL
+    assert proxy.sent(digest_of(MODEL)) == len(MODEL)
+
+
+async def test_machines_that_serve_one_name_may_have_their_own_words_for_a_file(
+    proxy: FaultProxy, registry: Registry, store: Store
+) -> None:
+    """The digest says what a blob is, not a tag that each machine makes up."""
+    proxy.rules({"path": digest_of(MODEL), "skip": 1, "times": 3, "headers": {"ETag": '"other"'}})
+    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    assert blob(store, MODEL) == MODEL
+
+
 async def test_a_silent_connection_is_replaced(proxy: FaultProxy, tmp_path: Path, store: Store) -> None:
     registry = make_registry(tmp_path, Limits(slice_bytes=250_000, stall=0.2, pause=0.01))
     proxy.rules({"path": digest_of(MODEL), "stall_after": 64 << 10, "times": 2})
