@@ -12,9 +12,10 @@ from corral.errors import ConfigError, CorralError, StoreError, Unreachable
 from corral.names import parse
 from corral.sources.mirrors import FileSource, PackageSource, RegistrySource, mirrors_of, parse_source
 from corral.sources.registry import Registry
+from corral.sources.transfer import Limits
 from corral.store import Store
 from tests.hub import running_tunnel
-from tests.registry import RegistryServer, digest_of, running_registry
+from tests.registry import RegistryServer, digest_of, running_proxy, running_registry
 from tests.tiny_models import CHATML, tiny_llama
 
 
@@ -222,6 +223,22 @@ async def test_a_registry_that_the_proxy_does_not_connect_to_cannot_be_reached(
     assert statuses[:2] == ["pulling manifest", f"pulling from {source}"]
     assert asked == ["registry.example:443"]
     assert store.list()[0].manifest.raw == raw
+
+
+async def test_a_registry_whose_blobs_cannot_be_reached_is_replaced_by_a_mirror(
+    store: Store, mirror: RegistryServer, tmp_path: Path
+) -> None:
+    """The registry answers; the host where its blobs are does not."""
+    raw = mirror.put_model("library/elsewhere", "latest", model=b"from the mirror")
+    registry = Registry(docker_config=tmp_path, key_folder=tmp_path, limits=Limits(attempts=1, pause=0.01))
+    with running_proxy(mirror.url) as proxy:
+        proxy.rules({"path": "/blobs/", "redirect": "http://127.0.0.1:9/"})
+        source = f"registry:http://{mirror.host}"
+        statuses, error = await pull(store, registry, f"{proxy.host}/library/elsewhere", source)
+    assert error is None
+    assert f"pulling from {source}" in statuses
+    assert store.list()[0].manifest.raw == raw
+    await registry.close()
 
 
 async def test_when_all_fail_each_reason_is_told(store: Store, registry: Registry) -> None:

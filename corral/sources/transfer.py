@@ -16,7 +16,7 @@ from typing import ParamSpec, TypeVar
 
 from aiohttp import StreamReader
 
-from corral.errors import CorralError, NotFound, SourceError, StoreError
+from corral.errors import CorralError, NotFound, SourceError, StoreError, Unreachable
 from corral.messages import Progress
 from corral.names import Digest
 from corral.sources.http import ANSWER_SECONDS, Contradiction, Interrupted, StatusError, is_passing
@@ -257,7 +257,8 @@ class Transfer:
                 if piece.position - before >= self._limits.trickle_bytes:
                     attempt = 0
                 if attempt >= self._limits.attempts:
-                    raise Interrupted(f"max retries exceeded: {error}") from error
+                    kind = Unreachable if isinstance(error, Unreachable) else Interrupted
+                    raise kind(f"max retries exceeded: {error}") from error
                 pause = self._limits.pause * 2**attempt
                 asked = error.pause if isinstance(error, StatusError) else 0.0
             attempt += 1
