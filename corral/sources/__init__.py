@@ -31,8 +31,8 @@ async def pull(
     """Brings a model into the store, from its registry or else from the first mirror that has it.
 
     `mirrors`: the user's, as `mirrors_of` takes them. They are tried when the registry, or where it keeps its blobs,
-    cannot be reached, or does not answer within `patience` seconds; a status line says which one serves. When all of them fail, the registry's error
-    is raised with theirs below it.
+    cannot be reached, or does not answer within `patience` seconds; a status line says which one serves. When all of
+    them fail, the registry's error is raised with theirs below it.
     """
     sources = mirrors_of(name, mirrors)
     failures: list[str] = []
