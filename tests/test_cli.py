@@ -354,6 +354,12 @@ def test_pull_adds_a_file_under_a_name_made_of_its_own(serve: Serve, tmp_path: P
 def test_pull_of_a_file_that_is_missing_names_it(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     assert shell.run("pull", "file:///no/such.gguf") == Outcome(1, "", 'Error: no such file: "/no/such.gguf"\n')
+    assert shell.run("pull", "./no/such.gguf") == Outcome(1, "", f'Error: no such file: "{tmp_path}/no/such.gguf"\n')
+    nobody = 'Error: no such file: "~no-such-person/such.gguf"\n'
+    assert shell.run("pull", "~no-such-person/such.gguf") == Outcome(1, "", nobody)
+    assert shell.run("import", "~no-such-person/such.gguf") == Outcome(1, "", nobody)
+    folder = f'Error: "{tmp_path}" is a folder; name the GGUF file in it\n'
+    assert shell.run("pull", "~", "--name", "mine") == Outcome(1, "", folder)
     expected = 'Error: invalid file address "file://no/such.gguf": it must look like file:///path/model.gguf\n'
     assert shell.run("pull", "file://no/such.gguf") == Outcome(1, "", expected)
 

@@ -4,10 +4,10 @@ The server reads and writes the file, so it must be one of this machine.
 """
 
 from contextlib import closing
-from pathlib import Path
 
 from corral.cli import connection
 from corral.cli.framework import Arguments, Count, Flag, command
+from corral.cli.paths import typed_path
 from corral.cli.progress import show_steps, shown
 from corral.client import Client
 from corral.errors import BadRequest, NotFound
@@ -16,7 +16,7 @@ from corral.errors import BadRequest, NotFound
 @command("export MODEL [MODEL...] FILE", "Write models into an archive, a .tar file", count=Count(least=2))
 def export(arguments: Arguments) -> None:
     *models, file = arguments
-    with shown() as display, closing(_local_server().export(models, _path(file))) as steps:
+    with shown() as display, closing(_local_server().export(models, typed_path(file))) as steps:
         show_steps(steps, display)
 
 
@@ -27,15 +27,11 @@ def export(arguments: Arguments) -> None:
     flags=[Flag("--name", kind="string", sentence="Add only the model of this name")],
 )
 def import_(arguments: Arguments, name: str) -> None:
-    path = _path(arguments[0])
+    path = typed_path(arguments[0])
     if not path.is_file():
         raise NotFound(f'no such file: "{path}"')
     with shown() as display, closing(_local_server().import_(path, name)) as steps:
         show_steps(steps, display)
-
-
-def _path(text: str) -> Path:
-    return Path(text).expanduser().absolute()
 
 
 def _local_server() -> Client:

@@ -6,7 +6,6 @@ Which template writes it, what fits and what is left out is the server's to say.
 import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +13,7 @@ import click
 from corral.cli import connection
 from corral.cli.display import LAYOUT, printable
 from corral.cli.framework import program_name
+from corral.cli.paths import typed_path
 from corral.cli.progress import spinning
 from corral.errors import BadRequest, CorralError, NotFound
 from corral.messages import Rendered
@@ -72,9 +72,8 @@ def conversation(file: str | None) -> Mapping[str, Any]:
     if file in (None, STANDARD_INPUT):
         text = b"" if file is None and sys.stdin.isatty() else sys.stdin.buffer.read()
         return _read(text, "standard input") if text.strip() or file else SAMPLE
-    path = Path(file).expanduser()
     try:
-        return _read(path.read_bytes(), f'"{file}"')
+        return _read(typed_path(file).read_bytes(), f'"{file}"')
     except FileNotFoundError:
         raise NotFound(f'no such file: "{file}"\n{_hint()}') from None
     except (OSError, ValueError) as error:

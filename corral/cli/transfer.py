@@ -9,6 +9,7 @@ import click
 
 from corral.cli import connection
 from corral.cli.framework import Arguments, Count, Flag, command
+from corral.cli.paths import typed_path
 from corral.cli.progress import show_steps, shown
 from corral.client import Client
 from corral.errors import BadRequest, CorralError, NotFound
@@ -32,6 +33,8 @@ def pull(arguments: Arguments, insecure: bool, name: str) -> None:
             raise BadRequest("--name is for a file; a registry's model has its name already")
         fetch(connection.connect(), arguments[0], insecure=insecure)
         return
+    if file.is_dir():
+        raise BadRequest(f'"{file}" is a folder; name the GGUF file in it')
     if not file.is_file():
         raise NotFound(f'no such file: "{file}"')
     fetch(connection.connect(), name or name_of(file), source=file.as_uri())
@@ -50,7 +53,9 @@ def model_file(text: str) -> Path | None:
         if parts.netloc not in ("", "localhost") or not parts.path:
             raise BadRequest(f'invalid file address "{text}": it must look like file:///path/model.gguf')
         return Path(unquote(parts.path))
-    path = Path(text).expanduser()
+    if text.startswith((".", "/", "~")):  # no name of a model begins so
+        return typed_path(text)
+    path = Path(text)
     return path.absolute() if path.suffix.lower() == ".gguf" and path.is_file() else None
 
 
