@@ -87,6 +87,8 @@ class Assembled:
     layers: tuple[Layer, ...]
     config: ModelConfig
     notes: tuple[str, ...]
+    created: tuple[Digest, ...]
+    """The blobs that came into the store for it: to be discarded when no model is made of them after all."""
 
 
 def assemble(
@@ -115,8 +117,13 @@ def assemble(
 
 def write_model(name: Name, made: Assembled, store: Store, prune: bool = True) -> Stored:
     """Stores the config and the manifest: from here on there is a model of that name."""
-    config, _ = add_layer(store, MediaType.CONFIG, encode_config(made.config))
-    return store.write_manifest(name, encode_manifest(config, made.layers), prune)
+    digest, size, created = store.add_bytes(encode_config(made.config))
+    try:
+        return store.write_manifest(name, encode_manifest(Layer(MediaType.CONFIG, digest, size), made.layers), prune)
+    except BaseException:
+        if created:
+            store.discard([digest])
+        raise
 
 
 def in_hundredths(progress: Callable[[Progress], None], status: str, digest: str, total: int) -> Callable[[int], None]:
@@ -166,7 +173,7 @@ class _Assembly:
         self._link = link
         self._progress = progress
         self.created: list[Digest] = []
-        """Blobs of files that the store did not have before."""
+        """Blobs that the store did not have before."""
         self._found: dict[gguf.Kind, list[tuple[gguf.GGUF, Layer, str]]] = {"model": [], "projector": [], "adapter": []}
         try:
             self._known = store.references()
@@ -206,7 +213,7 @@ class _Assembly:
             told += self._conversation(model)
             config = _config(model, [file for file, _, _ in projectors])
         layers, notes = zip(*told, strict=True)
-        return Assembled(layers, config, notes)
+        return Assembled(layers, config, notes, tuple(self.created))
 
     def _conversation(self, model: gguf.GGUF) -> list[tuple[Layer, str]]:
         """Template and parameters that can be told from the file."""
@@ -214,12 +221,16 @@ class _Assembly:
         dialect = BUILT_IN_DIALECTS.get(model.architecture, "")
         told = []
         if known is not None:
-            layer, _ = add_layer(self._store, MediaType.TEMPLATE, known.text.encode())
+            layer, _ = self._add(MediaType.TEMPLATE, known.text.encode())
             told.append((layer, f"using autodetected template {known.name}"))
         stop = known.stop if known is not None else _BUILT_IN_STOPS.get(dialect, ())
         if stop:
-            told.append(add_layer(self._store, MediaType.PARAMS, encode_params({"stop": list(stop)})))
+            told.append(self._add(MediaType.PARAMS, encode_params({"stop": list(stop)})))
         return told
+
+    def _add(self, media_type: MediaType, data: bytes) -> tuple[Layer, str]:
+        digest, size, created = self._store.add_bytes(data)
+        return Layer(media_type, self._note(digest, created), size), layer_note(digest, created)
 
     def _merge(self, parts: Sequence[gguf.GGUF]) -> Digest:
         merged = merge(parts)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from corral import layers
-from corral.errors import BadRequest, CorralError, ModelFileError
+from corral.errors import BadRequest, CorralError, ModelFileError, StoreError
 from corral.messages import Progress
 from corral.names import parse
 from corral.sources import files
@@ -93,10 +93,20 @@ async def test_what_is_no_model_is_refused_and_leaves_nothing(store: Store, tmp_
     assert [path for path in store.root.rglob("*") if path.is_file()] == []
 
 
-async def test_hanging_up_ends_the_work_and_leaves_nothing(store: Store, model: Path) -> None:
+@pytest.mark.parametrize("status", ["parsing GGUF", "hashing", "writing manifest"])
+async def test_hanging_up_ends_the_work_and_leaves_nothing(status: str, store: Store, model: Path) -> None:
+    """Nothing, or all of it when the work was done before it heard."""
     async with aclosing(files.pull(FileSource(model), parse("m"), store)) as steps:
         async for step in steps:
-            if step.status == "parsing GGUF":
+            if step.status == status:
                 break
-    assert store.list() == []
-    assert [path for path in store.root.rglob("*") if path.is_file()] == []
+    left = [path for path in store.root.rglob("*") if path.is_file()]
+    assert bool(left) == bool(store.list())
+    assert not left or status == "writing manifest"
+
+
+async def test_a_model_whose_manifest_cannot_be_written_leaves_nothing(store: Store, model: Path) -> None:
+    (store.manifests_folder / parse("m").path / "a folder where a file should be").mkdir(parents=True)
+    with pytest.raises(StoreError):
+        await pull(store, model)
+    assert not any(store.blobs_folder.iterdir())

