@@ -61,7 +61,7 @@ def test_control_characters_that_a_model_says_do_not_reach_the_terminal(serve: S
 
 
 def test_ctrl_c_stops_an_answer_quietly(serve: Serve) -> None:
-    server, shell = serve({"POST /api/generate": said("The sky ", "is ", end="held")})
+    server, shell = serve({"POST /api/generate": said("The sky ", "is ", "ye", end="held")})
     terminal = shell.terminal("run", "m", "Why?")
     terminal.wait_for("The sky")
     terminal.type("\x03")
@@ -69,6 +69,7 @@ def test_ctrl_c_stops_an_answer_quietly(serve: Serve) -> None:
     outcome = terminal.finish()
     assert (outcome.status, outcome.stderr) == (0, "")
     assert outcome.stdout.startswith("The sky")
+    assert "ye" not in outcome.stdout
 
 
 def test_ctrl_c_during_a_pull_ends_it_quietly(serve: Serve) -> None:

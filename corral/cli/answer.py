@@ -87,6 +87,8 @@ class _Printer:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._end_thinking()
+        if kind is KeyboardInterrupt and self._wrapped:
+            self._wrapped[1]()  # the word that is held back would come after the ^C
         self._flush_words()
         if self._thinking:
             self._colour(_PLAIN)
