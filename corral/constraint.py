@@ -37,7 +37,7 @@ def chosen_tools(tools: Sequence[Tool], choice: ToolChoice) -> tuple[Tool, ...]:
 async def check_tools(tools: Sequence[Tool]) -> None:
     """`BadRequest` with the place in the definition of a tool that is wrong."""
     for tool in tools:
-        await asyncio.to_thread(schemas.judge, tool.parameters, f'parameters of the tool "{tool.name}"')
+        await asyncio.to_thread(schemas.judge, tool.schema or tool.parameters, f'parameters of the tool "{tool.name}"')
 
 
 async def of_calls(tools: Sequence[Tool]) -> Schema:
@@ -56,7 +56,7 @@ def _call_schema(tools: Sequence[Tool]) -> Json:
     """No argument that is not declared: whether a tool would take others is not among what is told of it."""
     calls = []
     for number, tool in enumerate(tools):
-        parameters = schemas.relocated(tool.parameters, "anyOf", str(number), "properties", "arguments")
+        parameters = schemas.relocated(tool.schema or tool.parameters, "anyOf", str(number), "properties", "arguments")
         closed = {"additionalProperties": False} if "properties" in parameters else {}
         arguments = {**closed, **parameters, "type": "object"}
         calls.append(

@@ -36,6 +36,8 @@ class Tool(Struct, frozen=True):
     parameters: dict[str, Json] = {}
     type: str = "function"
     items: Json = None
+    schema: dict[str, Json] | None = None
+    """What the arguments of a call that has to be are held to; None: `parameters`."""
 
 
 class ToolChoice(Struct, frozen=True):

@@ -199,6 +199,28 @@ def test_a_named_tool_and_no_other_is_called(server: RunningServer, model: str) 
 
 
 @pytest.mark.parametrize("model", ["call", "call-native"])
+def test_what_a_forced_call_refers_to_holds_though_the_model_is_not_told(server: RunningServer, model: str) -> None:
+    """Every way in which a property can say elsewhere, or at once, what it may be."""
+    properties = {
+        "unit": {"$ref": "#/$defs/unit"},
+        "maybe": {"anyOf": [{"$ref": "#/$defs/unit"}, {"type": "null"}]},
+        "one": {"oneOf": [{"const": 1}]},
+        "all": {"allOf": [{"enum": [2, 3]}, {"enum": [3, 4]}]},
+        "inner": {"type": "object", "properties": {"unit": {"$ref": "#/$defs/unit"}}, "required": ["unit"]},
+    }
+    schema = {"type": "object", "properties": properties, "required": [*properties]}
+    tool = function(name="measure", parameters={**schema, "$defs": {"unit": {"enum": ["C"]}}})
+    shown = chat(server, model, tools=[tool], _debug_render_only=True).json["_debug_info"]["rendered_template"]
+    assert '"$ref"' not in shown
+    (message,) = messages_of(chat(server, model, tools=[tool], tool_choice="required", num_predict=200))
+    (call,) = message["tool_calls"]
+    arguments = call["function"]["arguments"]
+    assert arguments.pop("maybe") in ("C", None)
+    assert arguments.pop("inner")["unit"] == "C"
+    assert arguments == {"unit": "C", "one": 1, "all": 3}
+
+
+@pytest.mark.parametrize("model", ["call", "call-native"])
 def test_a_tool_that_is_not_there_cannot_be_chosen(server: RunningServer, model: str) -> None:
     answer = chat(server, model, tool_choice={"type": "function", "function": {"name": "nope"}})
     assert (answer.status, answer.json) == (400, {"error": 'tool_choice names "nope", which is not among the tools'})
@@ -285,6 +307,26 @@ ODD_TOOLS = {
 def test_odd_tools_are_no_harm(server: RunningServer, model: str, kind: str) -> None:
     (message,) = messages_of(chat(server, model, tools=[ODD_TOOLS[kind]]))
     assert message == {"role": "assistant", "content": "Rain: ☂ tomorrow"}
+
+
+@pytest.mark.parametrize("model", ["rain", "rain-native"])
+@pytest.mark.parametrize("choice", ["auto", "required"])
+@pytest.mark.parametrize("depth", [40, 200, 300, 5000])
+def test_tools_nested_in_themselves_are_told_or_refused(
+    server: RunningServer, model: str, choice: str, depth: int
+) -> None:
+    schema = '{"type":"object","properties":{"a":' * depth + '{"type":"string"}' + "}}" * depth
+    body = (
+        f'{{"model":"{model}","messages":[{{"role":"user","content":"?"}}],"tool_choice":"{choice}","stream":false,'
+        f'"_debug_render_only":true,"tools":[{{"function":{{"name":"f","parameters":{schema}}}}}]}}'
+    )
+    answer = post(server, "/api/chat", body.encode())
+    if depth < 100:
+        assert answer.json["_debug_info"]["rendered_template"].count('"properties"') == depth
+    elif depth > 250:
+        assert (answer.status, answer.error) == (400, "exceeded max depth")
+    else:
+        assert answer.status == 200 or answer.error.endswith("exceeded maximum template depth")
 
 
 @pytest.mark.parametrize("choice", ["auto", "required"])

@@ -56,7 +56,7 @@ class WireMessage(Struct):
 
 
 class WireProperty(Struct, omit_defaults=True):
-    """What of a tool's JSON Schema reaches the model; everything else is dropped (spec api §5.6)."""
+    """What is read of a tool's JSON Schema: what reaches the model (spec api §5.6) and what else tells values apart."""
 
     anyOf: "list[WireProperty]" = []  # noqa: N815 - a wire name
     type: str | list[str] = ""
@@ -65,6 +65,18 @@ class WireProperty(Struct, omit_defaults=True):
     enum: list[Any] = []
     properties: "dict[str, WireProperty]" = {}
     required: list[str] = []
+    ref: Any = field(name="$ref", default=None)
+    oneOf: Any = None  # noqa: N815 - a wire name
+    allOf: Any = None  # noqa: N815 - a wire name
+    const: Any = None
+
+    def told(self) -> "WireProperty":
+        """What of it reaches the model."""
+        inner = {name: part.told() for name, part in self.properties.items()}
+        options = [part.told() for part in self.anyOf]
+        return msgspec.structs.replace(
+            self, anyOf=options, properties=inner, ref=None, oneOf=None, allOf=None, const=None
+        )
 
 
 class WireParameters(Struct, omit_defaults=True):
@@ -230,8 +242,19 @@ def message(wire: WireMessage) -> Message:
 
 
 def tool(wire: WireTool) -> Tool:
-    parameters = msgspec.to_builtins(wire.function.parameters)
-    return Tool(wire.function.name, wire.function.description, parameters, wire.type or "function", wire.items)
+    function = wire.function
+    schema, parameters = function.parameters, function.parameters
+    if schema.properties is not UNSET:
+        told = {name: part.told() for name, part in schema.properties.items()}
+        parameters = msgspec.structs.replace(schema, properties=told)
+    return Tool(
+        function.name,
+        function.description,
+        msgspec.to_builtins(parameters),
+        wire.type or "function",
+        wire.items,
+        msgspec.to_builtins(schema),
+    )
 
 
 def read_images(texts: Iterable[str]) -> tuple[bytes, ...]:
