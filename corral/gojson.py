@@ -76,6 +76,8 @@ def decode(data: bytes, kind: type[T]) -> T:
         return msgspec.convert(_fold(value, kind), kind)
     except msgspec.ValidationError as error:
         raise BadRequest(_wrong_type(value, kind, error)) from None
+    except RecursionError as error:
+        raise BadRequest("exceeded max depth") from error
 
 
 def parse(data: bytes) -> Any:
