@@ -25,6 +25,8 @@ FURTHER = {"role": "user", "content": "Should I take an umbrella?"}
 BRIEFLY = {"temperature": 0, "num_predict": 32, "num_thread": 1}
 CLOCK = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}
 TOOLS = [WEATHER, CLOCK]
+QWEN3 = Path(__file__).parent / "goldens" / "templates" / "qwen3.gotmpl"
+"""A template that leaves out the thoughts of earlier answers."""
 NAMED = {"type": "function", "function": {"name": "get_weather"}}
 
 
@@ -36,6 +38,8 @@ def server(starter_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         add_model(server.models, "plain", starter_gguf)
         add_model(server.models, "jinja", with_chat_template(starter_gguf, home / "jinja.gguf", JINJA))
         made = {"model": "go", "from": "plain", "template": GO, "stream": False}
+        assert post(server, "/api/create", made).json == {"status": "success"}
+        made |= {"model": "thinking", "template": QWEN3.read_text()}
         assert post(server, "/api/create", made).json == {"status": "success"}
         yield server
 
@@ -152,3 +156,19 @@ def test_a_growing_conversation_is_not_read_again(server: RunningServer, model: 
         if called.get("tool_calls"):
             called = {"role": "assistant", "content": json.dumps(called["tool_calls"])}
     assert [hits >= length * 0.95 for hits, length in zip(found[1:], lengths[:-1], strict=True)] == [True, True]
+
+
+def test_thoughts_that_are_left_out_cost_no_more_than_their_answer(server: RunningServer) -> None:
+    """The next prompt goes on where the thought stood; all before it is found in the cache."""
+    messages: list[Any] = [{"role": "user", "content": "Oslo, its weather and its people: " + "tell me more. " * 40}]
+    lengths, found = [], []
+    for number in range(3):
+        before = metric(server, "corral_prefix_cache_hits_total")
+        said, last = turn(server, "thinking", messages, tools=[])
+        found.append(metric(server, "corral_prefix_cache_hits_total") - before)
+        lengths.append(last["prompt_eval_count"])
+        thought = f"Thought {number} of many. " * 20
+        messages += [{**said, "thinking": thought}, {"role": "user", "content": f"And {number} more?"}]
+        prompt = prompt_of(server, "thinking", messages)
+        assert [f"Thought {earlier} " in prompt for earlier in range(number + 1)] == [False] * (number + 1)
+    assert [hits >= length * 0.9 for hits, length in zip(found[1:], lengths[:-1], strict=True)] == [True, True]
