@@ -72,6 +72,8 @@ def test_a_file_a_pipe_and_standard_input_give_the_same_prompt(shell: Shell, ser
     assert shell.run("show", "--prompt", "go", str(shell.home / "asked.json"), stdin="[]") == expected
     assert shell.run("show", "go", "--prompt", stdin=text) == expected
     assert shell.run("show", "go", "--prompt", "-", stdin=text) == expected
+    assert shell.run("show", "go", "--prompt=asked.json", stdin="[]") == expected
+    assert shell.run("show", "--prompt=-", "go", stdin=text) == expected
 
 
 @pytest.mark.parametrize("model", ["go", "jinja"])
@@ -139,6 +141,7 @@ def test_what_the_server_refuses_is_told(shell: Shell) -> None:
     [
         (["go", "x"], "accepts 1 arg(s), received 2"),
         (["--prompt"], "accepts between 1 and 2 arg(s), received 0"),
+        (["go", "--prompt=a", "b"], "accepts 1 arg(s), received 2"),
         (["go", "--prompt", "a", "b"], "accepts between 1 and 2 arg(s), received 3"),
         (["go", "--prompt", "--template"], "only one of '--prompt' and '--template' can be specified"),
     ],

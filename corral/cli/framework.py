@@ -69,6 +69,8 @@ class Flag(click.Option):
         head = f"  -{self.short}, --{self.long}" if self.short else f"      --{self.long}"
         if self.kind == "bool":
             return head
+        if self.bare == "":
+            return f"{head} [{self.kind}]"
         return f"{head} {self.kind}" + ("" if self.bare is None else f'[="{self.bare}"]')
 
 

@@ -21,7 +21,7 @@ TEXT_WIDTH = 100
 """Columns at which the lines of the System and License sections are wrapped."""
 ARRAY_WIDTH = 10
 
-PROMPT = "Show the prompt of a conversation: a JSON file after MODEL, piped JSON, or a sample"
+PROMPT = "Show the prompt of a conversation: of a JSON file (- is standard input), a piped one, or a sample"
 PARTS = ("license", "modelfile", "parameters", "system", "template")
 
 
@@ -31,22 +31,23 @@ PARTS = ("license", "modelfile", "parameters", "system", "template")
     count=Count(),
     flags=[
         *(Flag(f"--{part}", kind="bool", sentence=f"Show only the model's {part}") for part in PARTS),
-        Flag("--prompt", kind="bool", sentence=PROMPT),
+        Flag("--prompt", kind="string", bare="", default=None, sentence=PROMPT),
         Flag("--verbose", "-v", kind="bool", sentence="Show every key of the model file and its tensors too"),
     ],
 )
-def show(arguments: Arguments, verbose: bool, prompt: bool, **parts: bool) -> None:
-    (Count(least=1, most=2) if prompt else Count(exact=1)).check(len(arguments))
+def show(arguments: Arguments, verbose: bool, prompt: str | None, **parts: bool) -> None:
+    # A bare --prompt may be followed by its file, wherever MODEL stands: `show MODEL --prompt FILE`.
+    (Count(least=1, most=2) if prompt == "" else Count(exact=1)).check(len(arguments))
     wanted = [part for part in PARTS if parts[part]]
     if len(wanted) > 1:
         names = ", ".join(f"'--{part}'" for part in PARTS[:-1])
         raise BadRequest(f"only one of {names}, or '--{PARTS[-1]}' can be specified")
-    if prompt:
+    if prompt is not None:
         if wanted:
             raise BadRequest(f"only one of '--prompt' and '--{wanted[0]}' can be specified")
         from corral.cli.prompt import show_prompt
 
-        show_prompt(arguments[0], *arguments[1:])
+        show_prompt(arguments[0], *([prompt] if prompt else arguments[1:]))
         return
     shown = connection.connect().show(arguments[0], verbose=verbose)
     if not wanted:
