@@ -48,6 +48,10 @@ SEED_BOUND = (1 << 32) - 1
 """The engine takes 32 bits, and the largest of these for no seed at all."""
 
 
+LOST_GRAMMAR = "empty grammar stack"
+"""What the engine says when a piece of an answer goes beyond the tag of a call in a way its grammar did not foresee."""
+
+
 class Clock:
     """When a request arrived, got its runner, was let in, and saw its first token; nanoseconds, 0 for not yet."""
 
@@ -189,7 +193,10 @@ class Answering:
         """Who reads the answer to a prompt that was completed as text (spec cli §14.1, §16)."""
         written = self._model.template
         if written is None:
-            return reader_for(prompt=text, think_tags=self._jinja_think_tags, tools=tools, thinks=bool(think))
+            tag = template.jinja_tool_tag(self._model.gguf.chat_template or "") if tools else ""
+            return reader_for(
+                prompt=text, think_tags=self._jinja_think_tags, tool_tag=tag, tools=tools, thinks=bool(think)
+            )
         return reader_for(
             prompt=text,
             family=self._model.output_format,
@@ -262,7 +269,7 @@ class Answering:
                     context = None
                     if with_context:
                         context = (*(await before if before is not None else sent), *written)
-                    yield self._last(piece.finish, reader, context)
+                    yield self._last(piece.finish, reader.warnings, context)
 
     async def _schema(self) -> Json:
         """The JSON Schema the answer is held to; None for none."""
@@ -324,23 +331,42 @@ class Answering:
             top_logprobs=self._top_logprobs,
         )
         self._dropped = built.dropped_tokens
-        async with self._room(self._runner.spec.num_ctx if built.media else bound + most):
-            said, reader = "", rescuing_reader(tools)
-            calls: list[ToolCall] = []
-            async with aclosing(self._engine.chat(chat)) as pieces:
-                async for piece in pieces:
-                    said += piece.text
-                    chunks = [*reader.read(piece), *(reader.end() if piece.finish is not None else ())]
-                    for chunk in chunks:
-                        calls += chunk.tool_calls  # they wait for the last chunk (spec api §8.5)
-                        if chunk.content or chunk.thinking or chunk.logprobs:
-                            yield self._told(msgspec.structs.replace(chunk, tool_calls=()) if calls else chunk)
-                    if piece.finish is not None:
-                        await constraint.check_kept(schema, said.lstrip())
-                        context = tuple(await self._engine.tokenize(built.text + said)) if with_context else None
-                        yield msgspec.structs.replace(
-                            self._last(piece.finish, reader, context), tool_calls=tuple(calls)
-                        )
+        room = self._runner.spec.num_ctx if built.media else bound + most
+        has_begun = False
+        try:
+            async with self._room(room), aclosing(self._chat(chat, built.text, with_context=with_context)) as chunks:
+                async for chunk in chunks:
+                    has_begun = True
+                    yield chunk
+        except EngineError as error:
+            if has_begun or not tools or LOST_GRAMMAR not in str(error):
+                raise
+            log.warning("model %s: read without the engine, which lost its way: %s", self._runner.label, error)
+        else:
+            return
+        async with aclosing(self._rendered(built, self._reader(built.text, think, tools))) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _chat(self, chat: EngineChat, text: str, *, with_context: bool) -> AsyncGenerator[Chunk, None]:
+        """What the engine makes of a chat whose prompt is `text`."""
+        said, reader = "", rescuing_reader(chat.tools)
+        calls: list[ToolCall] = []
+        async with aclosing(self._engine.chat(chat)) as pieces:
+            async for piece in pieces:
+                said += piece.text
+                chunks = [*reader.read(piece), *(reader.end() if piece.finish is not None else ())]
+                for chunk in chunks:
+                    calls += chunk.tool_calls  # they wait for the last chunk (spec api §8.5)
+                    if chunk.content or chunk.thinking or chunk.logprobs:
+                        yield self._told(msgspec.structs.replace(chunk, tool_calls=()) if calls else chunk)
+                if piece.finish is not None:
+                    await constraint.check_kept(chat.schema, said.lstrip())
+                    context = tuple(await self._engine.tokenize(text + said)) if with_context else None
+                    # A last piece has text where a call was cut off.
+                    warnings = [*reader.warnings, *(["tool_call_unparsed"] if piece.text else [])]
+                    last = self._last(piece.finish, warnings, context)
+                    yield msgspec.structs.replace(last, tool_calls=tuple(calls))
 
     @contextlib.asynccontextmanager
     async def _room(self, tokens: int) -> AsyncGenerator[None, None]:
@@ -402,7 +428,7 @@ class Answering:
             return chunk
         return msgspec.structs.replace(chunk, truncated_tokens=self._dropped, unenforced=self._unenforced)
 
-    def _last(self, finish: Finish, reader: Reader, context: tuple[int, ...] | None) -> Chunk:
+    def _last(self, finish: Finish, warnings: Sequence[str], context: tuple[int, ...] | None) -> Chunk:
         metrics = Metrics(
             total_duration=self._clock.since_arrival(),
             load_duration=self._clock.load_duration,
@@ -414,7 +440,7 @@ class Answering:
             truncated_tokens=self._dropped,
         )
         self._record(metrics, finish.reason)
-        for warning in reader.warnings:
+        for warning in warnings:
             log.warning("model %s: %s", self._runner.label, warning.replace("_", " "))
             self._series.parsing.labels(self._runner.label, warning).inc()
         return Chunk(done_reason=finish.reason, metrics=metrics, context=context, truncated_tokens=self._dropped)

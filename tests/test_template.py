@@ -269,6 +269,19 @@ def test_what_a_jinja_template_supports_is_told_by_its_text(
     assert template.jinja_has_tool_round_trip(text) is has_round_trip
 
 
+@pytest.mark.parametrize(
+    ("text", "tag"),
+    [
+        ("{{ '<tool_call>\\n' }}", "<tool_call>"),
+        ("{{ '[TOOL_CALLS] [' }}", "[TOOL_CALLS]"),
+        ("{{ '<|tool_call_start|>' }}", "<|tool_call_start|>"),
+        ("{{ message.tool_calls }}", ""),
+    ],
+)
+def test_the_tag_before_a_tool_call_is_found_in_a_jinja_template(text: str, tag: str) -> None:
+    assert template.jinja_tool_tag(text) == tag
+
+
 def test_images_are_numbered_over_all_messages_where_their_places_are() -> None:
     messages = [
         Message("user", "a [img] b", images=(b"0", b"1")),

@@ -127,8 +127,19 @@ def warnings(server: RunningServer, model: str, kind: str) -> float:
 
 
 def test_a_cut_off_call_of_the_models_own_template_is_text(server: RunningServer) -> None:
+    before = warnings(server, "unclosed-native", "tool_call_unparsed")
     (message,) = messages_of(chat(server, "unclosed-native"))
     assert message == {"role": "assistant", "content": 'Sure. {"name": "get_weather", "arguments": {'}
+    assert warnings(server, "unclosed-native", "tool_call_unparsed") == before + 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_that_the_engine_loses_its_way_in_is_read_without_it(server: RunningServer, stream: bool) -> None:
+    """Its grammar begins with the tag and meets a piece that it did not foresee."""
+    answers = messages_of(chat(server, "unknown-native", stream=stream))
+    content = '<tool_call>\n{"name": "nope", "arguments": {}}\n</tool_call>'
+    assert "".join(message["content"] for message in answers) == content
+    assert "read without the engine" in server.log.read_text()
 
 
 @pytest.mark.parametrize("model", ["bare", "bare-native"])

@@ -19,6 +19,17 @@ def jinja_think_tags(text: str) -> tuple[str, str] | None:
     return tags if all(tag in text for tag in tags) else None
 
 
+def jinja_tool_tag(text: str) -> str:
+    """What it writes before a tool call, where that is a tag of one of the usual kinds; else empty."""
+    found = _TOOL_TAG.search(text)
+    return found[0] if found else ""
+
+
+_TOOL_TAG = re.compile(
+    r"<tool_calls?>|\[TOOL_CALLS\]|<\|tool_calls?\|>|<\|tool_call_start\|>|<\|python_tag\|>|<\|START_ACTION\|>"
+)
+
+
 def _thinks(text: str) -> bool:
     if "<think>" in text and "</think>" in text:
         return True
