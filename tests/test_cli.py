@@ -315,6 +315,17 @@ def test_run_says_what_the_server_refused_with_its_status(serve: Serve) -> None:
     assert shell.run("run", "brief", "--think=true", "hi") == Outcome(1, "", expected)
 
 
+def test_what_an_answer_is_not_held_to_and_was_not_given_is_told(serve: Serve) -> None:
+    told = {"x-corral-truncated-tokens": "1", "x-corral-unenforced": "#/properties/%C3%A4, #/not"}
+    _, shell = serve({**ANSWERS, "POST /api/generate": {**lines(*GENERATED), "headers": told}})
+    assert shell.run("run", "brief", "hi") == Outcome(
+        0,
+        "Hello you\n\n",
+        "Warning: 1 token of the prompt left out to fit the context\n"
+        "Warning: the answer is not held to these parts of the format: #/properties/ä, #/not\n",
+    )
+
+
 def test_an_answer_that_breaks_off_is_an_error_after_what_came(serve: Serve) -> None:
     _, shell = serve({**ANSWERS, "POST /api/generate": lines(GENERATED[0], end="cut")})
     expected = "Error: the corral server broke off its answer\n"

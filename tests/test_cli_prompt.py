@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     with running_server(home) as server:
         add_model(server.models, "plain", tiny_llama(home / "plain.gguf"))
         add_model(server.models, "jinja", tiny_llama(home / "jinja.gguf", chat_template=JINJA))
-        made = {"model": "go", "from": "plain", "template": GO, "stream": False}
+        made = {"model": "go", "from": "plain", "template": GO, "parameters": {"num_predict": 4}, "stream": False}
         assert post(server, "/api/create", made).json == {"status": "success"}
         yield server
 
@@ -102,6 +102,16 @@ def test_in_a_terminal_the_line_stands_on_a_line_of_its_own_and_nothing_steers(s
         "<|im_start|>user\na]52;c;AAAAb<|im_end|>\n<|im_start|>assistant\n",
     )
     assert shell.terminal("show", "go", "--prompt").finish().stdout.endswith(TURNS)
+
+
+def test_who_asks_is_told_what_was_left_out_of_the_prompt(shell: Shell, server: RunningServer) -> None:
+    words = "so it is " * 2000
+    answered = shell.run("run", "go", stdin=words)
+    left_out = post(server, "/api/generate", {"model": "go", "prompt": words}).headers["x-corral-truncated-tokens"]
+    assert int(left_out) > 0
+    warning = f"Warning: {left_out} tokens of the prompt left out to fit the context\n"
+    assert (answered.status, answered.stderr) == (0, warning)
+    assert shell.run("run", "go", "Why?").stderr == ""
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,19 @@ def test_plain_answers_become_values(serve: Serve) -> None:
     ]
 
 
+def test_what_headers_tell_of_an_answer_comes_with_its_first_chunk(serve: Serve) -> None:
+    said = lines({"response": "a", "done": False}, {"response": "b", "done": False})
+    told = {"X-Corral-Truncated-Tokens": "12", "X-Corral-Unenforced": "#/a"}
+    wrong = {"x-corral-truncated-tokens": "many"}
+    _, client = serve({"POST /api/generate": [{**said, "headers": told}, {**said, "headers": wrong}]})
+    assert list(client.generate("m", "hi")) == [
+        Chunk(content="a", truncated_tokens=12, unenforced=("#/a",)),
+        Chunk(content="b"),
+    ]
+    with pytest.raises(CorralError, match='unexpected value of "x-corral-truncated-tokens"'):
+        list(client.generate("m", "hi"))
+
+
 def test_a_completion_is_asked_for_and_read_chunk_by_chunk(serve: Serve) -> None:
     metrics = {"total_duration": 9, "load_duration": 1, "prompt_eval_count": 11, "eval_count": 30, "eval_duration": 7}
     server, client = serve(

@@ -50,12 +50,24 @@ def print_answer(chunks: Stream[Chunk], look: Look, stream: TextIO | None = None
     with closing(chunks), printer:
         with spinning(""):
             first = list(islice(chunks, 1))
+        for chunk in first:
+            _warn(chunk)
         for chunk in chain(first, chunks):
             printer.print(chunk)
             content.append(chunk.content)
             thinking.append(chunk.thinking)
             metrics = chunk.metrics or metrics
     return Answer("".join(content), "".join(thinking), metrics)
+
+
+def _warn(chunk: Chunk) -> None:
+    """Tells what the model was not given, or is not held to."""
+    if chunk.truncated_tokens:
+        many = f"{chunk.truncated_tokens} token{'s' * (chunk.truncated_tokens != 1)}"
+        print(f"Warning: {many} of the prompt left out to fit the context", file=sys.stderr)
+    if chunk.unenforced:
+        parts = printable(", ".join(chunk.unenforced))
+        print(f"Warning: the answer is not held to these parts of the format: {parts}", file=sys.stderr)
 
 
 class _Printer:

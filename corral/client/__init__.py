@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from corral import __version__
 from corral.client.answers import (
+    TOLD_IN_HEADERS,
     Installed,
     Json,
     Running,
@@ -228,10 +229,14 @@ class Client:
                 yield read(line)
 
     def _lines(self, path: str, body: Mapping[str, Json]) -> Stream[dict[str, Json]]:
-        """The objects of a streamed answer. An error in it, before or after the first line, is raised."""
+        """The objects of a streamed answer; what its headers tell of it becomes members of the first.
+
+        An error in it, before or after the first line, is raised.
+        """
         headers = {"Accept": "application/x-ndjson"}
         with self._exchange("POST", path, _encode(body), headers) as response:
             self._check(response, streaming=True)
+            told = {name: text for name in TOLD_IN_HEADERS if (text := response.headers.get(name))}
             while line := response.readline(MAX_LINE + 1):
                 if len(line) > MAX_LINE:
                     raise CorralError(f"the {self.program} server sent a line of more than {MAX_LINE >> 20} MB")
@@ -240,7 +245,8 @@ class Client:
                 value = self._decode(line)
                 if error := value.get("error"):
                     raise CorralError(str(error))
-                yield value
+                yield value | told
+                told = {}
 
     @contextmanager
     def _exchange(

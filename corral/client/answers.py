@@ -3,10 +3,12 @@
 Source: spec api §7, §8, §13-§15.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from urllib.parse import unquote
 
 from corral.errors import CorralError
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 Json: TypeAlias = Any
 T = TypeVar("T")
+
+TRUNCATED, UNENFORCED = TOLD_IN_HEADERS = ("x-corral-truncated-tokens", "x-corral-unenforced")
+"""What headers tell of a streamed answer; the client hands it on as members of the first line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,16 @@ def _chunk(line: Mapping[str, Json], said: Mapping[str, Json], content: str) -> 
         done_reason=(member(line, "done_reason", str, "") or "stop") if done else "",
         metrics=_metrics(line) if done else None,
         context=None if context is None else tuple_of(context, int, "context"),
+        truncated_tokens=_number(line, TRUNCATED),
+        unenforced=tuple(map(unquote, filter(None, member(line, UNENFORCED, str, "").split(", ")))),
     )
+
+
+def _number(line: Mapping[str, Json], header: str) -> int:
+    text = member(line, header, str, "0")
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise _unexpected(header)
+    return int(text)
 
 
 def _metrics(line: Mapping[str, Json]) -> "Metrics":
