@@ -37,7 +37,10 @@ class FakeEngine:
 
     @property
     def alive(self) -> bool:
-        return psutil.pid_exists(self.pid) and psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+        try:
+            return psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
 
     def bodies(self, path: str = "/completion") -> list[dict[str, Any]]:
         """What was asked of it on a path."""

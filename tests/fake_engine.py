@@ -196,6 +196,11 @@ class Handler(BaseHTTPRequestHandler):
         tokens = tokens_of(prompt) if isinstance(prompt, str) else prompt
         answer = Answer.to(prompt if isinstance(prompt, str) else text_of(prompt))
         with SLOTS.held(self.number, len(tokens) + body["n_predict"], JOURNAL):
+            if not body["stream"]:
+                if self.refused(answer, headers=False):
+                    return
+                self.reply(200, {"content": "", "stop": True, "timings": timings(len(tokens), 0)})
+                return
             if self.refused(answer):
                 return
             said = 0

@@ -343,6 +343,23 @@ def test_a_full_server_still_answers_the_small_routes(tiny_server: RunningServer
         assert all(call.result()["eval_count"] == 500 for call in calls)
 
 
+@pytest.mark.parametrize("model", ["tiny", "native"])
+def test_a_long_prompt_that_is_read_in_parts_counts_once(tiny_server: RunningServer, model: str) -> None:
+    """Its parts are no hits of the prompt cache; asked again it is found there whole, by either way to the engine."""
+    body = {"model": model, "messages": [{"role": "user", "content": f"{model} says " + "hello " * 1500}]}
+    told = []
+    for _ in range(2):
+        counted = [f"corral_{name}_total" for name in ("prompt_tokens", "prefix_cache_hits")]
+        before = [metric(tiny_server, name) for name in counted]
+        options = {"num_predict": 1, "temperature": 0, "num_ctx": 2048}
+        answer = post(tiny_server, "/api/chat", {**body, "stream": False, "options": options}).json
+        read, found = (metric(tiny_server, name) - was for name, was in zip(counted, before, strict=True))
+        assert read == answer["prompt_eval_count"] > 1000
+        told.append(found)
+    assert told[0] < 10
+    assert told[1] > 1000
+
+
 def test_a_prompt_is_read_once(real_server: RunningServer) -> None:
     """The second request with the same beginning finds it in the prompt cache, and counts it all the same."""
     prompt = "The quick brown fox jumps over the lazy dog. " * 20

@@ -282,6 +282,37 @@ def test_short_answers_run_in_as_many_slots_as_there_are(server: RunningServer) 
     assert held_at_once(server, 20, options={"num_predict": 64}).most_at_once() == 16
 
 
+def test_a_long_prompt_is_read_in_parts_so_that_others_get_their_turn(server: RunningServer) -> None:
+    engine = loaded(server)
+    words = " ".join(f"word{number}" for number in range(1900))
+    assert generate(server, words, raw=True, options={"num_predict": 2}).status == 200
+    part, whole = engine.bodies()
+    assert (part["n_predict"], whole["n_predict"]) == (0, 2)
+    assert (part["prompt"], whole["prompt"]) == (list(range(512)), words)
+
+
+@pytest.mark.parametrize("more", [{}, {"seed": 1}])
+def test_a_long_prompt_that_may_be_in_the_cache_or_not_be_taken_from_it_is_read_whole(
+    server: RunningServer, more: dict[str, int]
+) -> None:
+    engine = loaded(server)
+    words = " ".join(f"word{number}" for number in range(1900))
+    if not more:
+        assert generate(server, "word0", raw=True).status == 200
+    assert generate(server, words, raw=True, options={"num_predict": 2, **more}).status == 200
+    assert [body["prompt"] for body in engine.bodies()][-1:] == [words]
+    assert all(body["n_predict"] > 0 for body in engine.bodies())
+
+
+def test_a_client_that_leaves_while_its_long_prompt_is_read_ends_that(server: RunningServer) -> None:
+    engine = loaded(server)
+    words = " ".join(f"word{number}" for number in range(1900))
+    with streaming(server, "/api/generate", asked(f"!hang {words}")):
+        engine.wait("hanging")
+    until(lambda: how_ended(engine) == ["closed"])
+    assert [len(body["prompt"]) for body in engine.bodies()] == [512]
+
+
 def test_clients_with_different_contexts_share_a_model(server: RunningServer) -> None:
     for num_ctx in (1024, 512, 2048, None):
         assert generate(server, "hello", options={"num_ctx": num_ctx}).status == 200

@@ -73,7 +73,6 @@ class CompletionRequest(Struct, frozen=True, kw_only=True):
     num_keep: int = 0
     schema: Json = None
     """JSON Schema the answer must fit; None: any text."""
-    grammar: str = ""
     preserved_tokens: tuple[str, ...] = ()
     """Special tokens whose text is to be seen in the answer."""
     top_logprobs: int | None = None

@@ -22,6 +22,7 @@ from corral.engine.base import (
     RunnerSpec,
     Sampling,
 )
+from corral.engine.long_prompts import Beginnings, Reading, is_long, read_ahead
 from corral.engine.process import WorkerProcess
 from corral.errors import EngineDied, EngineError
 from corral.messages import Message, TokenLogprob, Tool, ToolCall
@@ -65,6 +66,7 @@ class LlamaEngine:
             read_bufsize=1 << 18,
         )
         self._marker: str | None = None
+        self._beginnings = Beginnings()
 
     @property
     def pid(self) -> int:
@@ -85,21 +87,33 @@ class LlamaEngine:
         }
         if request.schema is not None:
             body["json_schema"] = request.schema
-        if request.grammar:
-            body["grammar"] = request.grammar
         if request.preserved_tokens:
             body["preserved_tokens"] = list(request.preserved_tokens)
         if request.top_logprobs is not None:
             body["n_probs"] = max(1, request.top_logprobs)
+        ahead = Reading() if request.media else await self._ahead(request.prompt, body)
         async with contextlib.aclosing(self._events("/completion", body)) as events:
             async for data in events:
                 event = _decoded(_decode_completion, data)
                 if event.error is not None:
                     raise _refusal(event.error)
-                yield _piece(event, request.top_logprobs)
+                yield _piece(event, request.top_logprobs, ahead)
                 if event.stop:
                     return
         raise await self._dead(None)
+
+    async def _ahead(self, prompt: str | tuple[int, ...], body: dict[str, Any]) -> Reading:
+        """Reads a long new prompt in parts before the request itself, if what was read may be used (`_sampling`)."""
+        is_new = isinstance(prompt, str) and self._beginnings.is_new(prompt)
+        if not (isinstance(prompt, str) and is_new and body["cache_prompt"] and is_long(prompt)):
+            return Reading()
+        return await read_ahead(await self.tokenize(prompt, add_special=True), self._read)
+
+    async def _read(self, tokens: Sequence[int]) -> Reading:
+        """Has the engine read a prompt and say nothing."""
+        body = {"prompt": list(tokens), "n_predict": 0, "cache_prompt": True, "stream": False}
+        timings = msgspec.convert((await self._ask("POST", "/completion", body))["timings"], _Timings)
+        return Reading(timings.prompt_n, timings.prompt_ms)
 
     async def _prompt(self, request: CompletionRequest) -> Any:
         if isinstance(request.prompt, tuple):
@@ -124,6 +138,7 @@ class LlamaEngine:
         body = _chat_body(request)
         calls: dict[int, _CallParts] = {}
         reason, usage, timings = "", _Usage(), _Timings()
+        ahead = await self._ahead(request.prompt, body)
         async with contextlib.aclosing(self._events("/v1/chat/completions", body)) as events:
             async for data in events:
                 event = _decoded(_decode_chat, data)
@@ -139,7 +154,8 @@ class LlamaEngine:
         if not reason:
             raise await self._dead(None)
         told, unread = _finished(calls)
-        yield Piece(unread, tool_calls=told, finish=_chat_finish(reason, usage, timings))
+        finish = _finish(reason, timings, ahead, prompt=usage.prompt_tokens, generated=usage.completion_tokens)
+        yield Piece(unread, tool_calls=told, finish=finish)
 
     async def render(self, request: EngineChat) -> str:
         asked = asyncio.ensure_future(self._ask("POST", "/apply-template", _chat_body(request)))
@@ -369,19 +385,12 @@ def _sampling(sampling: Sampling) -> dict[str, Any]:
     }
 
 
-def _piece(event: _Completion, top: int | None) -> Piece:
+def _piece(event: _Completion, top: int | None, ahead: Reading) -> Piece:
     logprobs = () if top is None else tuple(_logprob(item, top) for item in event.completion_probabilities)
     if not event.stop:
         return Piece(event.content, event.tokens, logprobs)
-    timings = event.timings
-    finish = Finish(
-        reason="length" if event.stop_type == "limit" else "stop",
-        prompt_tokens=timings.cache_n + timings.prompt_n,
-        cached_tokens=timings.cache_n,
-        prompt_duration=int(timings.prompt_ms * 1e6),
-        generated_tokens=event.tokens_predicted,
-        generation_duration=int(timings.predicted_ms * 1e6),
-    )
+    reason = "length" if event.stop_type == "limit" else "stop"
+    finish = _finish(reason, event.timings, ahead, generated=event.tokens_predicted)
     return Piece(event.content, event.tokens, logprobs, finish=finish)
 
 
@@ -420,15 +429,10 @@ def _message(message: Message) -> dict[str, Any]:
     if message.images:
         parts: list[dict[str, Any]] = [{"type": "text", "text": message.content}] if message.content else []
         wire["content"] = parts + [_media_part(file) for file in message.images]
-    if message.thinking:
-        wire["reasoning_content"] = message.thinking
     if message.tool_calls:
         wire["tool_calls"] = [_call(call) for call in message.tool_calls]
-    if message.tool_name:
-        wire["name"] = message.tool_name
-    if message.tool_call_id:
-        wire["tool_call_id"] = message.tool_call_id
-    return wire
+    texts = {"reasoning_content": message.thinking, "name": message.tool_name, "tool_call_id": message.tool_call_id}
+    return wire | {name: text for name, text in texts.items() if text}
 
 
 def _media_part(file: bytes) -> dict[str, Any]:
@@ -482,12 +486,13 @@ def _chat_piece(choice: _Choice, top: int | None) -> Piece | None:
     return Piece(delta.content or "", logprobs=logprobs, thinking=delta.reasoning_content or "")
 
 
-def _chat_finish(reason: str, usage: _Usage, timings: _Timings) -> Finish:
+def _finish(reason: str, timings: _Timings, ahead: Reading, *, prompt: int = 0, generated: int = 0) -> Finish:
+    """How it ended, with what was read before; `prompt` and `generated` tokens where they are told."""
     return Finish(
         reason="length" if reason == "length" else "stop",
-        prompt_tokens=usage.prompt_tokens or timings.cache_n + timings.prompt_n,
-        cached_tokens=timings.cache_n,
-        prompt_duration=int(timings.prompt_ms * 1e6),
-        generated_tokens=usage.completion_tokens or timings.predicted_n,
+        prompt_tokens=prompt or timings.cache_n + timings.prompt_n,
+        cached_tokens=max(0, timings.cache_n - ahead.tokens),
+        prompt_duration=int((timings.prompt_ms + ahead.milliseconds) * 1e6),
+        generated_tokens=generated or timings.predicted_n,
         generation_duration=int(timings.predicted_ms * 1e6),
     )

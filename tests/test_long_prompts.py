@@ -1,0 +1,57 @@
+"""Long prompts are read in parts: how large these are, and which prompts are read whole."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from corral.engine.long_prompts import BEGINNING, REMEMBERED, Beginnings, Reading, is_long, read_ahead
+
+
+@pytest.mark.parametrize(
+    ("length", "tokens_a_second", "ends"),
+    [
+        (700, 100, []),
+        (768, 100, []),
+        (769, 100, [512]),
+        (2000, 100, [512, 768, 1024, 1280, 1536, 1792]),
+        (2000, 600, [512, 1112]),
+        (25000, 10000, [512, 10512]),
+    ],
+)
+async def test_parts_take_about_a_second_each(length: int, tokens_a_second: int, ends: list[int]) -> None:
+    asked: list[int] = []
+
+    async def read(beginning: Sequence[int]) -> Reading:
+        assert list(beginning) == list(range(len(beginning)))
+        tokens = len(beginning) - (asked[-1] if asked else 0)
+        asked.append(len(beginning))
+        return Reading(tokens, tokens / tokens_a_second * 1000)
+
+    whole = await read_ahead(range(length), read)
+    assert asked == ends
+    assert whole.tokens == (ends[-1] if ends else 0)
+    assert whole.milliseconds == pytest.approx(whole.tokens / tokens_a_second * 1000)
+
+
+def test_a_text_is_long_by_its_bytes() -> None:
+    assert not is_long("a" * 1536)
+    assert is_long("a" * 1537)
+    assert is_long("ä" * 769)
+
+
+def test_a_prompt_is_new_when_none_before_it_began_so() -> None:
+    seen = Beginnings()
+    system = "be brief " * (BEGINNING // 9 + 1)
+    assert seen.is_new(system + "one")
+    assert not seen.is_new(system + "two"), "they share what the cache may have"
+    assert seen.is_new("hello")
+    assert not seen.is_new("hello, and what was said to that, and more"), "a conversation goes on"
+    assert not seen.is_new("hello")
+    assert seen.is_new("hell"), "only the cache of a longer prompt would be cut"
+
+
+def test_only_the_last_beginnings_are_remembered() -> None:
+    seen = Beginnings()
+    assert all(seen.is_new(f"{number}.") for number in range(REMEMBERED + 1))
+    assert seen.is_new("0.")
+    assert not seen.is_new("2.")
