@@ -33,6 +33,17 @@ async def test_parts_take_about_a_second_each(length: int, tokens_a_second: int,
     assert whole.milliseconds == pytest.approx(whole.tokens / tokens_a_second * 1000)
 
 
+async def test_an_engine_that_keeps_nothing_is_not_made_to_read_again_and_again() -> None:
+    asked: list[int] = []
+
+    async def read(beginning: Sequence[int]) -> Reading:
+        asked.append(len(beginning))
+        return Reading(len(beginning), 1000.0)
+
+    assert (await read_ahead(range(5000), read)).tokens == 512 + 1024
+    assert asked == [512, 1024]
+
+
 def test_a_text_is_long_by_its_bytes() -> None:
     assert not is_long("a" * 1536)
     assert is_long("a" * 1537)

@@ -59,11 +59,16 @@ def is_long(text: str) -> bool:
 
 
 async def read_ahead(tokens: Sequence[int], read: Callable[[Sequence[int]], Awaitable[Reading]]) -> Reading:
-    """Has `read` take in longer and longer beginnings, until what is left is no more than one and a half parts."""
+    """Has `read` take in longer and longer beginnings, until what is left is no more than one and a half parts.
+
+    Where a part took more than was new in it, the engine has not kept the one before, and the rest is left whole.
+    """
     done, size, whole = 0, FIRST, Reading()
     while len(tokens) - done > size + size // 2:
         part = await read(tokens[: done + size])
         whole = Reading(whole.tokens + part.tokens, whole.milliseconds + part.milliseconds)
+        if part.tokens > size:
+            break
         done += size
         if part.milliseconds > 0:
             size = max(LEAST, int(part.tokens / part.milliseconds * 1000 * SECONDS))
