@@ -159,10 +159,12 @@ class Answering:
         if request.raw:
             return Prompt(text=request.prompt, media=request.images)
         if request.suffix and self._model.template is not None:
-            return Prompt(text=self._model.template.render_suffix(request.prompt, request.suffix, think=request.think))
+            fill = partial(self._model.template.render_suffix, request.prompt, request.suffix, think=request.think)
+            return Prompt(text=await prompt.rendered(fill))
         if request.template:
             # Image markers are not put into a request's own template (spec api §7.4).
-            text = template.parse(request.template).render(messages, think=request.think)
+            given = await asyncio.to_thread(template.parse, request.template)
+            text = await prompt.rendered(partial(given.render, messages, think=request.think))
             return Prompt(text=text, media=request.images)
         built = await self._fit(messages, self._writer((), request.think))
         if not request.context:

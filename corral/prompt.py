@@ -8,6 +8,7 @@ import itertools
 import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import msgspec
 from msgspec import Struct
@@ -78,9 +79,17 @@ def template_writer(template: Template, tools: Sequence[Tool], think: Think, out
         told, named = number_images(messages), list(tools)
         if output_format == "harmony":
             told, named = with_identifiers(told, named)
-        return template.render(told, tools=named, think=think)
+        return await rendered(partial(template.render, told, tools=named, think=think))
 
     return write
+
+
+async def rendered(write: Callable[[], str]) -> str:
+    """A template's text. A long conversation or a bad template takes up to a second, in which others go on."""
+    return await asyncio.get_running_loop().run_in_executor(_WRITERS, write)
+
+
+_WRITERS = ThreadPoolExecutor(2, "templates")
 
 
 async def build(

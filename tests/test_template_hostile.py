@@ -1,5 +1,6 @@
 """A hostile template ends in an error: no hang, no large memory, no way to anything but the values it was given."""
 
+import asyncio
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from corral import template
 from corral.errors import TemplateError
 from corral.messages import Message, Tool, ToolCall
+from corral.prompt import template_writer
 
 DOUBLING = "".join(
     f'{{{{ define "t{level}" }}}}{{{{ template "t{level + 1}" }}}}{{{{ template "t{level + 1}" }}}}{{{{ end }}}}'
@@ -71,6 +73,18 @@ def test_a_hostile_template_ends_in_an_error(name: str) -> None:
     messages = [Message("user", "x" * 100), Message("assistant", "y", tool_calls=(ToolCall(name="f"),))]
     with pytest.raises(TemplateError):
         template.parse(HOSTILE[name]).render(messages, tools=[Tool(name="f")])
+
+
+async def test_others_go_on_while_a_template_runs() -> None:
+    """The loop turns many times until a hostile template has come to its end."""
+    write = template_writer(template.parse(HOSTILE["an endless loop"]), (), None)
+    writing = asyncio.ensure_future(write([Message("user", "x")]))
+    turns = 0
+    while not writing.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert isinstance(writing.exception(), TemplateError)
+    assert turns > 10
 
 
 def test_hostile_templates_stay_small() -> None:
