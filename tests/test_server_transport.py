@@ -75,6 +75,8 @@ def test_an_unknown_path_is_404_in_plain_text(server: RunningServer, path: str) 
         ("POST", "/api/chat/", 307, "/api/chat"),
         ("GET", "//api//tags", 301, "/api/tags"),
         ("POST", "//api/chat", 301, "/api/chat"),
+        ("GET", "/api/../x/.././api/tags", 301, "/api/tags"),
+        ("GET", "/../api/tags/", 301, "/api/tags"),
         ("GET", "/api/tags/?a=1&b=%20", 301, "/api/tags?a=1&b=%20"),
         ("GET", "//api/blobs/a%0d%0aX-Evil:%201/", 301, "/api/blobs/a%0D%0AX-Evil%3A%201"),
         ("GET", "/api/blobs/%22%3E%3Cscript%3E/", 301, "/api/blobs/%22%3E%3Cscript%3E"),

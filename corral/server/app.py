@@ -5,6 +5,7 @@ import contextlib
 import html
 import logging
 import os
+import posixpath
 import signal
 import socket
 import sys
@@ -133,7 +134,7 @@ class Activity:
 
 
 class _CleanPath:
-    """Redirects a path with a trailing slash or doubled slashes to the clean one, if that is known (spec api §2.2)."""
+    """Redirects a path with a trailing slash, doubled ones or dots to the clean one, if that is known (spec api §2.2)."""
 
     def __init__(self, app: ASGIApp, routes: Sequence[StarletteRoute]) -> None:
         self._app = app
@@ -141,12 +142,12 @@ class _CleanPath:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "/")
-        clean = "/" + "/".join(part for part in path.split("/") if part)
+        clean = posixpath.normpath("/" + path.lstrip("/"))
         if scope["type"] != "http" or path == clean or not self._leads_somewhere({**scope, "path": clean}):
             await self._app(scope, receive, send)
             return
         get = scope["method"] == "GET"
-        status = 301 if get or "//" in path else 307
+        status = 301 if get or path.rstrip("/") != clean else 307
         query = scope.get("query_string", b"").decode("latin-1")
         location = quote(clean) + (f"?{query}" if query else "")  # quoted: the path may hold line breaks
         body = f'<a href="{html.escape(location)}">Moved Permanently</a>.\n\n' if get else ""
