@@ -319,6 +319,22 @@ def test_clients_with_different_contexts_share_a_model(server: RunningServer) ->
     assert [engine.options["kv_unified_per_slot"] for engine in engines(server.home)] == [1024, 2048]
 
 
+def test_a_model_whose_name_is_gone_is_still_shown_as_loaded(start: StartServer) -> None:
+    """By another name of the same weights, which can be stopped, and else by the one it had."""
+    server = start()
+    assert generate(server, "hello").status == 200
+
+    def shown() -> list[tuple[str, str]]:
+        return [(row["name"], row["details"]["family"]) for row in ask(server, "GET", "/api/ps").json["models"]]
+
+    assert shown() == [("fake:latest", "llama")]
+    assert post(server, "/api/copy", {"source": "fake", "destination": "twin"}).status == 200
+    assert ask(server, "DELETE", "/api/delete", {"model": "fake"}).status == 200
+    assert shown() == [("twin:latest", "llama")]
+    assert ask(server, "DELETE", "/api/delete", {"model": "twin"}).status == 200
+    assert shown() == [("fake:latest", "")]
+
+
 def test_sigterm_ends_the_server_its_streams_and_its_workers(start: StartServer) -> None:
     server = start()
     with streaming(server, "/api/generate", asked("!tokens=5 !hang-after=1")) as stream:

@@ -1,7 +1,7 @@
 """Ollama's routes that look after models: list, show, copy, delete, pull, push, create. Source: spec api §11–15."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from corral import gojson, names, sources
 from corral.errors import BadRequest, ConfigError, CorralError, Forbidden, InvalidName, ModelNotFound, NotFound
 from corral.inference import Runtime
 from corral.messages import Progress
+from corral.model import Model
 from corral.names import Name
+from corral.scheduler import Runner
 from corral.server import ollama_show
 from corral.server import ollama_wire as wire
 from corral.server.ollama_replies import body_as, progress_answer, reply, require_local, runtime_of
@@ -28,10 +30,23 @@ async def tags(request: Request) -> Response:
 
 async def ps(request: Request) -> Response:
     runtime = runtime_of(request)
-    by_name = {str(model.name): model for model in runtime.models.list()}
-    shown = [runner for runner in runtime.scheduler.runners if runner.label in by_name and not runner.draining]
+    models = runtime.models.list()
+    shown = [runner for runner in runtime.scheduler.runners if not runner.draining]
     shown.sort(key=ollama_show.expiry, reverse=True)
-    return reply({"models": [ollama_show.running(by_name[runner.label], runner) for runner in shown]})
+    return reply({"models": [ollama_show.running(_model_of(runner, models), runner) for runner in shown]})
+
+
+def _model_of(runner: Runner, models: Sequence[Model]) -> Model | None:
+    """The model a runner was loaded for; when its name is gone meanwhile, another one of the same weights, if any."""
+    same = [model for model in models if _weights(model) == runner.spec.model]
+    return next((model for model in same if str(model.name) == runner.label), same[0] if same else None)
+
+
+def _weights(model: Model) -> str:
+    try:
+        return str(model.weights)
+    except CorralError:  # a broken model is loaded by nobody
+        return ""
 
 
 class WireShowRequest(Struct):

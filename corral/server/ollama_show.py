@@ -41,20 +41,29 @@ def tag(model: Model) -> dict[str, Any]:
     }
 
 
-def running(model: Model, runner: Runner) -> dict[str, Any]:
-    """An entry of `/api/ps`; `size` is what the worker holds now, on GPUs what the model is estimated to take."""
-    loaded = runner.loading is None
-    size = runner.engine.memory() if loaded else model.size
+def running(model: Model | None, runner: Runner) -> dict[str, Any]:
+    """An entry of `/api/ps`, `model` None when it was deleted since it was loaded; `size` is what the worker holds."""
+    name = runner.label if model is None else str(model.name)
     return {
-        "name": str(model.name),
-        "model": str(model.name),
-        "size": size,
-        "digest": model.digest.hex,
-        "details": details(model) | {"parent_model": ""},
+        "name": name,
+        "model": name,
+        "size": runner.engine.memory() if runner.loading is None else runner.spec.weights_bytes,
+        "digest": "" if model is None else model.digest.hex,
+        "details": (_UNKNOWN if model is None else details(model)) | {"parent_model": ""},
         "expires_at": gojson.local(int(expiry(runner) * 1e9)),
         "size_vram": 0,
         "context_length": runner.spec.num_ctx,
     }
+
+
+_UNKNOWN: dict[str, Any] = {
+    "parent_model": "",
+    "format": "gguf",
+    "family": "",
+    "families": None,
+    "parameter_size": "",
+    "quantization_level": "",
+}
 
 
 def _declared(model: Model) -> dict[str, Any]:
