@@ -134,7 +134,7 @@ class Activity:
 
 
 class _CleanPath:
-    """Redirects a path with a trailing slash, doubled ones or dots to the clean one, if that is known (spec api §2.2)."""
+    """Redirects a path with a trailing slash, doubled ones or dots to the clean one, if known (spec api §2.2)."""
 
     def __init__(self, app: ASGIApp, routes: Sequence[StarletteRoute]) -> None:
         self._app = app
