@@ -28,9 +28,11 @@ async def of_format(given: Json) -> Schema | None:
 
 def chosen_tools(tools: Sequence[Tool], choice: ToolChoice) -> tuple[Tool, ...]:
     """The tools of which one has to be called; `BadRequest` when there is none of the name that was chosen."""
-    allowed = tuple(tool for tool in tools if choice.name in ("", tool.name))
-    if not allowed:
+    allowed = tuple(tool for tool in tools if tool.name and choice.name in ("", tool.name))
+    if not allowed and choice.name:
         raise BadRequest(f'tool_choice names "{choice.name}", which is not among the tools')
+    if not allowed:
+        raise BadRequest("tool_choice wants a call, but no tool has a name")
     return allowed
 
 
@@ -53,12 +55,11 @@ async def check_kept(schema: dict[str, Json] | None, said: str) -> None:
 
 
 def _call_schema(tools: Sequence[Tool]) -> Json:
-    """No argument that is not declared: whether a tool would take others is not among what is told of it."""
+    """No argument that is not declared, unless a tool says that it takes others."""
     calls = []
     for number, tool in enumerate(tools):
         parameters = schemas.relocated(tool.schema or tool.parameters, "anyOf", str(number), "properties", "arguments")
-        closed = {"additionalProperties": False} if "properties" in parameters else {}
-        arguments = {**closed, **parameters, "type": "object"}
+        arguments = {"additionalProperties": False, **parameters, "type": "object"}
         calls.append(
             {
                 "type": "object",

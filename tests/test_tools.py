@@ -209,6 +209,30 @@ def test_a_named_tool_and_no_other_is_called(server: RunningServer, model: str) 
     assert message["tool_calls"] == [{"function": {"index": 0, "name": "second", "arguments": {}}}]
 
 
+@pytest.mark.parametrize(
+    ("parameters", "arguments"),
+    [
+        (None, {}),
+        ({}, {}),
+        ({"type": "object"}, {}),
+        ({"type": "array"}, {}),
+        ({"type": "object", "required": ["a"], "additionalProperties": {"const": 1}}, {"a": 1}),
+    ],
+)
+def test_a_forced_call_has_no_arguments_but_what_the_tool_takes(
+    server: RunningServer, parameters: Any, arguments: Any
+) -> None:
+    tools = [function(name="go", parameters=parameters)]
+    (message,) = messages_of(chat(server, "call", tools=tools, tool_choice="required", num_predict=100))
+    assert message["tool_calls"] == [{"function": {"index": 0, "name": "go", "arguments": arguments}}]
+
+
+@pytest.mark.parametrize("tool", [{}, {"function": {}}, {"type": "function", "function": {"name": ""}}, None])
+def test_a_tool_without_a_name_cannot_be_called(server: RunningServer, tool: Any) -> None:
+    answer = chat(server, "call", tools=[tool], tool_choice="required")
+    assert (answer.status, answer.error) == (400, "tool_choice wants a call, but no tool has a name")
+
+
 @pytest.mark.parametrize("model", ["call", "call-native"])
 def test_what_a_forced_call_refers_to_holds_though_the_model_is_not_told(server: RunningServer, model: str) -> None:
     """Every way in which a property can say elsewhere, or at once, what it may be."""

@@ -149,7 +149,7 @@ def _values(answer: str, at: int) -> tuple[list[dict[str, Json]] | None, int]:
 
 def fits(tool: Tool, arguments: dict[str, Json]) -> bool:
     """Whether all required arguments are there and all declared ones have a declared type."""
-    return _fits({"type": "object", **tool.parameters}, arguments, MAX_DEPTH)
+    return _fits({**tool.parameters, "type": "object"}, arguments, MAX_DEPTH)
 
 
 def _fits(schema: Any, value: Json, depth: int) -> bool:

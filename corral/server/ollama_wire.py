@@ -85,6 +85,7 @@ class WireParameters(Struct, omit_defaults=True):
     items: Any = None
     required: list[str] = []
     properties: dict[str, WireProperty] | UnsetType = UNSET
+    additionalProperties: Any = None  # noqa: N815 - a wire name
 
 
 class WireToolFunction(Struct):
@@ -243,10 +244,10 @@ def message(wire: WireMessage) -> Message:
 
 def tool(wire: WireTool) -> Tool:
     function = wire.function
-    schema, parameters = function.parameters, function.parameters
+    schema = function.parameters
+    parameters = msgspec.structs.replace(schema, additionalProperties=None)
     if schema.properties is not UNSET:
-        told = {name: part.told() for name, part in schema.properties.items()}
-        parameters = msgspec.structs.replace(schema, properties=told)
+        parameters.properties = {name: part.told() for name, part in schema.properties.items()}
     return Tool(
         function.name,
         function.description,
