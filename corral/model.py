@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from corral import gguf, template
+from corral import gguf, parsers, template
 from corral.errors import CorralError, ModelFileError
 from corral.gguf import GGUF
 from corral.layers import ModelConfig, parse_config
@@ -153,7 +153,7 @@ class Model:
         if text is None:
             return None if jinja else template.parse("{{ .Prompt }}")
         parsed = template.parse(text)
-        if not jinja or self._go_template == "on":
+        if not jinja or self._go_template == "on" or self.output_format in parsers.families():
             return parsed
         if self._go_template == "off" or _jinja_is_better(parsed, jinja):
             return None

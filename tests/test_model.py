@@ -12,6 +12,7 @@ from tests.tiny_models import tiny_llama
 
 PLAIN_JINJA = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 TOOL_JINJA = PLAIN_JINJA + "{% if tools %}{{ tools }}{% endif %}{{ m.tool_calls }}{% if m.role == 'tool' %}{% endif %}"
+THINKING_JINJA = PLAIN_JINJA + "{{ tools }}<think></think>"
 GO = "{{ range .Messages }}{{ .Role }}: {{ .Content }}\n{{ end }}"
 GO_TOOLS = (
     "{{ .Tools }}{{ range .Messages }}{{ .Role }}{{ range .ToolCalls }}{{ . }}{{ end }}"
@@ -49,6 +50,9 @@ def make(folder: Path, *, jinja: str | None, go: str | None, setting: GoTemplate
         (None, GO, "off", False),
         (TOOL_JINJA, GO_TOOLS, "", False),
         (TOOL_JINJA, GO_TOOLS_ONE_WAY, "", True),
+        (THINKING_JINJA, GO_TOOLS_ONE_WAY, "", True),
+        (THINKING_JINJA, GO_TOOLS, "", False),
+        (THINKING_JINJA + TOOL_JINJA, GO_TOOLS, "", True),
     ],
     ids=[
         "go alone",
@@ -61,6 +65,9 @@ def make(folder: Path, *, jinja: str | None, go: str | None, setting: GoTemplate
         "go is never wanted, but there is no other",
         "both have the full round trip of tools",
         "jinja alone has the full round trip of tools",
+        "jinja can do more, neither has the full round trip of tools",
+        "jinja can do more, but go alone has the full round trip of tools",
+        "jinja can do more, both have the full round trip of tools",
     ],
 )
 def test_the_template_in_use(
@@ -76,6 +83,22 @@ def test_a_model_without_any_template_gets_the_bare_prompt(tmp_path: Path) -> No
 
 def test_a_renderer_in_the_config_prefers_the_models_own_template(tmp_path: Path) -> None:
     assert make(tmp_path, jinja=PLAIN_JINJA, go=GO, renderer="qwen3-coder").native
+
+
+@pytest.mark.parametrize("setting", ["", "off", "on"])
+@pytest.mark.parametrize(
+    ("go", "config"),
+    [
+        ("<|start|>{{ .Prompt }}<|end|>", {"model_family": "gptoss"}),
+        ("<|start|>{{ .Prompt }}<|end|>", {"model_family": "gpt-oss"}),
+        (GO, {"parser": "harmony"}),
+    ],
+)
+def test_a_template_whose_answers_have_a_parser_is_used_whatever_the_other_can(
+    tmp_path: Path, go: str, config: dict[str, str], setting: GoTemplate
+) -> None:
+    model = make(tmp_path, jinja=TOOL_JINJA, go=go, setting=setting, **config)
+    assert (model.native, model.output_format) == (False, "harmony")
 
 
 def test_capabilities_come_in_the_order_of_discovery(tmp_path: Path) -> None:
