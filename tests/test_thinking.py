@@ -5,6 +5,7 @@ The models are speakers: what they say is known, word for word.
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,15 @@ SAYINGS: dict[str, tuple[str, tuple[str, ...]]] = {
             *("<|end|><|start|>assistant<|channel|>final<|message|>", "It is", " four."),
         ),
     ),
+    "harmony-tools": (
+        (Path(__file__).parent / "goldens" / "templates" / "gpt-oss.gotmpl").read_text(),
+        (
+            *("<|channel|>", "analysis", "<|message|>", "Let me", " see."),
+            *("<|end|><|start|>assistant<|channel|>commentary<|message|>", "I look", " it up."),
+            *("<|end|><|start|>assistant<|channel|>commentary to=functions.", "get_weather"),
+            *(" <|constrain|>json<|message|>", '{"city": ', '"Oslo"}', "<|call|>"),
+        ),
+    ),
     "native": ("", THOUGHT),
 }
 MARKS = dict.fromkeys(("<|channel|>", "<|message|>"), "control")
@@ -71,7 +81,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
             add_model(server.models, name if jinja else f"{name}-plain", file)
             if template:
                 made: dict[str, Any] = {"model": name, "from": f"{name}-plain", "template": template, "stream": False}
-                if name == "harmony":
+                if name.startswith("harmony"):
                     made["info"] = {"model_family": "gptoss"}
                 assert post(server, "/api/create", made).json == {"status": "success"}
         yield server
@@ -108,6 +118,34 @@ def test_no_line_of_a_stream_has_thoughts_and_content(server: RunningServer, mod
     messages = [line["message"] for line in ask(server, model, stream=True).lines]
     assert not [message for message in messages if message["content"] and message.get("thinking")]
     assert len([message for message in messages if message.get("thinking")]) >= 2
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get-weather",
+        "parameters": {"type": "object", "properties": {"city": {"enum": ["Oslo"]}}, "required": ["city"]},
+    },
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("think", [None, "low", False])
+def test_harmony_thinks_calls_and_says_so_in_channels(server: RunningServer, stream: bool, think: Any) -> None:
+    """The model knows the tool by an identifier; its call comes back under the tool's name."""
+    answer = ask(server, "harmony-tools", stream=stream, think=think, tools=[WEATHER])
+    parts = [line["message"] for line in answer.lines]
+    assert said(answer) == ("Let me see.", "I look it up.")
+    (call,) = [call for part in parts for call in part.get("tool_calls", [])]
+    assert call["function"] == {"index": 0, "name": "get-weather", "arguments": {"city": "Oslo"}}
+    shown = ask(server, "harmony-tools", tools=[WEATHER], _debug_render_only=True).json["_debug_info"]
+    assert "type get_weather = (_: {" in shown["rendered_template"]
+
+
+def test_harmony_is_made_to_call(server: RunningServer) -> None:
+    answer = ask(server, "harmony-tools", tools=[WEATHER], tool_choice="required")
+    (call,) = answer.json["message"]["tool_calls"]
+    assert call["function"] == {"index": 0, "name": "get-weather", "arguments": {"city": "Oslo"}}
 
 
 @pytest.mark.parametrize("model", ["go", "harmony"])
