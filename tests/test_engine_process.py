@@ -96,6 +96,12 @@ COMMAND_LINES: list[tuple[RunnerSpec, str]] = [
         " --flash-attn auto --cache-type-k f16 --cache-type-v f16 --embeddings --pooling mean"
         " --batch-size 2048 --ubatch-size 2048 --cache-ram 77 --no-warmup --mmap",
     ),
+    (
+        msgspec.structs.replace(SPEC, own_template=False),
+        COMMON.format("model.gguf") + " --ctx-size 8192 --parallel 4 --kv-unified --kv-unified-per-slot 2048"
+        " --flash-attn auto --cache-type-k f16 --cache-type-v f16 --context-shift"
+        " --batch-size 512 --ubatch-size 512 --cache-ram 77 --no-warmup --chat-template chatml",
+    ),
 ]
 
 
