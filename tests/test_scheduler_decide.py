@@ -177,3 +177,9 @@ def test_memory_is_shared_with_a_margin() -> None:
 def test_kept_for_ever_is_sent_away_last() -> None:
     assert victim([at(A, 0, float("inf")), at(B, 0, 300), at(C, 0, 600)]) == 1
     assert victim([at(A, 0, float("inf")), at(B, 1, float("inf"))]) == 0
+
+
+def test_a_model_that_never_saw_its_own_template_is_loaded_anew_for_it() -> None:
+    without = asked(A, own_template=False)
+    assert will_do(without, A) is True
+    assert will_do(A, without) is False
