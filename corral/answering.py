@@ -373,11 +373,9 @@ class Answering:
     @contextlib.asynccontextmanager
     async def _room(self, tokens: int) -> AsyncGenerator[None, None]:
         """Waits until the runner's pool can hold all that the request may come to need."""
-        label = self._runner.label
         async with self._runner.pool.admit(min(tokens, self._runner.spec.num_ctx)):
             self._clock.let_in()
-            self._series.queue_time.labels(label).observe(self._clock.queue_seconds)
-            with self._series.running.labels(label).track_inprogress():
+            with self._series.serving(self._runner.label, self._clock.queue_seconds):
                 yield
 
     async def _shown(self, text: str, built: Prompt) -> Chunk:

@@ -1,7 +1,8 @@
 """Texts → vectors on a runner: lengths checked, texts cut, vectors normalised. Source: spec api §10."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from msgspec import Struct
 
@@ -27,9 +28,18 @@ class Vectors(Struct, frozen=True, kw_only=True):
 
 
 async def embed_inputs(
-    runner: Runner, model: Model, request: EmbedRequest, chosen: Options, *, normalize: bool = True
+    runner: Runner,
+    model: Model,
+    request: EmbedRequest,
+    chosen: Options,
+    serving: Callable[[], AbstractContextManager[None]],
+    *,
+    normalize: bool = True,
 ) -> Vectors:
-    """The texts of a request in one call of the engine; `BadRequest` for one that is too long and may not be cut."""
+    """The texts of a request in one call of the engine; `BadRequest` for one that is too long and may not be cut.
+
+    `serving` is held from when there is room for them.
+    """
     if not request.inputs:
         return Vectors()
     limit = min(_limit(model, chosen.num_ctx), _batch(runner))
@@ -38,14 +48,15 @@ async def embed_inputs(
     if chosen.num_ctx is not None and chosen.num_ctx <= 0:
         await _refuse_beyond_least_context(runner, model, texts)
     async with runner.pool.admit(sum(len(text.encode()) + 2 for text in texts)):
-        try:
-            found = await runner.engine.embed(texts)
-        except EngineError as error:
-            if error.status != 400 or not request.truncate:
-                raise
-            texts, cut = await _cut_to_batch(runner, texts)
-            truncated += cut
-            found = await runner.engine.embed(texts)
+        with serving():
+            try:
+                found = await runner.engine.embed(texts)
+            except EngineError as error:
+                if error.status != 400 or not request.truncate:
+                    raise
+                texts, cut = await _cut_to_batch(runner, texts)
+                truncated += cut
+                found = await runner.engine.embed(texts)
     vectors = [_finished(vector, request.dimensions, normalize) for vector in found.vectors]
     return Vectors(vectors=vectors, tokens=found.tokens, truncated_tokens=truncated)
 

@@ -118,8 +118,12 @@ async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = Tr
         chosen, spec = await _wanted(runtime, model, request.options, embed=True)
         async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
             clock.got_runner()
-            with runtime.series.running.labels(runner.label).track_inprogress():
-                vectors = await embed_inputs(runner, model, request, chosen, normalize=normalize)
+
+            def serving() -> contextlib.AbstractContextManager[None]:
+                clock.let_in()
+                return runtime.series.serving(runner.label, clock.queue_seconds)
+
+            vectors = await embed_inputs(runner, model, request, chosen, serving, normalize=normalize)
             duration = clock.since_arrival()
             if request.inputs:
                 runtime.series.embedded(runner.label, vectors.tokens, duration / 1e9)

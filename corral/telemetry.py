@@ -3,10 +3,12 @@
 The series are named after vLLM's, so that dashboards made for it need only another prefix.
 """
 
+import contextlib
 import json
 import logging
 import sys
 import time
+from collections.abc import Iterator
 from typing import TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -41,6 +43,13 @@ class Series:
         self.prompt_tokens.labels(model_name).inc(tokens)
         self.finished.labels(model_name, "stop").inc()
         self.duration.labels(model_name).observe(seconds)
+
+    @contextlib.contextmanager
+    def serving(self, model_name: str, waited: float) -> Iterator[None]:
+        """A model works on a request in this block, which waited so many seconds for it."""
+        self.queue_time.labels(model_name).observe(waited)
+        with self.running.labels(model_name).track_inprogress():
+            yield
 
     def truncated(self, model_name: str, tokens: int) -> None:
         """A request was cut by so many tokens to fit the context."""

@@ -201,6 +201,8 @@ def test_embeddings_are_counted_too(start_server: StartServer, tmp_path: Path) -
     assert scrape.value("prompt_tokens_total", model_name=MODEL) == answer["prompt_eval_count"] == 3
     assert scrape.value("request_success_total", model_name=MODEL, finished_reason="stop") == 1
     assert scrape.value("generation_tokens_total", model_name=MODEL) == 0
+    assert scrape.value("request_queue_time_seconds_count", model_name=MODEL) == 1
+    assert scrape.value("num_requests_running", model_name=MODEL) == 0
 
 
 def test_a_model_that_is_loaded_twice_under_one_name_is_one_series(fake_server: RunningServer) -> None:
