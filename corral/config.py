@@ -316,6 +316,8 @@ def _from_toml(file: Path, name: str, value: Any, parse: Callable[[str], Any]) -
                 return tuple(str(item) for item in value)
             case list():
                 raise TypeError(value)
+            case bool() if parse in (parse_natural, parse_seconds, parse_timeout):
+                raise TypeError(value)
             case bool():
                 return parse("1" if value else "0")
             case _:

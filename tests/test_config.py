@@ -178,6 +178,8 @@ def test_the_environment_wins_over_the_file(environ: dict[str, str]) -> None:
         ("keep_alive = ", "is no valid TOML"),
         ("keepalive = 1", 'has an unknown setting "keepalive"'),
         ("max_queue = -1", "invalid value for \"max_queue\": -1"),
+        ("max_queue = true", "invalid value for \"max_queue\": True"),
+        ("load_timeout = false", "invalid value for \"load_timeout\": False"),
         ("max_queue = [1]", "invalid value for \"max_queue\": [1]"),
         ('kv_cache_type = "f17"', "invalid value for \"kv_cache_type\": 'f17'"),
         ("[keep_alive]\na = 1", "invalid value for \"keep_alive\": {'a': 1}"),
