@@ -236,7 +236,7 @@ class Handler(BaseHTTPRequestHandler):
             said = 0
             for piece in self.spoken(answer, body["max_tokens"]):
                 logprobs = {"content": [probability(piece, body["top_logprobs"])]} if body.get("logprobs") else None
-                self.delta({"content": piece}, **({"logprobs": logprobs} if logprobs else {}))
+                self.delta({"content": piece}, logprobs=logprobs)
                 said += 1
             if name := answer.words.get("call"):
                 call = {"index": 0, "id": "call_fake", "type": "function"}
@@ -257,11 +257,9 @@ class Handler(BaseHTTPRequestHandler):
             if self.refused(Answer.to(text), headers=False):
                 return
         rows = [
-            {"index": place, "embedding": None if "!nan" in text else [float(len(text)), 1.0, 2.0]}
+            {"index": place, "embedding": [None if "!nan" in text else float(len(text)), 1.0, 2.0]}
             for place, text in enumerate(body["input"])
         ]
-        for row in rows:
-            row["embedding"] = row["embedding"] or [None, 1.0, 2.0]
         total = sum(len(tokens_of(text)) for text in body["input"])
         self.reply(200, {"data": rows[::-1], "usage": {"prompt_tokens": total, "total_tokens": total}})
 
@@ -314,7 +312,10 @@ class Handler(BaseHTTPRequestHandler):
         if select.select([self.connection], [], [], seconds)[0]:
             raise Hangup
 
-    def delta(self, delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> None:
+    def delta(
+        self, delta: dict[str, Any], finish_reason: str | None = None, logprobs: dict[str, Any] | None = None
+    ) -> None:
+        more = {"logprobs": logprobs} if logprobs else {}
         self.event({"choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason, **more}]})
 
     def event(self, event: dict[str, Any]) -> None:

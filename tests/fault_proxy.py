@@ -37,6 +37,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
+from yarl import URL
 
 CHUNK = 16 << 10
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade", "expect"}
@@ -133,7 +134,7 @@ class Proxy:
         if "endless" in rule:
             return await self.send_endless(request, entry)
         async with self.session.request(
-            request.method, aiohttp.client.URL(url, encoded=True), headers=headers, data=data, allow_redirects=False
+            request.method, URL(url, encoded=True), headers=headers, data=data, allow_redirects=False
         ) as answer:
             return await self.pass_on(request, answer, rule, entry)
 
@@ -217,8 +218,8 @@ class Proxy:
             }
             return web.Response(status=307, headers=headers)
         if "/_parts/" in upload:
-            _, _, start, upload = upload.split("/", 3)
-            self.parts.setdefault(f"/{upload}", {})[int(start)] = await request.read()
+            _, _, begin, upload = upload.split("/", 3)
+            self.parts.setdefault(f"/{upload}", {})[int(begin)] = await request.read()
             return web.Response(status=200)
         parts = [data for _, data in sorted(self.parts.pop(upload).items())]
         md5 = hashlib.md5(b"".join(hashlib.md5(part).digest() for part in parts)).hexdigest()
@@ -226,7 +227,7 @@ class Proxy:
             return web.Response(status=400, text=f"etag is not {md5}-{len(parts)}")
         assert self.session is not None
         headers = {"Content-Type": "application/octet-stream", "Host": request.headers["Host"]}
-        url = aiohttp.client.URL(self.upstream + request.raw_path, encoded=True)
+        url = URL(self.upstream + request.raw_path, encoded=True)
         async with self.session.put(url, data=b"".join(parts), headers=headers) as answer:
             return web.Response(status=answer.status, body=await answer.read())
 

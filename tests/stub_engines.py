@@ -5,8 +5,9 @@ Behind the same protocol as the real one; what a scheduler never calls is not th
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
-from corral.engine.base import RunnerSpec
+from corral.engine.base import Engine, RunnerSpec
 
 
 async def turn_the_loop() -> None:
@@ -78,14 +79,14 @@ class Launcher:
         self.holds_cancel: asyncio.Event | None = None
         self.before: Callable[[RunnerSpec], None] = lambda spec: None
 
-    async def __call__(self, spec: RunnerSpec, label: str) -> StubEngine:
+    async def __call__(self, spec: RunnerSpec, label: str) -> Engine:
         load = Load(spec)
         self.loads.append(load)
         self.before(spec)
         if self.by_itself:
             load.finish().answers = self.answers
         try:
-            return await load.outcome
+            return cast("Engine", await load.outcome)  # a scheduler asks no more of one
         except asyncio.CancelledError:
             if self.holds_cancel is not None:
                 await self.holds_cancel.wait()

@@ -129,7 +129,7 @@ def test_an_upload_that_breaks_off_is_one_line_and_leaves_nothing(json_server: R
     digest = hashlib.sha256(b"never whole").hexdigest()
     path = f"/api/blobs/sha256:{digest}"
     before = sorted((json_server.models / "blobs").iterdir())
-    with socket.create_connection(json_server.host.split(":"), timeout=60) as client:
+    with socket.create_connection(("127.0.0.1", int(json_server.host.split(":")[1])), timeout=60) as client:
         head = f"POST {path} HTTP/1.1\r\nHost: {json_server.host}\r\nContent-Length: 1000000\r\n\r\n"
         client.sendall(head.encode() + b"x" * 50000)
     assert rows(json_server, path) == [row(499, "POST", path, note="the client hung up")]
@@ -138,7 +138,7 @@ def test_an_upload_that_breaks_off_is_one_line_and_leaves_nothing(json_server: R
 
 
 def test_a_request_that_is_cut_off_before_its_end_is_one_line(json_server: RunningServer) -> None:
-    with socket.create_connection(json_server.host.split(":"), timeout=60) as client:
+    with socket.create_connection(("127.0.0.1", int(json_server.host.split(":")[1])), timeout=60) as client:
         client.sendall(f"POST /api/show HTTP/1.1\r\nHost: {json_server.host}\r\nContent-Length: 100\r\n\r\n{{".encode())
     assert rows(json_server, "/api/show") == [row(499, "POST", "/api/show", note="the client hung up")]
 

@@ -84,9 +84,9 @@ FLOATS = [name for name, kind in options.KINDS.items() if kind == "float"]
 def test_any_number_of_64_bits_is_an_integer_and_no_larger_one(name: str) -> None:
     for value in (-(2**63), -1, 0, 2**31, 2**63 - 1):
         assert getattr(merge({name: value}), name) == value
-    for value in (2**63, -(2**63) - 1, 1e19, 10**400, float("nan"), float("inf"), float("-inf")):
+    for wrong in (2**63, -(2**63) - 1, 1e19, 10**400, float("nan"), float("inf"), float("-inf")):
         with pytest.raises(BadRequest, match=f'^option "{name}" is out of range$'):
-            merge({name: value})
+            merge({name: wrong})
 
 
 @pytest.mark.parametrize("name", FLOATS)

@@ -48,10 +48,11 @@ def test_chat_whole_and_streamed(client: ollama.Client) -> None:
 
 def test_generate_whole_and_streamed_and_going_on(client: ollama.Client) -> None:
     whole = client.generate(CHAT, "The capital of France is", raw=True, options=BRIEFLY)
+    assert whole.response is not None
     assert whole.response.startswith(" Paris")
     assert whole.context is None
     pieces = list(client.generate(CHAT, "The capital of France is", raw=True, options=BRIEFLY, stream=True))
-    assert "".join(piece.response for piece in pieces) == whole.response
+    assert "".join(piece.response or "" for piece in pieces) == whole.response
     first = client.generate(CHAT, "My name is Ada.", options=BRIEFLY)
     second = client.generate(CHAT, "What is my name?", context=first.context, options=BRIEFLY)
     assert first.context is not None
@@ -87,8 +88,9 @@ def test_logprobs(client: ollama.Client) -> None:
 def test_list_show_ps(client: ollama.Client) -> None:
     listed = {model.model: model for model in client.list().models}
     assert set(listed) == {"smollm2:135m", "bert:latest"}
-    assert listed[CHAT].details is not None
-    assert listed[CHAT].details.family == "llama"
+    details = listed[CHAT].details
+    assert details is not None
+    assert details.family == "llama"
     shown = client.show(CHAT)
     assert shown.modelinfo is not None
     assert shown.modelinfo["general.architecture"] == "llama"

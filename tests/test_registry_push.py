@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -309,5 +310,5 @@ async def test_a_registry_may_not_send_uploads_out_of_the_web(
         await collect(registry.push(name, store, insecure=True))
 
 
-def patches(proxy: FaultProxy) -> list[dict[str, dict[str, str]]]:
+def patches(proxy: FaultProxy) -> list[dict[str, Any]]:
     return [entry for entry in proxy.log() if entry["method"] == "PATCH"]

@@ -7,9 +7,10 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import httpx
 import ollama
@@ -159,8 +160,8 @@ def test_a_client_that_goes_away_loses_nothing_that_has_arrived(
     remote = f"{proxy.host}/library/big:latest"
     blob = Store(home / ".ollama" / "models").blob_path(names.parse_digest(digest_of(BIG)))
     proxy.rules({"path": digest_of(BIG), "hold_at": 20_000_000})
-    steps = client.pull(remote, insecure=True, stream=True)
-    completed = next(step.completed for step in steps if (step.completed or 0) > 1_000_000)
+    steps = cast("Generator[ollama.ProgressResponse, None, None]", client.pull(remote, insecure=True, stream=True))
+    completed = next(step.completed for step in steps if step.completed and step.completed > 1_000_000)
     steps.close()
     while disk.is_claimed(ledger.partial_path(blob)):  # until the server has noticed
         time.sleep(0.01)

@@ -107,8 +107,7 @@ def test_a_client_that_leaves_while_its_model_loads_ends_the_load(server: Runnin
         until(lambda: bool(engines(server.home)))
         (engine,) = engines(server.home)
         assert engine.alive
-    psutil.wait_procs([psutil.Process(engine.pid)] if psutil.pid_exists(engine.pid) else [], timeout=20)
-    assert not engine.alive
+    until(lambda: not engine.alive)
     tell(server.home)
     assert generate(server, "hello").status == 200
 

@@ -348,7 +348,12 @@ def changed(**files: bytes) -> Files:
     return members({**model_files(), **{key.replace("_", "-"): data for key, data in files.items()}})
 
 
+def manifest_of(files: Files) -> bytes:
+    return files[2][1]
+
+
 SOUND = members(model_files())
+IMAGE = manifest_of(SOUND).replace(b"vnd.ollama.image.model", b"vnd.oci.image.layer.v1")
 BLOB = f"blobs/sha256/{sha256(WEIGHTS)}"
 
 HOSTILE: dict[str, tuple[Callable[[], Files], str]] = {
@@ -442,7 +447,7 @@ HOSTILE: dict[str, tuple[Callable[[], Files], str]] = {
     ),
     "no model but some image": (
         lambda: [
-            (name.replace(sha256(manifest_of(SOUND)), sha256(image)), image if data == manifest_of(SOUND) else data)
+            (name.replace(sha256(manifest_of(SOUND)), sha256(IMAGE)), IMAGE if data == manifest_of(SOUND) else data)
             for name, data in image_files()
         ],
         '"evil:latest" in the archive is no model',
@@ -450,15 +455,8 @@ HOSTILE: dict[str, tuple[Callable[[], Files], str]] = {
 }
 
 
-def manifest_of(files: Files) -> bytes:
-    return files[2][1]
-
-
-image = manifest_of(SOUND).replace(b"vnd.ollama.image.model", b"vnd.oci.image.layer.v1")
-
-
 def image_files() -> list[tuple[str, bytes]]:
-    return list(model_files(digest=f"sha256:{sha256(image)}").items())
+    return list(model_files(digest=f"sha256:{sha256(IMAGE)}").items())
 
 
 @pytest.mark.parametrize("case", HOSTILE)

@@ -103,9 +103,10 @@ def test_what_is_no_format_keeps_its_status(real_server: RunningServer, route: s
 
 @pytest.mark.parametrize("wrong", ["xml", {"type": "foo"}])
 def test_other_checks_come_before_the_format(real_server: RunningServer, wrong: Any) -> None:
+    asks: dict[str, Any] = asked("/api/chat", format=wrong)
+    others: tuple[dict[str, Any], ...] = ({"model": "nobody"}, {"think": True}, {"messages": []})
     statuses = [
-        post(real_server, "/api/chat", {**asked("/api/chat", format=wrong), **other}).status
-        for other in ({"model": "nobody"}, {"think": True}, {"messages": []}, {"_debug_render_only": True})
+        post(real_server, "/api/chat", {**asks, **other}).status for other in (*others, {"_debug_render_only": True})
     ]
     assert statuses == [404, 400, 200, 200]
 

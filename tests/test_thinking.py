@@ -159,12 +159,9 @@ def test_the_prompt_tells_whether_to_think(server: RunningServer) -> None:
         for think in (None, True, False, "low", "medium", "high", "max")
     }
     start = "<|im_start|>user\n2+2<|im_end|>\n<|im_start|>assistant\n"
-    assert prompts == {
-        None: f"{start}effort: medium\n",
-        True: f"{start}effort: medium\n",
-        False: f"{start}<think></think>\n",
-        **{level: f"{start}effort: {level}\n" for level in ("low", "medium", "high", "max")},
-    }
+    told = {None: "effort: medium", True: "effort: medium", False: "<think></think>"}
+    levels = {level: f"effort: {level}" for level in ("low", "medium", "high", "max")}
+    assert prompts == {think: f"{start}{line}\n" for think, line in (*told.items(), *levels.items())}
 
 
 def test_harmony_knows_three_levels(server: RunningServer) -> None:

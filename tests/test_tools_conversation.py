@@ -123,7 +123,8 @@ def test_the_official_client_holds_the_same_conversation(server: RunningServer, 
     }
 
     def ask(messages: list[Any], **more: Any) -> ollama.Message:
-        answers = client.chat("go", messages, tools=[get_weather], options=BRIEFLY, stream=stream, **more)
+        chat: Any = client.chat  # whose declared forms are one for each value of `stream`
+        answers = chat("go", messages, tools=[get_weather], options=BRIEFLY, stream=stream, **more)
         parts = [answer.message for answer in (answers if stream else [answers])]
         calls = [call for part in parts for call in part.tool_calls or ()]
         return ollama.Message(
