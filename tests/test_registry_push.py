@@ -302,6 +302,31 @@ async def test_a_registry_that_refuses_is_quoted(
     assert str(caught.value) == "403: not \ufffd[31myours"
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": 503},
+        {"status": 429, "headers": {"Retry-After": "0"}},
+        {"status": 400, "body": '{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown to registry"}]}'},
+    ],
+)
+async def test_a_manifest_is_put_again_where_that_may_help(
+    proxy: FaultProxy, server: RegistryServer, registry: Registry, store: Store, name: Name, answer: dict[str, Any]
+) -> None:
+    proxy.rules({"method": "PUT", "path": "/manifests/", "times": 2, **answer})
+    steps = await collect(registry.push(name, store, insecure=True))
+    assert steps[-1] == Progress("success")
+    assert server.manifest(repository(name), name.tag) == store.manifest(name).manifest.raw
+
+
+async def test_a_registry_that_stays_without_a_blob_is_quoted(
+    proxy: FaultProxy, registry: Registry, store: Store, name: Name
+) -> None:
+    proxy.rules({"method": "PUT", "path": "/manifests/", "status": 404, "body": "MANIFEST_BLOB_UNKNOWN"})
+    with pytest.raises(SourceError, match=r"^max retries exceeded: 404: MANIFEST_BLOB_UNKNOWN$"):
+        await collect(registry.push(name, store, insecure=True))
+
+
 async def test_a_registry_may_not_send_uploads_out_of_the_web(
     proxy: FaultProxy, registry: Registry, store: Store, name: Name
 ) -> None:

@@ -19,8 +19,9 @@ from corral.errors import CorralError, ModelNotFound, NotFound, SourceError, Sto
 from corral.messages import Progress
 from corral.names import Name
 from corral.sources.auth import Authenticator
-from corral.sources.http import Http
+from corral.sources.http import Http, StatusError, is_passing
 from corral.sources.ledger import allocated
+from corral.sources.patience import patiently
 from corral.sources.repository import BlobSource, Repository
 from corral.sources.transfer import DigestMismatchError, Limits, Transfer, is_stored
 from corral.sources.upload import Upload
@@ -115,7 +116,7 @@ class Registry:
                     async for step in steps:
                         yield step
             yield Progress("pushing manifest")
-            await repository.put_manifest(stored.manifest)
+            await patiently(lambda: repository.put_manifest(stored.manifest), self._limits, _may_help_to_put_again)
         yield Progress("success")
 
     async def _pull_blob(self, repository: Repository, store: Store, layer: Layer) -> AsyncGenerator[Progress, None]:
@@ -170,6 +171,11 @@ async def _fetch_manifest(repository: Repository) -> Manifest:
     if any(layer.media_type == MediaType.TENSOR for layer in manifest.layers):
         raise SourceError("this model requires MLX support, but the MLX runtime is not available")
     return manifest
+
+
+def _may_help_to_put_again(error: SourceError) -> bool:
+    """Also where a blob is unknown that has just been seen: while another push writes it, a registry may miss it."""
+    return is_passing(error) or (isinstance(error, StatusError) and "BLOB_UNKNOWN" in str(error))
 
 
 def _about_manifest(error: CorralError) -> CorralError:

@@ -24,6 +24,7 @@ from corral.errors import InvalidName, NotFound, SourceError, StoreError, Unreac
 from corral.messages import Progress
 from corral.sources.http import Contradiction, Interrupted, StatusError, is_passing, shown
 from corral.sources.ledger import part_bytes
+from corral.sources.patience import patiently, pause
 from corral.sources.repository import Repository, resolve
 from corral.sources.transfer import PROGRESS_SECONDS, Limits, first_error
 from corral.store import Layer, disk
@@ -136,12 +137,18 @@ class Upload:
 
     async def _is_there(self) -> bool:
         try:
-            size = await self._patiently(lambda: self._repository.blob_size(self._layer.digest), at_once=self._is_first)
+            size = await patiently(
+                lambda: self._repository.blob_size(self._layer.digest), self._limits, self._may_help_to_ask_again
+            )
         except NotFound:
             return False
         if size not in (None, self._layer.size):
             raise Contradiction(f'the registry has {size} bytes of "{self._layer.digest}", not {self._layer.size}')
         return True
+
+    def _may_help_to_ask_again(self, error: SourceError) -> bool:
+        """Not where nobody is there: the first question of a push says so at once."""
+        return is_passing(error) and not (self._is_first and isinstance(error, Unreachable))
 
     async def _begin(self) -> _Place | None:
         """Goes on with an upload that was begun earlier, or begins one; None when the blob is there by a mount."""
@@ -200,7 +207,7 @@ class Upload:
                     raise _UploadLostError(str(error)) from error
                 if not is_passing(error):
                     raise
-                await self._pause(attempt, error)
+                await pause(attempt, error, self._limits)
             attempt += 1
             if not self._is_redirecting:
                 asked = await self._ask(place.location)
@@ -327,23 +334,8 @@ class Upload:
     def _end(self, start: int) -> int:
         return min(start + self._part_bytes, self._layer.size)
 
-    async def _patiently(self, action: Callable[[], Awaitable[T]], *, at_once: bool = False) -> T:
-        """Tries an action again, with growing pauses, as long as that may help; `at_once`: not when nobody is there."""
-        attempt = 0
-        while True:
-            try:
-                return await action()
-            except SourceError as error:
-                if not is_passing(error) or (at_once and isinstance(error, Unreachable)):
-                    raise
-                await self._pause(attempt, error)
-            attempt += 1
-
-    async def _pause(self, attempt: int, error: SourceError) -> None:
-        if attempt >= self._limits.attempts:
-            raise Interrupted(f"max retries exceeded: {error}") from error
-        asked = error.pause if isinstance(error, StatusError) else 0.0
-        await asyncio.sleep(max(self._limits.pause * 2**attempt, asked))
+    async def _patiently(self, action: Callable[[], Awaitable[T]]) -> T:
+        return await patiently(action, self._limits)
 
     async def _in_thread(self, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
         call = partial(function, *arguments, **keywords)
