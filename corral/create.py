@@ -230,7 +230,7 @@ def _info(info: Mapping[str, Json], config: ModelConfig) -> dict[str, Json]:
 def _natural(key: str, value: Json) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadRequest(f'info field "{key}" must be a number')
-    if value < 0 or value != int(value):
+    if not 0 <= value < 1 << 63 or value != int(value):
         raise BadRequest(f'info field "{key}" must be a non-negative integer')
     return int(value)
 

@@ -4,6 +4,7 @@ Source: spec api §1.1 (reading), §1.2 (writing), annex B (texts).
 """
 
 import json
+import math
 import re
 import time
 from datetime import datetime
@@ -112,7 +113,7 @@ def _whole_characters(value: Any) -> Any:
 def _parse_slowly(data: bytes) -> Any:
     """Allows what msgspec refuses and Go takes: bytes after the value, invalid UTF-8."""
     text = data.decode("utf-8", "replace").lstrip(" \t\r\n")
-    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+    decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
     try:
         return decoder.raw_decode(text)[0]
     except json.JSONDecodeError as error:
@@ -125,6 +126,13 @@ def _parse_slowly(data: bytes) -> Any:
 
 def _refuse_constant(text: str) -> Any:
     raise BadRequest(f"invalid character '{text[0]}' looking for beginning of value")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise BadRequest(f"json: cannot unmarshal number {text[:40]} into Go value of type float64")
+    return number
 
 
 def _syntax_error(text: str, error: json.JSONDecodeError) -> str:

@@ -31,8 +31,6 @@ from corral.messages import (
     ToolChoice,
 )
 
-INT_MAX = (1 << 63) - 1
-
 
 class WireFunction(Struct, omit_defaults=True):
     index: int | UnsetType = UNSET
@@ -274,14 +272,14 @@ def _base64(text: str) -> bytes:
 
 
 def read_keep_alive(value: Json) -> float | None:
-    """Seconds; infinity for ever; None when not given (spec api §5.1)."""
+    """Seconds; infinity for ever, and for what is longer than any duration; None when not given (spec api §5.1)."""
     match value:
         case None:
             return None
         case bool():
             raise BadRequest("Unsupported type: 'bool'")
         case int() | float():
-            return float("inf") if value < 0 else float(value)
+            return float(value) if 0 <= value < durations.FOREVER // durations.SECOND else float("inf")
         case str():
             nanoseconds = durations.parse(value)
             return float("inf") if nanoseconds < 0 else nanoseconds / durations.SECOND
