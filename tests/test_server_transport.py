@@ -1,5 +1,6 @@
 """The server below its routes: methods, paths, origins, hosts, bodies (spec api §1, §2)."""
 
+import hashlib
 import http.client
 import json
 import socket
@@ -251,6 +252,12 @@ def test_a_client_that_sends_half_a_body_and_leaves_does_no_harm(server: Running
     with socket.create_connection((address, int(port)), timeout=30) as raw:
         raw.sendall(b'POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"model":')
     assert post(server, "/api/generate", {"model": "fake"}).status == 200
+
+
+def test_a_client_that_sends_a_file_again_and_then_looks_for_the_answer_finds_it(server: RunningServer) -> None:
+    data = bytes(8 << 20)
+    path = f"/api/blobs/sha256:{hashlib.sha256(data).hexdigest()}"
+    assert [ask(server, "POST", path, data, {"Connection": "close"}).status for _ in range(2)] == [201, 200]
 
 
 @pytest.mark.parametrize("start", [b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02", b"GET\r\n\r\n", b"\0" * 100])

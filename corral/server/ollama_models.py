@@ -213,6 +213,8 @@ async def blob(request: Request) -> Response:
     digest = names.parse_digest(request.path_params["digest"])
     store = runtime_of(request).models.store
     if store.has_blob(digest):
+        async for _ in request.stream():
+            pass  # a client that is still sending when the connection is closed never sees the answer
         return Response(status_code=200)
     if request.method == "HEAD":
         raise NotFound(f'blob "{digest}" not found')
