@@ -14,7 +14,7 @@ from corral.messages import Progress
 from corral.names import Name
 from corral.sources.registry import Registry
 from corral.sources.transfer import Limits
-from corral.store import Store
+from corral.store import Store, disk
 from tests.registry import (
     CONFIG_BYTES,
     FaultProxy,
@@ -458,15 +458,20 @@ async def test_a_pull_may_be_given_up_while_it_opens_its_files(
     proxy: FaultProxy, registry: Registry, store: Store
 ) -> None:
     """The claim on the partial file is given back, or the last pull would wait for ever."""
+    proxy.rules({"path": digest_of(MODEL), "silent": True})
     partial = store.blobs_folder / f"sha256-{digest_of(MODEL)[7:]}-partial"
-    for _ in range(10):
+    for turns in range(120):
         partial.unlink(missing_ok=True)
         pull = asyncio.create_task(collect(registry.pull(tiny(proxy), store, insecure=True)))
         while not partial.exists():  # noqa: ASYNC110 (a file has no event)
             await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
         pull.cancel()
         await asyncio.wait((pull,))
         assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert not disk.is_claimed(partial)
+    proxy.rules()
     async with asyncio.timeout(30):
         await collect(registry.pull(tiny(proxy), store, insecure=True))
     assert blob(store, MODEL) == MODEL

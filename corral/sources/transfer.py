@@ -172,11 +172,8 @@ class Transfer:
         size = self.layer.size
         while True:
             partial = await self._open()
-            if partial is not None:
-                if not await self._is_there():
-                    return partial
-                await self._in_thread(partial.remove)
-                await self._in_thread(partial.close)
+            if partial is not None and await self._is_wanted(partial):
+                return partial
             if await self._is_there():
                 return None
             self._completed = max(self._completed, await self._in_thread(arrived, self._blob, size))
@@ -195,6 +192,18 @@ class Transfer:
             if (partial := await opening) is not None:
                 await self._in_thread(partial.close)
             raise
+
+    async def _is_wanted(self, partial: Partial) -> bool:
+        """Whether the blob is still to come; if it has come, or we are stopped while looking, the claim ends."""
+        is_wanted = False
+        try:
+            is_wanted = not await self._is_there()
+            if not is_wanted:
+                await self._in_thread(partial.remove)
+        finally:
+            if not is_wanted:
+                await self._in_thread(partial.close)
+        return is_wanted
 
     async def _is_there(self) -> bool:
         return await self._in_thread(is_stored, self._store, self.layer)
