@@ -418,6 +418,27 @@ async def test_one_registrys_failure_is_not_anothers(
     assert blob(store, MODEL) == MODEL
 
 
+async def test_a_layer_that_goes_with_another_model_meanwhile_is_fetched(
+    proxy: FaultProxy, registry: Registry, store: Store
+) -> None:
+    proxy.put_model("library/other", "latest", license=b"the same", model=b"of its own")
+    proxy.put_model("library/mine", "latest", license=b"the same", model=MODEL)
+    other, mine = (names.parse(f"{proxy.host}/library/{model}") for model in ("other", "mine"))
+    await collect(registry.pull(other, store, insecure=True))
+    proxy.rules({"path": digest_of(MODEL), "hold_at": 500_000})
+    pull = asyncio.create_task(collect(registry.pull(mine, store, insecure=True)))
+    await asyncio.to_thread(proxy.wait_until_held)
+    store.delete(other)
+    proxy.release()
+    steps = [step for step in await pull if step.status != pulling(MODEL).status]
+    kept, config = pulling(b"the same"), pulling(CONFIG_BYTES)
+    ending = [Progress("verifying sha256 digest"), Progress("writing manifest")]
+    assert [step for step in steps if step.completed == step.total] == [
+        Progress("pulling manifest"), kept, config, *ending, kept, config, *ending, Progress("success"),
+    ]  # fmt: skip
+    assert blob(store, b"the same") == b"the same"
+
+
 async def test_layers_that_a_new_manifest_leaves_behind_are_removed(
     server: RegistryServer, registry: Registry, store: Store
 ) -> None:

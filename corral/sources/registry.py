@@ -25,12 +25,14 @@ from corral.sources.patience import patiently
 from corral.sources.repository import BlobSource, Repository
 from corral.sources.transfer import DigestMismatchError, Limits, Transfer, is_stored
 from corral.sources.upload import Upload
-from corral.store import Layer, Manifest, MediaType, Store, parse_manifest
+from corral.store import BlobMissing, Layer, Manifest, MediaType, Store, parse_manifest
 from corral.store.blobs import require_space
 
 _MACHINES = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64"}
 _SYSTEMS = {"win32": "windows"}
 _THREADS = 8
+_TRIES = 5
+"""How often a pull looks for what is missing when blobs go, with other models, as fast as they come."""
 
 USER_AGENT = (
     f"ollama/{EMULATES} ({_MACHINES.get(platform.machine(), platform.machine())} "
@@ -71,18 +73,19 @@ class Registry:
         async with self._repository(there or name, insecure) as repository:
             manifest = await _fetch_manifest(repository)
             await self._check_space(manifest, store)
-            try:
-                for layer in manifest.blobs:
-                    async with aclosing(self._pull_blob(repository, store, layer)) as steps:
-                        async for step in steps:
-                            yield step
-            except DigestMismatchError:
+            for tries_left in reversed(range(_TRIES)):
+                async with aclosing(self._pull_blobs(repository, store, manifest)) as steps:
+                    async for step in steps:
+                        yield step
                 yield Progress("verifying sha256 digest")
-                raise
-        yield Progress("verifying sha256 digest")
-        yield Progress("writing manifest")
-        leftovers = await asyncio.to_thread(_leftovers, store, name, manifest) if prune else False
-        await asyncio.to_thread(store.write_manifest, name, manifest.raw, prune)
+                yield Progress("writing manifest")
+                leftovers = await asyncio.to_thread(_leftovers, store, name, manifest) if prune else False
+                try:
+                    await asyncio.to_thread(store.write_manifest, name, manifest.raw, prune)
+                    break
+                except BlobMissing:  # it was here for another model, which was deleted meanwhile
+                    if not tries_left:
+                        raise
         if leftovers:
             yield Progress("removing unused layers")
         yield Progress("success")
@@ -118,6 +121,18 @@ class Registry:
             yield Progress("pushing manifest")
             await patiently(lambda: repository.put_manifest(stored.manifest), self._limits, _may_help_to_put_again)
         yield Progress("success")
+
+    async def _pull_blobs(
+        self, repository: Repository, store: Store, manifest: Manifest
+    ) -> AsyncGenerator[Progress, None]:
+        try:
+            for layer in manifest.blobs:
+                async with aclosing(self._pull_blob(repository, store, layer)) as steps:
+                    async for step in steps:
+                        yield step
+        except DigestMismatchError:
+            yield Progress("verifying sha256 digest")
+            raise
 
     async def _pull_blob(self, repository: Repository, store: Store, layer: Layer) -> AsyncGenerator[Progress, None]:
         path = store.blob_path(layer.digest)

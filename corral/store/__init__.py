@@ -16,7 +16,7 @@ from corral.names import Digest, Name
 from corral.store import disk
 from corral.store import prune as pruning
 from corral.store.adoptions import Adoptions
-from corral.store.blobs import Adopted, Blobs, BlobWriter, DigestMismatch, require_space
+from corral.store.blobs import Adopted, BlobMissing, Blobs, BlobWriter, DigestMismatch, require_space
 from corral.store.manifest import (
     MAX_MANIFEST_BYTES,
     Layer,
@@ -33,6 +33,7 @@ __all__ = [
     "MAX_MANIFEST_BYTES",
     "PARTIAL_LIFETIME",
     "Adopted",
+    "BlobMissing",
     "BlobWriter",
     "DigestMismatch",
     "Layer",
@@ -86,27 +87,19 @@ class Store:
     def write_manifest(self, name: Name, raw: bytes, prune: bool = True) -> Stored:
         """Puts a manifest in place, whole, byte for byte, once all its blobs are there.
 
-        With `prune`, blobs that only the manifest of that name before it needed are deleted. `StoreError` when the
-        manifest is broken or names a blob that is missing or of another size.
+        With `prune`, blobs that only the manifest of that name before it needed are deleted. `BlobMissing`;
+        `StoreError` when the manifest is broken or a blob has another size than it says.
         """
-        manifest = parse_manifest(raw)
         with self._locked():
-            for layer in manifest.blobs:
-                self._require(layer)
-            found = self.resolve(name)
-            before = self._readable(found)
-            self._put(found, raw)
-            if prune and before is not None:
-                self._delete_unreferenced({layer.digest for layer in before.blobs})
-            with disk.explained(self._path(found), "reading"):
-                return self._read(found)
+            return self._replace(name, parse_manifest(raw), prune)
 
     def copy(self, source: Name, destination: Name, prune: bool = True) -> Stored:
         """Gives a model a second name, over whatever had it; nothing happens when both are the same name."""
-        stored = self.manifest(source)
-        if source.folded == destination.folded:
-            return stored
-        return self.write_manifest(destination, stored.manifest.raw, prune)
+        with self._locked():
+            stored = self.manifest(source)
+            if source.folded == destination.folded:
+                return stored
+            return self._replace(destination, stored.manifest, prune)
 
     def delete(self, name: Name, prune: bool = True) -> None:
         """Removes a model, and with `prune` the blobs no other model needs; `ModelNotFound` (spec api §15.2)."""
@@ -271,6 +264,18 @@ class Store:
             files += [entry for folder in folders for entry in _entries(folder) if not entry.is_dir()]
         return sorted(path.relative_to(self.manifests_folder) for path in files)
 
+    def _replace(self, name: Name, manifest: Manifest, prune: bool) -> Stored:
+        """`write_manifest` under the lock."""
+        for layer in manifest.blobs:
+            self._require(layer)
+        found = self.resolve(name)
+        before = self._readable(found)
+        self._put(found, manifest.raw)
+        if prune and before is not None:
+            self._delete_unreferenced({layer.digest for layer in before.blobs})
+        with disk.explained(self._path(found), "reading"):
+            return self._read(found)
+
     def _put(self, name: Name, raw: bytes) -> None:
         path = self._path(name)
         with disk.explained(path, "writing"):
@@ -285,7 +290,7 @@ class Store:
     def _require(self, layer: Layer) -> None:
         size = self._blobs.size(layer.digest)
         if size is None:
-            raise StoreError(f'blob "{layer.digest}" is missing')
+            raise BlobMissing(layer.digest)
         if size != layer.size:
             raise StoreError(f'blob "{layer.digest}" has {size} bytes, the manifest says {layer.size}')
 

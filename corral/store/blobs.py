@@ -31,6 +31,13 @@ class DigestMismatch(BadRequest):
         self.actual = actual
 
 
+class BlobMissing(StoreError):
+    """A manifest is to be written, and not all of its blobs are there."""
+
+    def __init__(self, digest: Digest) -> None:
+        super().__init__(f'blob "{digest}" is missing')
+
+
 @dataclass(frozen=True, slots=True)
 class Adopted:
     """What came of taking a file over. `created` is false when its bytes were in the store already."""
