@@ -217,7 +217,7 @@ class _Assembly:
 
     def _conversation(self, model: gguf.GGUF) -> list[tuple[Layer, str]]:
         """Template and parameters that can be told from the file."""
-        known = known_templates.recognise(model.chat_template or "")
+        known = _known_template(model)
         dialect = BUILT_IN_DIALECTS.get(model.architecture, "")
         told = []
         if known is not None:
@@ -271,6 +271,15 @@ def _grouped(files: Mapping[str, gguf.GGUF]) -> Sequence[Mapping[str, gguf.GGUF]
         key = name if file.split is None else f"split {match[1] if match else ''}"
         groups.setdefault(key, {})[name] = file
     return list(groups.values())
+
+
+def _known_template(model: gguf.GGUF) -> known_templates.KnownTemplate | None:
+    if not model.chat_template:
+        return None
+    ids = (model.bos_token_id, model.eos_token_id)
+    tokens = [] if ids == (None, None) else model.values("tokenizer.ggml.tokens")
+    bos, eos = ("" if number is None else str(tokens[number]) for number in ids)
+    return known_templates.recognise(model.chat_template, bos=bos, eos=eos)
 
 
 def _config(model: gguf.GGUF, projectors: Sequence[gguf.GGUF]) -> ModelConfig:

@@ -1,5 +1,6 @@
 """Which Jinja texts are recognised as a well-known family, and that what they become writes the same prompts."""
 
+import re
 from pathlib import Path
 
 import jinja2
@@ -7,8 +8,9 @@ import jinja2.sandbox
 import pytest
 
 from corral import template
-from corral.known_templates import recognise
+from corral.known_templates import KnownTemplate, recognise
 from corral.messages import Message
+from tests.tiny_models import CHATML
 
 JINJA = Path(__file__).parent / "goldens" / "jinja"
 FAMILIES = sorted(path.stem for path in JINJA.glob("*.jinja"))
@@ -23,6 +25,14 @@ SMOLLM2 = (
 USER = [Message("user", "U1")]
 TURNS = [Message("user", "U1"), Message("assistant", "A1"), Message("user", "U2")]
 SYSTEM = [Message("system", "S"), *TURNS]
+
+
+EOS = {"starcoder2-instruct": "<|endoftext|>"}
+"""What ends an answer where that is not `</s>`."""
+
+
+def recognised(jinja: str, family: str = "") -> KnownTemplate | None:
+    return recognise(jinja, bos="<s>", eos=EOS.get(family, "</s>"))
 
 
 def jinja_of(family: str) -> str:
@@ -40,20 +50,20 @@ def jinja_writes(family: str, messages: list[Message]) -> str:
     rendered = environment.from_string(jinja_of(family)).render(
         messages=[{"role": message.role, "content": message.content} for message in messages],
         bos_token="<s>",
-        eos_token="<|endoftext|>" if family == "starcoder2-instruct" else "</s>",
+        eos_token=EOS.get(family, "</s>"),
         add_generation_prompt=True,
     )
     return rendered.removeprefix("<s>")
 
 
 def corral_writes(family: str, messages: list[Message]) -> str:
-    known = recognise(jinja_of(family))
+    known = recognised(jinja_of(family), family)
     assert known is not None
     return template.parse(known.text).render(messages)
 
 
 def test_the_starter_models_jinja_becomes_the_chatml_template() -> None:
-    known = recognise(SMOLLM2)
+    known = recognise(SMOLLM2, bos="<|im_start|>", eos="<|im_end|>")
     assert known is not None
     assert (known.name, known.stop) == ("chatml", ("<|im_start|>", "<|im_end|>"))
     assert known.text == (
@@ -63,7 +73,7 @@ def test_the_starter_models_jinja_becomes_the_chatml_template() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_familys_jinja_is_recognised_by_its_name(family: str) -> None:
-    known = recognise(jinja_of(family))
+    known = recognised(jinja_of(family), family)
     assert known is not None
     assert known.name == family
     assert known.stop
@@ -113,16 +123,67 @@ def test_the_others_put_the_system_text_where_their_model_was_taught_to_read_ins
 )
 @pytest.mark.parametrize("family", ["chatml", "llama3-instruct", "mistral-instruct", "vicuna", "gemma3-instruct"])
 def test_a_template_that_does_more_than_write_turns_is_left_to_the_engine(family: str, more: str) -> None:
-    assert recognise(jinja_of(family) + more) is None
+    assert recognised(jinja_of(family) + more) is None
 
 
 @pytest.mark.parametrize(
     "text", ["", "{{ messages }}", "<|im_start|>", "{{ '[INST]' }}", "<|im_start|><|im_end|>" * 900]
 )
 def test_a_text_that_is_no_familys_is_left_to_the_engine(text: str) -> None:
-    assert recognise(text) is None
+    assert recognised(text) is None
+
+
+def test_text_between_tags_is_written_too() -> None:
+    known = recognised(CHATML)
+    assert known is not None
+    assert known.name == "chatml"
+    assert recognised(CHATML.replace("<|im_end|>", "<|im_end|> ")) is None
 
 
 def test_quotes_and_line_ends_may_be_written_either_way() -> None:
     text = jinja_of("granite-instruct")
-    assert recognise(text.replace("'", '"').replace("\\n", "\n")) == recognise(text)
+    assert recognised(text.replace("'", '"').replace("\\n", "\n")) == recognised(text) is not None
+    assert recognised(text.replace(" + ", " ~ ").replace("message['content']", "message.content")) == recognised(text)
+
+
+OLMO2 = """{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}
+{{ '<|system|>\n' + message['content'] + '\n' }}{% elif message['role'] == 'user' %}
+{{ '<|user|>\n' + message['content'] + '\n' }}{% elif message['role'] == 'assistant' %}
+{{ '<|assistant|>\n'  + message['content'] + eos_token + '\n' }}{% endif %}
+{% if loop.last and add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}{% endfor %}"""
+"""Of the looks of zephyr, but nothing closes a question."""
+
+MATHSTRAL = """{{ bos_token }}{% for message in messages %}{% if message["role"] == "user" %}
+{{- "[INST] " + message["content"] + "[/INST]" }}{% elif message["role"] == "assistant" %}
+{{- " " + message["content"] + eos_token}}{% endif %}{% endfor %}"""
+"""Of the looks of mistral-instruct, but with blanks in other places."""
+
+ALPACA_ON_ONE_LINE = """{% for message in messages %}{% if message['role'] == 'user' %}
+{{- '### Instruction: ' + message['content'] + '\n' }}{% elif message['role'] == 'assistant' %}
+{{- '### Response: ' + message['content'] + '\n' }}{% endif %}{% endfor %}{{ '### Response: ' }}"""
+
+
+@pytest.mark.parametrize("jinja", [OLMO2, MATHSTRAL, ALPACA_ON_ONE_LINE])
+def test_a_familys_marks_are_not_enough(jinja: str) -> None:
+    assert recognised(jinja) is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_blank_that_is_written_counts(family: str) -> None:
+    text = jinja_of(family)
+    places = [match.end() - 1 for match in re.finditer(r"'(?:\\.|[^'\\])*'(?= *(?:\+|\}\}))", text)]
+    changed = [
+        f"{text[:place]} {text[place:]}" for place in places if "raise_exception" not in text[place - 90 : place]
+    ]
+    assert changed
+    assert [recognised(other, family) for other in changed] == [None] * len(changed)
+
+
+@pytest.mark.parametrize("family", ["zephyr", "mistral-instruct", "llama2-chat", "vicuna", "starcoder2-instruct"])
+def test_a_model_that_ends_its_answers_otherwise_is_left_to_the_engine(family: str) -> None:
+    assert recognised(jinja_of(family), family) is not None
+    assert recognise(jinja_of(family), bos="<s>", eos="<|im_end|>") is None
+
+
+def test_a_model_that_begins_its_turns_otherwise_is_left_to_the_engine() -> None:
+    assert recognise(jinja_of("llama2-chat"), bos="<|begin|>", eos="</s>") is None

@@ -1,8 +1,8 @@
 """Go templates of well-known families, for models that bring only a simple Jinja template (spec cli §14.6).
 
-One NAME.gotmpl a family, and its row in families.json: the marks its Jinja text must have, those it may have besides,
-and the stop words that go with it. A Jinja text that does more than write turns (tools, thinking, documents) is not
-recognised: the engine runs it as it is.
+One NAME.gotmpl a family, and its row in families.json: all that its Jinja text writes and assigns, what it may write
+and assign besides, the special tokens that the Go text has in their places, and the stop words that go with it. A Jinja
+text that writes anything else, be it a line end, is not recognised: the engine runs it as it is.
 """
 
 import json
@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+
+from corral.known_templates.jinja_text import writings
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,32 +23,37 @@ class KnownTemplate:
     stop: tuple[str, ...]
 
 
-def recognise(jinja: str) -> KnownTemplate | None:
-    """The family whose turns this Jinja text writes, when it writes nothing else."""
-    if len(jinja) > MAX_LENGTH or _MORE_THAN_TURNS.search(jinja):
+def recognise(jinja: str, *, bos: str, eos: str) -> KnownTemplate | None:
+    """The family whose turns this Jinja text writes, when it writes nothing else.
+
+    `bos`, `eos`: the texts of the model's special tokens, empty when it has none.
+    """
+    if len(jinja) > MAX_LENGTH:
         return None
-    text = jinja.replace('"', "'").replace("\n", "\\n")
-    tokens = set(_TOKEN.findall(jinja))
-    for family in _families():
-        if all(mark in text for mark in family.marks) and tokens <= family.tokens:
-            return family.template
-    return None
+    written = writings(jinja)
+    return next((family.template for family in _families() if family.writes(written, bos, eos)), None)
 
 
 MAX_LENGTH = 4096
 """Characters. A text that only writes turns has a few hundred, with a default system text a thousand or two."""
 
-_MORE_THAN_TURNS = re.compile(r"tool|think|reasoning|document|citation|function|python|json|strftime")
-
-_TOKEN = re.compile(r"<[|｜]?/?[A-Za-z][^\s<>'\"{}]{0,40}>|<</?SYS>>|\[/?[A-Z_]{2,}\]")
-
 
 @dataclass(frozen=True, slots=True)
 class _Family:
     template: KnownTemplate
-    marks: tuple[str, ...]
-    tokens: frozenset[str]
-    """All special tokens its Jinja text may mention."""
+    always: frozenset[str]
+    sometimes: tuple[re.Pattern[str], ...]
+    bos: str | None
+    eos: str | None
+    """The special tokens that its Go text writes; None where it writes none."""
+
+    def writes(self, written: frozenset[str], bos: str, eos: str) -> bool:
+        return (
+            self.always <= written
+            and self.bos in (None, bos)
+            and self.eos in (None, eos)
+            and all(any(may.fullmatch(text) for may in self.sometimes) for text in written - self.always)
+        )
 
 
 @cache
@@ -56,8 +63,15 @@ def _families() -> tuple[_Family, ...]:
     return tuple(
         _Family(
             KnownTemplate(name, (folder / f"{name}.gotmpl").read_bytes().decode(), tuple(row["stop"])),
-            tuple(row["marks"]),
-            frozenset((*row["marks"], *row.get("may", ()), "<s>", "</s>")),
+            frozenset(row["writes"]),
+            tuple(map(_pattern, row.get("may", ()))),
+            row.get("bos"),
+            row.get("eos"),
         )
         for name, row in rows.items()
     )
+
+
+def _pattern(may: str) -> re.Pattern[str]:
+    """`…` stands for any text within a constant."""
+    return re.compile(re.escape(may).replace("…", r"(?:\\.|[^'\\])*"))
