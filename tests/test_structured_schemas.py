@@ -114,10 +114,21 @@ def test_what_is_wrong_is_named_with_its_place(schema: Any, pointer: str, reason
         ({"type": "object", "properties": {"a": {}}, "maxProperties": 3}, "#/maxProperties"),
         ({"type": "array", "maxItems": 5000}, "#/maxItems"),
         ({"oneOf": [{"type": "string"}, {"type": "string", "minLength": 2}]}, "#/oneOf"),
+        ({"oneOf": [{"enum": [1, "a"]}, {"enum": [1.0, "b"]}]}, "#/oneOf"),
+        ({"oneOf": [{"$ref": "#/$defs/a"}, {"type": "object"}], "$defs": {"a": {"type": "object"}}}, "#/oneOf"),
+        ({"oneOf": [{"type": "integer"}, {"type": ["number", "null"]}]}, "#/oneOf"),
+        ({"oneOf": [{"type": "object", "properties": {"a": {"const": number}}} for number in (1, 2)]}, "#/oneOf"),
     ],
 )
 def test_what_cannot_be_enforced_is_left_out_and_told(schema: Any, ignored: str) -> None:
     assert schemas.judge(schema).ignored == (ignored,)
+
+
+PETS = {
+    kind: {"type": "object", "properties": {"kind": {"const": kind}, fact: {}}, "required": ["kind", fact]}
+    for kind, fact in (("cat", "lives"), ("dog", "tricks"))
+}
+"""Told apart by a constant, as typed clients write a union of classes."""
 
 
 @pytest.mark.parametrize(
@@ -125,6 +136,8 @@ def test_what_cannot_be_enforced_is_left_out_and_told(schema: Any, ignored: str)
     [
         {"type": "array", "uniqueItems": False},
         {"oneOf": [{"type": "string"}, {"type": "integer"}]},
+        {"oneOf": [{"const": True}, {"const": 1}, {"enum": ["a", "b"]}, {"enum": ["c", None]}]},
+        {"oneOf": [{"$ref": "#/$defs/cat"}, {"$ref": "#/$defs/dog"}, {"type": "null"}], "$defs": PETS},
         {"type": "integer", "minimum": -9007199254740991, "maximum": 9007199254740991},
         {"type": "string", "maxLength": 4294967295},
         {"type": "integer", "minimum": 3, "exclusiveMinimum": True},

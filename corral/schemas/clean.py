@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from corral.messages import Json
 from corral.schemas import grammar
+from corral.schemas.disjoint import disjoint
 from corral.schemas.pointers import follow, keys_of, pointer
 
 MAX_BYTES = 256 << 10
@@ -302,7 +303,8 @@ class _Cleaner:
                 part["allOf"] = [*part.get("allOf", ()), {"anyOf": options}]
             else:
                 part["anyOf"] = options
-        for number, (place, options) in enumerate(choices):
+        unsure = [(place, options) for place, options in choices if not disjoint(options, self._definitions)]
+        for number, (place, options) in enumerate(unsure):
             told = grammar.objection({"oneOf": options, "$defs": self._definitions}) if number < MAX_TESTED else ""
             if number >= MAX_TESTED or told == grammar.ONE_OF:
                 self._ignored.append(place.at("oneOf"))
