@@ -16,6 +16,7 @@ from corral.layers import ModelConfig
 from corral.messages import Json, Message, Progress
 from corral.model import Models
 from corral.names import Digest, Name
+from corral.sources.background import Report, Work
 from corral.store import Layer, MediaType, Store, encode_manifest
 
 QUANTIZATIONS = ("F32", "F16", "BF16", "Q8_0", "Q4_K_S", "Q4_K_M", "Q4_K")
@@ -50,6 +51,8 @@ class _Draft:
     layers: list[Layer]
     config: ModelConfig
     notes: list[str]
+    created: tuple[Digest, ...] = ()
+    """Blobs that were made of its files: to be discarded when no model comes of them after all."""
 
     def replace_all(self, store: Store, media_type: MediaType, data: bytes) -> None:
         """Puts a layer of this type in the place of those there are."""
@@ -84,15 +87,23 @@ async def create(
         draft = await asyncio.to_thread(_from_model, models, name)
     else:
         await asyncio.to_thread(_check_files, request.files, models.store)
-        yield Progress("parsing GGUF")
-        draft = await asyncio.to_thread(_from_files, request.files, models.store)
-        yield Progress("verifying conversion")
-    _check_quantize(request.quantize, draft.config.file_type)
-    await asyncio.to_thread(_apply, changed, draft, models.store)
-    for note in draft.notes:
-        yield Progress(note)
-    yield Progress("writing manifest")
-    await asyncio.to_thread(_write, request.name, draft, models.store, prune)
+        work = Work(lambda report: _from_files(request.files, models.store, report))
+        async with contextlib.aclosing(work.steps()) as steps:
+            async for step in steps:
+                yield step
+        draft = work.result
+    try:
+        if not request.from_:
+            yield Progress("verifying conversion")
+        _check_quantize(request.quantize, draft.config.file_type)
+        await asyncio.to_thread(_apply, changed, draft, models.store)
+        for note in draft.notes:
+            yield Progress(note)
+        yield Progress("writing manifest")
+        await asyncio.to_thread(_write, request.name, draft, models.store, prune)
+    except BaseException:
+        await asyncio.to_thread(models.store.discard, draft.created)
+        raise
     yield Progress("success")
 
 
@@ -139,9 +150,9 @@ def _check_files(files: Mapping[str, Digest], store: Store) -> None:
         raise BadRequest("unknown type")
 
 
-def _from_files(files: Mapping[str, Digest], store: Store) -> _Draft:
-    made = layers.assemble(files, store)
-    return _Draft(list(made.layers), made.config, list(made.notes))
+def _from_files(files: Mapping[str, Digest], store: Store, report: Report) -> _Draft:
+    made = layers.assemble(files, store, progress=report)
+    return _Draft(list(made.layers), made.config, list(made.notes), made.created)
 
 
 def _is_gguf(store: Store, digest: Digest) -> bool:

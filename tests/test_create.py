@@ -1,0 +1,81 @@
+"""Making a model of uploaded files: what is told on the way, and what is left when no model comes of it."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from corral.create import CreateRequest, create
+from corral.errors import CorralError
+from corral.messages import Progress
+from corral.model import Models
+from corral.names import Digest, Name, parse
+from corral.store import Store
+from tests.test_layers_of_models import write_model, write_split
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "models")
+
+
+@pytest.fixture
+def parts(store: Store, tmp_path: Path) -> dict[str, Digest]:
+    """A model in three parts, uploaded."""
+    files = write_split(tmp_path / "split")
+    return {name: store.add_bytes(Path(str(path)).read_bytes())[0] for name, path in files.items()}
+
+
+async def _no_pull(name: Name) -> AsyncGenerator[Progress, None]:
+    raise AssertionError(name)
+    yield
+
+
+def making(store: Store, parts: dict[str, Digest], *, quantize: str = "") -> AsyncGenerator[Progress, None]:
+    request = CreateRequest(name=parse("whole"), files=parts, quantize=quantize)
+    return create(request, Models(store), _no_pull)
+
+
+async def collect(steps: AsyncGenerator[Progress, None]) -> list[Progress]:
+    async with aclosing(steps):
+        return [step async for step in steps]
+
+
+def blobs(store: Store) -> set[str]:
+    return {path.name for path in store.blobs_folder.iterdir()}
+
+
+async def test_merging_a_split_set_is_told_as_it_goes(store: Store, parts: dict[str, Digest], tmp_path: Path) -> None:
+    write_model(tmp_path / "whole.gguf")
+    whole = (tmp_path / "whole.gguf").read_bytes()
+    seen = await collect(making(store, parts))
+    (layer,) = store.manifest(parse("whole")).manifest.layers
+    assert store.open_path(layer.digest).read_bytes() == whole
+    merging = [step for step in seen if step.status == "merging GGUF parts"]
+    counted = [step.completed for step in merging]
+    assert counted == sorted(counted)
+    assert merging[-1] == Progress("merging GGUF parts", "0" * 19, len(whole), len(whole))
+    assert [step for step in seen if step not in merging] == [
+        *[Progress("parsing GGUF")] * 3,
+        Progress("verifying conversion"),
+        Progress(f"creating new layer {layer.digest}"),
+        Progress("writing manifest"),
+        Progress("success"),
+    ]
+
+
+async def test_what_was_made_of_files_for_no_model_is_removed(store: Store, parts: dict[str, Digest]) -> None:
+    with pytest.raises(CorralError, match="quantization is only supported for F16, BF16 and F32 models"):
+        await collect(making(store, parts, quantize="Q4_K_M"))
+    assert blobs(store) == {digest.filename for digest in parts.values()}
+
+
+@pytest.mark.parametrize("status", ["parsing GGUF", "merging GGUF parts", "verifying conversion"])
+async def test_hanging_up_ends_the_work_and_leaves_nothing(status: str, store: Store, parts: dict[str, Digest]) -> None:
+    async with aclosing(making(store, parts)) as steps:
+        async for step in steps:
+            if step.status == status:
+                break
+    assert blobs(store) == {digest.filename for digest in parts.values()}
+    assert store.list() == []
