@@ -28,8 +28,8 @@ def parts(store: Store, tmp_path: Path) -> dict[str, Digest]:
 
 
 async def _no_pull(name: Name) -> AsyncGenerator[Progress, None]:
-    raise AssertionError(name)
-    yield
+    assert not name, f"{name} is not to be pulled"
+    yield Progress("success")
 
 
 def making(store: Store, parts: dict[str, Digest], *, quantize: str = "") -> AsyncGenerator[Progress, None]:

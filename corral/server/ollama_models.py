@@ -86,8 +86,9 @@ async def copy(request: Request) -> Response:
     asked = await body_as(request, WireCopyRequest)
     source = _named(asked.source, f'source "{asked.source}" is invalid')
     destination = _named(asked.destination, f'destination "{asked.destination}" is invalid')
-    try:
-        runtime_of(request).models.store.copy(source, destination)
+    runtime = runtime_of(request)
+    try:  # in a thread: another process may be at work on the same folder, and is waited for
+        await asyncio.to_thread(runtime.models.store.copy, source, destination, not runtime.config.no_prune)
     except ModelNotFound:
         raise NotFound(f'model "{asked.source}" not found') from None
     return Response()
@@ -105,7 +106,7 @@ async def delete(request: Request) -> Response:
         raise BadRequest("model is required")
     name = _named(text, f'name "{text}" is invalid')
     try:
-        runtime_of(request).models.store.delete(name)
+        await asyncio.to_thread(runtime_of(request).models.store.delete, name)
     except ModelNotFound:
         raise NotFound(f"model '{text}' not found") from None
     return Response()

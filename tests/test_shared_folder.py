@@ -1,0 +1,67 @@
+"""One folder of models and several programs on it, at once."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from corral import names
+from corral.store import Store
+from tests.conftest import StartServer, add_model
+from tests.tiny_models import tiny_llama
+
+
+@contextmanager
+def held(store: Store) -> Iterator[None]:
+    """The folder is another program's for a while."""
+    descriptor = os.open(store.blobs_folder, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/api/copy", {"source": "tiny", "destination": "other"}),
+        ("DELETE", "/api/delete", {"model": "tiny"}),
+    ],
+)
+def test_others_are_answered_while_a_change_waits_for_another_program(
+    method: str, path: str, body: dict[str, str], start_server: StartServer, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    models = tmp_path / "home" / ".ollama" / "models"
+    add_model(models, "tiny", tiny_gguf)
+    server = start_server()
+    with ThreadPoolExecutor() as threads:
+        with held(Store(models)):
+            changing = threads.submit(httpx.request, method, server.url + path, json=body, timeout=60)
+            while waiting(server.process.pid) == 0:
+                assert not changing.done()
+            assert httpx.get(f"{server.url}/api/version", timeout=60).status_code == 200
+        assert changing.result().status_code == 200
+
+
+def waiting(process: int) -> int:
+    """How many locks the process waits for, as the system tells."""
+    lines = Path("/proc/locks").read_text().splitlines()
+    return sum("->" in line and f" {process} " in line for line in lines)
+
+
+def test_copying_over_a_model_leaves_its_blobs_when_told_to(
+    start_server: StartServer, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "home" / ".ollama" / "models")
+    add_model(store.root, "tiny", tiny_gguf)
+    add_model(store.root, "other", tiny_llama(tmp_path / "other.gguf", seed=3))
+    before = {layer.digest for layer in store.manifest(names.parse("other")).manifest.blobs}
+    server = start_server(OLLAMA_NOPRUNE="1")
+    httpx.post(f"{server.url}/api/copy", json={"source": "tiny", "destination": "other"}).raise_for_status()
+    assert all(store.has_blob(digest) for digest in before)
