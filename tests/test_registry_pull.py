@@ -12,6 +12,7 @@ from corral import names
 from corral.errors import SourceError, Unreachable
 from corral.messages import Progress
 from corral.names import Name
+from corral.sources.ledger import arrived
 from corral.sources.registry import Registry
 from corral.sources.transfer import Limits
 from corral.store import Store, disk
@@ -321,6 +322,36 @@ async def test_a_pull_that_stops_keeps_what_has_arrived(proxy: FaultProxy, regis
     assert blob(store, MODEL) == MODEL
     assert proxy.sent(digest_of(MODEL)) <= len(MODEL) - step.completed
     assert partial not in files(store)
+
+
+async def test_a_senseless_answer_on_the_way_costs_nothing_that_has_arrived(
+    proxy: FaultProxy, registry: Registry, store: Store
+) -> None:
+    """As the page that a network's gate shows in the place of everything."""
+    proxy.rules({"path": digest_of(MODEL), "skip": 8, "status": 200, "body": "please log in"})
+    with pytest.raises(SourceError, match=r'" has 13 bytes, 3000000 were announced$'):
+        await collect(registry.pull(tiny(proxy), store, insecure=True))
+    kept = arrived(store.blob_path(names.parse_digest(digest_of(MODEL))), len(MODEL))
+    assert kept > 0
+    proxy.rules()
+    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    assert blob(store, MODEL) == MODEL
+    assert proxy.sent(digest_of(MODEL)) == len(MODEL) - kept
+
+
+async def test_a_download_that_ollama_finishes_meanwhile_is_taken_as_it_is(
+    proxy: FaultProxy, registry: Registry, store: Store
+) -> None:
+    """It claims no file, so both may be at work on one: the bytes are the same, and whoever is first renames it."""
+    proxy.rules({"path": digest_of(MODEL), "hold_at": 500_000})
+    pull = asyncio.create_task(collect(registry.pull(tiny(proxy), store, insecure=True)))
+    await asyncio.to_thread(proxy.wait_until_held)
+    path = store.blob_path(names.parse_digest(digest_of(MODEL)))
+    path.with_name(f"{path.name}-partial").rename(path)
+    proxy.release()
+    assert (await pull)[-1] == Progress("success")
+    assert blob(store, MODEL) == MODEL
+    assert [name for name in files(store) if "partial" in name] == []
 
 
 async def test_the_ledger_is_one_that_ollama_reads(proxy: FaultProxy, registry: Registry, store: Store) -> None:

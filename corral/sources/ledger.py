@@ -151,7 +151,11 @@ class Partial:
         with self._used(), self._order, disk.explained(blob, "writing"):
             self._settled = True
             os.fsync(self._descriptor)
-            self.path.replace(blob)
+            try:
+                self.path.replace(blob)
+            except FileNotFoundError:  # Ollama takes no claim: at work on the same file, it may have been quicker
+                if not os.path.samestat(blob.stat(), os.fstat(self._descriptor)):
+                    raise
             self._remove_ledgers()
 
     def remove(self) -> None:

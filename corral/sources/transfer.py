@@ -64,7 +64,11 @@ class Limits:
     checkpoint_seconds: float = 1.0
 
 
-class DigestMismatchError(Contradiction):
+class _FalseBytesError(Contradiction):
+    """The bytes that came are not the blob's: none of them can be kept."""
+
+
+class DigestMismatchError(_FalseBytesError):
     """What came is not what was asked for (spec api §15.3)."""
 
     def __init__(self, wanted: Digest, actual: Digest) -> None:
@@ -234,7 +238,7 @@ class Transfer:
     async def _give_up(self, partial: Partial, error: BaseException) -> None:
         """Keeps what has arrived, to be gone on with, but nothing of what has proven false."""
         try:
-            if isinstance(error, Contradiction) or not self._completed:
+            if isinstance(error, _FalseBytesError) or not self._completed:
                 await self._in_thread(partial.remove)
             else:
                 await self._in_thread(partial.save, self._missing())
@@ -322,15 +326,18 @@ class Transfer:
                 chunks.append(chunk)
                 held += len(chunk)
                 if piece.position + held > piece.end:
-                    raise Contradiction(f'"{self.layer.digest}" is larger than the {self.layer.size} bytes announced')
+                    raise self._too_many()
                 if held >= self._limits.write_bytes:
                     await self._write(partial, piece, chunks, held)
                     held = 0
             if not self._is_ranged and await stream.readany():
-                raise Contradiction(f'"{self.layer.digest}" is larger than the {self.layer.size} bytes announced')
+                raise self._too_many()
         finally:
             if chunks:
                 await self._write(partial, piece, chunks, held)
+
+    def _too_many(self) -> _FalseBytesError:
+        return _FalseBytesError(f'"{self.layer.digest}" is larger than the {self.layer.size} bytes announced')
 
     async def _write(self, partial: Partial, piece: _Slice, chunks: list[bytes], size: int) -> None:
         """Puts the chunks in their place and empties the list, in this order: writing them twice does no harm."""
