@@ -6,6 +6,8 @@ Part of the meeting point. Knows schemas and tools; no model, no engine.
 import asyncio
 from collections.abc import Sequence
 
+from msgspec import structs
+
 from corral import gojson, schemas
 from corral.errors import BadRequest, CorralError, EngineError
 from corral.messages import Json, Tool, ToolChoice
@@ -13,14 +15,20 @@ from corral.schemas import Schema
 
 
 async def of_format(given: Json) -> Schema | None:
-    """What a request's `format` asks for, None for any text; `BadRequest` for a schema that cannot be kept to."""
+    """What a request's `format` asks for, None for any text; `BadRequest` for a schema that cannot be kept to.
+
+    A schema that constrains nothing asks for any object.
+    """
     match given:
         case None:
             return None
         case "json":
             return schemas.judge({"type": "object"})
         case dict():
-            return await asyncio.to_thread(schemas.judge, given)
+            schema = await asyncio.to_thread(schemas.judge, given)
+            # As llama.cpp takes it: with the whole of JSON to choose from, small models write numbers without end.
+            is_open = schema.value.keys() == schemas.ON_ONE_LINE.keys()
+            return structs.replace(schema, value=schemas.judge({"type": "object"}).value) if is_open else schema
         case _:
             raw = gojson.encode(given).decode()
             raise CorralError(f'invalid format: {gojson.quote(raw)}; expected "json" or a valid JSON Schema object')

@@ -81,9 +81,10 @@ def test_an_answer_fits_also_with_the_models_own_template(native_server: Running
     jsonschema.validate(json.loads(said(post(native_server, route, asked(route, format=schema)))), schema)
 
 
+@pytest.mark.parametrize("given", ["json", {}, {"title": "Person"}, {"properties": {}}])
 @pytest.mark.parametrize("route", ROUTES)
-def test_json_is_an_object(real_server: RunningServer, route: str) -> None:
-    answer = post(real_server, route, asked(route, format="json", options={"num_predict": 400}))
+def test_json_is_an_object(real_server: RunningServer, route: str, given: Any) -> None:
+    answer = post(real_server, route, asked(route, format=given, options={"num_predict": 400}))
     assert isinstance(json.loads(said(answer)), dict)
 
 

@@ -124,6 +124,37 @@ def test_what_cannot_be_enforced_is_left_out_and_told(schema: Any, ignored: str)
     assert schemas.judge(schema).ignored == (ignored,)
 
 
+@pytest.mark.parametrize(
+    ("schema", "implied"),
+    [
+        ({"properties": {"a": {}}, "required": ["a"]}, {"type": "object"}),
+        ({"additionalProperties": False}, {"type": "object"}),
+        ({"items": {}, "maxItems": 3}, {"type": "array"}),
+        ({"pattern": "^a"}, {"type": "string"}),
+        ({"minimum": 3}, {"type": "number"}),
+        ({"properties": {}, "items": {}}, {}),
+        ({"enum": [1, "a"], "minLength": 1}, {}),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}], "minLength": 1}, {}),
+        ({"type": "string", "allOf": [{"minimum": 3}]}, {}),
+    ],
+)
+def test_a_type_that_is_left_out_is_the_one_that_is_meant(schema: Any, implied: Any) -> None:
+    assert schemas.judge(schema).value == {**schema, **implied, **schemas.ON_ONE_LINE}
+
+
+def test_alternatives_imply_types_of_their_own() -> None:
+    judged = schemas.judge({"anyOf": [{"required": ["a"]}, {"minLength": 2}]}).value
+    assert judged["anyOf"] == [{"required": ["a"], "type": "object"}, {"minLength": 2, "type": "string"}]
+
+
+def test_whole_numbers_end_where_64_bits_do() -> None:
+    for kinds in ("integer", ["integer", "null"]):
+        value = schemas.judge({"type": kinds}).value
+        assert schemas.admits(value, str(2**62))
+        assert not schemas.admits(value, str(2**64))
+    assert schemas.admits(schemas.judge({"type": ["integer", "number"]}).value, str(2**64))
+
+
 PETS = {
     kind: {"type": "object", "properties": {"kind": {"const": kind}, fact: {}}, "required": ["kind", fact]}
     for kind, fact in (("cat", "lives"), ("dog", "tricks"))

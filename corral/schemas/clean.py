@@ -7,7 +7,7 @@ unrolls arrays by their counts, and gives up in the middle of an answer when too
 import graphlib
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from msgspec import Struct
@@ -50,6 +50,13 @@ _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _ALTERNATIVES = ("allOf", "anyOf", "oneOf")
 _NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+_IMPLIED = {
+    "object": ("properties", "patternProperties", "required", "additionalProperties", "minProperties", "maxProperties"),
+    "array": ("items", "prefixItems", "minItems", "maxItems"),
+    "string": ("pattern", "format", "minLength", "maxLength"),
+    "number": _NUMBERS,
+}
+"""The type that whoever leaves it out has in mind, by keywords that constrain no other."""
 _UNENFORCED: dict[str, Json] = {
     **{keyword: {} for keyword in ("if", "contains", "propertyNames", "$dynamicRef", "$recursiveRef")},
     **{keyword: {} for keyword in ("dependentRequired", "dependentSchemas", "dependencies")},
@@ -91,12 +98,20 @@ class _Place:
     level: int = 1
     definition: str = ""
     is_direct: bool = True
+    is_typed: bool = False
+    """Whether a type is given, here or by the part whose alternative it is."""
 
     def at(self, *keys: str | int) -> str:
         return pointer(*self.keys, *keys)
 
     def inside(self, *keys: str | int, is_direct: bool = False) -> "_Place":
-        return _Place((*self.keys, *keys), self.level + 1, self.definition, self.is_direct and is_direct)
+        return _Place(
+            (*self.keys, *keys),
+            self.level + 1,
+            self.definition,
+            is_direct=self.is_direct and is_direct,
+            is_typed=self.is_typed and is_direct,
+        )
 
     def refuse(self, reason: str, *keys: str | int) -> NoReturn:
         raise Unfit(self.at(*keys), reason)
@@ -140,8 +155,11 @@ class _Cleaner:
             part: Json = schema
         elif isinstance(schema, dict):
             part = {}
+            place = replace(place, is_typed=place.is_typed or not schema.keys().isdisjoint(("type", "enum", "const")))
             for keyword, value in schema.items():
                 self._keyword(keyword, value, part, schema, place)
+            if not place.is_typed:
+                _imply_type(part)
             _drop_open_counts(part, place, self._ignored)
             _bound_integers(part)
         else:
@@ -335,6 +353,13 @@ def _types(value: Json, place: _Place) -> Json:
     return value
 
 
+def _imply_type(part: dict[str, Any]) -> None:
+    """Small models answer to properties without a type with a number that never ends; nobody meant one."""
+    kinds = [kind for kind, keywords in _IMPLIED.items() if not part.keys().isdisjoint(keywords)]
+    if len(kinds) == 1 and part.keys().isdisjoint(("$ref", *_ALTERNATIVES)):
+        part["type"] = kinds[0]
+
+
 def _drop_open_counts(part: dict[str, Any], place: _Place, ignored: list[str]) -> None:
     """The engine counts properties only where all that are named are required."""
     if all(name in part.get("required", ()) for name in part.get("properties", ())):
@@ -345,7 +370,8 @@ def _drop_open_counts(part: dict[str, Any], place: _Place, ignored: list[str]) -
 
 def _bound_integers(part: dict[str, Any]) -> None:
     """An integer without an end has one where 64 bits end: small models never stop writing digits."""
-    if part.get("type") == "integer" and "enum" not in part and "const" not in part:
+    kinds = part.get("type", ())
+    if "integer" in kinds and "number" not in kinds and "enum" not in part and "const" not in part:
         if "exclusiveMinimum" not in part and part.get("maximum", 0) > -INTEGER_END:
             part.setdefault("minimum", -INTEGER_END)
         if "exclusiveMaximum" not in part and part.get("minimum", 0) < INTEGER_END:
