@@ -311,7 +311,12 @@ def _shown(listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Ends by a signal without dying of it: there are models to unload when it has ended."""
+    """Ends by a signal without dying of it: there are models to unload when it has ended, and clients to tell."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.server_state.tasks:  # cancelled, and about to say so to their clients
+            await asyncio.wait(self.server_state.tasks, timeout=1)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

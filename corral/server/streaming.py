@@ -1,7 +1,7 @@
 """Answers on the wire: JSON at once, or line by line as it comes. Knows no dialect.
 
 A stream's source is always closed, whatever happens: when the client hangs up, the running route is cancelled, and
-leaving its `aclosing` blocks frees the engine's slot at once.
+leaving its `aclosing` blocks frees the engine's slot at once. When the server ends, whoever waits is still told so.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from corral.errors import CorralError
+from corral.errors import Busy, CorralError
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,8 @@ JSON = "application/json; charset=utf-8"
 NDJSON = "application/x-ndjson"
 
 INTERNAL_ERROR = "internal server error, see the log of corral"
+
+STOPPING = "the server is stopping"
 
 ErrorLine = Callable[[CorralError], bytes]
 """How a dialect writes an error into a stream that has begun."""
@@ -46,14 +48,19 @@ class Stream(Response):
                 async for line in lines:
                     await send({"type": "http.response.body", "body": line, "more_body": True})
             except CorralError as error:
-                note(scope, error)
-                await send({"type": "http.response.body", "body": self._error_line(error), "more_body": True})
+                await self._fail(scope, send, error)
+            except asyncio.CancelledError:
+                if not scope.get(_STOPS):
+                    raise
+                await self._fail(scope, send, Busy(STOPPING))
             except Exception:  # a mistake of ours: the status is gone, but whoever reads must not take this for the end
                 log.exception("stream of %s failed", scope["path"])
-                note(scope, CorralError(INTERNAL_ERROR))
-                line = self._error_line(CorralError(INTERNAL_ERROR))
-                await send({"type": "http.response.body", "body": line, "more_body": True})
+                await self._fail(scope, send, CorralError(INTERNAL_ERROR))
             await send({"type": "http.response.body", "body": b""})
+
+    async def _fail(self, scope: Scope, send: Send, error: CorralError) -> None:
+        note(scope, error)
+        await send({"type": "http.response.body", "body": self._error_line(error), "more_body": True})
 
 
 def note(scope: Scope, error: CorralError) -> None:
@@ -66,6 +73,9 @@ def note_of(scope: Scope) -> str:
     return str(scope.get("corral.note", ""))
 
 
+_STOPS = "corral.stops"
+"""Key in a scope: its request is cancelled because the server ends, and the client is still there."""
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -73,6 +83,7 @@ class Route:
     """An ASGI app around a handler: the handler and its answer are cancelled when the client goes away.
 
     `reads_body` handlers take the body themselves, as it arrives; for the others it is read whole, up to `max_body`.
+    `Busy` for a request that uvicorn cancels, as it does with what has not ended in time when the server does.
     """
 
     def __init__(self, handler: Handler, *, max_body: int, reads_body: bool = False) -> None:
@@ -81,6 +92,12 @@ class Route:
         self._reads_body = reads_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._serve(scope, receive, send)
+        except asyncio.CancelledError:
+            raise Busy(STOPPING) from None
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         if self._reads_body:
             with contextlib.suppress(ClientDisconnect):  # nobody is left to answer
@@ -96,7 +113,7 @@ class Route:
         async def answer() -> None:
             await (await self._handler(request))(scope, receive, send)
 
-        await _until_hang_up(answer(), receive)
+        await _until_hang_up(answer(), scope, receive)
 
     def _too_large(self) -> CorralError:
         return CorralError(f"request body is larger than {self._max_body} bytes", status=413)
@@ -118,18 +135,23 @@ class Route:
                 return b"".join(parts)
 
 
-async def _until_hang_up(work: Awaitable[None], receive: Receive) -> None:
-    """Runs `work`; when the client hangs up first, cancels it and waits until it has let go of everything."""
+async def _until_hang_up(work: Awaitable[None], scope: Scope, receive: Receive) -> None:
+    """Runs `work`; when the client hangs up first, cancels it and waits until it has let go of everything.
+
+    When it is cancelled itself, `work` is too; what has not begun to answer ends in `CancelledError`.
+    """
     task = asyncio.ensure_future(work)
     watcher = asyncio.ensure_future(_hang_up(receive))
     try:
         await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        scope[_STOPS] = True
     finally:
         watcher.cancel()
         if not task.done():
             task.cancel()
             await asyncio.wait({task})
-    if not task.cancelled():
+    if not task.cancelled() or scope.get(_STOPS):
         task.result()
 
 
