@@ -227,6 +227,17 @@ def test_a_file_that_does_not_fit_is_not_begun_to_be_copied(tmp_path: Path) -> N
         assert blobs(store) == set()
 
 
+def test_a_store_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    """And not the file that was to be taken over, with which all is well."""
+    (tmp_path / "models").write_bytes(b"not a folder")
+    (tmp_path / "model.gguf").write_bytes(b"weights")
+    store = Store(tmp_path / "models")
+    with pytest.raises(StoreError, match=r'^writing ".*/models/blobs/sha256-\d+" failed: not a directory$'):
+        store.adopt(tmp_path / "model.gguf")
+    with pytest.raises(StoreError, match=r'^making ".*/models/\.corral-\d+" failed: '), store.scratch():
+        pass
+
+
 def test_an_adopted_file_that_changes_is_noticed_and_healed(store: Store, tmp_path: Path) -> None:
     source = tmp_path / "model.gguf"
     source.write_bytes(b"weights")

@@ -54,6 +54,8 @@ class Adoptions:
             os.utime(self._path(digest))
         except FileNotFoundError:
             return False
+        except OSError:  # it is known, though it cannot be noted
+            return True
         return True
 
     def forget(self, digest: Digest) -> None:
@@ -90,7 +92,8 @@ class Adoptions:
                 f'the file "{record.source}" was changed after it became the blob "{digest}": '
                 "restore it, or remove the model and create it anew"
             )
-        self.record(digest, blob, Path(record.source))
+        with suppress(OSError):  # where nothing can be written, it is hashed again next time
+            self.record(digest, blob, Path(record.source))
 
     def _path(self, digest: Digest) -> Path:
         return self._folder / digest.filename

@@ -108,7 +108,7 @@ class Blobs:
         except StoreError:
             return False
         if not self.adoptions.renew(digest):
-            with suppress(PermissionError, FileNotFoundError):
+            with suppress(OSError):  # another's file, a disk for reading only: prunes have no power over them either
                 os.utime(self.path(digest))
         return True
 
@@ -116,11 +116,15 @@ class Blobs:
         """Makes a blob of a file's bytes; see `Store.adopt`."""
         with disk.explained(source, "reading"):
             source = source.resolve(strict=True)
-            with disk.open_regular(source) as file:
+            opened = disk.open_regular(source)
+        with opened as file:
+            target = disk.temporary(self.folder, "sha256-")
+            with disk.explained(target, "writing"):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                target = disk.temporary(self.folder, "sha256-")
+                is_clone = disk.clone(file, target)
+            with disk.explained(source, "reading"):
                 try:
-                    if disk.clone(file, target):
+                    if is_clone:
                         return self._adopt_clone(target, progress)
                     if link and disk.hard_link(source, target):
                         return self._adopt_link(file, source, target, progress)

@@ -61,7 +61,8 @@ def locked(folder: Path) -> Iterator[None]:
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
     """A new folder, claimed while the block lasts and then removed with all that is in it."""
-    path.mkdir(parents=True)
+    with explained(path, "making"):
+        path.mkdir(parents=True)
     try:
         with locked(path):
             yield path
