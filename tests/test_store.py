@@ -227,6 +227,19 @@ def test_a_file_that_does_not_fit_is_not_begun_to_be_copied(tmp_path: Path) -> N
         assert blobs(store) == set()
 
 
+def test_a_prune_leaves_the_old_file_that_another_process_is_just_adopting(store: Store, tmp_path: Path) -> None:
+    add_model(store, "other", b"of its own")
+    source = tmp_path / "model.gguf"
+    source.write_bytes(b"weights")
+    make_older(source, 24 * HOUR)
+    adopted = store.adopt(source, progress=lambda _: none_of(store.prune()))
+    assert store.open_path(adopted.digest).read_bytes() == b"weights"
+
+
+def none_of(report: PruneReport) -> None:
+    assert report == PruneReport()
+
+
 def test_a_store_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     """And not the file that was to be taken over, with which all is well."""
     (tmp_path / "models").write_bytes(b"not a folder")

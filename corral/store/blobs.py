@@ -139,6 +139,7 @@ class Blobs:
         return Adopted(digest, size, self.settle(target, digest, size), "reflink")
 
     def _adopt_link(self, file: FileIO, source: Path, target: Path, progress: Callable[[int], None] | None) -> Adopted:
+        disk.claim(file)  # and with it the link, which is as old as the file, from a prune
         before = os.fstat(file.fileno())
         digest = hash_file(file, progress)
         after = os.fstat(file.fileno())
