@@ -4,6 +4,7 @@ The one way from files to a manifest: whoever brings the same file, by upload, f
 the same layers byte for byte. Files are kept as they are, so that their digests stay what their makers published.
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -254,13 +255,18 @@ def encode_params(parameters: Mapping[str, Any]) -> bytes:
 
 def _read(path: Path) -> gguf.GGUF:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
             first_bytes = file.read(4)
     except OSError as error:
         raise ModelFileError(f'cannot read "{path}": {(error.strerror or str(error)).lower()}') from error
     if not gguf.looks_like_gguf(first_bytes):
         raise BadRequest("supplied file was not in GGUF format")
     return gguf.read(path)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Without waiting for somebody to write into a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _grouped(files: Mapping[str, gguf.GGUF]) -> Sequence[Mapping[str, gguf.GGUF]]:

@@ -247,9 +247,18 @@ async def test_what_cannot_be_exported_leaves_no_file(store: Store, file: Path, 
         with pytest.raises(kind) as caught:
             await export(store, file, *models)
         assert str(caught.value) == sentence
-    assert names_in(tmp_path) == {"models"}
-    with pytest.raises(StoreError, match="failed: no such file or directory"):
-        await export(store, tmp_path / "no" / "folder.tar", "a")
+    (tmp_path / "plain").write_bytes(b"no folder")
+    places = {
+        tmp_path / "no" / "folder.tar": "no such file or directory",
+        tmp_path / "plain" / "models.tar": "not a directory",
+        tmp_path / ("n" * 300): "file name too long",
+    }
+    for place, reason in places.items():
+        with pytest.raises(StoreError, match=f'^writing "{place}" failed: {reason}$'):
+            await export(store, place, "a")
+        with pytest.raises((StoreError, NotFound), match=rf'"{place}"( failed: {reason})?$'):
+            await import_(place, store)
+    assert names_in(tmp_path) == {"models", "plain"}
 
 
 async def test_no_file_is_written_over(store: Store, file: Path) -> None:

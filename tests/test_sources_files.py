@@ -1,5 +1,6 @@
 """Models that are files of this machine: taken over in place, split sets whole, and what is told."""
 
+import os
 from contextlib import aclosing
 from pathlib import Path
 
@@ -79,8 +80,13 @@ async def test_what_is_no_model_is_refused_and_leaves_nothing(store: Store, tmp_
     text, cut = tmp_path / "x.gguf", tmp_path / "cut.gguf"
     text.write_bytes(b"hello")
     cut.write_bytes(tiny_llama(tmp_path / "t.gguf").read_bytes()[:-9])
+    os.mkfifo(tmp_path / "pipe.gguf")
+    unreadable = text / "x.gguf", tmp_path / ("n" * 300)
     cases: list[tuple[Path, type[CorralError], str]] = [
         (tmp_path / "gone.gguf", CorralError, f'no such file: "{tmp_path}/gone.gguf"'),
+        (unreadable[0], CorralError, f'no such file: "{unreadable[0]}"'),
+        (unreadable[1], StoreError, f'reading "{unreadable[1]}" failed: file name too long'),
+        (tmp_path / "pipe.gguf", BadRequest, "supplied file was not in GGUF format"),
         (text, BadRequest, "supplied file was not in GGUF format"),
         (cut, ModelFileError, 'tensor "'),
         (tmp_path, ModelFileError, f'cannot read "{tmp_path}": is a directory'),

@@ -288,7 +288,7 @@ async def _archive(request: Request) -> tuple[WireArchiveRequest, Path]:
     require_local(request)
     asked = await body_as(request, WireArchiveRequest)
     path = Path(asked.path)
-    if not path.is_absolute():
+    if not path.is_absolute() or "\0" in asked.path:
         raise BadRequest(f'path must be absolute, got "{asked.path}"')
     return asked, path
 

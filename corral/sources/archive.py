@@ -5,8 +5,9 @@ written and when it is read. Any tool for OCI images can read it.
 """
 
 import hashlib
+import os
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path, PurePosixPath
@@ -92,7 +93,7 @@ def _export(models: Sequence[Name], store: Store, path: Path, report: Report) ->
     stored = {model.name.folded: model for model in map(store.manifest, models)}.values()
     index = _encode_index([(model.name, model.manifest) for model in stored])
     blobs = {layer.digest: layer for model in stored for layer in model.manifest.blobs}
-    if path.exists():
+    if os.path.lexists(path):
         raise BadRequest(f'"{path}" exists already')
     size = sum(layer.size for layer in blobs.values()) + sum(len(model.manifest.raw) for model in stored)
     require_space(path.parent, size)
@@ -110,7 +111,8 @@ def _export(models: Sequence[Name], store: Store, path: Path, report: Report) ->
             disk.flush(archive)
             temporary.rename(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what is wrong with the folder has been said
+            temporary.unlink(missing_ok=True)
 
 
 def _write_file(archive: FileIO, name: str, data: bytes) -> None:
@@ -183,9 +185,11 @@ def _import(path: Path, store: Store, only: Name | None, prune: bool, report: Re
 
 @contextmanager
 def _opened(path: Path) -> Iterator[FileIO]:
-    if not path.exists():
-        raise NotFound(f'no such file: "{path}"')
-    with disk.explained(path, "reading"), disk.open_regular(path) as archive:
+    with disk.explained(path, "reading"):
+        if not path.exists():
+            raise NotFound(f'no such file: "{path}"')
+        opened = disk.open_regular(path)
+    with opened as archive, disk.explained(path, "reading"):
         yield archive
 
 

@@ -11,7 +11,7 @@ from corral.messages import Progress
 from corral.names import Name
 from corral.sources.background import Report, Work
 from corral.sources.mirrors import FileSource
-from corral.store import Store
+from corral.store import Store, disk
 
 _SHARD = re.compile(r"(.*-)([0-9]{5})-of-([0-9]{5})(\.gguf)\Z", re.IGNORECASE | re.DOTALL)
 
@@ -49,9 +49,10 @@ def parts_of(path: Path) -> list[Path]:
 
 
 def _take(path: Path, name: Name, store: Store, link: bool, prune: bool, report: Report) -> None:
-    if not path.exists():
-        raise NotFound(f'no such file: "{path}"')
-    files = {part.name: part for part in parts_of(path)}
+    with disk.explained(path, "reading"):
+        if not path.exists():
+            raise NotFound(f'no such file: "{path}"')
+        files = {part.name: part for part in parts_of(path)}
     made = layers.assemble(files, store, link=link, progress=report)
     try:
         report(Progress("writing manifest"))

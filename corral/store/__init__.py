@@ -185,8 +185,9 @@ class Store:
 
     def discard(self, digests: Iterable[Digest]) -> None:
         """Deletes blobs that a job which failed had added, unless a model has come to need them."""
-        with self._locked():
-            self._delete_unreferenced(set(digests))
+        if candidates := set(digests):
+            with self._locked():
+                self._delete_unreferenced(candidates)
 
     def scratch(self) -> AbstractContextManager[Path]:
         """A folder on the store's disk to work in; it goes when the block ends, or with a later prune."""

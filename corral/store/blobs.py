@@ -224,6 +224,7 @@ class BlobWriter:
 
 def require_space(folder: Path, size: int) -> None:
     """`DiskFull` when `size` bytes do not fit on the disk that holds `folder`."""
-    free = disk.free_bytes(folder)
+    with disk.explained(folder, "reading"):
+        free = disk.free_bytes(folder)
     if size > free:
         raise DiskFull(f'no space left on the disk that holds "{folder}": {size} bytes are needed, {free} are free')
