@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from corral import images
 from corral.engine.base import MEDIA_MARKER
-from corral.errors import BadRequest
+from corral.errors import BadRequest, EngineError, TemplateError
 from corral.messages import Message, Think, Tool
 from corral.model import Model
 from corral.parsers.families.harmony import with_identifiers
@@ -100,42 +100,66 @@ async def build(
     System messages and the last message are always kept. Lengths in bytes save most of the counting: a text has no
     more tokens than bytes.
     """
-    candidates: dict[int, tuple[str, int | None]] = {}
+    candidates: dict[int, _Candidate] = {}
 
-    async def measure(first: int) -> tuple[str, int | None]:
+    async def measure(first: int) -> _Candidate:
         if first not in candidates:
-            kept = keep_from(messages, first)
-            text = await write(kept)
+            kept, text = await _written(messages, first, write)
             extra = image_tokens * sum(len(message.images) for message in kept)
             fits_by_bytes = limit is None or len(text.encode()) + 1 + extra <= limit
-            candidates[first] = text, None if fits_by_bytes else await count(text) + extra
+            candidates[first] = _Candidate(kept, text, None if fits_by_bytes else await count(text) + extra)
         return candidates[first]
 
-    first = 0
-    text, tokens = await measure(0)
-    whole = tokens
-    if limit is not None and tokens is not None and tokens > limit:
-        first = await _first_that_fits(len(messages), limit, measure)
-        text, tokens = await measure(first)
-    kept = tuple(keep_from(messages, first))
+    whole = chosen = await measure(0)
+    if limit is not None and whole.tokens is not None and whole.tokens > limit:
+        chosen = await measure(await _first_that_fits(len(messages), limit, measure))
     dropped = 0
-    if first and whole is not None:
-        dropped = whole - (tokens if tokens is not None else await count(text))
-    media = tuple(image for message in kept for image in message.images)
-    return Prompt(text=text, messages=kept, media=media, tokens=tokens, dropped_tokens=max(0, dropped))
+    if chosen is not whole and whole.tokens is not None:
+        dropped = whole.tokens - (chosen.tokens if chosen.tokens is not None else await count(chosen.text))
+    media = tuple(image for message in chosen.messages for image in message.images)
+    return Prompt(
+        text=chosen.text, messages=chosen.messages, media=media, tokens=chosen.tokens, dropped_tokens=max(0, dropped)
+    )
 
 
-async def _first_that_fits(length: int, limit: int, measure: Callable[[int], Awaitable[tuple[str, int | None]]]) -> int:
+class _Candidate(Struct, frozen=True):
+    """Messages that may be kept and their prompt; `tokens` None: so few that nobody counted."""
+
+    messages: tuple[Message, ...]
+    text: str
+    tokens: int | None
+
+
+async def _first_that_fits(length: int, limit: int, measure: Callable[[int], Awaitable[_Candidate]]) -> int:
     """The least number of dropped messages that fits; all but the last when nothing does. Longer ends are longer."""
     low, high = 1, max(0, length - 1)
     while low < high:
         middle = (low + high) // 2
-        tokens = (await measure(middle))[1]
+        tokens = (await measure(middle)).tokens
         if tokens is None or tokens <= limit:
             high = middle
         else:
             low = middle + 1
     return high
+
+
+async def _written(messages: Sequence[Message], first: int, write: Write) -> tuple[tuple[Message, ...], str]:
+    """What is kept from `first` on, and its prompt; from a question on where the template refuses to begin there.
+
+    Many templates want questions and answers to take turns, a question first. The next question is taken, or the last
+    one where no other comes.
+    """
+    questions = [index for index, message in enumerate(messages) if message.role == "user"] if first else []
+    beginnings = [first, *(index for index in questions if index > first)]
+    beginnings += [index for index in questions if index < first][-1:]
+    while True:
+        kept = tuple(keep_from(messages, beginnings.pop(0)))
+        try:
+            return kept, await write(kept)
+        except (EngineError, TemplateError) as error:
+            is_refused = isinstance(error, TemplateError) or error.status == 400
+            if not (is_refused and beginnings):
+                raise
 
 
 def keep_from(messages: Sequence[Message], first: int) -> list[Message]:

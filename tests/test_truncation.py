@@ -15,6 +15,16 @@ from tests.tool_templates import GO, JINJA
 
 MODELS = ("go", "jinja")
 
+STRICT = """{% for message in messages %}
+{% if (message.role == 'user') != (loop.index0 % 2 == 0) and message.role != 'tool' %}
+{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}
+{{ '[' + message.role + ']' + message.content + '[/' + message.role + '] ' }}{% endfor %}"""
+"""As published templates of Gemma and Mistral, wants a question first and turns to be taken."""
+
+STRICT_GO = """{{- if ne (index .Messages 0).Role "user" }}{{ index .Messages -1 }}{{ end }}
+{{- range .Messages }}[{{ .Role }}]{{ .Content }}[/{{ .Role }}] {{ end }}"""
+"""The same in Go, which has no way to refuse but to fail."""
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
@@ -22,10 +32,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     with running_server(home) as server:
         add_model(server.models, "plain", tiny_llama(home / "plain.gguf"))
         add_model(server.models, "jinja", tiny_llama(home / "jinja.gguf", chat_template=JINJA))
+        add_model(server.models, "strict-jinja", tiny_llama(home / "strict.gguf", chat_template=STRICT))
         tiny_llava(home / "seeing.gguf", home / "eyes.gguf", chat_template=JINJA)
         add_model(server.models, "seeing", home / "seeing.gguf", home / "eyes.gguf")
-        made = {"model": "go", "from": "plain", "template": GO, "stream": False}
-        assert post(server, "/api/create", made).json == {"status": "success"}
+        for name, text in (("go", GO), ("strict-go", STRICT_GO)):
+            made = {"model": name, "from": "plain", "template": text, "stream": False}
+            assert post(server, "/api/create", made).json == {"status": "success"}
         yield server
 
 
@@ -55,6 +67,35 @@ def test_the_oldest_turns_go_but_system_and_question_stay(server: RunningServer,
     assert 0 < len(kept) < 20
     assert kept == list(range(20 - len(kept), 20))
     assert all(text in prompt for text in ("You keep promises.", "Even late ones.", "The question"))
+
+
+@pytest.mark.parametrize("model", ["strict-go", "strict-jinja"])
+@pytest.mark.parametrize("length", range(9, 21, 2))
+def test_a_template_that_wants_a_question_first_gets_one(server: RunningServer, model: str, length: int) -> None:
+    messages = [turn(number, "assistant" if number % 2 else "user", words=20 + number) for number in range(length)]
+    prompt = shown(server, model, messages)
+    kept = [number for number in range(length) if f"number {number}:" in prompt]
+    assert prompt.lstrip().startswith(f"[user]number {kept[0]}:")
+    assert kept == list(range(kept[0], length))
+    assert kept[0] > 0
+
+
+@pytest.mark.parametrize("model", ["strict-go", "strict-jinja"])
+def test_a_conversation_that_ends_in_no_question_keeps_its_last_one(server: RunningServer, model: str) -> None:
+    messages = [turn(0), turn(1, "assistant"), turn(2), turn(3, "assistant"), turn(4, "tool")]
+    assert "number 2:" in shown(server, model, messages, num_ctx=200)
+    messages[-1] = turn(4, "tool", words=2000)
+    answer = chat(server, model, messages, num_ctx=200)
+    if model == "strict-jinja":
+        assert (answer.status, "exceeds the available context size" in answer.error) == (400, True)
+    else:
+        assert (answer.status, answer.json["prompt_eval_count"] < 200) == (200, True)
+
+
+def test_a_conversation_that_is_refused_whole_is_refused(server: RunningServer) -> None:
+    answer = chat(server, "strict-jinja", [turn(0, "assistant"), turn(1)], num_ctx=2048)
+    assert answer.status == 400
+    assert "Conversation roles must alternate" in answer.error
 
 
 @pytest.mark.parametrize("model", MODELS)
