@@ -151,10 +151,14 @@ def test_long_cells_go_on_below_and_long_words_stay_whole() -> None:
     )
 
 
-@given(st.lists(st.tuples(st.text(max_size=50), st.text(max_size=50)), max_size=5))
+# Spacing marks and joiners have no width by themselves: it depends on what stands beside them.
+CELLS = st.text(st.characters(exclude_categories=["Cs", "Mc", "Cf"]), max_size=50)
+
+
+@given(st.lists(st.tuples(CELLS, CELLS), max_size=5))
 def test_columns_line_up_whatever_is_in_them(rows: list[tuple[str, str]]) -> None:
-    lines = table(("A", "B"), rows).splitlines()
-    assert len({wcswidth(line) for line in lines[1:]}) <= 1
+    _, *lines = table(("A", "B"), rows).removesuffix("\n").split("\n")
+    assert len({wcswidth(line) for line in lines}) <= 1
 
 
 def test_show_without_model_info() -> None:
