@@ -1,5 +1,6 @@
 """The store: what lies where, what comes and goes, and what it does with a folder another program made."""
 
+import ctypes
 import hashlib
 import json
 import os
@@ -647,6 +648,38 @@ def test_a_folder_on_a_disk_that_is_not_there_is_not_taken_for_an_empty_one(stor
         store.references()
     assert store.prune().complete is False
     assert len(store.list()) < 3
+
+
+def test_models_are_listed_though_others_lie_in_a_folder_that_cannot_be_read(store: Store) -> None:
+    lay_out(store.root)
+    shut = store.root / "manifests" / "HF.co"
+    shut.chmod(0)
+    if os.geteuid() == 0:
+        os.chown(shut, 65534, 65534)
+    program = f"""
+from pathlib import Path
+from corral.errors import StoreError
+from corral.store import Store
+store = Store(Path({str(store.root)!r}))
+print([str(stored.name) for stored in store.list()])
+print(store.prune().complete)
+try:
+    store.references()
+except StoreError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, preexec_fn=_without_override
+    )
+    assert done.stdout.splitlines() == ["['llama3:latest']", "False", '"HF.co": permission denied']
+    assert "skipping the models below HF.co: permission denied" in done.stderr
+    shut.chmod(0o755)
+
+
+def _without_override() -> None:
+    """A program that root starts then may read only what its user may."""
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP; others than root have none to drop
 
 
 # Hostile names

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from corral.errors import InvalidName, ModelNotFound, NotFound, StoreError
@@ -49,6 +50,14 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Shut:
+    """A folder of manifests that cannot be read, relative to that of all."""
+
+    path: Path
+    reason: str
+
+
 class Store:
     """The models below one folder. Holds no state of its own: every call looks at the disk. Errors: `StoreError`."""
 
@@ -73,9 +82,12 @@ class Store:
             raise ModelNotFound(f"model '{name}' not found") from None
 
     def list(self) -> list[Stored]:
-        """All models, newest first to the second, then by path. Broken manifests are left out, with a warning."""
+        """All models, newest first to the second, then by path. What cannot be read is left out, with a warning."""
         found = []
-        for path in self._manifest_files():
+        files, shut = self._manifest_files()
+        for place in shut:
+            logger.warning("skipping the models below %s: %s", place.path, place.reason)
+        for path in files:
             try:
                 found.append(self._read(_name_of(path)))
             except FileNotFoundError:
@@ -123,7 +135,10 @@ class Store:
     def references(self) -> set[Digest]:
         """Every blob some manifest names; `StoreError` when a manifest cannot be read, so that nobody can know."""
         found: set[Digest] = set()
-        for path in self._manifest_files():
+        files, shut = self._manifest_files()
+        for place in shut:
+            raise StoreError(f'"{place.path}": {place.reason}')
+        for path in files:
             try:
                 found.update(layer.digest for layer in self._read(_name_of(path)).manifest.blobs)
             except FileNotFoundError:
@@ -249,21 +264,23 @@ class Store:
         except (FileNotFoundError, StoreError):
             return None
 
-    def _manifest_files(self) -> Sequence[Path]:
+    def _manifest_files(self) -> tuple[Sequence[Path], Sequence[_Shut]]:
         """Whatever lies where a manifest should, in the order of paths, relative to the manifests folder.
 
-        What other programs leave behind (`.DS_Store`) is passed over. A folder that cannot be read is a `StoreError`:
-        taken for empty, it would cost the blobs its models need. For the same reason a link that leads nowhere (to a
-        disk that is not there today) is told like a manifest, wherever it lies.
+        What other programs leave behind (`.DS_Store`) is passed over. A folder that cannot be read is told apart: taken
+        for empty, it would cost the blobs its models need. For the same reason a link that leads nowhere (to a disk
+        that is not there today) is told like a manifest, wherever it lies. `StoreError` when nothing can be read.
         """
-        folders, files = [self.manifests_folder], []
-        with disk.explained(self.manifests_folder, "reading"):
-            for _ in ("host", "namespace", "model"):
-                entries = [entry for folder in folders for entry in _entries(folder)]
-                folders = [entry for entry in entries if entry.is_dir()]
-                files += [entry for entry in entries if entry.is_symlink() and not entry.exists()]
-            files += [entry for folder in folders for entry in _entries(folder) if not entry.is_dir()]
-        return sorted(path.relative_to(self.manifests_folder) for path in files)
+        with disk.explained(self.manifests_folder, "reading"), suppress(FileNotFoundError):
+            next(self.manifests_folder.iterdir(), None)
+        folders, files, unread = [self.manifests_folder], [], dict[Path, str]()
+        for _ in ("host", "namespace", "model"):
+            entries = [entry for folder in folders for entry in _entries(folder, unread)]
+            folders = [entry for entry in entries if entry.is_dir()]
+            files += [entry for entry in entries if entry.is_symlink() and not entry.exists()]
+        files += [entry for folder in folders for entry in _entries(folder, unread) if not entry.is_dir()]
+        shut = [_Shut(path.relative_to(self.manifests_folder), reason) for path, reason in unread.items()]
+        return sorted(path.relative_to(self.manifests_folder) for path in files), shut
 
     def _replace(self, name: Name, manifest: Manifest, prune: bool) -> Stored:
         """`write_manifest` under the lock."""
@@ -322,10 +339,14 @@ def _name_of(path: Path) -> Name:
     return Name(*path.parts)
 
 
-def _entries(folder: Path) -> list[Path]:
+def _entries(folder: Path, unread: dict[Path, str]) -> list[Path]:
+    """What is in a folder; if it cannot be read, that is noted."""
     try:
         return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except FileNotFoundError:
+        return []
+    except OSError as error:
+        unread[folder] = (error.strerror or str(error)).lower()
         return []
 
 
