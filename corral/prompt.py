@@ -144,22 +144,46 @@ async def _first_that_fits(length: int, limit: int, measure: Callable[[int], Awa
 
 
 async def _written(messages: Sequence[Message], first: int, write: Write) -> tuple[tuple[Message, ...], str]:
-    """What is kept from `first` on, and its prompt; from a question on where the template refuses to begin there.
-
-    Many templates want questions and answers to take turns, a question first. The next question is taken, or the last
-    one where no other comes.
-    """
-    questions = [index for index, message in enumerate(messages) if message.role == "user"] if first else []
-    beginnings = [first, *(index for index in questions if index > first)]
-    beginnings += [index for index in questions if index < first][-1:]
+    """What is kept from `first` on, and its prompt; another form of it where the template refuses the first one."""
+    forms = _forms(messages, first)
+    kept = next(forms)
     while True:
-        kept = tuple(keep_from(messages, beginnings.pop(0)))
         try:
             return kept, await write(kept)
         except (EngineError, TemplateError) as error:
-            is_refused = isinstance(error, TemplateError) or error.status == 400
-            if not (is_refused and beginnings):
+            another = next(forms, None)
+            if another is None or not (isinstance(error, TemplateError) or error.status == 400):
                 raise
+            kept = another
+
+
+def _forms(messages: Sequence[Message], first: int) -> Iterator[tuple[Message, ...]]:
+    """What may be kept from `first` on. Many templates want questions and answers to take turns, a question first.
+
+    So neighbours of one role are joined, and what begins otherwise begins with the next question, or the one before.
+    """
+    questions = [index for index, message in enumerate(messages) if message.role == "user"] if first else []
+    after, before = [index for index in questions if index > first], [index for index in questions if index < first]
+    for beginning in (first, *after[:1], *before[-1:]):
+        kept = tuple(keep_from(messages, beginning))
+        yield kept
+        joined = tuple(_joined(kept))
+        if len(joined) < len(kept):
+            yield joined
+
+
+def _joined(messages: Sequence[Message]) -> Iterator[Message]:
+    """Neighbouring questions as one, with a blank line between their texts; neighbouring answers likewise."""
+    for is_alike, group in itertools.groupby(messages, lambda message: (message.role, not message.tool_calls)):
+        neighbours = list(group)
+        if is_alike not in (("user", True), ("assistant", True)):
+            yield from neighbours
+            continue
+        yield msgspec.structs.replace(
+            neighbours[0],
+            content="\n\n".join(message.content for message in neighbours if message.content),
+            images=tuple(image for message in neighbours for image in message.images),
+        )
 
 
 def keep_from(messages: Sequence[Message], first: int) -> list[Message]:
