@@ -385,6 +385,21 @@ def test_docker_writes_a_host_in_many_ways(server: str, tmp_path: Path) -> None:
     assert find_credentials(config, "evil-reg.example") is None
 
 
+@pytest.mark.parametrize("auth", ["YW5uOnNlY3JldA==", "YW5uOnNlY3JldA", "YW5uOnNlY3JldA==\n"])
+def test_a_password_is_read_however_its_base64_ends(auth: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"auths": {"h": {"auth": auth}}}))
+    assert find_credentials(config, "h") == Credentials("ann", "secret")
+
+
+@pytest.mark.parametrize(
+    "config", ['{"auths": null, "credsStore": null, "credHelpers": null}', '{"auths": {"h": null}}', "{}", ""]
+)
+def test_what_the_docker_configuration_leaves_empty_is_nothing(config: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(config)
+    assert find_credentials(tmp_path / "config.json", "h") is None
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

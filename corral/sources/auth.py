@@ -73,8 +73,8 @@ def find_credentials(config_file: Path, host: str) -> Credentials | None:
     The helper for all hosts may fail where the file has no other word of this one: nobody has logged in there.
     """
     config = _read_docker_config(config_file)
-    entries = {server: entry for server, entry in config.auths.items() if _host_of(server) == host}
-    helpers = {server: helper for server, helper in config.helpers.items() if helper and _host_of(server) == host}
+    entries = {server: entry or {} for server, entry in (config.auths or {}).items() if _host_of(server) == host}
+    helpers = {server: name for server, name in (config.helpers or {}).items() if name and _host_of(server) == host}
     if config.store and not helpers:
         try:
             if found := _ask_helper(config.store, host):
@@ -198,9 +198,11 @@ class Authenticator:
 
 
 class _DockerConfig(msgspec.Struct, rename={"store": "credsStore", "helpers": "credHelpers"}):
-    auths: dict[str, dict[str, object]] = {}
-    store: str = ""
-    helpers: dict[str, str] = {}
+    """What concerns us of the file; null stands for nothing."""
+
+    auths: dict[str, dict[str, object] | None] | None = None
+    store: str | None = None
+    helpers: dict[str, str | None] | None = None
 
 
 class _HelperReply(msgspec.Struct, rename={"username": "Username", "secret": "Secret"}):
@@ -266,7 +268,9 @@ def _from_entry(path: Path, server: str, entry: Mapping[str, object]) -> Credent
     username, password = text("username"), text("password")
     if auth := text("auth"):
         try:
-            username, _, password = base64.b64decode(auth, validate=True).decode().partition(":")
+            bare = auth.strip().rstrip("=")
+            padded = bare + "=" * (-len(bare) % 4)  # not all who write it pad it
+            username, _, password = base64.b64decode(padded, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError) as error:
             raise ConfigError(f'"{path}" has an "auth" for "{server}" that is no base64') from error
     found = Credentials(username, password.rstrip("\0"), text("identitytoken"), text("registrytoken"))
