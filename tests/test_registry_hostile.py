@@ -15,7 +15,7 @@ from corral.errors import CorralError, DiskFull, NotFound, SourceError, Unreacha
 from corral.messages import Progress
 from corral.names import Name
 from corral.sources.auth import Authenticator
-from corral.sources.http import Http, _Reach, is_public
+from corral.sources.http import Http, _Reach, is_public, proxy_for
 from corral.sources.registry import Registry
 from corral.sources.repository import Repository
 from corral.sources.transfer import Limits
@@ -429,11 +429,36 @@ async def test_a_proxy_of_the_environment_is_used(
     await statuses(registry.pull(names.parse("registry.example/library/tiny"), store, insecure=True), seen)
     assert seen[-1] == "success"
     assert {entry["headers"]["Host"] for entry in proxy.log()} == {"registry.example"}
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     proxy.rules()
-    with pytest.raises(Unreachable, match="connection refused"):
+    with pytest.raises(Unreachable, match="connection refused"):  # this machine's own, which no proxy can reach
         await statuses(registry.pull(names.parse("127.0.0.1:9/library/tiny"), store, insecure=True), seen)
     assert proxy.log() == []
+
+
+@pytest.mark.parametrize(
+    ("address", "is_spared"),
+    [
+        ("http://localhost:5000/", True),
+        ("http://127.9.9.9/", True),
+        ("http://[::1]:5000/", True),
+        ("http://10.1.2.3:5000/", True),
+        ("http://[fd00::5]/", True),
+        ("http://192.168.7.7/", True),
+        ("http://[fe80::7]:5000/", True),
+        ("http://registry.corp.example/", True),
+        ("http://corp.example:5000/", True),
+        ("http://11.1.2.3/", False),
+        ("http://[fd01::5]/", False),
+        ("http://corp.example.org/", False),
+        ("http://registry.example/", False),
+    ],
+)
+def test_what_is_asked_without_the_proxy(address: str, is_spared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("http_proxy", "no_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", "10.0.0.0/8, fd00::/16, 192.168.7.7, [fe80::7], .corp.example,")
+    assert proxy_for(URL(address)) == (None if is_spared else URL("http://proxy.example:3128"))
 
 
 def test_the_config_is_small() -> None:

@@ -13,7 +13,7 @@ import ssl
 import time
 import urllib.request
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from enum import Enum
 from typing import TypeAlias
 
@@ -101,7 +101,7 @@ class Http:
         `Unreachable` if nobody is there, `Interrupted` if the connection breaks, now or inside the block.
         """
         with explained(method, url):
-            proxy = await asyncio.to_thread(_proxy_for, url)
+            proxy = await asyncio.to_thread(proxy_for, url)
             reach = self._reach(url, proxied=proxy is not None)
             async with self._session(reach).request(
                 method,
@@ -226,6 +226,18 @@ def is_passing(error: BaseException) -> bool:
     return isinstance(error, (Interrupted, Unreachable)) or (isinstance(error, StatusError) and error.is_passing)
 
 
+def proxy_for(url: URL) -> URL | None:
+    """What `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say (spec cli §13), or the system's own settings."""
+    proxies = urllib.request.getproxies()
+    found = proxies.get(url.scheme) or proxies.get("all")
+    if not found or _is_spared(url, proxies.get("no", "")):
+        return None
+    proxy = URL(found if "://" in found else f"http://{found}")
+    if proxy.scheme not in ("http", "https"):
+        raise SourceError(f'proxies of the kind "{proxy.scheme}" are not supported')
+    return proxy
+
+
 @contextmanager
 def explained(method: str, url: URL) -> Iterator[None]:
     """Turns the client library's errors into ours, worded as clients of Ollama know them."""
@@ -293,16 +305,21 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _proxy_for(url: URL) -> URL | None:
-    """What `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say (spec cli §13), or the system's own settings."""
-    proxies = urllib.request.getproxies()
-    found = proxies.get(url.scheme) or proxies.get("all")
-    if not found or urllib.request.proxy_bypass(url.authority.rpartition("@")[2]):
-        return None
-    proxy = URL(found if "://" in found else f"http://{found}")
-    if proxy.scheme not in ("http", "https"):
-        raise SourceError(f'proxies of the kind "{proxy.scheme}" are not supported')
-    return proxy
+def _is_spared(url: URL, exceptions: str) -> bool:
+    """Whether no proxy is to be asked: for this machine itself, and for what `NO_PROXY` lists, networks too (as Go)."""
+    host = url.host or ""
+    if host == "localhost" or urllib.request.proxy_bypass(url.authority.rpartition("@")[2]):
+        return True
+    if not _is_address(host):
+        return False
+    address = _unwrapped(host)
+    return address.is_loopback or any(address in network for network in _networks(exceptions))
+
+
+def _networks(exceptions: str) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    for text in exceptions.split(","):
+        with suppress(ValueError):  # a name
+            yield ipaddress.ip_network(text.strip().strip("[]"), strict=False)
 
 
 def _printable(text: str) -> str:
