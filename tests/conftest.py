@@ -14,12 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.tiny_models import CHATML, tiny_llama
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".cache" / "models"
 FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
+
+RANDOM_CASES = int(os.environ.get("CORRAL_TEST_EXAMPLES", "0"))
+"""How many random cases a property is tried with; 0: the same few in each run, so that no run fails by chance."""
+
+settings.register_profile("everyday", deadline=None, derandomize=True)
+settings.register_profile("thorough", deadline=None, max_examples=RANDOM_CASES or 100, print_blob=True)
+settings.load_profile("thorough" if RANDOM_CASES else "everyday")
 
 
 def from_package(package: str, suffix: str) -> Path:

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from corral import gguf
 from corral.errors import ModelFileError
+from tests.conftest import RANDOM_CASES
 from tests.gguf_bytes import ARRAY, BOOL, CODES, F32, F64, STRING, U64, ArrayOf, FakeTensor, Header
 from tests.tiny_models import tiny_bert, tiny_llama, tiny_llava
 
 TinyFiles = list[tuple[bytes, int]]
 
-many = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=RANDOM_CASES or 400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def read_or_refuse(path: Path, content: bytes) -> gguf.GGUF | None:

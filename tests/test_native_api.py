@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from corral import names
 from corral.store import Store
 from tests.asking import Answer, ask, post
-from tests.conftest import RunningServer, StartServer, add_model, running_server
+from tests.conftest import RANDOM_CASES, RunningServer, StartServer, add_model, running_server
 from tests.tiny_models import tiny_bert, tiny_llama
 
 NOBODY = "127.0.0.1:9"
@@ -205,9 +205,7 @@ def loaded(server: RunningServer) -> None:
 
 
 thorough = settings(
-    max_examples=int(os.environ.get("CORRAL_TEST_EXAMPLES", "60")),
-    deadline=None,
-    derandomize="CORRAL_TEST_EXAMPLES" not in os.environ,
+    max_examples=RANDOM_CASES or 60,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
 )
 

@@ -11,6 +11,7 @@ from corral import parsers
 from corral.messages import Message, Tool, ToolCall
 from corral.parsers.base import OutputParser
 from corral.parsers.families import harmony as harmony_family
+from tests.conftest import RANDOM_CASES
 
 WEATHER = Tool(
     name="get_weather",
@@ -344,7 +345,7 @@ def test_every_cut_reads_the_same(name: str) -> None:
         assert read(make(), [text[:cut], "", text[cut:]]) == expected, text[cut:]
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=RANDOM_CASES or 300)
 @given(st.sampled_from(sorted(BY_NAME)), st.data())
 def test_any_pieces_read_the_same(name: str, data: st.DataObject) -> None:
     make, text, expected = BY_NAME[name]
@@ -360,7 +361,7 @@ FRAGMENTS = st.sampled_from([*TAGS, *HARMONY, *JSON_PARTS, "\n", " ", "word", "ð
 MAKERS = [thinking, inside_thinking, tagged, bare, mistral, untagged, thinking_and_tools, harmony, harmony_in_final]
 
 
-@settings(max_examples=600, deadline=None, derandomize=True)
+@settings(max_examples=RANDOM_CASES or 600)
 @given(st.sampled_from(MAKERS), st.lists(FRAGMENTS, max_size=14), st.data())
 def test_any_text_reads_the_same_in_any_pieces(
     make: Callable[[], OutputParser], fragments: list[str], data: st.DataObject
@@ -373,7 +374,7 @@ def test_any_text_reads_the_same_in_any_pieces(
     assert read(make(), list(text)) == whole
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=RANDOM_CASES or 400)
 @given(st.sampled_from([tagged, bare, mistral, untagged, thinking_and_tools]), st.lists(FRAGMENTS, max_size=14))
 def test_an_answer_without_a_call_keeps_every_word(make: Callable[[], OutputParser], fragments: list[str]) -> None:
     text = "".join(fragments)
@@ -382,7 +383,7 @@ def test_an_answer_without_a_call_keeps_every_word(make: Callable[[], OutputPars
         assert answer.content == text
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=RANDOM_CASES or 300)
 @given(st.sampled_from([tagged, bare, untagged]), st.lists(st.sampled_from(["ðŸ™‚", "word", "7", OSLO]), max_size=6))
 def test_words_around_calls_are_kept(make: Callable[[], OutputParser], fragments: list[str]) -> None:
     answer = read(make(), [f" {fragment} " for fragment in fragments])

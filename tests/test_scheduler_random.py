@@ -12,6 +12,7 @@ from corral.devices import GIB, Memory
 from corral.engine.base import RunnerSpec
 from corral.errors import Busy, EngineDied, OutOfMemory
 from corral.scheduler import Events, Limits, Runner, Scheduler, will_do
+from tests.conftest import RANDOM_CASES
 from tests.stub_engines import Launcher, turn_the_loop
 
 MOST = 2
@@ -164,4 +165,4 @@ class Scheduling(RuleBasedStateMachine):
 
 
 TestScheduling = Scheduling.TestCase
-TestScheduling.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestScheduling.settings = settings(max_examples=RANDOM_CASES or 120, stateful_step_count=40)

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from corral.errors import ModelNotFound, StoreError
 from corral.names import Digest, Name, parse
 from corral.store import Layer, MediaType, Store, encode_manifest
+from tests.conftest import RANDOM_CASES
 
 CONTENTS = [bytes([letter]) * letter for letter in range(1, 7)]
 NAMES = [parse(text) for text in ("a", "A", "b", "ns/a:x", "NS/A:X", "host.example/ns/a:x", "host.example/ns/a:y")]
@@ -121,4 +122,4 @@ class StoreAndAccount(RuleBasedStateMachine):
 
 
 TestStoreAndAccount = StoreAndAccount.TestCase
-TestStoreAndAccount.settings = settings(max_examples=40, stateful_step_count=30, deadline=None, derandomize=True)
+TestStoreAndAccount.settings = settings(max_examples=RANDOM_CASES or 40, stateful_step_count=30)

@@ -14,6 +14,7 @@ from corral import template
 from corral.errors import TemplateError
 from corral.messages import Message, Tool, ToolCall
 from corral.prompt import template_writer
+from tests.conftest import RANDOM_CASES
 
 DOUBLING = "".join(
     f'{{{{ define "t{level}" }}}}{{{{ template "t{level + 1}" }}}}{{{{ template "t{level + 1}" }}}}{{{{ end }}}}'
@@ -154,7 +155,7 @@ TEXTS = ["text", "\n", "'", '"', "{{", "}}", "{{- /* c */ -}}"]
 ACTIONS = st.sampled_from([*BLOCKS, *NAMED, *VARIABLES, *CALLS, *TERMS, *TEXTS])
 
 
-@settings(max_examples=1500, deadline=None, derandomize=True)
+@settings(max_examples=RANDOM_CASES or 1500)
 @given(st.lists(ACTIONS, max_size=12).map("".join) | st.text(max_size=60).map("{{{{ {} }}}}".format))
 def test_any_template_renders_or_ends_in_an_error(text: str) -> None:
     messages = [Message("system", "S"), Message("user", "U"), Message("assistant", "A", thinking="T")]
