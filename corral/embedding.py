@@ -1,5 +1,6 @@
 """Texts → vectors on a runner: lengths checked, texts cut, vectors normalised. Source: spec api §10."""
 
+import asyncio
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -57,7 +58,9 @@ async def embed_inputs(
                 texts, cut = await _cut_to_batch(runner, texts)
                 truncated += cut
                 found = await runner.engine.embed(texts)
-    vectors = [_finished(vector, request.dimensions, normalize) for vector in found.vectors]
+    vectors = await asyncio.to_thread(
+        lambda: [_finished(vector, request.dimensions, normalize) for vector in found.vectors]
+    )
     return Vectors(vectors=vectors, tokens=found.tokens, truncated_tokens=truncated)
 
 

@@ -1,5 +1,6 @@
 """Ollama's routes that ask a model: requests decoded, chunks encoded. Source: spec api §7–10, §16."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -112,9 +113,9 @@ async def embed(request: Request) -> Response:
     if not wire.input_is_text(asked.input):
         raise BadRequest("invalid input type")
     vectors = await inference.embed(runtime_of(request), wire.embed_request(asked, keep_alive))
-    rows = [wire.float32_texts(vector) for vector in vectors.vectors]
-    if not rows:
+    if not vectors.vectors:
         return reply(wire.WireEmbedding(asked.model, []))
+    rows = await asyncio.to_thread(lambda: [wire.float32_texts(vector) for vector in vectors.vectors])
     told = wire.WireEmbedding(asked.model, rows, vectors.total_duration, vectors.load_duration, vectors.tokens)
     return _telling_of_cuts(reply(told), vectors.truncated_tokens)
 

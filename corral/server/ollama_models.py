@@ -71,7 +71,9 @@ async def show(request: Request) -> Response:
         model = runtime_of(request).models.load(name)
     except ModelNotFound:
         raise NotFound(f"model '{name}' not found") from None
-    shown = ollama_show.show(model, system=asked.system, options=asked.options, verbose=asked.verbose)
+    shown = await asyncio.to_thread(
+        ollama_show.show, model, system=asked.system, options=asked.options, verbose=asked.verbose
+    )
     if request.headers.get("user-agent", "").startswith("GitHubCopilotChat/"):
         shown["model_info"] = gojson.sort_keys(shown["model_info"] | {"general.basename": text})
     return reply(shown)

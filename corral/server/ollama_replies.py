@@ -3,6 +3,7 @@
 Source: spec api §1.
 """
 
+import asyncio
 import contextlib
 import ipaddress
 from collections.abc import AsyncGenerator
@@ -44,12 +45,16 @@ def reply(value: Any, media_type: str = JSON) -> Response:
     return Response(gojson.encode(value), media_type=None, headers={"content-type": media_type})
 
 
+LARGE = 1 << 18
+"""Bytes of JSON whose reading is felt by other requests, so that it is done beside the loop."""
+
+
 async def body_as(request: Request, kind: type[T]) -> T:
     """The body read into a wire type; an empty or blank one is refused (spec api §1.1)."""
     data = await request.body()
     if not data.strip():
         raise BadRequest("missing request body")
-    return gojson.decode(data, kind)
+    return await asyncio.to_thread(gojson.decode, data, kind) if len(data) > LARGE else gojson.decode(data, kind)
 
 
 def require_local(request: Request) -> None:
