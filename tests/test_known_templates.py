@@ -14,6 +14,7 @@ from tests.tiny_models import CHATML
 
 JINJA = Path(__file__).parent / "goldens" / "jinja"
 FAMILIES = sorted(path.stem for path in JINJA.glob("*.jinja"))
+"""What follows a point in a name tells the ways apart in which a family's text is written."""
 
 SMOLLM2 = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -75,7 +76,7 @@ def test_the_starter_models_jinja_becomes_the_chatml_template() -> None:
 def test_a_familys_jinja_is_recognised_by_its_name(family: str) -> None:
     known = recognised(jinja_of(family), family)
     assert known is not None
-    assert known.name == family
+    assert known.name == family.split(".")[0]
     assert known.stop
     assert template.parse(known.text).capabilities == ()
 
@@ -86,8 +87,8 @@ def test_a_known_template_writes_what_the_models_own_does(family: str, messages:
     assert corral_writes(family, messages) == jinja_writes(family, messages)
 
 
-TAKES_NO_SYSTEM = {"mistral-instruct", "gemma-instruct", "starcoder2-instruct", "codellama-70b-instruct"}
-"""Their own templates refuse a system message, or only count turns wrongly when there is one."""
+TAKES_NO_SYSTEM = {"mistral-instruct", "gemma-instruct", "starcoder2-instruct", "codellama-70b-instruct", "phi-3.2"}
+"""Their own templates refuse a system message, leave it out, or only count turns wrongly when there is one."""
 
 
 @pytest.mark.parametrize("family", sorted(set(FAMILIES) - TAKES_NO_SYSTEM))

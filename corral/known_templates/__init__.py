@@ -1,8 +1,9 @@
 """Go templates of well-known families, for models that bring only a simple Jinja template (spec cli §14.6).
 
-One NAME.gotmpl a family, and its row in families.json: all that its Jinja text writes and assigns, what it may write
-and assign besides, the special tokens that the Go text has in their places, and the stop words that go with it. A Jinja
-text that writes anything else, be it a line end, is not recognised: the engine runs it as it is.
+One NAME.gotmpl a family, and its row in families.json: all that its Jinja text writes and assigns (`also`: in another
+form of the same turns), what it may write and assign besides, the special tokens that the Go text has in their places,
+and the stop words that go with it. A Jinja text that writes anything else, be it a line end, is not recognised: the
+engine runs it as it is.
 """
 
 import json
@@ -41,19 +42,20 @@ MAX_LENGTH = 4096
 @dataclass(frozen=True, slots=True)
 class _Family:
     template: KnownTemplate
-    always: frozenset[str]
+    forms: tuple[frozenset[str], ...]
+    """What its Jinja text always writes, once for each way to write the same turns."""
     sometimes: tuple[re.Pattern[str], ...]
     bos: str | None
     eos: str | None
     """The special tokens that its Go text writes; None where it writes none."""
 
     def writes(self, written: frozenset[str], bos: str, eos: str) -> bool:
-        return (
-            self.always <= written
-            and self.bos in (None, bos)
-            and self.eos in (None, eos)
-            and all(any(may.fullmatch(text) for may in self.sometimes) for text in written - self.always)
-        )
+        if self.bos not in (None, bos) or self.eos not in (None, eos):
+            return False
+        return any(form <= written and self._may_write(written - form) for form in self.forms)
+
+    def _may_write(self, more: frozenset[str]) -> bool:
+        return all(any(may.fullmatch(text) for may in self.sometimes) for text in more)
 
 
 @cache
@@ -63,7 +65,7 @@ def _families() -> tuple[_Family, ...]:
     return tuple(
         _Family(
             KnownTemplate(name, (folder / f"{name}.gotmpl").read_bytes().decode(), tuple(row["stop"])),
-            frozenset(row["writes"]),
+            tuple(frozenset(form) for form in (row["writes"], *row.get("also", ()))),
             tuple(map(_pattern, row.get("may", ()))),
             row.get("bos"),
             row.get("eos"),
