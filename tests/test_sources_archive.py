@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
@@ -276,6 +277,29 @@ async def test_hanging_up_while_writing_leaves_no_file(store: Store, file: Path,
         async for step in steps:
             if step.status.startswith("exporting"):
                 break
+    assert names_in(tmp_path) == {"models"}
+
+
+def test_being_killed_while_writing_leaves_no_file(store: Store, file: Path, tmp_path: Path) -> None:
+    add_model(store, "a", bytes(8 << 20))
+    program = f"""
+import asyncio
+from pathlib import Path
+from corral.names import parse
+from corral.sources import archive
+from corral.store import Store
+async def main():
+    async for step in archive.export([parse("a")], Store(Path({str(store.root)!r})), Path({str(file)!r})):
+        print(step.status, flush=True)
+        if step.status.startswith("exporting"):
+            input()
+asyncio.run(main())
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline().split()[0] for _ in range(2)] == ["reading", "exporting"]
+        process.kill()
     assert names_in(tmp_path) == {"models"}
 
 

@@ -7,7 +7,7 @@ written and when it is read. Any tool for OCI images can read it.
 import hashlib
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path, PurePosixPath
@@ -97,22 +97,18 @@ def _export(models: Sequence[Name], store: Store, path: Path, report: Report) ->
         raise BadRequest(f'"{path}" exists already')
     size = sum(layer.size for layer in blobs.values()) + sum(len(model.manifest.raw) for model in stored)
     require_space(path.parent, size)
-    temporary = disk.temporary(path.parent, ".corral-")
-    try:
-        with disk.explained(path, "writing"), disk.create(temporary) as archive:
-            _write_file(archive, _LAYOUT, _LAYOUT_BYTES)
-            _write_file(archive, _INDEX, index)
-            for digest, raw in {model.digest: model.manifest.raw for model in stored}.items():
-                _write_file(archive, _blob_name(digest), raw)
-            for layer in sorted(blobs.values(), key=lambda layer: (layer.size, layer.digest)):
-                _write_blob(archive, store, layer, report)
-            archive.write(tar.END)
-            report(Progress("writing archive"))
-            disk.flush(archive)
-            temporary.rename(path)
-    finally:
-        with suppress(OSError):  # what is wrong with the folder has been said
-            temporary.unlink(missing_ok=True)
+    with (
+        disk.explained(path, "writing"),
+        disk.appearing(path, disk.temporary(path.parent, ".corral-")) as archive,
+    ):
+        _write_file(archive, _LAYOUT, _LAYOUT_BYTES)
+        _write_file(archive, _INDEX, index)
+        for digest, raw in {model.digest: model.manifest.raw for model in stored}.items():
+            _write_file(archive, _blob_name(digest), raw)
+        for layer in sorted(blobs.values(), key=lambda layer: (layer.size, layer.digest)):
+            _write_blob(archive, store, layer, report)
+        archive.write(tar.END)
+        report(Progress("writing archive"))
 
 
 def _write_file(archive: FileIO, name: str, data: bytes) -> None:

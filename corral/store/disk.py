@@ -124,6 +124,43 @@ def write_whole(path: Path, data: bytes, temporary_path: Path) -> None:
         temporary_path.unlink(missing_ok=True)
 
 
+@contextmanager
+def appearing(path: Path, temporary_path: Path) -> Iterator[FileIO]:
+    """A new file for writing, which is at `path`, whole and flushed, when the block ends well.
+
+    Where the system can, it has no name before, so that nothing is left of it even when the process is killed;
+    elsewhere it has the temporary one. `FileExistsError` where somebody else was quicker (there: it is replaced).
+    """
+    nameless = _nameless(path.parent)
+    if nameless is not None:
+        with nameless:
+            yield nameless
+            flush(nameless)
+            opened = f"/proc/self/fd/{nameless.fileno()}"
+            os.link(
+                opened, path, src_dir_fd=nameless.fileno(), follow_symlinks=True
+            )  # without src_dir_fd, not followed
+        return
+    try:
+        with create(temporary_path) as file:
+            yield file
+            flush(file)
+        temporary_path.rename(path)
+    finally:
+        with suppress(OSError):  # what is wrong with the folder has been said
+            temporary_path.unlink(missing_ok=True)
+
+
+def _nameless(folder: Path) -> FileIO | None:
+    """A new file without a name; None where there is no such thing."""
+    if sys.platform != "linux" or not Path("/proc/self/fd").exists():
+        return None
+    try:
+        return os.fdopen(os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o644), "wb", buffering=0)
+    except OSError:
+        return None
+
+
 def open_regular(path: Path) -> FileIO:
     """Opens a plain file for reading. Devices, pipes and folders, which could block or never end, are refused."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
