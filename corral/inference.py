@@ -4,6 +4,7 @@ Knows no dialect. Everything is a generator of chunks whose last one carries `do
 cancels the work and gives the runner back. How one request runs on its runner is `answering.py`'s subject.
 """
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Iterator
@@ -135,10 +136,14 @@ async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = Tr
 
 @contextlib.contextmanager
 def _failures_counted(runtime: Runtime, model: Model) -> Iterator[None]:
+    """Counts what fails in this block, and what is cancelled because its client has left."""
     try:
         yield
     except CorralError as error:
         runtime.series.failed.labels(str(model.name), str(error.status)).inc()
+        raise
+    except asyncio.CancelledError:
+        runtime.series.failed.labels(str(model.name), "499").inc()
         raise
 
 

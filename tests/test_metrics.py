@@ -13,6 +13,7 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.asking import streaming
 from tests.conftest import FAKE_ENGINE, RunningServer, StartServer, add_model
 from tests.tiny_models import tiny_bert
 
@@ -188,6 +189,15 @@ def test_failures_are_counted_by_status_for_models_that_exist(fake_server: Runni
         if sample.name == "corral_request_failures_total"
     }
     assert counted == {(MODEL, "400"): 2, (MODEL, "500"): 1}
+    assert scrape.value("request_success_total", model_name=MODEL, finished_reason="stop") == 0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_left_is_counted_as_a_failure_of_499(fake_server: RunningServer, stream: bool) -> None:
+    body = {"model": "fake", "prompt": "!hold=1", "raw": True, "stream": stream}
+    with streaming(fake_server, "/api/generate", body):
+        until(fake_server, "num_requests_running", 1, model_name=MODEL)
+    scrape = until(fake_server, "request_failures_total", 1, model_name=MODEL, status="499")
     assert scrape.value("request_success_total", model_name=MODEL, finished_reason="stop") == 0
 
 
