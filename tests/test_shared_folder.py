@@ -1,6 +1,7 @@
-"""One folder of models and several programs on it, at once."""
+"""One folder of models, and others who write into it: other programs at once, and the owners of files taken over."""
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -65,3 +66,25 @@ def test_copying_over_a_model_leaves_its_blobs_when_told_to(
     server = start_server(OLLAMA_NOPRUNE="1")
     httpx.post(f"{server.url}/api/copy", json={"source": "tiny", "destination": "other"}).raise_for_status()
     assert all(store.has_blob(digest) for digest in before)
+
+
+def test_a_blob_whose_file_was_changed_is_uploaded_anew(
+    start_server: StartServer, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "home" / ".ollama" / "models")
+    data = tiny_gguf.read_bytes()
+    mine = tmp_path / "mine.gguf"
+    mine.write_bytes(data)
+    url = f"{start_server().url}/api/blobs/{store.adopt(mine).digest}"
+    with mine.open("r+b") as file:
+        file.write(b"changed")
+    is_shared = store.blob_path(hashed(data)).read_bytes() != data
+    assert httpx.head(url).status_code == (404 if is_shared else 200)
+    assert httpx.post(url, content=data).status_code == (201 if is_shared else 200)
+    assert httpx.head(url).status_code == 200
+    assert store.open_path(hashed(data)).read_bytes() == data
+    assert mine.read_bytes()[:7] == b"changed"
+
+
+def hashed(data: bytes) -> names.Digest:
+    return names.Digest(hashlib.sha256(data).hexdigest())

@@ -11,17 +11,27 @@ from starlette.responses import Response
 
 from corral import create as making
 from corral import gojson, names, sources
-from corral.errors import BadRequest, ConfigError, CorralError, Forbidden, InvalidName, ModelNotFound, NotFound
+from corral.errors import (
+    BadRequest,
+    ConfigError,
+    CorralError,
+    Forbidden,
+    InvalidName,
+    ModelNotFound,
+    NotFound,
+    StoreError,
+)
 from corral.inference import Runtime
 from corral.messages import Progress
 from corral.model import Model
-from corral.names import Name
+from corral.names import Digest, Name
 from corral.scheduler import Runner
 from corral.server import ollama_show
 from corral.server import ollama_wire as wire
 from corral.server.ollama_replies import body_as, progress_answer, reply, require_local, runtime_of
 from corral.sources import Source, archive
 from corral.sources.mirrors import FileSource
+from corral.store import Store
 
 
 async def tags(request: Request) -> Response:
@@ -215,7 +225,7 @@ async def blob(request: Request) -> Response:
     """HEAD: is it there; POST: store it, hashing while it arrives (spec api §12)."""
     digest = names.parse_digest(request.path_params["digest"])
     store = runtime_of(request).models.store
-    if store.has_blob(digest):
+    if await asyncio.to_thread(_has_sound, store, digest):
         async for _ in request.stream():
             pass  # a client that is still sending when the connection is closed never sees the answer
         return Response(status_code=200)
@@ -226,6 +236,15 @@ async def blob(request: Request) -> Response:
             await asyncio.to_thread(writer.write, part) if len(part) > HASH_IN_THREAD else writer.write(part)
         await asyncio.to_thread(writer.commit, digest)
     return Response(status_code=201)
+
+
+def _has_sound(store: Store, digest: Digest) -> bool:
+    """Whether there is such a blob, and no file's owner has written into it since."""
+    try:
+        store.open_path(digest)
+    except (NotFound, StoreError):
+        return False
+    return True
 
 
 HASH_IN_THREAD = 1 << 14
