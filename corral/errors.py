@@ -6,7 +6,6 @@ CorralError            500  anything that stops a request or a command
 ├── Forbidden          403
 ├── NotFound           404
 │   └── ModelNotFound  404  no manifest of that name in the store
-├── Cancelled          499  the caller went away
 ├── Busy               503  the queue is full
 ├── ConfigError        500  a setting that cannot be used
 ├── StoreError         500  the disk or the store's files
@@ -55,12 +54,6 @@ class NotFound(CorralError):
 
 class ModelNotFound(NotFound):
     """No manifest of that name in the store."""
-
-
-class Cancelled(CorralError):
-    """The caller went away while its request waited."""
-
-    status = 499
 
 
 class Busy(CorralError):
