@@ -48,8 +48,9 @@ SEED_BOUND = (1 << 32) - 1
 """The engine takes 32 bits, and the largest of these for no seed at all."""
 
 
-LOST_GRAMMAR = "empty grammar stack"
-"""What the engine says when a piece of an answer goes beyond the tag of a call in a way its grammar did not foresee."""
+UNREAD = ("empty grammar stack", "does not match the expected")
+"""What the engine says when a piece of an answer goes beyond the tag of a call in a way its grammar did not foresee,
+and when it cannot parse the whole of an answer."""
 
 
 class Clock:
@@ -182,7 +183,7 @@ class Answering:
         answer held to a format it only renders, as long as the model's thoughts can be told apart here. The format
         holds with tools, too: of calls only such as fit it can come.
         """
-        if self._model.template is not None:
+        if self._model.template is not None or self._model.native_format:
             return False
         thinks = bool(think) and "thinking" in self._model.capabilities and self._jinja_think_tags is None
         return not self._has_format or thinks
@@ -197,7 +198,12 @@ class Answering:
         if written is None:
             tag = template.jinja_tool_tag(self._model.gguf.chat_template or "") if tools else ""
             return reader_for(
-                prompt=text, think_tags=self._jinja_think_tags, tool_tag=tag, tools=tools, thinks=bool(think)
+                prompt=text,
+                family=self._model.native_format,
+                think_tags=self._jinja_think_tags,
+                tool_tag=tag,
+                tools=tools,
+                thinks=bool(think),
             )
         return reader_for(
             prompt=text,
@@ -341,7 +347,7 @@ class Answering:
                     has_begun = True
                     yield chunk
         except EngineError as error:
-            if has_begun or not tools or LOST_GRAMMAR not in str(error):
+            if has_begun or not any(reason in str(error) for reason in UNREAD):
                 raise
             log.warning("model %s: read without the engine, which lost its way: %s", self._runner.label, error)
         else:

@@ -169,6 +169,15 @@ class Model:
         return "harmony" if is_harmony else ""
 
     @property
+    def native_format(self) -> str:
+        """The parser of ours that reads the answers to the model's own template; empty where the engine does.
+
+        The engine loses what gpt-oss says beside harmony's messages, or to tools that nobody gave it.
+        """
+        is_harmony = self.template is None and template.jinja_is_harmony(self.gguf.chat_template or "")
+        return "harmony" if is_harmony else ""
+
+    @property
     def native(self) -> bool:
         """Whether the engine renders conversations and parses answers."""
         return self.template is None

@@ -322,6 +322,12 @@ EXAMPLES: list[tuple[str, Callable[[], OutputParser], str, Answer]] = [
         Answer('<|channel|>commentary to=functions.get_weather<|message|>{"city": "Os', warnings=UNPARSED),
     ),
     (
+        "a call of a tool nobody gave",
+        harmony,
+        "<|channel|>commentary to=functions.nope<|message|>{}<|call|>",
+        Answer("<|channel|>commentary to=functions.nope<|message|>{}", warnings=UNPARSED),
+    ),
+    (
         "a call in the final message",
         harmony,
         f"<|channel|>analysis<|message|>Hm<|end|><|start|>assistant<|channel|>final<|message|>{OSLO}",
@@ -490,6 +496,8 @@ def test_harmony_tools_go_by_identifiers_and_come_back_by_their_names() -> None:
     parser = parsers.build(family="harmony", tools=tools)
     answer = "<|channel|>commentary to=functions.get_weather_2<|message|>{}<|call|>"
     assert read(parser, [answer]).calls == (call("get.weather"),)
+    parser = parsers.build(family="harmony", tools=tools)
+    assert read(parser, [answer.replace("get_weather_2", "get-weather")]).calls == (call("get-weather"),)
 
 
 def test_harmony_conversations_name_tools_as_the_model_is_told() -> None:

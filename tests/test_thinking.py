@@ -14,6 +14,8 @@ from tests.asking import Answer, post
 from tests.conftest import RunningServer, add_model, running_server
 from tests.speakers import speaker
 
+GOLDENS = Path(__file__).parent / "goldens"
+
 GO = """{{- range .Messages }}<|im_start|>{{ .Role }}
 {{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}<|im_end|>
 {{ end }}<|im_start|>assistant
@@ -42,6 +44,16 @@ JINJA = """{%- for message in messages %}<|im_start|>{{ message.role }}
 {% endif %}{% endif %}"""
 
 THOUGHT = ("<think>", "\nLet me", " see.", "</think>", "\n\nIt is", " four.")
+HARMONY_THOUGHT = (
+    *("<|channel|>", "analysis", "<|message|>", "Let me", " see."),
+    *("<|end|><|start|>assistant<|channel|>final<|message|>", "It is", " four."),
+)
+HARMONY_CALL = (
+    *("<|channel|>", "analysis", "<|message|>", "Let me", " see."),
+    *("<|end|><|start|>assistant<|channel|>commentary<|message|>", "I look", " it up."),
+    *("<|end|><|start|>assistant<|channel|>commentary to=functions.", "get_weather"),
+    *(" <|constrain|>json<|message|>", '{"city": ', '"Oslo"}', "<|call|>"),
+)
 SAYINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "go": (GO, THOUGHT),
     "open": (OPEN, THOUGHT[1:]),
@@ -50,21 +62,17 @@ SAYINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "hasty": (GO, ("It is", " four.")),
     "harmony": (
         HARMONY,
-        (
-            *("<|channel|>", "analysis", "<|message|>", "Let me", " see."),
-            *("<|end|><|start|>assistant<|channel|>final<|message|>", "It is", " four."),
-        ),
+        HARMONY_THOUGHT,
     ),
     "harmony-tools": (
-        (Path(__file__).parent / "goldens" / "templates" / "gpt-oss.gotmpl").read_text(),
-        (
-            *("<|channel|>", "analysis", "<|message|>", "Let me", " see."),
-            *("<|end|><|start|>assistant<|channel|>commentary<|message|>", "I look", " it up."),
-            *("<|end|><|start|>assistant<|channel|>commentary to=functions.", "get_weather"),
-            *(" <|constrain|>json<|message|>", '{"city": ', '"Oslo"}', "<|call|>"),
-        ),
+        (GOLDENS / "templates" / "gpt-oss.gotmpl").read_text(),
+        HARMONY_CALL,
     ),
     "native": ("", THOUGHT),
+    "native-harmony": ("", HARMONY_THOUGHT),
+    "native-harmony-tools": ("", HARMONY_CALL),
+    "native-harmony-plain": ("", ("It is", " four.")),
+    "native-harmony-unknown": ("", ("to=functions.nope<|message|>", '{"city": "Oslo"}')),
 }
 MARKS = dict.fromkeys(("<|channel|>", "<|message|>"), "control")
 
@@ -76,7 +84,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     home = tmp_path_factory.mktemp("thinking")
     with running_server(home) as server:
         for name, (template, pieces) in SAYINGS.items():
-            jinja = None if template else JINJA
+            own = (GOLDENS / "native" / "gpt-oss.jinja").read_text() if "harmony" in name else JINJA
+            jinja = None if template else own
             file = speaker(home / f"{name}.gguf", *pieces, chat_template=jinja, special=MARKS)
             add_model(server.models, name if jinja else f"{name}-plain", file)
             if template:
@@ -140,6 +149,25 @@ def test_harmony_thinks_calls_and_says_so_in_channels(server: RunningServer, str
     assert call["function"] == {"index": 0, "name": "get-weather", "arguments": {"city": "Oslo"}}
     shown = ask(server, "harmony-tools", tools=[WEATHER], _debug_render_only=True).json["_debug_info"]
     assert "type get_weather = (_: {" in shown["rendered_template"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("model", "thoughts", "content", "calls"),
+    [
+        ("native-harmony", "Let me see.", "It is four.", []),
+        ("native-harmony-tools", "Let me see.", "I look it up.", ["get-weather"]),
+        ("native-harmony-plain", "", "It is four.", []),
+        ("native-harmony-unknown", "", 'to=functions.nope<|message|>{"city": "Oslo"}', []),
+    ],
+)
+def test_nothing_that_harmony_says_is_lost_with_the_models_own_template(
+    server: RunningServer, model: str, thoughts: str, content: str, calls: list[str], stream: bool
+) -> None:
+    answer = ask(server, model, stream=stream, tools=[WEATHER])
+    assert said(answer) == (thoughts, content)
+    parts = [line["message"] for line in answer.lines]
+    assert [call["function"]["name"] for part in parts for call in part.get("tool_calls", [])] == calls
 
 
 def test_harmony_is_made_to_call(server: RunningServer) -> None:

@@ -5,6 +5,7 @@ The models are speakers: what they say is known, word for word.
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from tests.asking import Answer, ask, post
 from tests.conftest import RunningServer, add_model, running_server
 from tests.speakers import speaker
 from tests.tool_templates import ADD, GO, JINJA, WEATHER
+
+STRICT = (Path(__file__).parent / "goldens" / "native" / "llama3.1.jinja").read_text()
 
 OSLO = '{"name": "get_weather", "arguments": {"city": "Oslo"}}'
 
@@ -28,6 +31,7 @@ SAYINGS: dict[str, tuple[str | bytes, ...]] = {
     "bare": ('{"name": "get_', 'weather", "arguments": {"city": "Rome"}}'),
     "prose": ("<tool_call>", " is the tag I use"),
     "half": ("<tool_call>", '{"name": "add", "arguments": {"a": "', "☂".encode(), '"}}'),
+    "json": ('{"answer": ', "42}"),
     "rain": ("Rain: ", "☂".encode(), " tomorrow"),
 }
 
@@ -46,6 +50,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
             )
             made = {"model": name, "from": f"{name}-plain", "template": GO, "stream": False}
             assert post(server, "/api/create", made).json == {"status": "success"}
+        add_model(server.models, "json-strict", speaker(home / "strict.gguf", *SAYINGS["json"], chat_template=STRICT))
         yield server
 
 
@@ -131,6 +136,15 @@ def test_a_cut_off_call_of_the_models_own_template_is_text(server: RunningServer
     (message,) = messages_of(chat(server, "unclosed-native"))
     assert message == {"role": "assistant", "content": 'Sure. {"name": "get_weather", "arguments": {'}
     assert warnings(server, "unclosed-native", "tool_call_unparsed") == before + 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", ["json", "json-native", "json-strict"])
+def test_json_that_is_no_call_is_content(server: RunningServer, model: str, stream: bool) -> None:
+    """With calls of llama3.1's form the engine takes whatever begins with a brace for one, and then fails."""
+    answers = messages_of(chat(server, model, stream=stream))
+    assert "".join(message["content"] for message in answers) == '{"answer": 42}'
+    assert not any("tool_calls" in message for message in answers)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -15,7 +15,13 @@ from corral.messages import Message, Think, Tool
 from corral.template import syntax
 from corral.template.execute import Budget, execute
 from corral.template.images import number_images
-from corral.template.jinja import jinja_capabilities, jinja_has_tool_round_trip, jinja_think_tags, jinja_tool_tag
+from corral.template.jinja import (
+    jinja_capabilities,
+    jinja_has_tool_round_trip,
+    jinja_is_harmony,
+    jinja_think_tags,
+    jinja_tool_tag,
+)
 from corral.template.syntax import Program
 from corral.template.values import collate, message_value, thinking, tool_values
 
@@ -23,6 +29,7 @@ __all__ = [
     "Template",
     "jinja_capabilities",
     "jinja_has_tool_round_trip",
+    "jinja_is_harmony",
     "jinja_think_tags",
     "jinja_tool_tag",
     "number_images",

@@ -25,6 +25,11 @@ def jinja_tool_tag(text: str) -> str:
     return found[0] if found else ""
 
 
+def jinja_is_harmony(text: str) -> bool:
+    """Whether it writes turns as messages with channels, as gpt-oss does."""
+    return all(mark in text for mark in ("<|start|>", "<|channel|>", "<|message|>", "<|end|>"))
+
+
 _TOOL_TAG = re.compile(
     r"<tool_calls?>|\[TOOL_CALLS\]|<\|tool_calls?\|>|<\|tool_call_start\|>|<\|python_tag\|>|<\|START_ACTION\|>"
 )

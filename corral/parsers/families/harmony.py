@@ -69,14 +69,14 @@ class _State(Enum):
 
 
 class HarmonyParser:
-    """Reads messages one after the other; text without a header is content.
+    """Reads messages one after the other; text without a header is content, and so is a call of an unknown tool.
 
-    `told`: for each tool's name the identifier the model knows it by.
+    `told`: for each tool's name the identifier the model knows it by; the name itself is read, too.
     """
 
     def __init__(self, told: dict[str, str]) -> None:
         self.warnings: list[Warning] = []
-        self._names = {identifier: name for name, identifier in told.items()}
+        self._names = {name: name for name in told} | {identifier: name for name, identifier in told.items()}
         self._state = _State.BETWEEN
         self._held = ""
         self._header = ""
@@ -153,13 +153,13 @@ class HarmonyParser:
         if not self._recipient:
             return
         body, self._body = "".join(self._body), []
-        name, self._recipient = self._recipient.removeprefix("functions."), ""
+        name, self._recipient = self._names.get(self._recipient.removeprefix("functions.")), ""
         arguments = decode_object(body) if body.strip() else {}
-        if arguments is None:
+        if name is None or arguments is None:
             self.warnings.append("tool_call_unparsed")
             yield Chunk(content=self._header + body)
             return
-        yield Chunk(tool_calls=(ToolCall(name=self._names.get(name, name), arguments=arguments, index=self._count),))
+        yield Chunk(tool_calls=(ToolCall(name=name, arguments=arguments, index=self._count),))
         self._count += 1
 
 
