@@ -260,6 +260,42 @@ def test_a_client_that_sends_a_file_again_and_then_looks_for_the_answer_finds_it
     assert [ask(server, "POST", path, data, {"Connection": "close"}).status for _ in range(2)] == [201, 200]
 
 
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_an_offer_of_another_protocol_is_ignored_as_java_expects(server: RunningServer, parts: int) -> None:
+    body = b'{"model":"fake","prompt":"hello","stream":false}'
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\nUpgrade: h2c\r\n"
+    head = b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %d\r\n\r\n" % (offer, len(body))
+    address, port = server.host.rsplit(":", 1)
+    with socket.create_connection((address, int(port)), timeout=30) as raw:
+        for _ in range(2):
+            cut = {1: (), 2: (len(head),), 3: (10, len(head) + 10)}[parts]
+            for begin, end in zip((0, *cut), (*cut, None), strict=True):
+                raw.sendall((head + body)[begin:end])
+            answer = http.client.HTTPResponse(raw)
+            answer.begin()
+            assert (answer.status, json.load(answer)["response"]) == (200, "w1 w2 w3 ")
+
+
+def test_offers_of_another_protocol_in_a_row_are_all_ignored(server: RunningServer) -> None:
+    asked = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    address, port = server.host.rsplit(":", 1)
+    with socket.create_connection((address, int(port)), timeout=30) as raw:
+        raw.sendall(asked * 1500 + b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        received = b"".join(iter(lambda: raw.recv(1 << 16), b""))
+    assert received.count(b'{"version":') == 1500
+    assert received.endswith(b"Ollama is running")
+
+
+@pytest.mark.parametrize("endless", [b"GET / HTTP/1.1\r\nX: ", b"GET /"])
+def test_a_head_without_end_is_refused(server: RunningServer, endless: bytes) -> None:
+    address, port = server.host.rsplit(":", 1)
+    with socket.create_connection((address, int(port)), timeout=30) as raw:
+        raw.sendall(endless)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            raw.sendall(b"a" * (64 << 20))
+    assert ask(server, "GET", "/").status == 200
+
+
 @pytest.mark.parametrize("start", [b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02", b"GET\r\n\r\n", b"\0" * 100])
 def test_what_is_no_http_is_refused(server: RunningServer, start: bytes) -> None:
     address, port = server.host.rsplit(":", 1)

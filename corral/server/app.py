@@ -36,6 +36,7 @@ from corral.scheduler import Events, Limits, Scheduler
 from corral.server import metrics, ollama, ollama_models
 from corral.server.guards import Guard, Origins
 from corral.server.ollama_replies import error_body
+from corral.server.protocol import Protocol
 from corral.server.streaming import INTERNAL_ERROR, JSON, Handler, Route, note, note_of
 from corral.sources import keys
 from corral.sources.registry import Registry
@@ -332,6 +333,7 @@ async def _serve(config: Config, listener: socket.socket) -> None:
         server = _Server(
             uvicorn.Config(
                 app,
+                http=Protocol,
                 log_config=None,
                 access_log=False,
                 lifespan="off",
