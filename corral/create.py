@@ -51,8 +51,10 @@ class _Draft:
     layers: list[Layer]
     config: ModelConfig
     notes: list[str]
-    created: tuple[Digest, ...] = ()
-    """Blobs that were made of its files: to be discarded when no model comes of them after all."""
+    created: list[Digest] = field(default_factory=list)
+    """Blobs that came into the store for it: to be discarded when no model comes of them after all."""
+    small: dict[Digest, bytes] = field(default_factory=dict)
+    """What was added, for `Store.write_manifest`."""
 
     def replace_all(self, store: Store, media_type: MediaType, data: bytes) -> None:
         """Puts a layer of this type in the place of those there are."""
@@ -60,9 +62,17 @@ class _Draft:
         self.append(store, media_type, data)
 
     def append(self, store: Store, media_type: MediaType, data: bytes) -> None:
-        layer, note = layers.add_layer(store, media_type, data)
+        layer, created = self.add(store, media_type, data)
         self.layers.append(layer)
-        self.notes.append(note)
+        self.notes.append(layers.layer_note(layer.digest, created))
+
+    def add(self, store: Store, media_type: MediaType, data: bytes) -> tuple[Layer, bool]:
+        """A blob of its own, and whether it is new."""
+        digest, size, created = store.add_bytes(data)
+        self.small[digest] = data
+        if created:
+            self.created.append(digest)
+        return Layer(media_type, digest, size), created
 
     def drop(self, *media_types: MediaType) -> None:
         kept = [
@@ -152,7 +162,7 @@ def _check_files(files: Mapping[str, Digest], store: Store) -> None:
 
 def _from_files(files: Mapping[str, Digest], store: Store, report: Report) -> _Draft:
     made = layers.assemble(files, store, progress=report)
-    return _Draft(list(made.layers), made.config, list(made.notes), made.created)
+    return _Draft(list(made.layers), made.config, list(made.notes), list(made.created))
 
 
 def _is_gguf(store: Store, digest: Digest) -> bool:
@@ -247,8 +257,9 @@ def _natural(key: str, value: Json) -> int:
 
 
 def _write(name: Name, draft: _Draft, store: Store, prune: bool) -> None:
-    config, _ = layers.add_layer(store, MediaType.CONFIG, layers.encode_config(draft.config))
-    store.write_manifest(store.resolve(name), encode_manifest(config, tuple(draft.layers)), prune)
+    config, _ = draft.add(store, MediaType.CONFIG, layers.encode_config(draft.config))
+    manifest = encode_manifest(config, tuple(draft.layers))
+    store.write_manifest(store.resolve(name), manifest, prune, small=draft.small)
 
 
 def check_relative(path: str) -> None:

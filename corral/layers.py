@@ -118,9 +118,11 @@ def assemble(
 
 def write_model(name: Name, made: Assembled, store: Store, prune: bool = True) -> Stored:
     """Stores the config and the manifest: from here on there is a model of that name."""
-    digest, size, created = store.add_bytes(encode_config(made.config))
+    config = encode_config(made.config)
+    digest, size, created = store.add_bytes(config)
+    manifest = encode_manifest(Layer(MediaType.CONFIG, digest, size), made.layers)
     try:
-        return store.write_manifest(name, encode_manifest(Layer(MediaType.CONFIG, digest, size), made.layers), prune)
+        return store.write_manifest(name, manifest, prune, small={digest: config})
     except BaseException:
         if created:
             store.discard([digest])
@@ -149,13 +151,8 @@ def human_count(number: int) -> str:
     return f"{number / 1000:.0f}K" if number >= 1000 else str(number)
 
 
-def add_layer(store: Store, media_type: MediaType, data: bytes) -> tuple[Layer, str]:
-    """A small layer made of `data`, and the line that tells of it."""
-    digest, size, created = store.add_bytes(data)
-    return Layer(media_type, digest, size), layer_note(digest, created)
-
-
 def layer_note(digest: Digest, created: bool) -> str:
+    """The line that tells of a layer (spec api §11.2)."""
     return f"{'creating new' if created else 'using existing'} layer {digest}"
 
 

@@ -166,12 +166,10 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
 def add_model(models: Path, name: str, *files: Path) -> None:
     """Puts GGUF files into a store under a name, as creating a model from them does."""
     from corral import layers, names
-    from corral.store import MediaType, Store, encode_manifest
+    from corral.store import Store
 
     store = Store(models)
-    made = layers.assemble({file.name: file for file in files}, store)
-    config, _ = layers.add_layer(store, MediaType.CONFIG, layers.encode_config(made.config))
-    store.write_manifest(names.parse(name), encode_manifest(config, made.layers))
+    layers.write_model(names.parse(name), layers.assemble({file.name: file for file in files}, store), store)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from corral.create import CreateRequest, create
-from corral.errors import CorralError
+from corral.errors import CorralError, StoreError
 from corral.messages import Progress
 from corral.model import Models
 from corral.names import Digest, Name, parse
@@ -32,8 +32,10 @@ async def _no_pull(name: Name) -> AsyncGenerator[Progress, None]:
     yield Progress("success")
 
 
-def making(store: Store, parts: dict[str, Digest], *, quantize: str = "") -> AsyncGenerator[Progress, None]:
-    request = CreateRequest(name=parse("whole"), files=parts, quantize=quantize)
+def making(
+    store: Store, parts: dict[str, Digest], *, quantize: str = "", system: str = ""
+) -> AsyncGenerator[Progress, None]:
+    request = CreateRequest(name=parse("whole"), files=parts, quantize=quantize, system=system)
     return create(request, Models(store), _no_pull)
 
 
@@ -71,6 +73,13 @@ async def test_what_was_made_of_files_for_no_model_is_removed(store: Store, part
     assert blobs(store) == {digest.filename for digest in parts.values()}
 
 
+async def test_texts_of_no_model_are_removed(store: Store, parts: dict[str, Digest]) -> None:
+    (store.manifests_folder / parse("whole").path / "a folder where a file should be").mkdir(parents=True)
+    with pytest.raises(StoreError):
+        await collect(making(store, parts, system="Be brief."))
+    assert blobs(store) == {digest.filename for digest in parts.values()}
+
+
 @pytest.mark.parametrize("status", ["parsing GGUF", "merging GGUF parts", "verifying conversion"])
 async def test_hanging_up_ends_the_work_and_leaves_nothing(status: str, store: Store, parts: dict[str, Digest]) -> None:
     async with aclosing(making(store, parts)) as steps:
@@ -79,3 +88,20 @@ async def test_hanging_up_ends_the_work_and_leaves_nothing(status: str, store: S
                 break
     assert blobs(store) == {digest.filename for digest in parts.values()}
     assert store.list() == []
+
+
+async def test_a_layer_that_goes_with_another_model_meanwhile_is_made_again(
+    store: Store, parts: dict[str, Digest]
+) -> None:
+    await collect(making(store, parts, system="the same"))
+    store.copy(parse("whole"), parse("base"))
+    await collect(
+        create(CreateRequest(name=parse("other"), from_="base", system="of their own"), Models(store), _no_pull)
+    )
+    request = CreateRequest(name=parse("mine"), from_="base", system="of their own")
+    async with aclosing(create(request, Models(store), _no_pull)) as steps:
+        async for step in steps:
+            if step.status == "writing manifest":
+                store.delete(parse("other"))
+    for layer in store.manifest(parse("mine")).manifest.blobs:
+        assert store.blob_size(layer.digest) == layer.size

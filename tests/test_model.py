@@ -7,7 +7,7 @@ import pytest
 from corral import layers, names
 from corral.errors import CorralError, ModelNotFound
 from corral.model import GoTemplate, Model, Models
-from corral.store import MediaType, Store, encode_manifest
+from corral.store import Layer, MediaType, Store, encode_manifest
 from tests.tiny_models import tiny_llama
 
 PLAIN_JINJA = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
@@ -28,13 +28,16 @@ def make(folder: Path, *, jinja: str | None, go: str | None, setting: GoTemplate
     made = layers.assemble({"tiny.gguf": file}, store)
     kept = [layer for layer in made.layers if layer.media_type == MediaType.MODEL]
     if go is not None:
-        kept.append(layers.add_layer(store, MediaType.TEMPLATE, go.encode())[0])
+        kept.append(added(store, MediaType.TEMPLATE, go.encode()))
     fields = {name: getattr(made.config, name) for name in made.config.__struct_fields__} | config
     raw = layers.encode_config(layers.ModelConfig(**fields))
-    store.write_manifest(
-        names.parse("m"), encode_manifest(layers.add_layer(store, MediaType.CONFIG, raw)[0], tuple(kept))
-    )
+    store.write_manifest(names.parse("m"), encode_manifest(added(store, MediaType.CONFIG, raw), tuple(kept)))
     return Models(store, setting).load(names.parse("m"))
+
+
+def added(store: Store, media_type: MediaType, data: bytes) -> Layer:
+    digest, size, _ = store.add_bytes(data)
+    return Layer(media_type, digest, size)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ done under an advisory lock of the folder.
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from corral.errors import InvalidName, ModelNotFound, NotFound, StoreError
 from corral.names import Digest, Name
@@ -96,14 +97,21 @@ class Store:
                 logger.warning("skipping the manifest %s: %s", path, error)
         return sorted(found, key=lambda stored: -int(stored.modified))
 
-    def write_manifest(self, name: Name, raw: bytes, prune: bool = True) -> Stored:
+    def write_manifest(
+        self, name: Name, raw: bytes, prune: bool = True, *, small: Mapping[Digest, bytes] = MappingProxyType({})
+    ) -> Stored:
         """Puts a manifest in place, whole, byte for byte, once all its blobs are there.
 
-        With `prune`, blobs that only the manifest of that name before it needed are deleted. `BlobMissing`;
+        With `prune`, blobs that only the manifest of that name before it needed are deleted. `small`: blobs that were
+        added for it; they are added again if they went meanwhile, with a model that had the same. `BlobMissing`;
         `StoreError` when the manifest is broken or a blob has another size than it says.
         """
+        manifest = parse_manifest(raw)
         with self._locked():
-            return self._replace(name, parse_manifest(raw), prune)
+            for digest in small.keys() & {layer.digest for layer in manifest.blobs}:
+                if not self.has_blob(digest):
+                    self.add_bytes(small[digest])
+            return self._replace(name, manifest, prune)
 
     def copy(self, source: Name, destination: Name, prune: bool = True) -> Stored:
         """Gives a model a second name, over whatever had it; nothing happens when both are the same name."""
