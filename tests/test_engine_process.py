@@ -133,6 +133,13 @@ async def test_a_program_that_cannot_be_run_is_named(home: Path) -> None:
         await launch(SPEC, log=home / "worker.log", patience=20, program="/nowhere/llama-server")
 
 
+async def test_a_log_that_cannot_be_written_is_named(home: Path) -> None:
+    (home / "logs").touch()
+    with pytest.raises(EngineError) as raised:
+        await start(home)
+    assert str(raised.value) == f'cannot write the log "{home}/logs/worker.log": file exists'
+
+
 async def test_a_crash_at_load_is_told_with_its_last_words(home: Path) -> None:
     tell(home, fails="error: unknown model architecture")
     with pytest.raises(EngineDied) as caught:

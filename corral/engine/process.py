@@ -242,8 +242,11 @@ _TEMPLATE_ERROR = re.compile(r"(?:common_chat_templates_init: error|Error: Jinja
 
 
 def _create(log: Path) -> BinaryIO:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    return open(log, "wb")
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return open(log, "wb")
+    except OSError as error:
+        raise EngineError(f'cannot write the log "{log}": {(error.strerror or str(error)).lower()}') from error
 
 
 def _environment() -> dict[str, str]:
