@@ -18,6 +18,7 @@ from prompt_toolkit.history import History, InMemoryHistory
 from corral import config as settings
 from corral.cli import connection
 from corral.cli.answer import Answer, Look, print_answer, timings_text
+from corral.cli.attachments import attach, begins_with_file
 from corral.cli.display import LAYOUT, printable
 from corral.client.answers import Shown
 from corral.errors import CorralError
@@ -67,7 +68,7 @@ class Conversation:
             except EOFError:
                 click.echo()
                 return
-            if text.startswith("/") and not self._names_file(text):
+            if text.startswith("/") and not (self._sees_or_hears and begins_with_file(text)):
                 if text.startswith(("/bye", "/exit")):
                     return
                 self._obey(text)
@@ -94,9 +95,6 @@ class Conversation:
         else:
             click.echo(f"Unknown command '{text.split()[0]}'. Type /? for help")
 
-    def _names_file(self, text: str) -> bool:
-        return self._sees_or_hears and Path(text.split()[0]).is_file()
-
     def _answer(self, text: str) -> None:
         """Asks, prints the answer and keeps both; an answer that is interrupted is not kept."""
         question = self._question(text)
@@ -120,8 +118,6 @@ class Conversation:
     def _question(self, text: str) -> Message | None:
         if not self._sees_or_hears:
             return Message("user", text)
-        from corral.cli.attachments import attach
-
         try:
             attached = attach(text)
         except CorralError as error:
