@@ -5,8 +5,10 @@ import sys
 
 def main() -> int:
     """Runs the command line that the process was started with; its exit status."""
-    from corral.cli import program
-
+    try:
+        from corral.cli import program
+    except KeyboardInterrupt:  # somebody thought better of it at once
+        return 130
     return program.run(sys.argv)
 
 

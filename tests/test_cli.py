@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corral.cli import program
+from corral.cli.attachments import attach
 from corral.cli.framework import Flag, canonical
 from corral.config import Config
 from corral.errors import BadRequest
@@ -301,6 +302,41 @@ def test_run_takes_pictures_out_of_the_prompt_of_a_model_that_sees(serve: Serve,
     assert body["images"] == ["iVBORw0KGgpyZXN0"]
 
 
+@pytest.mark.parametrize(
+    ("prompt", "rest"),
+    [
+        ("../cat.png 是什么", "是什么"),
+        ("~/here/猫.JPG", ""),
+        ("看看./here/猫.jpg里有什么", "看看里有什么"),
+        ("'./here/猫.jpg'?", "?"),
+        ("./here/截图\u202fPM.jpg?", "?"),
+        ("cat.png", None),
+        ("data:image/png;base64,/9j" + "/A" * 200 + ".png", None),
+        ("/" + "A" * 300 + ".png", None),
+    ],
+)
+def test_the_files_of_a_prompt_are_found_as_people_spell_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prompt: str, rest: str | None
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in (
+        "cat.png",
+        "here/cat.png",
+        "here/猫.jpg",
+        "here/猫.JPG",
+        "here/here/猫.jpg",
+        "here/here/截图\u202fPM.jpg",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\xff\xd8\xff" + name.encode())
+    attached = attach(prompt)
+    assert (attached.prompt, len(attached.files)) == ((prompt, 0) if rest is None else (rest, 1))
+    if prompt.startswith("../"):
+        assert attached.files == (b"\xff\xd8\xffcat.png",)
+
+
 def test_a_picture_that_is_none_stops_the_command(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "fake.png").write_bytes(b"<html>")
     _, shell = serve({**ANSWERS, "POST /api/show": reply({**BRIEF, "capabilities": ["completion", "vision"]})})
@@ -548,6 +584,8 @@ def test_an_output_that_is_full_or_closed_is_told_or_borne(serve: Serve) -> None
         f"{CORRAL} list <&- >&- 2>&-", shell=True, env=shell.environment(), capture_output=True, text=True
     )
     assert (closed.returncode, closed.stdout, closed.stderr) == (0, "", "")
+    untold = subprocess.run(f"{CORRAL} show 2> /dev/full", shell=True, env=shell.environment(), capture_output=True)
+    assert (untold.returncode, untold.stdout) == (1, b"")
 
 
 def test_an_output_that_knows_no_such_letters_gets_question_marks(serve: Serve) -> None:

@@ -72,6 +72,18 @@ def test_ctrl_c_stops_an_answer_quietly(serve: Serve) -> None:
     assert "ye" not in outcome.stdout
 
 
+def test_ctrl_c_while_the_command_itself_is_loading_ends_it_quietly(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'corral.cli.program':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+    )
+    assert Shell(tmp_path).run("list", PYTHONPATH=str(tmp_path)) == Outcome(130, "", "")
+
+
 def test_ctrl_c_during_a_pull_ends_it_quietly(serve: Serve) -> None:
     server, shell = serve({"POST /api/pull": lines({"status": "pulling manifest"}, end="held")})
     process = shell.start("pull", "m")
@@ -158,6 +170,24 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(serve: Serve) -> Non
     assert terminal.finish().status == 0
     asked = [body["messages"] for route, body in server.requests() if route == "POST /api/chat"]
     assert asked == [[{"role": "user", "content": "one"}], [{"role": "user", "content": "two"}]]
+
+
+def test_what_begins_with_the_path_of_a_picture_is_no_command(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "a cat.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    shown = reply({"capabilities": ["completion", "vision"]})
+    server, shell = serve({"POST /api/show": shown, "POST /api/generate": LOADED, "POST /api/chat": said("A cat")})
+    terminal = converse(shell)
+    terminal.type(f"{tmp_path}/a\\ cat.png 是什么\r")
+    terminal.wait_for("A cat")
+    terminal.wait_for("Send a message")
+    terminal.type("/" + "a" * 300 + ".png\r")
+    terminal.wait_for("Unknown command '/aaa")
+    terminal.wait_for("Send a message")
+    terminal.type("\x04")
+    outcome = terminal.finish()
+    assert (outcome.status, outcome.stderr) == (0, f"Added image '{tmp_path}/a cat.png'\n")
+    asked = [body["messages"] for route, body in server.requests() if route == "POST /api/chat"]
+    assert asked == [[{"role": "user", "content": "是什么", "images": ["iVBORw0KGgo="]}]]
 
 
 def test_help_and_the_messages_a_model_begins_with(serve: Serve) -> None:

@@ -64,10 +64,10 @@ def run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        _abandon_output()
+        _abandon(sys.stdout)
         return CLOSED_PIPE
     except OSError as error:
-        _abandon_output()
+        _abandon(sys.stdout)
         where = f'"{error.filename}": ' if error.filename else ""
         return _fail(where + (error.strerror or str(error)).lower())
     except Exception as error:
@@ -162,13 +162,15 @@ def _fail(sentence: str) -> int:
 
     with contextlib.suppress(OSError):
         sys.stdout.flush()
-    with contextlib.suppress(OSError):
+    try:
         print(f"Error: {printable(sentence, keep=LAYOUT)}", file=sys.stderr, flush=True)
+    except OSError:
+        _abandon(sys.stderr)
     return 1
 
 
-def _abandon_output() -> None:
+def _abandon(stream: TextIO) -> None:
     # Python would complain about the unwritten rest when it exits.
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
