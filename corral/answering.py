@@ -34,7 +34,7 @@ from corral.messages import (
 from corral.model import Model
 from corral.options import Options
 from corral.prompt import Prompt
-from corral.reading import Reader, reader_for, rescuing_reader
+from corral.reading import Reader, Told, is_unread, reader_for, rescuing_reader
 from corral.scheduler import Runner
 from corral.schemas import Schema
 from corral.telemetry import Series
@@ -46,11 +46,6 @@ MAX_PREDICT_CONTEXTS = 10
 
 SEED_BOUND = (1 << 32) - 1
 """The engine takes 32 bits, and the largest of these for no seed at all."""
-
-
-UNREAD = ("empty grammar stack", "does not match the expected")
-"""What the engine says when a piece of an answer goes beyond the tag of a call in a way its grammar did not foresee,
-and when it cannot parse the whole of an answer."""
 
 
 class Clock:
@@ -247,9 +242,9 @@ class Answering:
         return len(await self._engine.tokenize(text))
 
     async def _rendered(
-        self, built: Prompt, reader: Reader, *, with_context: bool = False
+        self, built: Prompt, reader: Reader, *, with_context: bool = False, told: int = 0
     ) -> AsyncGenerator[Chunk, None]:
-        """Completes a prompt that was written here."""
+        """Completes a prompt that was written here; `told` tokens of the answer stand in it already."""
         text = self._without_doubled_bos(built.text)
         if self._render_only:
             yield await self._shown(text, built)
@@ -257,7 +252,7 @@ class Answering:
         schema = await self._schema()
         text, media = prompt.with_media_markers(text, await prompt.readable(self._model, built.media))
         sent, bound, cut = await self._shortened(text, bool(media))
-        most = self._max_tokens(None if self._shift else bound)
+        most = max(1, self._max_tokens(None if self._shift else bound) - told)
         self._dropped = built.dropped_tokens + cut
         request = self._completion(sent, media, most, schema, reader.marks)
         async with contextlib.AsyncExitStack() as stack:
@@ -340,19 +335,20 @@ class Answering:
         )
         self._dropped = built.dropped_tokens
         room = self._runner.spec.num_ctx if built.media else bound + most
-        has_begun = False
+        told = Told(self._jinja_think_tags)
         try:
             async with self._room(room), aclosing(self._chat(chat, built.text, with_context=with_context)) as chunks:
                 async for chunk in chunks:
-                    has_begun = True
+                    told.note(chunk)
                     yield chunk
+                return
         except EngineError as error:
-            if has_begun or not any(reason in str(error) for reason in UNREAD):
+            text = told.after(built.text)
+            if text is None or not is_unread(error) or (schema is not None and told.steps):
                 raise
             log.warning("model %s: read without the engine, which lost its way: %s", self._runner.label, error)
-        else:
-            return
-        async with aclosing(self._rendered(built, self._reader(built.text, think, tools))) as chunks:
+        rest = msgspec.structs.replace(built, text=text)
+        async with aclosing(self._rendered(rest, self._reader(text, think, tools), told=told.steps)) as chunks:
             async for chunk in chunks:
                 yield chunk
 

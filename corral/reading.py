@@ -11,6 +11,7 @@ import msgspec
 
 from corral import parsers
 from corral.engine.base import Piece
+from corral.errors import EngineError
 from corral.messages import Chunk, TokenLogprob, Tool, ToolCall
 from corral.parsers import OutputParser
 from corral.parsers.rescue import RescueParser
@@ -87,6 +88,38 @@ class Reader:
             logprobs = ()
         if logprobs:
             yield Chunk(logprobs=logprobs)
+
+
+class Told:
+    """What has gone out of an answer that the engine parses. It can be gone on with where the engine breaks off."""
+
+    def __init__(self, think_tags: tuple[str, str] | None) -> None:
+        self._think_tags = think_tags
+        self._thinking: list[str] = []
+        self._content: list[str] = []
+        self.steps = 0
+        """Chunks, which are tokens as a rule."""
+
+    def note(self, chunk: Chunk) -> None:
+        self.steps += 1
+        self._thinking.append(chunk.thinking)
+        self._content.append(chunk.content)
+
+    def after(self, prompt: str) -> str | None:
+        """The prompt and behind it what was told; None where that cannot be written as the model wrote it."""
+        thinking, content = "".join(self._thinking).strip(), "".join(self._content)
+        if not thinking:
+            return prompt + content
+        if self._think_tags is None:
+            return None
+        opening, closing = self._think_tags
+        begin = prompt if prompt.rstrip().endswith(opening) else f"{prompt}{opening}\n"
+        return f"{begin}{thinking}\n{closing}" + (f"\n\n{content}" if content else "")
+
+
+def is_unread(error: EngineError) -> bool:
+    """Whether the engine gave an answer up because it could not parse it, or its grammar did not foresee a piece."""
+    return any(reason in str(error) for reason in ("empty grammar stack", "does not match the expected"))
 
 
 def reader_for(

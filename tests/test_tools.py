@@ -15,7 +15,7 @@ from tests.conftest import RunningServer, add_model, running_server
 from tests.speakers import speaker
 from tests.tool_templates import ADD, GO, JINJA, WEATHER
 
-STRICT = (Path(__file__).parent / "goldens" / "native" / "llama3.1.jinja").read_text()
+GOLDENS = Path(__file__).parent / "goldens" / "native"
 
 OSLO = '{"name": "get_weather", "arguments": {"city": "Oslo"}}'
 
@@ -35,6 +35,18 @@ SAYINGS: dict[str, tuple[str | bytes, ...]] = {
     "rain": ("Rain: ", "☂".encode(), " tomorrow"),
 }
 
+STRICT = (GOLDENS / "llama3.1.jinja").read_text()
+"""With calls of this form the engine takes whatever begins with a brace for one, and then fails."""
+
+OTHERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "json-strict": (STRICT, ('{"answer": ', "42}")),
+    "sure-strict": (STRICT, ("Sure: ", '{"answer": ', "42}", " is it")),
+    "thought": (
+        (GOLDENS / "qwen3.jinja").read_text(),
+        ("<think>", "Hm", "</think>", "\n\nWell. ", "<tool_call>", '\n{"name": "no', 'pe"}\n', "</tool_call>"),
+    ),
+}
+
 CALL = {"function": {"index": 0, "name": "get_weather", "arguments": {"city": "Oslo"}}}
 
 
@@ -50,7 +62,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
             )
             made = {"model": name, "from": f"{name}-plain", "template": GO, "stream": False}
             assert post(server, "/api/create", made).json == {"status": "success"}
-        add_model(server.models, "json-strict", speaker(home / "strict.gguf", *SAYINGS["json"], chat_template=STRICT))
+        for name, (jinja, pieces) in OTHERS.items():
+            add_model(server.models, name, speaker(home / f"{name}.gguf", *pieces, chat_template=jinja))
         yield server
 
 
@@ -141,10 +154,27 @@ def test_a_cut_off_call_of_the_models_own_template_is_text(server: RunningServer
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["json", "json-native", "json-strict"])
 def test_json_that_is_no_call_is_content(server: RunningServer, model: str, stream: bool) -> None:
-    """With calls of llama3.1's form the engine takes whatever begins with a brace for one, and then fails."""
     answers = messages_of(chat(server, model, stream=stream))
     assert "".join(message["content"] for message in answers) == '{"answer": 42}'
     assert not any("tool_calls" in message for message in answers)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_engine_cannot_parse_goes_on_where_it_broke_off(server: RunningServer, stream: bool) -> None:
+    answer = chat(server, "sure-strict", stream=stream)
+    assert "".join(message["content"] for message in messages_of(answer)) == 'Sure: {"answer": 42} is it'
+    assert answer.lines[-1]["done_reason"] == "stop"
+    answer = chat(server, "sure-strict", stream=stream, num_predict=3)
+    assert "".join(message["content"] for message in messages_of(answer)) == 'Sure: {"answer": 42}'
+    assert answer.lines[-1]["done_reason"] == "length"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_thoughts_are_not_told_twice_where_the_engine_broke_off(server: RunningServer, stream: bool) -> None:
+    messages = messages_of(chat(server, "thought", stream=stream))
+    assert "".join(message.get("thinking", "") for message in messages) == "Hm"
+    said = "".join(message["content"] for message in messages)
+    assert said == 'Well. <tool_call>\n{"name": "nope"}\n</tool_call>'
 
 
 @pytest.mark.parametrize("stream", [False, True])
