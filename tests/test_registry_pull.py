@@ -259,12 +259,13 @@ async def test_a_registry_that_stays_silent_is_given_up(proxy: FaultProxy, tmp_p
     await registry.close()
 
 
+@pytest.mark.parametrize("path", ["/manifests/", digest_of(MODEL)])
 async def test_a_registry_is_left_alone_for_as_long_as_it_asks(
-    proxy: FaultProxy, registry: Registry, store: Store
+    path: str, proxy: FaultProxy, registry: Registry, store: Store
 ) -> None:
-    proxy.rules({"path": digest_of(MODEL), "times": 1, "status": 429, "headers": {"Retry-After": "1"}})
+    proxy.rules({"path": path, "times": 1, "status": 429, "headers": {"Retry-After": "1"}})
     await collect(registry.pull(tiny(proxy), store, insecure=True))
-    first, second = proxy.log(digest_of(MODEL))[:2]
+    first, second = proxy.log(path)[:2]
     assert second["time"] - first["time"] >= 1
 
 

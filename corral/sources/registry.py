@@ -71,7 +71,7 @@ class Registry:
         """
         yield Progress("pulling manifest")
         async with self._repository(there or name, insecure) as repository:
-            manifest = await _fetch_manifest(repository)
+            manifest = await _fetch_manifest(repository, self._limits)
             await self._check_space(manifest, store)
             for tries_left in reversed(range(_TRIES)):
                 async with aclosing(self._pull_blobs(repository, store, manifest)) as steps:
@@ -178,14 +178,19 @@ class Registry:
             yield Repository(http, authenticator, name)
 
 
-async def _fetch_manifest(repository: Repository) -> Manifest:
+async def _fetch_manifest(repository: Repository, limits: Limits) -> Manifest:
     try:
-        manifest = parse_manifest(await repository.manifest())
+        manifest = parse_manifest(await patiently(repository.manifest, limits, _asks_us_to_wait))
     except CorralError as error:
         raise _about_manifest(error) from error
     if any(layer.media_type == MediaType.TENSOR for layer in manifest.layers):
         raise SourceError("this model requires MLX support, but the MLX runtime is not available")
     return manifest
+
+
+def _asks_us_to_wait(error: SourceError) -> bool:
+    """A registry that only says that it is out of order is not waited for: there may be mirrors."""
+    return is_passing(error) and isinstance(error, StatusError) and error.pause > 0
 
 
 def _may_help_to_put_again(error: SourceError) -> bool:
