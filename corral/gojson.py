@@ -6,6 +6,7 @@ Source: spec api §1.1 (reading), §1.2 (writing), annex B (texts).
 import json
 import math
 import re
+import sys
 import time
 from datetime import datetime
 from functools import cache
@@ -91,7 +92,29 @@ def parse(data: bytes) -> Any:
         raise BadRequest("exceeded max depth") from None
     if _depth_exceeds(value, MAX_DEPTH):
         raise BadRequest("exceeded max depth")
+    if _LONG_NUMBER.search(data):
+        _refuse_long_numbers(value)
     return _whole_characters(value) if _SURROGATE.search(data) else value
+
+
+_LONG_NUMBER = re.compile(rb"[0-9]{309}")
+"""An integer of so many digits may be more than a float can be."""
+
+
+def _refuse_long_numbers(value: Any) -> None:
+    match value:
+        case int() if abs(value) > sys.float_info.max:
+            raise _beyond_floats(str(value))
+        case list():
+            for item in value:
+                _refuse_long_numbers(item)
+        case dict():
+            for item in value.values():
+                _refuse_long_numbers(item)
+
+
+def _beyond_floats(text: str) -> BadRequest:
+    return BadRequest(f"json: cannot unmarshal number {text[:40]} into Go value of type float64")
 
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -131,7 +154,7 @@ def _refuse_constant(text: str) -> Any:
 def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        raise BadRequest(f"json: cannot unmarshal number {text[:40]} into Go value of type float64")
+        raise _beyond_floats(text)
     return number
 
 

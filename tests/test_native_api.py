@@ -251,8 +251,10 @@ def test_no_digest_breaks_an_upload(server: RunningServer, digest: str, body: by
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
-        ("/api/generate", '{"model":"nope","keep_alive":1%s}' % ("0" * 400), 404),
-        ("/api/embed", '{"model":"nope","input":"a","keep_alive":-1%s}' % ("0" * 400), 404),
+        ("/api/generate", '{"model":"nope","keep_alive":1%s}' % ("0" * 308), 404),
+        ("/api/generate", '{"model":"nope","keep_alive":1%s}' % ("0" * 309), 400),
+        ("/api/embed", '{"model":"nope","input":"%s","keep_alive":-1}' % ("0" * 309), 404),
+        ("/api/show", '{"model":"native","options":{"num_keep":[-1%s]}}' % ("0" * 309), 400),
         ("/api/generate", '{"model":"nope","keep_alive":1e999}', 400),
         ("/api/create", '{"model":"made","from":"native","info":{"context_length":-1e999}}', 400),
         ("/api/create", '{"model":"made","from":"native","info":{"context_length":9223372036854775808}}', 400),
