@@ -64,17 +64,21 @@ class Shell:
             preexec_fn=_heed_interrupts,
         )
 
-    def run_to(self, *arguments: str, stderr: int) -> int:
+    def run_to(self, *arguments: str, stderr: int, **variables: str) -> int:
         """Runs a command whose standard error is this file descriptor; its exit status."""
         return subprocess.run(
-            [self._path(), *arguments], stdin=subprocess.DEVNULL, stderr=stderr, env=self.environment(), timeout=60
+            [self._path(), *arguments],
+            stdin=subprocess.DEVNULL,
+            stderr=stderr,
+            env=self.environment(**variables),
+            timeout=60,
         ).returncode
 
     def terminal(self, *arguments: str, columns: int = 80, variables: Mapping[str, str] | None = None) -> "Terminal":
         """Starts a command in a terminal so wide."""
         # It answers no question about its cursor.
         fixed = {"TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
-        environment = self.environment(**fixed, **(variables or {}))
+        environment = self.environment(**{**fixed, **(variables or {})})
         return Terminal([self._path(), *arguments], environment, columns)
 
     def environment(self, **variables: str) -> dict[str, str]:

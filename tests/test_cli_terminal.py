@@ -55,6 +55,15 @@ def test_thinking_is_grey(serve: Serve) -> None:
     )
 
 
+@pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_thinking_is_not_grey_where_there_are_no_colours(serve: Serve, variables: dict[str, str]) -> None:
+    thought = [{"response": "", "thinking": "Hm", "done": False}, {"response": "Yes", "done": False}]
+    _, shell = serve({"POST /api/generate": lines(*thought, {"response": "", "done": True})})
+    assert shell.terminal("run", "m", "Why?", variables=variables).finish() == Outcome(
+        0, "Thinking...\nHm\n...done thinking.\n\nYes\n\n", ""
+    )
+
+
 def test_control_characters_that_a_model_says_do_not_reach_the_terminal(serve: Serve) -> None:
     _, shell = serve({"POST /api/generate": said("a\x1b]52;c;AA", "AA\x07b\x9b2J\r\tc")})
     assert shell.terminal("run", "m", "Why?").finish() == Outcome(0, "a]52;c;AAAAb2J\tc\n\n", "")
@@ -233,3 +242,13 @@ def test_a_bar_is_drawn_in_place(serve: Serve) -> None:
         f"pulling 6e4c38e1172f: 100% ▕{'█' * 18}▏   1 KB{'':25}\x1b[K\n"
         "success \x1b[K\x1b[?25h\x1b[?2026l\n"
     )
+
+
+def test_a_terminal_that_only_takes_lines_gets_lines(serve: Serve) -> None:
+    step = {"status": "pulling 6e4c38e1172f", "digest": "sha256:6e4c", "total": 1000, "completed": 1000}
+    _, shell = serve({"POST /api/pull": lines({"status": "pulling manifest"}, step, {"status": "success"})})
+    master, slave = os.openpty()
+    assert shell.run_to("pull", "m", stderr=slave, TERM="dumb") == 0
+    assert os.read(master, 65536) == b"pulling manifest\r\npulling 6e4c38e1172f: 100% 1 KB\r\nsuccess\r\n"
+    os.close(slave)
+    os.close(master)

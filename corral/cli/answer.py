@@ -12,8 +12,9 @@ from itertools import chain, islice
 from typing import Self, TextIO
 
 from corral import durations
+from corral.cli import terminal
 from corral.cli.display import LAYOUT, printable
-from corral.cli.progress import spinning, terminal_width
+from corral.cli.progress import spinning
 from corral.client import Stream
 from corral.messages import Chunk, Metrics
 
@@ -77,6 +78,7 @@ class _Printer:
         self._stream = stream
         self._hide = look.hide_thinking
         self._terminal = stream.isatty()
+        self._has_colours = terminal.has_colours(stream)
         self._wrapped = self._wrapper() if look.wrap and self._terminal else None
         self._thinking = False
         self._thought = ""
@@ -131,7 +133,7 @@ class _Printer:
 
     def _colour(self, code: str) -> None:
         self._flush_words()
-        if self._terminal:
+        if self._has_colours:
             self._stream.write(code)
 
     def _write(self, text: str) -> None:
@@ -146,7 +148,7 @@ class _Printer:
     def _wrapper(self) -> tuple[Callable[[str], str], Callable[[], str]]:
         from corral.cli.wrap import Wrapper
 
-        wrapper = Wrapper(terminal_width(self._stream))
+        wrapper = Wrapper(terminal.size(self._stream)[0])
         return wrapper.feed, wrapper.flush
 
 

@@ -1,12 +1,10 @@
-"""What a long job shows on standard error: spinners and bars on a terminal, plain lines elsewhere.
+"""What a long job shows on standard error: spinners and bars where they can be drawn, plain lines elsewhere.
 
 Own code rather than rich's: importing that takes longer than all of `corral list`. Source: spec cli §3.4.
 """
 
 import contextlib
 import math
-import os
-import shutil
 import sys
 import threading
 import time
@@ -14,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from corral.cli import terminal
 from corral.cli.display import byte_text, cut, printable, text_width
 
 if TYPE_CHECKING:
@@ -128,8 +127,8 @@ class Display(Protocol):
     def advance(self, key: str, message: str, total: int, completed: int) -> None:
         """A status with a size. `key` tells the bars apart."""
 
-    def close(self, *, clear: bool = False) -> None:
-        """The last state stays on the screen, unless it is to be cleared."""
+    def close(self) -> None:
+        """The last state stays."""
 
 
 class Screen:
@@ -141,7 +140,7 @@ class Screen:
         self._bars: dict[str, Bar] = {}
         self._spinner: Spinner | None = None
         self._drawn = 0
-        fancy = _can_write(stream, "⠋▕█▏")
+        fancy = terminal.can_write(stream, "⠋▕█▏")
         self._frames = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏" if fancy else "|/-\\"
         self._blocks = "▕█▏" if fancy else "[#]"
         self._lock = threading.Lock()
@@ -167,6 +166,7 @@ class Screen:
             bar.advance(total, completed, time.monotonic())
 
     def close(self, *, clear: bool = False) -> None:
+        """The last state stays on the screen, unless it is to be cleared."""
         self._ended.set()
         self._thread.join()
         self._stop_spinner()
@@ -192,7 +192,7 @@ class Screen:
 
     def _frame(self) -> str:
         """Goes up to the first line and writes all anew; only the last ones where the window is too low for all."""
-        width, height = _size(self._stream)
+        width, height = terminal.size(self._stream)
         moment = time.monotonic()
         lines = [line.text(width, moment) for line in self._lines[-max(1, height - 1) :]]
         up = "\x1b[A" * (min(self._drawn, len(lines)) - 1)
@@ -228,7 +228,7 @@ class Log:
             size = byte_text(total) if completed >= total else f"{byte_text(completed)}/{byte_text(total)}"
             self._write(f"{message} {percent} {size}")
 
-    def close(self, *, clear: bool = False) -> None:
+    def close(self) -> None:
         pass
 
     def _write(self, text: str) -> None:
@@ -237,15 +237,13 @@ class Log:
 
 
 @contextmanager
-def shown(*, clear: bool = False) -> Iterator[Display]:
-    """A display on standard error; `clear` takes it off the screen again at the end, unless the job fails."""
-    display: Display = Screen(sys.stderr) if sys.stderr.isatty() else Log(sys.stderr)
+def shown() -> Iterator[Display]:
+    """A display on standard error, closed with the block."""
+    display: Display = Screen(sys.stderr) if terminal.can_draw(sys.stderr) else Log(sys.stderr)
     try:
         yield display
-    except BaseException:
+    finally:
         display.close()
-        raise
-    display.close(clear=clear)
 
 
 def show_steps(steps: Iterable["Progress"], display: Display) -> None:
@@ -260,8 +258,8 @@ def show_steps(steps: Iterable["Progress"], display: Display) -> None:
 
 
 def spinning(message: str) -> contextlib.AbstractContextManager[object]:
-    """A spinner for as long as the block takes, on a terminal only; it leaves nothing behind."""
-    return _spinning(message) if sys.stderr.isatty() else contextlib.nullcontext()
+    """A spinner for as long as the block takes, where one can be drawn; it leaves nothing behind."""
+    return _spinning(message) if terminal.can_draw(sys.stderr) else contextlib.nullcontext()
 
 
 @contextmanager
@@ -272,24 +270,3 @@ def _spinning(message: str) -> Iterator[None]:
         yield
     finally:
         screen.close(clear=True)
-
-
-def _can_write(stream: TextIO, text: str) -> bool:
-    try:
-        text.encode(stream.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
-
-
-def _size(stream: TextIO) -> tuple[int, int]:
-    """Columns and lines of the stream's terminal; 80 and 24 where it does not tell."""
-    try:
-        size = os.get_terminal_size(stream.fileno())
-    except (OSError, ValueError):
-        size = shutil.get_terminal_size()
-    return size.columns or 80, size.lines or 24
-
-
-def terminal_width(stream: TextIO) -> int:
-    return _size(stream)[0]

@@ -1,0 +1,36 @@
+"""What can be shown at the other end of a stream: drawings, colours, letters, and how much room there is.
+
+`TERM` and `NO_COLOR` are the terminal's own words, known to every program, and no settings of ours.
+"""
+
+import os
+import shutil
+from typing import TextIO
+
+
+def can_draw(stream: TextIO) -> bool:
+    """Whether what stands there can be drawn over: on a terminal, unless it is one that only takes lines."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def has_colours(stream: TextIO) -> bool:
+    """Whether there are colours, and nobody asked for none (https://no-color.org)."""
+    return can_draw(stream) and not os.environ.get("NO_COLOR")
+
+
+def can_write(stream: TextIO, text: str) -> bool:
+    """Whether the stream's encoding has these letters."""
+    try:
+        text.encode(stream.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def size(stream: TextIO) -> tuple[int, int]:
+    """Columns and lines; 80 and 24 where it does not tell."""
+    try:
+        found = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):
+        found = shutil.get_terminal_size()
+    return found.columns or 80, found.lines or 24
