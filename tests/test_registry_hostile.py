@@ -41,7 +41,7 @@ LIMITS = Limits(
     attempts=1,
     pause=0.01,
     stall=10,
-    answer=1,
+    answer=3,
 )
 
 
@@ -170,8 +170,8 @@ async def test_a_model_of_tensor_layers(proxy: FaultProxy, registry: Registry, n
     ("fault", "sentence"),
     [
         ({"endless": True}, 'the answer of "{url}" is larger than 4194304 bytes'),
-        ({"silent": True}, 'Get "{url}": no whole answer in 1 seconds'),
-        ({"stall_after": 10}, 'Get "{url}": no whole answer in 1 seconds'),
+        ({"silent": True}, 'Get "{url}": no whole answer in 3 seconds'),
+        ({"stall_after": 10}, 'Get "{url}": no whole answer in 3 seconds'),
         ({"cut_after": 10}, 'Get "{url}": EOF'),
         (
             {"headers": {"Content-Encoding": "gzip"}},

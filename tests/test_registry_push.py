@@ -265,9 +265,9 @@ async def test_a_push_that_nobody_watches_stops(
 
 
 async def test_a_silent_registry_is_given_up(proxy: FaultProxy, tmp_path: Path, store: Store, name: Name) -> None:
-    registry = Registry(docker_config=tmp_path, key_folder=tmp_path, limits=Limits(answer=0.2, attempts=1, pause=0.01))
+    registry = Registry(docker_config=tmp_path, key_folder=tmp_path, limits=Limits(answer=3, attempts=0))
     proxy.rules({"method": "POST", "silent": True})
-    with pytest.raises(SourceError, match=r"^max retries exceeded: .* no whole answer in 0\.2 seconds$"):
+    with pytest.raises(SourceError, match=r"^max retries exceeded: .* no whole answer in 3 seconds$"):
         await collect(registry.push(name, store, insecure=True))
     await registry.close()
 
