@@ -1,7 +1,11 @@
 """What a command may import: start-up time is part of the contract, and a heavy module gets in unnoticed."""
 
+import ast
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -20,12 +24,14 @@ HEAVY = {
     "prompt_toolkit",
     "psutil",
     "PIL",
-    "rich",
     "starlette",
     "uvicorn",
     "wcwidth",
     "xllamacpp",
 }
+ROOT = Path(__file__).parent.parent
+WITH_UVICORN = {"httptools", "uvloop"}
+"""What `uvicorn[standard]` brings along and the server asks for by name."""
 OURS_FOR_A_COMMAND = {
     "corral",
     "corral.cli",
@@ -113,3 +119,32 @@ def test_an_answer_into_a_pipe_loads_no_terminal_library(tmp_path: Path) -> None
     with FakeServer({"POST /api/show": reply({}), "POST /api/generate": done}) as server:
         modules = loaded_by(tmp_path, server.host, "run", "m", "Hi")
     assert not packages(modules) & HEAVY
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = {normal(re.split(r"[^\w.-]", requirement)[0]) for requirement in project["dependencies"]}
+    distributions = packages_distributions()
+    imported = {
+        normal(distribution)
+        for file in (ROOT / "corral").rglob("*.py")
+        for package in imported_by(file) - sys.stdlib_module_names - {"corral"}
+        for distribution in distributions[package]
+    }
+    assert imported - WITH_UVICORN == declared
+
+
+def imported_by(file: Path) -> set[str]:
+    """The top-level packages that a module imports anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return packages(names)
+
+
+def normal(distribution: str) -> str:
+    """Its name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
