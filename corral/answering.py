@@ -227,9 +227,10 @@ class Answering:
             try:
                 return prompt.with_numbers(await self._engine.render(chat))
             except EngineError as error:
-                if error.status == 400:
-                    await constraint.check_tools(tools)
-                raise
+                if error.status != 400:
+                    raise
+                await constraint.check_tools(tools)
+                raise prompt.refusal(error) from error
 
         return write
 

@@ -20,6 +20,7 @@ from corral.messages import Message, Think, Tool
 from corral.model import Model
 from corral.parsers.families.harmony import with_identifiers
 from corral.template import Template, number_images
+from corral.template.turns import regular
 
 IMAGE_TOKENS = 768
 """What a picture counts for while a history is cut (spec cli §15.1)."""
@@ -160,30 +161,23 @@ async def _written(messages: Sequence[Message], first: int, write: Write) -> tup
 def _forms(messages: Sequence[Message], first: int) -> Iterator[tuple[Message, ...]]:
     """What may be kept from `first` on. Many templates want questions and answers to take turns, a question first.
 
-    So neighbours of one role are joined, and what begins otherwise begins with the next question, or the one before.
+    So a regular form of it comes next, and what begins otherwise begins with the next question, or the one before.
     """
     questions = [index for index, message in enumerate(messages) if message.role == "user"] if first else []
     after, before = [index for index in questions if index > first], [index for index in questions if index < first]
     for beginning in (first, *after[:1], *before[-1:]):
         kept = tuple(keep_from(messages, beginning))
         yield kept
-        joined = tuple(_joined(kept))
-        if len(joined) < len(kept):
-            yield joined
+        if regular(kept) != kept:
+            yield regular(kept)
 
 
-def _joined(messages: Sequence[Message]) -> Iterator[Message]:
-    """Neighbouring questions as one, with a blank line between their texts; neighbouring answers likewise."""
-    for is_alike, group in itertools.groupby(messages, lambda message: (message.role, not message.tool_calls)):
-        neighbours = list(group)
-        if is_alike not in (("user", True), ("assistant", True)):
-            yield from neighbours
-            continue
-        yield msgspec.structs.replace(
-            neighbours[0],
-            content="\n\n".join(message.content for message in neighbours if message.content),
-            images=tuple(image for message in neighbours for image in message.images),
-        )
+def refusal(error: EngineError) -> EngineError:
+    """What a Jinja template said when it refused a conversation, without the engine's words around it."""
+    said = re.search(r"Jinja Exception: (.+)", str(error))
+    if said is None:
+        return error
+    return EngineError(f"the model's template refuses the conversation: {said[1]}", status=error.status)
 
 
 def keep_from(messages: Sequence[Message], first: int) -> list[Message]:

@@ -118,8 +118,11 @@ class Told:
 
 
 def is_unread(error: EngineError) -> bool:
-    """Whether the engine gave an answer up because it could not parse it, or its grammar did not foresee a piece."""
-    return any(reason in str(error) for reason in ("empty grammar stack", "does not match the expected"))
+    """Whether the engine gave up reading an answer: it has no grammar for calls, lost its way in it, or parsed none."""
+    return any(reason in str(error) for reason in _UNREAD)
+
+
+_UNREAD = ("failed to parse grammar", "empty grammar stack", "does not match the expected")
 
 
 def reader_for(
