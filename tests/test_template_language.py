@@ -94,6 +94,7 @@ def rendered(text: str) -> str:
         ),
         ('{{ printf "%*d|%-*d|%.*f" 4 7 3 8 1 2.5 }}', "   7|8  |2.5"),
         ('{{ printf "%v %v" .map .list }}', "map[a:[] b:1] [1 x <nil> true]"),
+        ('{{ printf "%s|%-5s|" (slice .list 1 2) (slice .list 1 2) }}', "[x]|[x]  |"),
         ("{{ html `<a href='x'>&\"` }}", "&lt;a href=&#39;x&#39;&gt;&amp;&#34;"),
         ("{{ js `<'\"&=\\` }}", "\\u003C\\'\\\"\\u0026\\u003D\\\\"),
         ("{{ urlquery `a b&c/ä` }}", "a+b%26c%2F%C3%A4"),

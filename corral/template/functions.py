@@ -12,7 +12,7 @@ from urllib.parse import quote_plus
 from gotpl.runtime.gofmt import sprintf
 
 from corral.errors import TemplateError
-from corral.template.values import JsonList, JsonMap, Struct, TypeNames, Value, text, to_json
+from corral.template.values import JsonList, Struct, Value, text, to_json
 
 MAX_WIDTH = 1000
 """Columns a `printf` directive may ask for. Templates indent and align; nobody needs more."""
@@ -129,7 +129,7 @@ _DIRECTIVE = re.compile(r"%[-+# 0]*(?:\[(\d*)\])?(\d*)(?:\.(?:\[(\d*)\])?(\d*))?
 
 
 def _printable(value: Value) -> Value:
-    return text(value) if isinstance(value, Struct | JsonMap | JsonList | TypeNames) else value
+    return text(value) if isinstance(value, list | dict) else value
 
 
 def print_(*values: Value) -> str:
