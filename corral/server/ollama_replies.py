@@ -61,7 +61,9 @@ def require_local(request: Request) -> None:
     """`Forbidden` for a client on another machine: paths of this one are none of its business."""
     host = request.client.host if request.client else ""
     try:
-        local = ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None  # one socket for both
+        local = (mapped or address).is_loopback
     except ValueError:
         local = False
     if not local:
