@@ -103,7 +103,11 @@ def parse_list(text: str) -> tuple[str, ...]:
 
 
 def parse_path(text: str) -> Path:
-    return Path(text).expanduser().absolute()
+    """Absolute, with `~` and `~user` as home folders."""
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:  # nobody's home
+        raise ValueError(text) from None
 
 
 def parse_debug(text: str) -> int:
@@ -131,12 +135,19 @@ def _setting(default: Any, variable: str, parse: Callable[[str], Any], sentence:
     return field(default=default, metadata=metadata)
 
 
+def _user_folder() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:  # a container may run under a number that is nobody's
+        raise ConfigError("your home folder is not known; set HOME") from error
+
+
 def _state_folder() -> Path:
-    return Path.home() / ".local" / "state" / "corral"
+    return _user_folder() / ".local" / "state" / "corral"
 
 
 def _home_folder() -> Path:
-    return Path.home() / ".ollama"
+    return _user_folder() / ".ollama"
 
 
 def _models_folder() -> Path:
@@ -144,7 +155,7 @@ def _models_folder() -> Path:
 
 
 def _docker_config() -> Path:
-    return Path.home() / ".docker" / "config.json"
+    return _user_folder() / ".docker" / "config.json"
 
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
@@ -280,8 +291,11 @@ def load(environ: Mapping[str, str] | None = None) -> Loaded:
 def config_file(environ: Mapping[str, str]) -> Path:
     """`$CORRAL_CONFIG`, else `corral.toml` in the user's configuration folder."""
     if named := environ.get("CORRAL_CONFIG"):
-        return Path(named).expanduser()
-    base = environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+        try:
+            return parse_path(named)
+        except ValueError as error:
+            raise ConfigError(f'CORRAL_CONFIG names no file: "{named}"') from error
+    base = environ.get("XDG_CONFIG_HOME") or str(_user_folder() / ".config")
     return Path(base) / "corral" / "corral.toml"
 
 

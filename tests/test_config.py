@@ -140,6 +140,7 @@ def test_a_variable_sets_its_setting(
         ("OLLAMA_KEEP_ALIVE", "5 minutes"),
         ("OLLAMA_KEEP_ALIVE", "9" * 5000),
         ("OLLAMA_KV_CACHE_TYPE", "f17"),
+        ("OLLAMA_MODELS", "~nobody-of-this-name/models"),
         ("CORRAL_LOG_FORMAT", "xml"),
         ("CORRAL_MIRRORS", "nothing"),
     ],
@@ -202,3 +203,9 @@ def test_every_setting_can_be_written_and_read_back(environ: dict[str, str]) -> 
         if text and text != "forever" and setting.name != "docker_config":
             read = getattr(load({**environ, setting.metadata["variable"]: text}).config, setting.name)
             assert read == default, setting.name
+
+
+def test_a_config_file_at_nobodys_home_is_an_error() -> None:
+    with pytest.raises(ConfigError) as raised:
+        load({"CORRAL_CONFIG": "~nobody-of-this-name/corral.toml"})
+    assert str(raised.value) == 'CORRAL_CONFIG names no file: "~nobody-of-this-name/corral.toml"'
