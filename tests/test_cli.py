@@ -460,7 +460,10 @@ def test_under_the_name_ollama_the_version_is_that_of_the_release_we_match(serve
 
 def test_a_server_elsewhere_is_not_started(tmp_path: Path) -> None:
     shell = Shell(tmp_path, "http://127.0.0.1:1/behind/a/proxy", "ollama")
-    expected = "Error: could not connect to ollama server, run 'ollama serve' to start it\n"
+    expected = (
+        "Error: could not connect to ollama server, run 'ollama serve' to start it\n"
+        'OLLAMA_HOST, or "host" in corral.toml, is "http://127.0.0.1:1/behind/a/proxy"\n'
+    )
     assert shell.run("list") == Outcome(1, "", expected)
 
 
@@ -560,6 +563,15 @@ def test_a_setting_that_cannot_be_used_stops_every_command(tmp_path: Path) -> No
     expected = f'Error: "{file}" has an unknown setting "colour"; `corral config` lists them\n'
     for command in ("list", "config", "serve"):
         assert Shell(tmp_path).run(command, CORRAL_CONFIG=str(file)) == Outcome(1, "", expected)
+
+
+def test_a_user_without_a_home_is_told_to_name_one(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, pwd\ndel os.environ['HOME']\npwd.getpwuid = {}.__getitem__\n"  # as under a number that no user has
+    )
+    expected = Outcome(1, "", "Error: your home folder is not known; set HOME\n")
+    for command in ("list", "config", "serve"):
+        assert Shell(tmp_path).run(command, PYTHONPATH=str(tmp_path)) == expected
 
 
 def test_a_closed_pipe_ends_a_command_quietly(serve: Serve) -> None:

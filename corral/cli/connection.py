@@ -12,9 +12,9 @@ def connect() -> Client:
     client = Client(loaded.config.host, program_name())
     try:
         client.ping()
-    except NotRunning:
-        if not is_ours(loaded.config.host):
-            raise
+    except NotRunning as error:
+        if not is_ours(client.address):
+            raise NotRunning(f'{error}\nOLLAMA_HOST, or "host" in corral.toml, is "{client.address}"') from error
         from corral.cli import background
 
         background.start(client, loaded)
