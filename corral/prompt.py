@@ -168,8 +168,9 @@ def _forms(messages: Sequence[Message], first: int) -> Iterator[tuple[Message, .
     for beginning in (first, *after[:1], *before[-1:]):
         kept = tuple(keep_from(messages, beginning))
         yield kept
-        if regular(kept) != kept:
-            yield regular(kept)
+        tidied = regular(kept)
+        if tidied != kept:
+            yield tidied
 
 
 def refusal(error: EngineError) -> EngineError:

@@ -275,6 +275,13 @@ EXAMPLES: list[tuple[str, Callable[[], OutputParser], str, Answer]] = [
     ("one call, one not", untagged, f'{OSLO}\n{{"a": 1}}', Answer(f'{OSLO}\n{{"a": 1}}')),
     ("other JSON", untagged, '{"city": "Oslo", "name": "x"}', Answer('{"city": "Oslo", "name": "x"}')),
     ("an object that breaks off", untagged, OSLO[:-3], Answer(OSLO[:-3])),
+    ("a fence on one line", untagged, f"```{OSLO}```", Answer("", "", (call("get_weather", city="Oslo"),), RESCUED)),
+    (
+        "a fence within a fenced object",
+        untagged,
+        '```json\n{"name": "clock", "arguments": {"a": "```py\\nx\\n```"}}\n```',
+        Answer("", "", (call("clock", a="```py\nx\n```"),), RESCUED),
+    ),
     ("a fence that stays open", untagged, f"```json\n{OSLO}", Answer(f"```json\n{OSLO}")),
     ("an empty list", untagged, "[]", Answer("[]")),
     ("code", untagged, "```python\nprint({1: 2})\n```", Answer("```python\nprint({1: 2})\n```")),

@@ -115,7 +115,7 @@ _NEXT = re.compile(_BETWEEN_CALLS + r"\{")
 _UNFINISHED_NEXT = re.compile(_BETWEEN_CALLS)
 _FIRST_KEY = re.compile(r'\s*"([^"\\]*)"')
 _NAME = re.compile(r'\s*:\s*"([^"\\]*)("?)')
-_FENCE = re.compile(r"```\w*\s(.*?)```", re.DOTALL)
+_FENCE = re.compile(r"```(\w*)")
 _BETWEEN = re.compile(r"[\s,;]*")
 _DECODER = json.JSONDecoder(strict=False)
 
@@ -123,18 +123,21 @@ _DECODER = json.JSONDecoder(strict=False)
 def _objects(answer: str) -> list[dict[str, Json]] | None:
     """The objects an answer consists of, and of nothing else but separators, fences and lists; else None."""
     found: list[dict[str, Json]] = []
+    is_fenced = False
     at = _BETWEEN.match(answer).end()  # type: ignore[union-attr]  # matches the empty text
     while at < len(answer):
         fence = _FENCE.match(answer, at)
         if fence is not None:
-            inner, end = _objects(fence[1]), fence.end()
+            if is_fenced and fence[1]:
+                return None
+            is_fenced, at = not is_fenced, fence.end()
         else:
-            inner, end = _values(answer, at)
-        if not inner:
-            return None
-        found += inner
-        at = _BETWEEN.match(answer, end).end()  # type: ignore[union-attr]
-    return found
+            inner, at = _values(answer, at)
+            if not inner:
+                return None
+            found += inner
+        at = _BETWEEN.match(answer, at).end()  # type: ignore[union-attr]
+    return None if is_fenced else found
 
 
 def _values(answer: str, at: int) -> tuple[list[dict[str, Json]] | None, int]:
