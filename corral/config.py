@@ -212,12 +212,12 @@ class Config:
         "Whether a Modelfile's TEMPLATE is used: on, off, or by comparison with the model's own when empty",
     )
     no_cloud: bool = _setting(True, "OLLAMA_NO_CLOUD", parse_bool, "Always true here: Corral runs on this machine only")
-    editor: str = _setting("", "OLLAMA_EDITOR", str, "Editor that Ctrl-G opens")
+    editor: str = _setting("", "OLLAMA_EDITOR", str, "Editor for long messages; not used yet")
     idle_exit: float = _setting(
         float("inf"),
         "CORRAL_IDLE_EXIT",
         parse_timeout,
-        "How long a server without work runs before it ends; 0: for ever",
+        "How long a server without work runs before it ends; 0: for ever. 10m when a command started it",
     )
     log_format: str = _setting(
         "text", "CORRAL_LOG_FORMAT", parse_choice("text", "json"), "Form of log lines: text or json"
