@@ -223,6 +223,7 @@ class Answering:
             return prompt.template_writer(self._model.template, tools, think, self._model.output_format)
 
         async def write(messages: Sequence[Message]) -> str:
+            prompt.check_senses(self._model, [image for message in messages for image in message.images])
             chat = EngineChat(messages=tuple(messages), tools=tuple(tools), think=think, max_tokens=1)
             try:
                 return prompt.with_numbers(await self._engine.render(chat))
@@ -308,7 +309,6 @@ class Answering:
         with_context: bool = False,
     ) -> AsyncGenerator[Chunk, None]:
         """Lets the engine render the conversation and parse the answer (spec cli §15.2)."""
-        prompt.check_senses(self._model, [image for message in messages for image in message.images])
         built = await self._fit(messages, self._writer(tools, think))
         if self._render_only:
             yield await self._shown(built.text, built)

@@ -175,8 +175,9 @@ def test_who_sees_need_not_hear(server: RunningServer, model: str) -> None:
 
 
 @pytest.mark.parametrize("route", ["/api/chat", "/api/generate"])
-def test_a_model_without_eyes_refuses(server: RunningServer, route: str) -> None:
-    answer = post(server, route, request("blind", route, "see", [picture("red")]))
+@pytest.mark.parametrize("wanted", ["", "json"])
+def test_a_model_without_eyes_refuses(server: RunningServer, route: str, wanted: str) -> None:
+    answer = post(server, route, request("blind", route, "see", [picture("red")], format=wanted))
     expected = "Multimodal data provided, but model does not support multimodal requests."
     assert (answer.status, answer.json) == (400, {"error": expected})
 
