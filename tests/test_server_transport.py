@@ -205,6 +205,10 @@ def test_options_for_a_near_name_is_answered_by_the_guard(server: RunningServer)
     assert with_host(server, "127.0.0.1", "OPTIONS") == 405
 
 
+def test_localhost_means_the_address_that_clients_take_it_for(start_server: StartServer) -> None:
+    assert start_server(OLLAMA_HOST="localhost:0").url.startswith("http://127.0.0.1:")
+
+
 def test_no_host_is_refused_when_everybody_is_served(start_server: StartServer) -> None:
     server = start_server(OLLAMA_HOST="0.0.0.0:0")
     local = RunningServer(server.url.replace("0.0.0.0", "127.0.0.1"), server.home, server.process, server.log)

@@ -294,7 +294,9 @@ def serve(config: Config) -> None:
 def _listen(config: Config) -> socket.socket:
     host, port = config.host.host, config.host.port
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        # A name with addresses of both kinds, as localhost is, means the older one to Go, and so to its clients.
+        family, kind, protocol, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
         listener = socket.socket(family, kind, protocol)
         if sys.platform != "win32":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
