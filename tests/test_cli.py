@@ -6,6 +6,7 @@ server's own affair.
 """
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -575,7 +576,9 @@ def test_a_user_without_a_home_is_told_to_name_one(tmp_path: Path) -> None:
 
 
 def test_a_closed_pipe_ends_a_command_quietly(serve: Serve) -> None:
-    _, shell = serve({"GET /api/tags": tags(*(f"model-{number}:latest" for number in range(5000)))})
+    steps = lines({"status": "pulling manifest"}, {"status": "success"})
+    models = tags(*(f"model-{number}:latest" for number in range(5000)))
+    _, shell = serve({"GET /api/tags": models, "POST /api/pull": steps})
     process = shell.start("list")
     assert process.stdout
     assert process.stderr
@@ -584,6 +587,10 @@ def test_a_closed_pipe_ends_a_command_quietly(serve: Serve) -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 141
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert shell.run_to("pull", "m", stderr=writer) == 141
+    os.close(writer)
 
 
 def test_an_output_that_is_full_or_closed_is_told_or_borne(serve: Serve) -> None:

@@ -65,6 +65,7 @@ def run(argv: Sequence[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         _abandon(sys.stdout)
+        _abandon(sys.stderr)  # progress goes there
         return CLOSED_PIPE
     except OSError as error:
         _abandon(sys.stdout)
