@@ -183,6 +183,8 @@ async def test_a_model_of_tensor_layers(proxy: FaultProxy, registry: Registry, n
         ({"redirect": "//"}, '"{url}": too many redirects'),
         ({"redirect": ""}, '"{url}" redirects to nowhere'),
         ({"redirect": "latest"}, '"{url}": too many redirects'),
+        ({"redirect": "http://x:99999/"}, '"{url}" redirects to "http://x:99999/", which is no web address'),
+        ({"redirect": "http://a..b/"}, 'invalid address "http://a..b/"'),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -459,6 +461,21 @@ def test_what_is_asked_without_the_proxy(address: str, is_spared: bool, monkeypa
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:3128")
     monkeypatch.setenv("NO_PROXY", "10.0.0.0/8, fd00::/16, 192.168.7.7, [fe80::7], .corp.example,")
     assert proxy_for(URL(address)) == (None if is_spared else URL("http://proxy.example:3128"))
+
+
+@pytest.mark.parametrize(
+    ("proxy", "sentence"),
+    [
+        ("http://ann:s3cret@proxy.example:port", "the address of the proxy for http cannot be read"),
+        ("socks5://proxy.example:1080", 'proxies of the kind "socks5" are not supported'),
+    ],
+)
+def test_a_proxy_that_cannot_be_used(proxy: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("http_proxy", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    with pytest.raises(SourceError) as caught:
+        proxy_for(URL("http://registry.example/"))
+    assert str(caught.value) == sentence
 
 
 def test_the_config_is_small() -> None:

@@ -232,7 +232,10 @@ def proxy_for(url: URL) -> URL | None:
     found = proxies.get(url.scheme) or proxies.get("all")
     if not found or _is_spared(url, proxies.get("no", "")):
         return None
-    proxy = URL(found if "://" in found else f"http://{found}")
+    try:
+        proxy = URL(found if "://" in found else f"http://{found}")
+    except ValueError as error:  # not quoted: there may be a password in it
+        raise SourceError(f"the address of the proxy for {url.scheme} cannot be read") from error
     if proxy.scheme not in ("http", "https"):
         raise SourceError(f'proxies of the kind "{proxy.scheme}" are not supported')
     return proxy
@@ -267,7 +270,7 @@ def explained(method: str, url: URL) -> Iterator[None]:
         raise Interrupted(f"{_operation(method, url)}: {_reason(error)}") from error
     except aiohttp.ServerTimeoutError as error:
         raise Interrupted(f"{_operation(method, url)}: i/o timeout") from error
-    except aiohttp.InvalidURL as error:
+    except (aiohttp.InvalidURL, UnicodeError) as error:  # the second: for a name that cannot be one of a host
         raise SourceError(f'invalid address "{shown(url)}"') from error
     except aiohttp.ClientError as error:
         raise SourceError(f"{_operation(method, url)}: malformed answer: {str(error)[:200]}") from error

@@ -218,7 +218,9 @@ def resolve(base: URL, location: str) -> URL:
     """A `Location`, which may be relative, exactly as the server wrote it: signatures do not survive re-quoting."""
     try:
         target = URL(location, encoded=True)
-        return base.join(target).with_fragment(None) if not target.absolute else target.with_fragment(None)
+        target = base.join(target).with_fragment(None) if not target.absolute else target.with_fragment(None)
+        _ = target.port  # asking for it checks it
+        return target
     except ValueError as error:
         raise SourceError(f'"{shown(base)}" redirects to "{location[:200]}", which is no web address') from error
 
