@@ -336,6 +336,14 @@ class Answering:
         )
         self._dropped = built.dropped_tokens
         room = self._runner.spec.num_ctx if built.media else bound + most
+        async with aclosing(self._parsed(chat, built, room, with_context=with_context)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _parsed(
+        self, chat: EngineChat, built: Prompt, room: int, *, with_context: bool
+    ) -> AsyncGenerator[Chunk, None]:
+        """The answer as the engine parses it; where it gives up, the model goes on and is read here."""
         told = Told(self._jinja_think_tags)
         try:
             async with self._room(room), aclosing(self._chat(chat, built.text, with_context=with_context)) as chunks:
@@ -345,11 +353,11 @@ class Answering:
                 return
         except EngineError as error:
             text = told.after(built.text)
-            if text is None or not is_unread(error) or (schema is not None and told.steps):
+            if text is None or not is_unread(error) or (chat.schema is not None and told.steps):
                 raise
             log.warning("model %s: read without the engine, which lost its way: %s", self._runner.label, error)
-        rest = msgspec.structs.replace(built, text=text)
-        async with aclosing(self._rendered(rest, self._reader(text, think, tools), told=told.steps)) as chunks:
+        rest, reader = msgspec.structs.replace(built, text=text), self._reader(text, chat.think, chat.tools)
+        async with aclosing(self._rendered(rest, reader, told=told.steps)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
