@@ -18,7 +18,7 @@ from corral.config import Loaded
 from corral.errors import CorralError
 
 START_SECONDS = 60.0
-"""How long a started server may take until it answers; the very first one compiles its modules, on a busy machine too."""
+"""How long a started server may take until it answers: the first of all compiles its modules, on slow machines too."""
 POLL_SECONDS = 0.02
 IDLE_EXIT = "10m"
 """When a server that was started in the background ends itself, unless the settings say otherwise."""
