@@ -1,8 +1,10 @@
 """The server below its routes: methods, paths, origins, hosts, bodies (spec api §1, §2)."""
 
+import contextlib
 import hashlib
 import http.client
 import json
+import resource
 import socket
 from collections.abc import AsyncGenerator, Iterator
 
@@ -262,6 +264,28 @@ def test_a_client_that_sends_a_file_again_and_then_looks_for_the_answer_finds_it
     data = bytes(8 << 20)
     path = f"/api/blobs/sha256:{hashlib.sha256(data).hexdigest()}"
     assert [ask(server, "POST", path, data, {"Connection": "close"}).status for _ in range(2)] == [201, 200]
+
+
+@contextlib.contextmanager
+def open_files(most: int) -> Iterator[None]:
+    """This process and what it starts may have so many files open, unless it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_more_clients_can_connect_than_a_system_gives_files_unasked(start_server: StartServer) -> None:
+    with open_files(256):
+        server = start_server()
+    address, port = server.host.rsplit(":", 1)
+    with open_files(512), contextlib.ExitStack() as stack:
+        for _ in range(300):
+            raw = stack.enter_context(socket.create_connection((address, int(port)), timeout=30))
+            raw.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert raw.recv(12) == b"HTTP/1.1 200"
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3])

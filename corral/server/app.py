@@ -50,6 +50,9 @@ MAX_BODY = 256 << 20
 
 KEPT_LOGS = 32
 
+OPEN_FILES = 10240
+"""Files and connections the server wants to have open at most, which is as many as macOS gives."""
+
 CACHE_RAM_MIB = 2048
 """Most host memory a worker's prompt cache may take; a smaller machine gives an eighth of what is free."""
 
@@ -281,6 +284,7 @@ def serve(config: Config) -> None:
     """Listens and serves until SIGINT or SIGTERM; `CorralError` when it cannot listen (spec api §2.1, cli §2.2)."""
     Origins(config.origins)  # a wrong one is told before anybody can connect
     _introduce(config)
+    _allow_open_files()
     with _listen(config) as listener:
         log.info("Listening on %s (version %s, Ollama %s)", _shown(listener), __version__, EMULATES)
         if sys.platform == "win32":
@@ -289,6 +293,19 @@ def serve(config: Config) -> None:
         import uvloop
 
         uvloop.run(_serve(config, listener))
+
+
+def _allow_open_files() -> None:
+    """Lets this process have `OPEN_FILES` files open, if it may: some systems give 256 to who does not ask."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _listen(config: Config) -> socket.socket:
