@@ -28,7 +28,7 @@ TURNS = [Message("user", "U1"), Message("assistant", "A1"), Message("user", "U2"
 SYSTEM = [Message("system", "S"), *TURNS]
 
 
-EOS = {"starcoder2-instruct": "<|endoftext|>"}
+EOS = dict.fromkeys(("starcoder2-instruct", "starcoder2-instruct.2"), "<|endoftext|>")
 """What ends an answer where that is not `</s>`."""
 
 
@@ -87,7 +87,7 @@ def test_a_known_template_writes_what_the_models_own_does(family: str, messages:
     assert corral_writes(family, messages) == jinja_writes(family, messages)
 
 
-TAKES_NO_SYSTEM = {"mistral-instruct", "gemma-instruct", "starcoder2-instruct", "codellama-70b-instruct", "phi-3.2"}
+TAKES_NO_SYSTEM = {"mistral-instruct", "gemma-instruct", *EOS, "codellama-70b-instruct", "phi-3.2"}
 """Their own templates refuse a system message, leave it out, or only count turns wrongly when there is one."""
 
 

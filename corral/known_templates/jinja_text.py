@@ -21,14 +21,13 @@ def writings(jinja: str) -> frozenset[str]:
         part = _tokens(text) if kind == "{{" else [_constant(text)]
         found[-1] += ["+", *part] if found[-1] else part
     return frozenset(
-        text for text in map(_joined, found) if text not in ("", "''", "bos_token") and not _REFUSAL.match(text)
+        text for text in map(_joined, found) if text not in ("", "''", "bos_token") and "raise_exception(" not in text
     )
 
 
 _TAG = re.compile(r"(\{[{%#])(-?)(.*?)(-?)[}%#]\}", re.DOTALL)
 _SILENT = re.compile(r"\s*(?:if|elif|else|endif|for|endfor)\b")
 _ASSIGNMENT = re.compile(r"\A\s*set\s+\w+\s*=")
-_REFUSAL = re.compile(r"raise_exception\(")
 
 
 def _parts(jinja: str) -> Iterator[tuple[str, str]]:
