@@ -69,6 +69,12 @@ def test_control_characters_that_a_model_says_do_not_reach_the_terminal(serve: S
     assert shell.terminal("run", "m", "Why?").finish() == Outcome(0, "a]52;c;AAAAb2J\tc\n\n", "")
 
 
+def test_an_error_stands_on_a_line_of_its_own(serve: Serve) -> None:
+    _, shell = serve({"POST /api/generate": [said("The sky", end="cut"), said("The sky\n", end="cut")]})
+    expected = Outcome(1, "The sky\n", "Error: the corral server broke off its answer\n")
+    assert [shell.terminal("run", "m", "Why?").finish() for _ in range(2)] == [expected, expected]
+
+
 def test_ctrl_c_stops_an_answer_quietly(serve: Serve) -> None:
     server, shell = serve({"POST /api/generate": said("The sky ", "is ", "ye", end="held")})
     terminal = shell.terminal("run", "m", "Why?")

@@ -82,6 +82,7 @@ class _Printer:
         self._wrapped = self._wrapper() if look.wrap and self._terminal else None
         self._thinking = False
         self._thought = ""
+        self._within_line = False
 
     def print(self, chunk: Chunk) -> None:
         if chunk.thinking and not self._hide:
@@ -106,6 +107,8 @@ class _Printer:
         self._flush_words()
         if self._thinking:
             self._colour(_PLAIN)
+        if kind and kind is not KeyboardInterrupt and self._terminal and self._within_line:
+            self._stream.write("\n")  # an error will follow
         self._stream.flush()
 
     def _think(self, text: str) -> None:
@@ -139,6 +142,8 @@ class _Printer:
     def _write(self, text: str) -> None:
         if self._terminal:
             text = printable(text, keep=LAYOUT)
+        if text:
+            self._within_line = not text.endswith("\n")
         self._stream.write(self._wrapped[0](text) if self._wrapped else text)
 
     def _flush_words(self) -> None:
