@@ -277,7 +277,8 @@ def _grouped(files: Mapping[str, gguf.GGUF]) -> Sequence[Mapping[str, gguf.GGUF]
 
 
 def _known_template(model: gguf.GGUF) -> known_templates.KnownTemplate | None:
-    if not model.chat_template:
+    """None also for a text that writes the BOS token where the tokenizer does not: no Go template of ours does."""
+    if not model.chat_template or (model.add_bos is False and "bos_token" in model.chat_template):
         return None
     ids = (model.bos_token_id, model.eos_token_id)
     tokens = [] if ids == (None, None) else model.values("tokenizer.ggml.tokens")

@@ -76,6 +76,11 @@ def test_an_uploaded_and_a_local_file_give_the_same_manifest(store: Store, tmp_p
     assert (local.layers, local.config) == (uploaded.layers, uploaded.config)
 
 
+def test_a_template_that_writes_what_the_tokenizer_leaves_out_is_kept(store: Store, tmp_path: Path) -> None:
+    path = tiny_llama(tmp_path / "m.gguf", chat_template="{{ bos_token }}" + CHATML)
+    assert types(assemble({"m.gguf": path}, store)) == ["model"]
+
+
 def test_layers_that_models_have_already_are_told_as_such(store: Store, tmp_path: Path) -> None:
     path = tiny_llama(tmp_path / "m.gguf", chat_template=CHATML)
     first = assemble({"m.gguf": path}, store)
