@@ -315,6 +315,7 @@ def test_a_bar_never_is_wider_than_its_window(width: int) -> None:
 
 def test_a_narrow_window_keeps_the_sizes() -> None:
     assert bar(1_300_000_000, (0, 1), (1, 650_000_000)).text(40, 1) == "pulling 6e4c38e1172f:  50% 650 MB/1.3 GB"
+    assert bar(1_300_000_000, (0, 1), (1, 650_000_000)).text(20, 1) == "pulling 6e4c38e  50%"
 
 
 def test_a_bar_never_goes_back() -> None:

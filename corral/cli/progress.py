@@ -79,7 +79,8 @@ class Bar:
         return (after - before) / (end - start)
 
     def text(self, width: int, moment: float) -> str:
-        left = f"{self.message} {self.percent:3.0f}%"
+        percent = f" {self.percent:3.0f}%"
+        left = cut(self.message, max(0, width - len(percent))) + percent
         fields = [self._size_field(), self._rate_field(), self._time_field()]
         while fields and width - text_width(left) - len("".join(fields)) - self.EDGES < self.LEAST:
             fields.pop()
