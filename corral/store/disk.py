@@ -131,15 +131,11 @@ def appearing(path: Path, temporary_path: Path) -> Iterator[FileIO]:
     Where the system can, it has no name before, so that nothing is left of it even when the process is killed;
     elsewhere it has the temporary one. `FileExistsError` where somebody else was quicker (there: it is replaced).
     """
-    nameless = _nameless(path.parent)
-    if nameless is not None:
-        with nameless:
-            yield nameless
-            flush(nameless)
-            opened = f"/proc/self/fd/{nameless.fileno()}"
-            os.link(
-                opened, path, src_dir_fd=nameless.fileno(), follow_symlinks=True
-            )  # without src_dir_fd, not followed
+    if _can_be_nameless(temporary_path):
+        with _nameless(path.parent) as file:
+            yield file
+            flush(file)
+            _give_name(file, path)
         return
     try:
         with create(temporary_path) as file:
@@ -151,14 +147,27 @@ def appearing(path: Path, temporary_path: Path) -> Iterator[FileIO]:
             temporary_path.unlink(missing_ok=True)
 
 
-def _nameless(folder: Path) -> FileIO | None:
-    """A new file without a name; None where there is no such thing."""
-    if sys.platform != "linux" or not Path("/proc/self/fd").exists():
-        return None
+def _can_be_nameless(path: Path) -> bool:
+    """Whether a file without a name can get one in this folder, tried at `path`; not on every file system."""
     try:
-        return os.fdopen(os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o644), "wb", buffering=0)
+        with _nameless(path.parent) as file:
+            _give_name(file, path)
+        path.unlink()
     except OSError:
-        return None
+        return False
+    return True
+
+
+def _nameless(folder: Path) -> FileIO:
+    """A new file for writing, in a folder but without a name."""
+    if sys.platform != "linux":
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    return os.fdopen(os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o644), "wb", buffering=0)
+
+
+def _give_name(file: FileIO, path: Path) -> None:
+    opened = f"/proc/self/fd/{file.fileno()}"
+    os.link(opened, path, src_dir_fd=file.fileno(), follow_symlinks=True)  # without src_dir_fd it is not followed
 
 
 def open_regular(path: Path) -> FileIO:
