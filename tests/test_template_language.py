@@ -62,6 +62,7 @@ def rendered(text: str) -> str:
         ("{{ $x := 1 }}{{ range 2 }}{{ if true }}{{ $x := 9 }}{{ continue }}{{ end }}{{ end }}{{ $x }}", "1"),
         ("{{ $a := 0 }}{{ $b := 0 }}{{ range $a, $b = .list }}{{ end }}{{ $a }}{{ $b }}", "3true"),
         ("{{ (index $.Messages 0).Content }}{{ len $.Messages }}", "u12"),
+        ("{{ eq `a` `b` `a` 1 }}{{ eq .nil nil 1 }}", "truetrue"),
         # and, or, not
         ("{{ and 1 0 2 }}{{ and 1 2 }}{{ or 0 `` 3 4 }}{{ or 0 `` }}|{{ not 0 }}{{ not .list }}", "023|truefalse"),
         ("{{ and false (index .list 99) }}{{ or true (index .list 99) }}", "falsetrue"),

@@ -73,17 +73,20 @@ def _position(key: Value, last: int) -> int:
 
 
 def equal(first: Value, *others: Value) -> bool:
-    """Whether the first equals any of the others. Only basic types compare; nil equals nothing but nil."""
+    """Whether the first equals any of the others, which are looked at up to the one that it equals.
+
+    Only basic types compare; nil equals nothing but nil.
+    """
     if not others:
         raise TemplateError("missing argument for comparison")
     kind = _basic_kind(first)
-    found = False
     for other in others:
         other_kind = _basic_kind(other)
         if kind != other_kind and "nil" not in (kind, other_kind):
             raise TemplateError("incompatible types for comparison")
-        found = found or (kind == other_kind and first == other)
-    return found
+        if kind == other_kind and first == other:
+            return True
+    return False
 
 
 def _basic_kind(value: Value) -> str:
