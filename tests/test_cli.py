@@ -443,7 +443,8 @@ def test_export_and_import_carry_models_in_a_file(serve: Serve, tmp_path: Path) 
 
 
 def test_version_is_the_servers_and_ours_where_they_differ(serve: Serve) -> None:
-    _, shell = serve({"GET /api/version": reply({"version": "0.99.0", "corral": "9.9.9"})})
+    told = {"x-corral-version": "9.9.9"}
+    _, shell = serve({"GET /api/version": {**reply({"version": "0.99.0"}), "headers": told}})
     own = "Warning: client version is 0.1.0\n"
     assert shell.run("--version") == Outcome(0, "corral version is 9.9.9\n" + own, "")
     assert shell.run("-v") == shell.run("--version")

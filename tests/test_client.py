@@ -38,7 +38,7 @@ def test_plain_answers_become_values(serve: Serve) -> None:
     loaded = {"name": "tiny:latest", "size": 812, "digest": "ab", "expires_at": "2318-12-03T14:08:14Z", "size_vram": 5}
     server, client = serve(
         {
-            "GET /api/version": reply({"version": "0.33.0", "corral": "0.1.0"}),
+            "GET /api/version": {**reply({"version": "0.33.0"}), "headers": {"x-corral-version": "0.1.0"}},
             "GET /api/tags": reply({"models": [tag]}),
             "GET /api/ps": reply({"models": [{**loaded, "context_length": 4096}]}),
             "POST /api/embed": reply({"embeddings": [[0.5, 1, -2e-5]]}),
@@ -294,6 +294,13 @@ def test_what_no_server_should_say_becomes_a_sentence(serve: Serve, answer: str,
     with pytest.raises(CorralError) as caught:
         client.tags()
     assert str(caught.value) == sentence.replace("{host}", server.host)
+
+
+@pytest.mark.parametrize("told", [{"version": "0.33.0\x1b[2J"}, {"version": 33}, {"version": "9" * 100}])
+def test_a_version_is_letters_and_digits(serve: Serve, told: dict[str, Any]) -> None:
+    _, client = serve({"GET /api/version": reply(told)})
+    with pytest.raises(CorralError, match='unexpected value of "version"'):
+        client.version()
 
 
 @pytest.mark.parametrize(

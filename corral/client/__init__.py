@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from corral import __version__
 from corral.client.answers import (
     TOLD_IN_HEADERS,
+    VERSION,
     Installed,
     Json,
     Running,
@@ -31,6 +32,7 @@ from corral.client.answers import (
     running,
     shown,
     tuple_of,
+    version,
 )
 from corral.config import Address
 from corral.errors import BadRequest, Busy, CorralError, Forbidden, NotFound
@@ -75,8 +77,8 @@ class Client:
             pass
 
     def version(self) -> Version:
-        answer = self._ask("GET", "/api/version", timeout=CONNECT_SECONDS)
-        return Version(member(answer, "version", str, ""), member(answer, "corral", str, ""))
+        with self._exchange("GET", "/api/version", timeout=CONNECT_SECONDS) as response:
+            return version(self._decode(self._body(response)), response.headers.get(VERSION))
 
     def tags(self) -> tuple[Installed, ...]:
         """The models of the store, newest first."""
@@ -215,13 +217,17 @@ class Client:
         self, method: str, path: str, body: Mapping[str, Json] | None = None, *, timeout: float | None = None
     ) -> bytes:
         with self._exchange(method, path, _encode(body), timeout=timeout) as response:
-            self._check(response)
-            data = response.read(MAX_ANSWER + 1)
-            if len(data) > MAX_ANSWER:
-                raise CorralError(f"the {self.program} server's answer is larger than {MAX_ANSWER >> 20} MB")
-            if response.length:
-                raise http.client.IncompleteRead(data)
-            return data
+            return self._body(response)
+
+    def _body(self, response: http.client.HTTPResponse) -> bytes:
+        """The whole body of a plain answer; an error in it is raised."""
+        self._check(response)
+        data = response.read(MAX_ANSWER + 1)
+        if len(data) > MAX_ANSWER:
+            raise CorralError(f"the {self.program} server's answer is larger than {MAX_ANSWER >> 20} MB")
+        if response.length:
+            raise http.client.IncompleteRead(data)
+        return data
 
     def _read(self, read: Callable[[Mapping[str, Json]], T], path: str, body: Mapping[str, Json]) -> Stream[T]:
         with closing(self._lines(path, body)) as lines:

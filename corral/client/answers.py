@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 TRUNCATED, UNENFORCED = TOLD_IN_HEADERS = ("x-corral-truncated-tokens", "x-corral-unenforced")
 """What headers tell of a streamed answer; the client hands it on as members of the first line."""
+VERSION = "x-corral-version"
+"""The header in which a server tells that it is Corral, and of which version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,15 @@ class Shown:
             or bool(self.projector_info)
             or any(".vision." in key for key in self.model_info)
         )
+
+
+def version(value: Mapping[str, Json], told: str | None) -> Version:
+    """The answer of `/api/version`, and what its header told."""
+    found = Version(member(value, "version", str, ""), told or "")
+    for text in (found.ollama, found.corral):
+        if not re.fullmatch(r"[0-9A-Za-z.+_-]{0,64}", text):
+            raise _unexpected("version")
+    return found
 
 
 def progress(value: Mapping[str, Json]) -> "Progress":

@@ -11,7 +11,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from corral import EMULATES, gojson, inference, names
+from corral import EMULATES, __version__, gojson, inference, names
 from corral.errors import BadRequest, NotFound
 from corral.messages import Chunk, EmbedRequest
 from corral.server import ollama_wire as wire
@@ -27,7 +27,9 @@ async def root(request: Request) -> Response:
 
 
 async def version(request: Request) -> Response:
-    return reply({"version": EMULATES})
+    response = reply({"version": EMULATES})
+    response.headers["x-corral-version"] = __version__  # Ollama's answer has no room for a second one
+    return response
 
 
 async def status(request: Request) -> Response:

@@ -33,8 +33,8 @@ JINJA = (
 )
 """The chat template of the uploaded file `@native`."""
 
-UNCOUNTED = ("date", "content-length", "server")
-"""Headers that are not compared: they follow from the clock and from the body."""
+UNCOUNTED = ("date", "content-length", "server", "x-corral-version")
+"""Headers that are not compared: they follow from the clock, from the body and from the release."""
 
 
 @dataclass(frozen=True)
