@@ -13,6 +13,7 @@ import pytest
 
 from tests.commands import Outcome, Shell
 from tests.conftest import FAKE_ENGINE, RunningServer, StartServer
+from tests.fake_server import FakeServer, reply
 
 MODEL = "smollm2:135m"
 AGO = r"(Less than a second|\d+ seconds?|About a minute|\d+ minutes) ago"
@@ -97,7 +98,15 @@ def test_a_second_server_says_that_the_address_is_taken(real_server: RunningServ
     refused = shell.run("serve")
     assert refused.status == 1
     sentence = f"Error: listen tcp {real_server.host}: bind: address already in use"
-    assert refused.stderr.splitlines()[-1] == sentence
+    hint = "a corral server runs there already; a command may have started it"
+    assert refused.stderr.splitlines()[-2:] == [sentence, hint]
+
+
+def test_a_server_says_that_another_program_has_the_address(lonely: Shell) -> None:
+    with FakeServer({"GET /api/version": reply({"version": "0.33.0"})}) as server:
+        refused = lonely.run("serve", OLLAMA_HOST=server.host)
+    assert refused.status == 1
+    assert refused.stderr.splitlines()[-1] == f"Error: listen tcp {server.host}: bind: address already in use"
 
 
 def test_serve_ends_well_when_it_is_told_to(start_server: StartServer) -> None:

@@ -5,6 +5,8 @@ from dataclasses import fields
 
 from corral import config as settings
 from corral.cli.framework import Arguments, Count, command
+from corral.client import Client
+from corral.errors import CorralError
 
 FIRST = (
     "debug",
@@ -42,4 +44,17 @@ def serve(arguments: Arguments) -> None:
     telemetry.set_up_logging(debug=loaded.config.debug, form=loaded.config.log_format)
     for warning in loaded.warnings:
         logging.getLogger(__name__).warning("%s", warning)
-    app.serve(loaded.config)
+    try:
+        app.serve(loaded.config)
+    except CorralError as error:
+        if "address already in use" in str(error) and _is_corral(loaded.config.host):
+            raise CorralError(f"{error}\na corral server runs there already; a command may have started it") from error
+        raise
+
+
+def _is_corral(address: settings.Address) -> bool:
+    """Whether one of us listens there."""
+    try:
+        return bool(Client(address).version().corral)
+    except CorralError:
+        return False
