@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -16,7 +17,7 @@ from corral.names import Name
 from corral.sources.ledger import arrived
 from corral.sources.registry import Registry
 from corral.sources.transfer import Limits
-from corral.store import Store, disk
+from corral.store import PruneReport, Store, disk
 from tests.registry import (
     CONFIG_BYTES,
     FaultProxy,
@@ -470,6 +471,32 @@ async def test_a_layer_that_goes_with_another_model_meanwhile_is_fetched(
         Progress("pulling manifest"), kept, config, *ending, kept, config, *ending, Progress("success"),
     ]  # fmt: skip
     assert blob(store, b"the same") == b"the same"
+
+
+async def test_what_has_arrived_of_a_model_is_kept_from_prunes_until_the_rest_is_there(
+    proxy: FaultProxy, registry: Registry, store: Store
+) -> None:
+    first = noise(100_000, 9)
+    proxy.put_model("library/long", "latest", projector=first, model=MODEL)
+    name = names.parse(f"{proxy.host}/library/long")
+    proxy.rules({"path": digest_of(MODEL), "hold_at": 600_000})
+    async with aclosing(registry.pull(name, store, insecure=True)) as steps:
+        await until(steps, 200_000)
+    for path in store.root.rglob("sha256-*"):
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 24 * 3600))
+    store.manifests_folder.mkdir()
+    assert store.prune() == PruneReport()
+    proxy.rules()
+    await collect(registry.pull(name, store, insecure=True))
+    assert proxy.sent(digest_of(first)) == 0
+    assert [path.name for path in (store.root / "expected").iterdir()] == []
+
+    store.expect(store.manifest(name).manifest)
+    store.delete(name, prune=False)
+    for path in store.root.rglob("sha256-*"):
+        os.utime(path, (0, 0))
+    assert store.prune().deleted_blobs == 3, "in the end nobody goes on with it"
+    assert files(store) == []
 
 
 async def test_layers_that_a_new_manifest_leaves_behind_are_removed(

@@ -127,14 +127,16 @@ class Registry:
     ) -> AsyncGenerator[Progress, None]:
         try:
             for layer in manifest.blobs:
-                async with aclosing(self._pull_blob(repository, store, layer)) as steps:
+                async with aclosing(self._pull_blob(repository, store, layer, manifest)) as steps:
                     async for step in steps:
                         yield step
         except DigestMismatchError:
             yield Progress("verifying sha256 digest")
             raise
 
-    async def _pull_blob(self, repository: Repository, store: Store, layer: Layer) -> AsyncGenerator[Progress, None]:
+    async def _pull_blob(
+        self, repository: Repository, store: Store, layer: Layer, manifest: Manifest
+    ) -> AsyncGenerator[Progress, None]:
         path = store.blob_path(layer.digest)
         while not await asyncio.to_thread(is_stored, store, layer):
             transfer = self._transfers.get(path)
@@ -147,6 +149,7 @@ class Registry:
                 async with aclosing(transfer.watch()) as steps:
                     async for step in steps:
                         yield step
+                await asyncio.to_thread(store.expect, manifest)
                 return
             except (SourceError, NotFound):
                 if not is_joined or self._is_closed:  # another's registry failed; ours may do better

@@ -66,6 +66,7 @@ class Store:
         self.root = root
         self.manifests_folder = root / "manifests"
         self.blobs_folder = root / "blobs"
+        self._expected_folder = root / "expected"
         self._blobs = Blobs(self.blobs_folder, Adoptions(root / "adopted"))
 
     # Models
@@ -112,6 +113,16 @@ class Store:
                 if not self.has_blob(digest):
                     self.add_bytes(small[digest])
             return self._replace(name, manifest, prune)
+
+    def expect(self, manifest: Manifest) -> None:
+        """Keeps the blobs of a model that is on its way from prunes, until it is written or nobody goes on with it.
+
+        They are as long in coming as a download may take; the time begins anew with each call.
+        """
+        path = self._expected_folder / manifest.digest.filename
+        with disk.explained(path, "writing"):
+            self._expected_folder.mkdir(parents=True, exist_ok=True)
+            disk.write_whole(path, manifest.raw, disk.temporary(self._expected_folder, pruning.TEMPORARY_PREFIX))
 
     def copy(self, source: Name, destination: Name, prune: bool = True) -> Stored:
         """Gives a model a second name, over whatever had it; nothing happens when both are the same name."""
@@ -226,7 +237,8 @@ class Store:
         """The work at start-up (spec cli §2.2): modern blob names, and with `delete` no leftovers.
 
         Nothing that was touched in the last `grace` seconds is deleted, and nothing at all while a manifest cannot be
-        read or there is no manifests folder. Downloads that can be gone on with stay for `PARTIAL_LIFETIME`.
+        read or there is no manifests folder. Downloads that can be gone on with stay for `PARTIAL_LIFETIME`, with what
+        else there is of their models.
         """
         if not self.manifests_folder.is_dir():
             return PruneReport(complete=not self.blobs_folder.is_dir())
@@ -239,7 +251,8 @@ class Store:
             except StoreError as error:
                 logger.warning("nothing is deleted from the store, as a manifest cannot be read: %s", error)
                 return PruneReport(renamed=renamed, complete=False)
-            blobs, blob_bytes = pruning.delete_blobs(self._blobs, references, grace)
+            expected = pruning.expected(self._expected_folder)
+            blobs, blob_bytes = pruning.delete_blobs(self._blobs, references | expected, grace)
             strays, stray_bytes = pruning.delete_temporaries(self.blobs_folder, self.manifests_folder, self.root, grace)
             partials, partial_bytes = pruning.delete_partials(self.blobs_folder, grace)
             folders = pruning.remove_empty_folders(self.manifests_folder)
@@ -299,6 +312,8 @@ class Store:
         self._put(found, manifest.raw)
         if prune and before is not None:
             self._delete_unreferenced({layer.digest for layer in before.blobs})
+        with suppress(OSError):  # a later prune will
+            (self._expected_folder / manifest.digest.filename).unlink(missing_ok=True)
         with disk.explained(self._path(found), "reading"):
             return self._read(found)
 

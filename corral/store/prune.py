@@ -13,9 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from corral.errors import StoreError
 from corral.names import Digest
 from corral.store import disk
 from corral.store.blobs import Blobs
+from corral.store.manifest import parse_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +80,18 @@ def delete_blobs(blobs: Blobs, referenced: set[Digest], grace: float) -> tuple[i
                 count += 1
     blobs.adoptions.forget_missing(blobs.folder, oldest)
     return count, freed
+
+
+def expected(folder: Path) -> set[Digest]:
+    """The blobs of models that were on their way within `PARTIAL_LIFETIME`; forgets those that no longer are."""
+    found: set[Digest] = set()
+    for path in _files(folder):
+        with suppress(OSError, StoreError):
+            if path.stat().st_mtime <= time.time() - PARTIAL_LIFETIME:
+                path.unlink()
+            elif not path.name.startswith(TEMPORARY_PREFIX):
+                found.update(layer.digest for layer in parse_manifest(path.read_bytes()).blobs)
+    return found
 
 
 def delete_temporaries(blobs: Path, manifests: Path, root: Path, grace: float) -> tuple[int, int]:
