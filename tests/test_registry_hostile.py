@@ -319,8 +319,10 @@ async def test_an_endless_blob(proxy: FaultProxy, registry: Registry, name: Name
 async def test_one_digest_with_two_sizes(proxy: FaultProxy, registry: Registry, name: Name, store: Store) -> None:
     manifest = json.loads(manifest_of({"model": MODEL, "adapter": MODEL}))
     manifest["layers"][1]["size"] += 1
-    proxy.rules(manifest_rule(json.dumps(manifest)))
-    error = str(await refusal(registry, name, store, left=(f"sha256-{DIGEST[7:]}",)))
+    raw = json.dumps(manifest)
+    proxy.rules(manifest_rule(raw))
+    what_is_on_its_way = f"sha256-{digest_of(raw.encode())[7:]}"
+    error = str(await refusal(registry, name, store, left=(f"sha256-{DIGEST[7:]}", what_is_on_its_way)))
     assert error.endswith('not "bytes 0-99999/600001"')
     assert store.blob_path(names.parse_digest(DIGEST)).read_bytes() == MODEL
 
