@@ -1,4 +1,4 @@
-"""One request on its runner: makes the prompt, waits for room, streams pieces into chunks, counts.
+"""One request on its runner: makes the prompt, waits for room, streams pieces into chunks.
 
 Part of the meeting point (`inference.py`): knows model, runner and engine, not how a runner is got, and no dialect.
 """
@@ -6,17 +6,16 @@ Part of the meeting point (`inference.py`): knows model, runner and engine, not 
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Literal
 
 import msgspec
 
 from corral import constraint, loading, prompt, template
+from corral.accounting import Account, Clock
 from corral.completing import complete
-from corral.engine.base import CompletionRequest, EngineChat, Finish, Sampling
+from corral.engine.base import CompletionRequest, EngineChat, Sampling
 from corral.errors import BadRequest, EngineError
 from corral.messages import (
     ChatRequest,
@@ -24,7 +23,6 @@ from corral.messages import (
     GenerateRequest,
     Json,
     Message,
-    Metrics,
     Rendered,
     Think,
     Tool,
@@ -48,44 +46,6 @@ SEED_BOUND = (1 << 32) - 1
 """The engine takes 32 bits, and the largest of these for no seed at all."""
 
 
-class Clock:
-    """When a request arrived, got its runner, was let in, and saw its first token; nanoseconds, 0 for not yet."""
-
-    def __init__(self) -> None:
-        self._arrived = time.monotonic_ns()
-        self._loaded = 0
-        self._admitted = 0
-        self._first = 0
-
-    def got_runner(self) -> None:
-        self._loaded = time.monotonic_ns()
-
-    def let_in(self) -> None:
-        self._admitted = time.monotonic_ns()
-
-    def saw_token(self) -> bool:
-        """Notes the first token; true when this was it."""
-        if self._first:
-            return False
-        self._first = time.monotonic_ns()
-        return True
-
-    @property
-    def load_duration(self) -> int:
-        return max(1, self._loaded - self._arrived)
-
-    @property
-    def queue_seconds(self) -> float:
-        return max(0, self._admitted - self._arrived) / 1e9
-
-    @property
-    def first_token_seconds(self) -> float:
-        return max(0, self._first - self._arrived) / 1e9
-
-    def since_arrival(self) -> int:
-        return time.monotonic_ns() - self._arrived
-
-
 class Answering:
     """Answers one request with the runner it was given."""
 
@@ -102,16 +62,13 @@ class Answering:
         self._runner = runner
         self._engine = runner.engine
         self._options = chosen
-        self._clock = clock
-        self._series = series
+        self._account = Account(clock, series, runner.label)
         self._truncate = request.truncate
         self._render_only = request.render_only
         self._shift = ("deepseek2" not in model.family) if request.shift is None else request.shift
         self._top_logprobs = request.top_logprobs if request.logprobs else None
         self._constraint: Callable[[], Awaitable[Schema | None]] = partial(constraint.of_format, request.format)
         self._has_format = request.format is not None
-        self._unenforced: tuple[str, ...] = ()
-        self._dropped = 0
         window = runner.spec.num_ctx
         self._limit = window if chosen.num_ctx is None else min(max(chosen.num_ctx, loading.MIN_CONTEXT), window)
 
@@ -255,7 +212,7 @@ class Answering:
         text, media = prompt.with_media_markers(text, await prompt.readable(self._model, built.media))
         sent, bound, cut = await self._shortened(text, bool(media))
         most = max(1, self._max_tokens(None if self._shift else bound) - told)
-        self._dropped = built.dropped_tokens + cut
+        self._account.dropped = built.dropped_tokens + cut
         request = self._completion(sent, media, most, schema, reader.marks)
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._room(self._runner.spec.num_ctx if media else bound + most))
@@ -269,12 +226,12 @@ class Answering:
                 if with_context:
                     written += piece.tokens
                 for chunk in chunks:
-                    yield self._told(chunk)
+                    yield self._account.told(chunk)
                 if piece.finish is not None:
                     context = None
                     if with_context:
                         context = (*(await before if before is not None else sent), *written)
-                    yield self._last(piece.finish, reader.warnings, context)
+                    yield self._account.last(piece.finish, reader.warnings, context)
 
     async def _schema(self) -> Json:
         """The JSON Schema the answer is held to; None for none."""
@@ -282,7 +239,7 @@ class Answering:
         if held is None:
             return None
         if held.ignored:
-            self._unenforced = held.ignored
+            self._account.unenforced = held.ignored
             log.warning("model %s: the format's %s is not enforced", self._runner.label, ", ".join(held.ignored)[:500])
         return held.value
 
@@ -334,7 +291,7 @@ class Answering:
             schema=schema,
             top_logprobs=self._top_logprobs,
         )
-        self._dropped = built.dropped_tokens
+        self._account.dropped = built.dropped_tokens
         room = self._runner.spec.num_ctx if built.media else bound + most
         async with aclosing(self._parsed(chat, built, room, with_context=with_context)) as chunks:
             async for chunk in chunks:
@@ -372,21 +329,20 @@ class Answering:
                 for chunk in chunks:
                     calls += chunk.tool_calls  # they wait for the last chunk (spec api §8.5)
                     if chunk.content or chunk.thinking or chunk.logprobs:
-                        yield self._told(msgspec.structs.replace(chunk, tool_calls=()) if calls else chunk)
+                        yield self._account.told(msgspec.structs.replace(chunk, tool_calls=()) if calls else chunk)
                 if piece.finish is not None:
                     await constraint.check_kept(chat.schema, said.lstrip())
                     context = tuple(await self._engine.tokenize(text + said)) if with_context else None
                     # A last piece has text where a call was cut off.
                     warnings = [*reader.warnings, *(["tool_call_unparsed"] if piece.text else [])]
-                    last = self._last(piece.finish, warnings, context)
+                    last = self._account.last(piece.finish, warnings, context)
                     yield msgspec.structs.replace(last, tool_calls=tuple(calls))
 
     @contextlib.asynccontextmanager
     async def _room(self, tokens: int) -> AsyncGenerator[None, None]:
         """Waits until the runner's pool can hold all that the request may come to need."""
         async with self._runner.pool.admit(min(tokens, self._runner.spec.num_ctx)):
-            self._clock.let_in()
-            with self._series.serving(self._runner.label, self._clock.queue_seconds):
+            with self._account.serving():
                 yield
 
     async def _shown(self, text: str, built: Prompt) -> Chunk:
@@ -429,47 +385,6 @@ class Answering:
         wanted = self._options.num_predict if self._options.num_predict > 0 else ceiling
         room = ceiling if prompt_tokens is None else max(1, self._limit - prompt_tokens)
         return min(wanted, ceiling, room)
-
-    def _told(self, chunk: Chunk) -> Chunk:
-        """The chunk as it goes out; the first one says what was left out of the prompt."""
-        if not self._clock.saw_token():
-            return chunk
-        self._series.first_token.labels(self._runner.label).observe(self._clock.first_token_seconds)
-        if not (self._dropped or self._unenforced):
-            return chunk
-        return msgspec.structs.replace(chunk, truncated_tokens=self._dropped, unenforced=self._unenforced)
-
-    def _last(self, finish: Finish, warnings: Sequence[str], context: tuple[int, ...] | None) -> Chunk:
-        metrics = Metrics(
-            total_duration=self._clock.since_arrival(),
-            load_duration=self._clock.load_duration,
-            prompt_eval_count=finish.prompt_tokens,
-            prompt_eval_duration=finish.prompt_duration,
-            eval_count=finish.generated_tokens,
-            eval_duration=finish.generation_duration,
-            cached_tokens=finish.cached_tokens,
-            truncated_tokens=self._dropped,
-        )
-        self._record(metrics, finish.reason)
-        for warning in warnings:
-            log.warning("model %s: %s", self._runner.label, warning.replace("_", " "))
-            self._series.parsing.labels(self._runner.label, warning).inc()
-        return Chunk(done_reason=finish.reason, metrics=metrics, context=context, truncated_tokens=self._dropped)
-
-    def _record(self, metrics: Metrics, reason: Literal["stop", "length"]) -> None:
-        label, series = self._runner.label, self._series
-        read, cached, wrote = metrics.prompt_eval_count, metrics.cached_tokens, metrics.eval_count
-        told = "model %s: %d tokens read, %d of them from the cache, %d written, %s"
-        log.debug(told, label, read, cached, wrote, reason)
-        series.prompt_tokens.labels(label).inc(metrics.prompt_eval_count)
-        series.generation_tokens.labels(label).inc(metrics.eval_count)
-        series.cache_queries.labels(label).inc(metrics.prompt_eval_count)
-        series.cache_hits.labels(label).inc(metrics.cached_tokens)
-        series.duration.labels(label).observe(metrics.total_duration / 1e9)
-        series.finished.labels(label, reason).inc()
-        if metrics.truncated_tokens:
-            series.truncated(label, metrics.truncated_tokens)
-            log.warning("model %s: prompt cut by %d tokens to fit the context", label, metrics.truncated_tokens)
 
 
 def exceeds(tokens: int, limit: int) -> str:

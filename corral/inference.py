@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import msgspec
 
 from corral import loading, names, options, prompt
-from corral.answering import Answering, Clock
+from corral.accounting import Clock
+from corral.answering import Answering
 from corral.config import Config
 from corral.devices import Machine
 from corral.embedding import Vectors, embed_inputs

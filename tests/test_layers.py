@@ -11,7 +11,7 @@ WORDS = {"corral", "errors", "names", "messages", "options", "durations", "gojso
 FORMATS = {"gguf", "modelfile", "template", "known_templates", "parsers", "images", "schemas"}
 MACHINES = {"store", "layers", "sources", "cgroups", "devices", "engine"}
 DECISIONS = {"model", "prompt", "loading", "admission", "scheduler", "create"}
-MEETING_POINT = {"inference", "answering", "reading", "completing", "constraint", "embedding"}
+MEETING_POINT = {"inference", "accounting", "answering", "reading", "completing", "constraint", "embedding"}
 
 BELOW_FORMATS = WORDS
 BELOW_MACHINES = WORDS | FORMATS
