@@ -37,8 +37,11 @@ async def pull(
     sources = mirrors_of(name, mirrors)
     failures: list[str] = []
     try:
-        async with aclosing(registry.pull(name, store, insecure=insecure, prune=prune)) as steps:
-            async for step in _answering(steps, patience) if sources else steps:
+        async with (
+            aclosing(registry.pull(name, store, insecure=insecure, prune=prune)) as pulled,
+            aclosing(_answering(pulled, patience) if sources else pulled) as steps,
+        ):
+            async for step in steps:
                 yield step
             return
     except (Unreachable, _SlowError) as error:
