@@ -120,8 +120,8 @@ class Store:
         They are as long in coming as a download may take; the time begins anew with each call.
         """
         path = self._expected_folder / manifest.digest.filename
-        with disk.explained(path, "writing"):
-            self._expected_folder.mkdir(parents=True, exist_ok=True)
+        with disk.explained(path, "writing"), self._locked():
+            self._expected_folder.mkdir(exist_ok=True)
             disk.write_whole(path, manifest.raw, disk.temporary(self._expected_folder, pruning.TEMPORARY_PREFIX))
 
     def copy(self, source: Name, destination: Name, prune: bool = True) -> Stored:
@@ -314,6 +314,7 @@ class Store:
             self._delete_unreferenced({layer.digest for layer in before.blobs})
         with suppress(OSError):  # a later prune will
             (self._expected_folder / manifest.digest.filename).unlink(missing_ok=True)
+            self._expected_folder.rmdir()  # if it is empty now
         with disk.explained(self._path(found), "reading"):
             return self._read(found)
 

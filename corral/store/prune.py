@@ -91,6 +91,8 @@ def expected(folder: Path) -> set[Digest]:
                 path.unlink()
             elif not path.name.startswith(TEMPORARY_PREFIX):
                 found.update(layer.digest for layer in parse_manifest(path.read_bytes()).blobs)
+    with suppress(OSError):
+        folder.rmdir()  # if it is empty now
     return found
 
 
