@@ -127,7 +127,7 @@ def test_what_cannot_be_enforced_is_left_out_and_told(schema: Any, ignored: str)
 @pytest.mark.parametrize(
     ("schema", "implied"),
     [
-        ({"properties": {"a": {}}, "required": ["a"]}, {"type": "object"}),
+        ({"properties": {"a": {}}, "required": ["b"]}, {"type": "object"}),
         ({"additionalProperties": False}, {"type": "object"}),
         ({"items": {}, "maxItems": 3}, {"type": "array"}),
         ({"pattern": "^a"}, {"type": "string"}),
@@ -258,8 +258,35 @@ def test_what_is_no_json_is_refused() -> None:
     assert refusal({"const": "\ud800"}, "thing") == "invalid thing: it cannot be written as JSON"
 
 
+NAMED = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer", "closed"),
+    [
+        (NAMED, '{"name": "A"', True),
+        ({**NAMED, "required": []}, '{"name": "A"', True),
+        ({"$defs": {"P": NAMED}, "properties": {"p": {"$ref": "#/$defs/P"}}}, '{"p": {"name": "A"', True),
+        ({"type": "array", "items": {"anyOf": [NAMED, {"type": "null"}]}}, '[{"name": "A"', True),
+        ({**NAMED, "additionalProperties": True}, '{"name": "A"', False),
+        ({**NAMED, "additionalProperties": {"type": "integer"}}, '{"name": "A"', False),
+        ({**NAMED, "required": ["name", "more"]}, '{"name": "A"', False),
+        ({**NAMED, "minProperties": 2}, '{"name": "A"', False),
+        ({"$defs": {"P": NAMED}, "$ref": "#/$defs/P", "required": ["more"]}, '{"name": "A"', False),
+        ({"allOf": [NAMED, {"properties": {"more": {}}}]}, '{"name": "A"', False),
+        ({**NAMED, "if": {"required": ["name"]}, "then": {"required": ["more"]}}, '{"name": "A"', False),
+        ({"type": "object"}, '{"name": "A"', False),
+    ],
+)
+def test_an_object_has_what_is_listed_unless_there_may_be_more(schema: Any, answer: str, closed: bool) -> None:
+    value = schemas.judge(schema).value
+    assert schemas.admits(value, answer)
+    assert schemas.admits(value, f'{answer}, "more": 1') is not closed
+
+
 def test_an_answer_is_admitted_while_it_may_still_fit() -> None:
-    schema = schemas.judge({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}).value
+    given = {"properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": True}
+    schema = schemas.judge({"type": "object", **given}).value
     admitted = [schemas.admits(schema, text) for text in ("", '{"n', '{ "n": 12', '{"n": 1, "é": "→"}')]
     refused = [schemas.admits(schema, text) for text in ("Sure", '{"n": "', '{"n": 1} and', '{"m": 1}')]
     assert (admitted, refused) == ([True] * 4, [False] * 4)

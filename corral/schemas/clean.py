@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from corral.messages import Json
 from corral.schemas import grammar
+from corral.schemas.closed import close
 from corral.schemas.disjoint import disjoint
 from corral.schemas.pointers import follow, keys_of, pointer
 
@@ -138,6 +139,7 @@ class _Cleaner:
             name, keys = self._waiting.pop()
             self._definitions[name] = self._part(follow(self._root, keys), _Place(keys, definition=name))
         self._refuse_loops()
+        close((part for _, part in self._parts), self._ignored)
         self._settle_one_of()
         for place, part in self._parts:
             if self._open_ways(part) > MAX_OPEN:

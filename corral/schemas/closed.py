@@ -1,0 +1,48 @@
+"""Objects have the properties that are listed, and no others. Knows parts as `clean` leaves them.
+
+JSON Schema lets an object have any others unless `additionalProperties` says otherwise. Few who write a schema mean
+that, llama.cpp's own grammars do not take it so, and a small model goes on to invent properties without end.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from corral.messages import Json
+
+_OF_OBJECTS = frozenset(
+    ("properties", "patternProperties", "required", "additionalProperties", "minProperties", "maxProperties")
+)
+_CONDITIONS = ("if", "dependentSchemas", "dependencies", "$dynamicRef", "$recursiveRef")
+
+
+def close(parts: Iterable[Json], ignored: Sequence[str]) -> None:
+    """Forbids other properties in each part that lists some and says nothing of others.
+
+    Not where several parts speak of the same value, in a schema that combines them or has `ignored` a condition: what
+    one of them lists the other must let through.
+    """
+    objects = [part for part in parts if isinstance(part, dict)]
+    if any(pointer.rpartition("/")[2] in _CONDITIONS for pointer in ignored):
+        return
+    if any(_speakers(part) > 1 for part in objects):
+        return
+    for part in objects:
+        if _lists_all(part):
+            part["additionalProperties"] = False
+
+
+def _speakers(part: dict[str, Any]) -> int:
+    """How many schemas say something of the value that this part is for."""
+    alternatives = sum(keyword in part for keyword in ("$ref", "anyOf", "oneOf"))
+    return alternatives + len(part.get("allOf", ())) + (not part.keys().isdisjoint(_OF_OBJECTS))
+
+
+def _lists_all(part: dict[str, Any]) -> bool:
+    """Whether an object can be made of what is listed, and nothing is said of more."""
+    listed = part.get("properties", {})
+    return bool(
+        listed
+        and part.keys().isdisjoint(("additionalProperties", "patternProperties"))
+        and listed.keys() >= set(part.get("required", ()))
+        and len(listed) >= part.get("minProperties", 0)
+    )
