@@ -11,6 +11,7 @@ import jsonschema
 import psutil
 import pytest
 
+from corral.schemas import admits
 from tests.asking import Answer, post
 from tests.conftest import RunningServer, add_model, running_server
 from tests.test_structured_schemas import AT_THE_LIMIT
@@ -85,7 +86,12 @@ def test_an_answer_fits_also_with_the_models_own_template(native_server: Running
 @pytest.mark.parametrize("route", ROUTES)
 def test_json_is_an_object(real_server: RunningServer, route: str, given: Any) -> None:
     answer = post(real_server, route, asked(route, format=given, options={"num_predict": 400}))
-    assert isinstance(json.loads(said(answer)), dict)
+    text = said(answer)
+    if answer.json["done_reason"] == "stop":
+        assert isinstance(json.loads(text), dict)
+    else:  # a small model may find no end
+        assert text.startswith("{")
+        assert admits({"type": "object"}, text)
 
 
 @pytest.mark.parametrize("route", ROUTES)
