@@ -26,7 +26,7 @@ from pathlib import Path
 from corral import names
 from corral.errors import DiskFull
 from corral.sources.registry import Registry
-from corral.sources.transfer import Limits
+from corral.sources.limits import Limits
 from corral.store import Store
 
 async def pull(name, folder, room):

@@ -16,9 +16,9 @@ from corral.messages import Progress
 from corral.names import Name
 from corral.sources.auth import Authenticator
 from corral.sources.http import Http, _Reach, is_public, proxy_for
+from corral.sources.limits import Limits
 from corral.sources.registry import Registry
 from corral.sources.repository import Repository
-from corral.sources.transfer import Limits
 from corral.store import Store
 from tests.registry import (
     CONFIG_BYTES,

@@ -15,8 +15,8 @@ from corral.errors import SourceError, Unreachable
 from corral.messages import Progress
 from corral.names import Name
 from corral.sources.ledger import arrived
+from corral.sources.limits import Limits
 from corral.sources.registry import Registry
-from corral.sources.transfer import Limits
 from corral.store import PruneReport, Store, disk
 from tests.registry import (
     CONFIG_BYTES,

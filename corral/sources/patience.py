@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from corral.errors import SourceError
+from corral.errors import SourceError, Unreachable
 from corral.sources.http import Interrupted, StatusError, is_passing
-from corral.sources.transfer import Limits
+from corral.sources.limits import Limits
 
 T = TypeVar("T")
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 async def patiently(
     action: Callable[[], Awaitable[T]], limits: Limits, may_help: Callable[[SourceError], bool] = is_passing
 ) -> T:
-    """What `action` gives, tried again while `may_help` says so of its error. `Interrupted` when all is tried."""
+    """What `action` gives, tried again while `may_help` says so of its error. When all is tried: as `pause`."""
     attempt = 0
     while True:
         try:
@@ -27,8 +27,12 @@ async def patiently(
 
 
 async def pause(attempt: int, error: SourceError, limits: Limits) -> None:
-    """Waits before the next attempt, also as long as the server asked for; `Interrupted` when there is none left."""
+    """Waits before the next attempt, also as long as the server asked for.
+
+    When there is none left, `Unreachable` if nobody was there to the last, otherwise `Interrupted`.
+    """
     if attempt >= limits.attempts:
-        raise Interrupted(f"max retries exceeded: {error}") from error
+        kind = Unreachable if isinstance(error, Unreachable) else Interrupted
+        raise kind(f"max retries exceeded: {error}") from error
     asked = error.pause if isinstance(error, StatusError) else 0.0
     await asyncio.sleep(max(limits.pause * 2**attempt, asked))

@@ -21,9 +21,10 @@ from corral.names import Name
 from corral.sources.auth import Authenticator
 from corral.sources.http import Http, StatusError, is_passing
 from corral.sources.ledger import allocated
+from corral.sources.limits import Limits
 from corral.sources.patience import patiently
 from corral.sources.repository import BlobSource, Repository
-from corral.sources.transfer import DigestMismatchError, Limits, Transfer, is_stored
+from corral.sources.transfer import DigestMismatchError, Transfer, is_stored
 from corral.sources.upload import Upload
 from corral.store import BlobMissing, Layer, Manifest, MediaType, Store, parse_manifest
 from corral.store.blobs import require_space

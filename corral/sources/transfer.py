@@ -16,11 +16,13 @@ from typing import ParamSpec, TypeVar
 
 from aiohttp import StreamReader
 
-from corral.errors import CorralError, NotFound, SourceError, StoreError, Unreachable
+from corral.errors import CorralError, NotFound, SourceError, StoreError
 from corral.messages import Progress
 from corral.names import Digest
-from corral.sources.http import ANSWER_SECONDS, Contradiction, Interrupted, StatusError, is_passing
+from corral.sources.http import Contradiction, Interrupted, is_passing
 from corral.sources.ledger import Partial, Span, arrived, open_partial, part_bytes
+from corral.sources.limits import Limits
+from corral.sources.patience import pause
 from corral.sources.repository import BlobSource
 from corral.store import Layer, Store
 
@@ -36,32 +38,6 @@ _POLL_SECONDS = 0.25
 _HASH_AHEAD_BYTES = 32 << 20
 _MIN_SLICE_BYTES = 4 << 20
 _MAX_SLICE_BYTES = 32 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How a blob is fetched and sent. The defaults are for the world; tests and odd networks have others."""
-
-    part_bytes: int = 0
-    """0: by the blob's size (spec cli §9.2)."""
-    slice_bytes: int = 0
-    """0: by the blob's size."""
-    connections: int = 8
-    attempts: int = 6
-    """How often a slice is tried again without anything to show for it."""
-    pause: float = 1.0
-    """Seconds before the second attempt; doubled before each further one."""
-    stall: float = 30.0
-    """Seconds without `trickle_bytes` after which a connection is given up."""
-    answer: float = ANSWER_SECONDS
-    """Seconds for any answer but a blob's."""
-    trickle_bytes: int = 16 << 10
-    silence: float = 300.0
-    """Seconds for which all connections may stall together before the transfer ends."""
-    write_bytes: int = 1 << 20
-    checkpoint_bytes: int = 64 << 20
-    """What may be lost of a transfer when the process is killed, beside what is on its way."""
-    checkpoint_seconds: float = 1.0
 
 
 class _FalseBytesError(Contradiction):
@@ -269,13 +245,8 @@ class Transfer:
                     raise
                 if piece.position - before >= self._limits.trickle_bytes:
                     attempt = 0
-                if attempt >= self._limits.attempts:
-                    kind = Unreachable if isinstance(error, Unreachable) else Interrupted
-                    raise kind(f"max retries exceeded: {error}") from error
-                pause = self._limits.pause * 2**attempt
-                asked = error.pause if isinstance(error, StatusError) else 0.0
+                await pause(attempt, error, self._limits)
             attempt += 1
-            await asyncio.sleep(max(pause, asked))
 
     async def _attempt(self, partial: Partial, piece: _Slice) -> None:
         """One request for what is missing of a slice. `TimeoutError` when it stalls."""

@@ -24,9 +24,10 @@ from corral.errors import InvalidName, NotFound, SourceError, StoreError, Unreac
 from corral.messages import Progress
 from corral.sources.http import Contradiction, Interrupted, StatusError, is_passing, shown
 from corral.sources.ledger import part_bytes
+from corral.sources.limits import Limits
 from corral.sources.patience import patiently, pause
 from corral.sources.repository import Repository, resolve
-from corral.sources.transfer import PROGRESS_SECONDS, Limits, first_error
+from corral.sources.transfer import PROGRESS_SECONDS, first_error
 from corral.store import Layer, disk
 
 P = ParamSpec("P")
