@@ -61,6 +61,13 @@ def test_a_prompt_is_new_when_none_before_it_began_so() -> None:
     assert seen.is_new("hell"), "only the cache of a longer prompt would be cut"
 
 
+def test_an_empty_prompt_is_not_the_beginning_of_all() -> None:
+    """That of a conversation with pictures is not known, and told as empty."""
+    seen = Beginnings()
+    assert seen.is_new("")
+    assert seen.is_new("hello")
+
+
 def test_only_the_last_beginnings_are_remembered() -> None:
     seen = Beginnings()
     assert all(seen.is_new(f"{number}.") for number in range(REMEMBERED + 1))

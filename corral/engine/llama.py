@@ -104,8 +104,9 @@ class LlamaEngine:
 
     async def _ahead(self, prompt: str | tuple[int, ...], body: dict[str, Any]) -> Reading:
         """Reads a long new prompt in parts before the request itself, if what was read may be used (`_sampling`)."""
-        is_new = isinstance(prompt, str) and self._beginnings.is_new(prompt)
-        if not (isinstance(prompt, str) and is_new and body["cache_prompt"] and is_long(prompt)):
+        if not isinstance(prompt, str) or not self._beginnings.is_new(prompt):
+            return Reading()
+        if not (body["cache_prompt"] and is_long(prompt)):
             return Reading()
         return await read_ahead(await self.tokenize(prompt, add_special=True), self._read)
 

@@ -46,9 +46,9 @@ class Beginnings:
         self._seen: deque[str] = deque(maxlen=REMEMBERED)
 
     def is_new(self, text: str) -> bool:
-        """Whether no prompt before was like this one, or the beginning of it; it is remembered."""
+        """Whether no prompt before was like this one, or the beginning of it; it is remembered unless it is empty."""
         is_new = not any(text.startswith(beginning) for beginning in self._seen)
-        if text[:BEGINNING] not in self._seen:
+        if text and text[:BEGINNING] not in self._seen:
             self._seen.append(text[:BEGINNING])
         return is_new
 
