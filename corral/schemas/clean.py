@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from corral.messages import Json
 from corral.schemas import grammar
-from corral.schemas.closed import close
+from corral.schemas.closed import OF_OBJECTS, close
 from corral.schemas.disjoint import disjoint
 from corral.schemas.pointers import follow, keys_of, pointer
 
@@ -52,7 +52,7 @@ _ALTERNATIVES = ("allOf", "anyOf", "oneOf")
 _NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _IMPLIED = {
-    "object": ("properties", "patternProperties", "required", "additionalProperties", "minProperties", "maxProperties"),
+    "object": OF_OBJECTS,
     "array": ("items", "prefixItems", "minItems", "maxItems"),
     "string": ("pattern", "format", "minLength", "maxLength"),
     "number": _NUMBERS,

@@ -9,9 +9,8 @@ from typing import Any
 
 from corral.messages import Json
 
-_OF_OBJECTS = frozenset(
-    ("properties", "patternProperties", "required", "additionalProperties", "minProperties", "maxProperties")
-)
+OF_OBJECTS = ("properties", "patternProperties", "required", "additionalProperties", "minProperties", "maxProperties")
+"""Keywords that speak of objects only."""
 _CONDITIONS = ("if", "dependentSchemas", "dependencies", "$dynamicRef", "$recursiveRef")
 
 
@@ -34,7 +33,7 @@ def close(parts: Iterable[Json], ignored: Sequence[str]) -> None:
 def _speakers(part: dict[str, Any]) -> int:
     """How many schemas say something of the value that this part is for."""
     alternatives = sum(keyword in part for keyword in ("$ref", "anyOf", "oneOf"))
-    return alternatives + len(part.get("allOf", ())) + (not part.keys().isdisjoint(_OF_OBJECTS))
+    return alternatives + len(part.get("allOf", ())) + (not part.keys().isdisjoint(OF_OBJECTS))
 
 
 def _lists_all(part: dict[str, Any]) -> bool:
