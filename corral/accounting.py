@@ -57,7 +57,7 @@ class Clock:
 
 
 class Account:
-    """Of one answer. `label` is the model's name for people."""
+    """Of one request. `label` is the model's name for people."""
 
     def __init__(self, clock: Clock, series: Series, label: str) -> None:
         self._clock = clock

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgspec
 
 from corral import loading, names, options, prompt
-from corral.accounting import Clock
+from corral.accounting import Account, Clock
 from corral.answering import Answering
 from corral.config import Config
 from corral.devices import Machine
@@ -120,12 +120,8 @@ async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = Tr
         chosen, spec = await _wanted(runtime, model, request.options, embed=True)
         async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
             clock.got_runner()
-
-            def serving() -> contextlib.AbstractContextManager[None]:
-                clock.let_in()
-                return runtime.series.serving(runner.label, clock.queue_seconds)
-
-            vectors = await embed_inputs(runner, model, request, chosen, serving, normalize=normalize)
+            account = Account(clock, runtime.series, runner.label)
+            vectors = await embed_inputs(runner, model, request, chosen, account.serving, normalize=normalize)
             duration = clock.since_arrival()
             if request.inputs:
                 runtime.series.embedded(runner.label, vectors.tokens, duration / 1e9)
