@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from corral.config import parse_path
 from corral.errors import NotFound
 
 
 def typed_path(text: str) -> Path:
-    """Absolute, with `~` and `~user` as home folders; `NotFound` for the home of nobody."""
+    """As `parse_path`; `NotFound` for the home of nobody."""
     try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError as error:
+        return parse_path(text)
+    except ValueError as error:
         raise NotFound(f'no such file: "{text}"') from error
