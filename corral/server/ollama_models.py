@@ -40,15 +40,15 @@ async def tags(request: Request) -> Response:
 
 async def ps(request: Request) -> Response:
     runtime = runtime_of(request)
-    models = runtime.models.list()
     shown = [runner for runner in runtime.scheduler.runners if not runner.draining]
     shown.sort(key=ollama_show.expiry, reverse=True)
+    models = [(_weights(model), model) for model in runtime.models.list()] if shown else []
     return reply({"models": [ollama_show.running(_model_of(runner, models), runner) for runner in shown]})
 
 
-def _model_of(runner: Runner, models: Sequence[Model]) -> Model | None:
-    """The model a runner was loaded for; when its name is gone meanwhile, another one of the same weights, if any."""
-    same = [model for model in models if _weights(model) == runner.spec.model]
+def _model_of(runner: Runner, models: Sequence[tuple[str, Model]]) -> Model | None:
+    """The model a runner was loaded for, of all with their weights; if its name is gone, another one of the same."""
+    same = [model for weights, model in models if weights == runner.spec.model]
     return next((model for model in same if str(model.name) == runner.label), same[0] if same else None)
 
 
