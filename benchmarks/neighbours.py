@@ -6,7 +6,6 @@ Asks workers directly, as Corral starts them and with the waiting of libgomp lef
 medians, ratios, the command and the machine. Everything stays on loopback and ends by itself.
 """
 
-import argparse
 import asyncio
 import http.client
 import json
@@ -21,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from measuring import header
+from measuring import run_with_model
 
 from corral.engine.base import RunnerSpec
 from corral.engine.process import WorkerProcess
@@ -103,15 +102,5 @@ async def run(model: Path, rounds: int, window: float) -> None:
         print(f"{name:24}{theirs:8.1f} tokens/s by default {mine:8.1f} here, ratio {mine / max(theirs, 0.01):.2f}")
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("model", type=Path, help="a chat model's GGUF file, such as the starter model's")
-    arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--window", type=float, default=4.0, help="seconds each speed is measured for")
-    given = arguments.parse_args()
-    print(header(), end="\n\n")
-    asyncio.run(run(given.model.absolute(), given.rounds, given.window))
-
-
 if __name__ == "__main__":
-    main()
+    run_with_model(run, __doc__, rounds=3, window=4.0, watched="each speed is measured for")

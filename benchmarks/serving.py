@@ -8,7 +8,6 @@ a window of so many seconds count. Prints medians and ratios, the command and th
 and ends by itself, after about eight minutes.
 """
 
-import argparse
 import asyncio
 import http.client
 import json
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from measuring import header
+from measuring import run_with_model
 
 from corral.engine.base import RunnerSpec
 from corral.engine.process import WorkerProcess
@@ -247,15 +246,5 @@ async def run(model: Path, rounds: int, window: float) -> None:
         await asyncio.to_thread(several_clients, host, window)
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("model", type=Path, help="a chat model's GGUF file, such as the starter model's")
-    arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--window", type=float, default=15.0, help="seconds the clients are watched")
-    given = arguments.parse_args()
-    print(header(), end="\n\n")
-    asyncio.run(run(given.model.absolute(), given.rounds, given.window))
-
-
 if __name__ == "__main__":
-    main()
+    run_with_model(run, __doc__, rounds=5, window=15.0, watched="the clients are watched")
