@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import create_connection, socket
 
+from tests.http_servers import serving
 from tests.registry import CONFIG_BYTES, MANIFEST, digest_of, manifest_of
 from tests.token_server import tls_files
 
@@ -76,7 +77,7 @@ def running_hub(folder: Path) -> Iterator[Hub]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(files["certificate"], files["key"])
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-        stack.enter_context(_serving(server))
+        stack.enter_context(serving(server))
         url, tunnels = stack.enter_context(running_tunnel(server.server_port))
         environment = {"HTTPS_PROXY": url, "NO_PROXY": "127.0.0.1", "SSL_CERT_FILE": files["certificate"]}
         hub = Hub(environment, tunnels)
@@ -103,7 +104,7 @@ def running_tunnel(port: int | None = None) -> Iterator[tuple[str, list[str]]]:
                 back.join()
             self.close_connection = True
 
-    with _serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         yield f"http://127.0.0.1:{server.server_port}", asked
 
 
@@ -112,19 +113,6 @@ class _Quiet(BaseHTTPRequestHandler):
 
     def log_message(self, *arguments: object) -> None:
         pass
-
-
-@contextmanager
-def _serving(server: ThreadingHTTPServer) -> Iterator[ThreadingHTTPServer]:
-    server.daemon_threads = True  # a connection that is kept open holds up nobody
-    with server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def _copy(source: socket, target: socket) -> None:

@@ -21,6 +21,7 @@ from corral.names import Digest, parse
 from corral.sources import pypi
 from corral.sources.mirrors import PackageSource
 from corral.store import Store
+from tests.http_servers import serving
 from tests.tiny_models import CHATML, tiny_llama
 
 WHEEL = "tiny_model-1.0-py3-none-any.whl"
@@ -333,13 +334,9 @@ def index(packages: Path, content: bytes, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.delenv("PIP_FIND_LINKS")
     monkeypatch.setenv("PIP_INDEX_URL", server.url)
     monkeypatch.setenv("PIP_TRUSTED_HOST", "127.0.0.1")
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.go_on.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield server
+        server.go_on.set()
 
 
 async def test_progress_is_told_while_pip_downloads(index: Index, store: Store) -> None:

@@ -8,7 +8,6 @@ import datetime
 import hashlib
 import json
 import secrets
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +30,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 from cryptography.x509.oid import NameOID
+
+from tests.http_servers import serving
 
 SERVICE = "the registry"
 ISSUER = "the token service"
@@ -128,15 +129,10 @@ def running_token_server() -> Iterator[TokenServer]:
         def log_message(self, *arguments: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        server = TokenServer(f"http://127.0.0.1:{http.server_port}", private, certificate)
-        thread = threading.Thread(target=http.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            http.shutdown()
-            thread.join()
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = TokenServer(f"http://127.0.0.1:{http.server_port}", private, certificate)
+    with serving(http):
+        yield server
 
 
 def self_signed(name: str, *hosts: str) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
