@@ -23,7 +23,7 @@ from pathlib import Path
 from measuring import run_with_model
 
 from corral.engine.base import RunnerSpec
-from corral.engine.process import WorkerProcess
+from corral.engine.llama.process import WorkerProcess
 
 SIDES = {"libgomp's default": "300000", "as Corral starts it": ""}
 """What `GOMP_SPINCOUNT` is in the environment of each side; empty: not set by the user."""

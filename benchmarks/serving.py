@@ -29,7 +29,7 @@ import psutil
 from measuring import run_with_model
 
 from corral.engine.base import RunnerSpec
-from corral.engine.process import WorkerProcess
+from corral.engine.llama.process import WorkerProcess
 
 PROMPT = "Write a long story about a lighthouse."
 QUESTIONS = tuple(

@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from corral.engine.base import RunnerSpec
-from corral.engine.llama import LlamaEngine, launch
-from corral.engine.process import WorkerProcess
-from corral.engine.worker import arguments
+from corral.engine.llama.client import LlamaEngine, launch
+from corral.engine.llama.process import WorkerProcess
+from corral.engine.llama.worker import arguments
 from corral.errors import EngineDied, EngineError, OutOfMemory
 from tests.conftest import FAKE_ENGINE
 from tests.engines import engines, tell
@@ -231,7 +231,7 @@ ORPHAN = """
 import asyncio, sys
 from pathlib import Path
 from corral.engine.base import RunnerSpec
-from corral.engine.llama import launch
+from corral.engine.llama.client import launch
 
 async def main():
     spec = RunnerSpec(model=sys.argv[1], num_ctx=512, slots=1, pool=512)

@@ -43,7 +43,7 @@ def workers(server: RunningServer) -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process(server.process.pid).children(recursive=True)
-        if child.status() != psutil.STATUS_ZOMBIE and "corral.engine.worker" in " ".join(child.cmdline())
+        if child.status() != psutil.STATUS_ZOMBIE and "corral.engine.llama.worker" in " ".join(child.cmdline())
     ]
 
 

@@ -1,1 +1,1 @@
-"""What can run a model: its border (base), llama-server's client (llama), and one child process (process, worker)."""
+"""What can run a model: its border (base), and llama.cpp behind it (llama)."""

@@ -28,7 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from corral import EMULATES, __version__, devices, telemetry
 from corral.config import Config
 from corral.engine.base import Engine, RunnerSpec
-from corral.engine.llama import launch
+from corral.engine.llama.client import launch
 from corral.errors import CorralError
 from corral.inference import Runtime
 from corral.model import Models

@@ -16,7 +16,7 @@ import msgspec
 import psutil
 
 from corral.engine.base import RunnerSpec
-from corral.engine.worker import Orders, Report
+from corral.engine.llama.worker import Orders, Report
 from corral.errors import EngineDied, EngineError, OutOfMemory
 
 TICK = 0.2
@@ -75,7 +75,7 @@ class WorkerProcess:
                 sys.executable,
                 "-P",  # a corral.py in the working folder is none of ours
                 "-m",
-                "corral.engine.worker",
+                "corral.engine.llama.worker",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=output,

@@ -22,8 +22,8 @@ from corral.engine.base import (
     RunnerSpec,
     Sampling,
 )
-from corral.engine.long_prompts import Beginnings, Reading, is_long, read_ahead
-from corral.engine.process import WorkerProcess
+from corral.engine.llama.prefill import Beginnings, Reading, is_long, read_ahead
+from corral.engine.llama.process import WorkerProcess
 from corral.errors import EngineDied, EngineError
 from corral.messages import Message, TokenLogprob, Tool, ToolCall
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from corral.engine.long_prompts import BEGINNING, REMEMBERED, Beginnings, Reading, is_long, read_ahead
+from corral.engine.llama.prefill import BEGINNING, REMEMBERED, Beginnings, Reading, is_long, read_ahead
 
 
 @pytest.mark.parametrize(
