@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from corral import gojson, layers, names, template
+from corral.background import Report, Work
 from corral.errors import BadRequest, CorralError, Forbidden, InvalidName, ModelNotFound, TemplateError
 from corral.layers import ModelConfig
 from corral.messages import Json, Message, Progress
 from corral.model import Models
 from corral.names import Digest, Name
-from corral.sources.background import Report, Work
 from corral.store import Layer, MediaType, Store, encode_manifest
 
 QUANTIZATIONS = ("F32", "F16", "BF16", "Q8_0", "Q4_K_S", "Q4_K_M", "Q4_K")

@@ -7,7 +7,7 @@ import corral
 
 PACKAGE = Path(corral.__file__).parent
 
-WORDS = {"corral", "errors", "names", "messages", "options", "durations", "gojson", "config", "telemetry"}
+WORDS = {"corral", "errors", "names", "messages", "options", "durations", "gojson", "config", "telemetry", "background"}
 FORMATS = {"gguf", "modelfile", "template", "known_templates", "parsers", "images", "schemas"}
 MACHINES = {"store", "layers", "sources", "cgroups", "devices", "engine"}
 DECISIONS = {"model", "prompt", "loading", "admission", "scheduler", "create"}

@@ -16,12 +16,12 @@ from typing import TypeVar
 import msgspec
 
 from corral import names
+from corral.background import Report, Work
 from corral.errors import BadRequest, CorralError, InvalidName, NotFound, SourceError, StoreError
 from corral.layers import in_hundredths
 from corral.messages import Progress
 from corral.names import Digest, Name, parse_digest
 from corral.sources import tar
-from corral.sources.background import Report, Work
 from corral.store import MAX_MANIFEST_BYTES, Layer, Manifest, Store, disk, parse_manifest
 from corral.store.blobs import require_space
 

@@ -6,10 +6,10 @@ from contextlib import aclosing
 from pathlib import Path
 
 from corral import layers
+from corral.background import Report, Work
 from corral.errors import ModelFileError, NotFound
 from corral.messages import Progress
 from corral.names import Name
-from corral.sources.background import Report, Work
 from corral.sources.mirrors import FileSource
 from corral.store import Store, disk
 

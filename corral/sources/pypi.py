@@ -6,10 +6,10 @@ from contextlib import aclosing
 from pathlib import Path, PurePosixPath
 
 from corral import layers
+from corral.background import Report, Work
 from corral.messages import Progress
 from corral.names import Name
 from corral.sources import pip
-from corral.sources.background import Report, Work
 from corral.sources.mirrors import PackageSource
 from corral.sources.wheel import Unpacked, unpack
 from corral.store import Store
