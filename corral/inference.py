@@ -17,10 +17,10 @@ from corral import loading, names, options, prompt
 from corral.accounting import Account, Clock
 from corral.answering import Answering
 from corral.config import Config
-from corral.devices import Machine
 from corral.embedding import Vectors, embed_inputs
 from corral.engine.base import RunnerSpec
 from corral.errors import BadRequest, CorralError, Forbidden, ModelNotFound, NotFound
+from corral.machine import Machine
 from corral.messages import ChatRequest, Chunk, EmbedRequest, GenerateRequest, Json, Think
 from corral.model import Model, Models
 from corral.options import Options

@@ -7,8 +7,8 @@ import logging
 import os
 
 from corral.config import Config
-from corral.devices import GIB, Memory
 from corral.engine.base import RunnerSpec
+from corral.machine.memory import GIB, Memory
 from corral.model import Model
 from corral.options import Options
 

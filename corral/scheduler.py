@@ -18,9 +18,9 @@ import msgspec
 from msgspec import Struct
 
 from corral.admission import Pool
-from corral.devices import Memory
 from corral.engine.base import Engine, RunnerSpec
 from corral.errors import Busy, EngineDied, OutOfMemory
+from corral.machine.memory import Memory
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ PACKAGE = Path(corral.__file__).parent
 
 WORDS = {"corral", "errors", "names", "messages", "options", "durations", "gojson", "config", "telemetry", "background"}
 FORMATS = {"gguf", "modelfile", "template", "known_templates", "parsers", "images", "schemas"}
-MACHINES = {"store", "layers", "sources", "cgroups", "devices", "engine"}
+MACHINES = {"store", "layers", "sources", "machine", "engine"}
 DECISIONS = {"model", "prompt", "loading", "admission", "scheduler", "create"}
 MEETING_POINT = {"inference", "accounting", "answering", "reading", "completing", "constraint", "embedding"}
 
@@ -23,14 +23,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": BELOW_MACHINES,
     "layers": BELOW_MACHINES | {"store"},
     "sources": BELOW_MACHINES | {"store", "layers"},
-    "cgroups": set(),
-    "devices": BELOW_MACHINES | {"cgroups"},
+    "machine": BELOW_MACHINES,
     "engine": BELOW_MACHINES,
     "model": WORDS | FORMATS | {"store", "layers"},
     "prompt": WORDS | FORMATS | {"model", "engine"},
-    "loading": WORDS | FORMATS | {"model", "engine", "devices"},
+    "loading": WORDS | FORMATS | {"model", "engine", "machine"},
     "admission": WORDS,
-    "scheduler": WORDS | {"engine", "devices", "admission"},
+    "scheduler": WORDS | {"engine", "machine", "admission"},
     "create": WORDS | FORMATS | {"model", "store", "layers", "sources"},
     **dict.fromkeys(MEETING_POINT, BELOW_DECISIONS | DECISIONS | MEETING_POINT),
     "server": BELOW_DECISIONS | DECISIONS | MEETING_POINT,

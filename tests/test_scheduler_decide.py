@@ -3,8 +3,9 @@
 import msgspec
 import pytest
 
-from corral.devices import GIB, Gpu, Memory
 from corral.engine.base import RunnerSpec
+from corral.machine.gpus import Gpu
+from corral.machine.memory import GIB, Memory
 from corral.scheduler import (
     OVERHEAD,
     Decision,

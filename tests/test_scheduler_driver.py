@@ -8,9 +8,9 @@ from typing import cast
 import msgspec
 import pytest
 
-from corral.devices import GIB, Memory
 from corral.engine.base import RunnerSpec
 from corral.errors import Busy, EngineDied, EngineError, OutOfMemory
+from corral.machine.memory import GIB, Memory
 from corral.scheduler import Events, Limits, Runner, Scheduler
 from tests.stub_engines import Launcher, StubEngine, turn_the_loop
 

@@ -8,9 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from corral.devices import GIB, Memory
 from corral.engine.base import RunnerSpec
 from corral.errors import Busy, EngineDied, OutOfMemory
+from corral.machine.memory import GIB, Memory
 from corral.scheduler import Events, Limits, Runner, Scheduler, will_do
 from tests.conftest import RANDOM_CASES
 from tests.stub_engines import Launcher, turn_the_loop

@@ -25,12 +25,15 @@ from starlette.routing import Match
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from corral import EMULATES, __version__, devices, telemetry
+from corral import EMULATES, __version__, telemetry
 from corral.config import Config
 from corral.engine.base import Engine, RunnerSpec
 from corral.engine.llama.client import launch
 from corral.errors import CorralError
 from corral.inference import Runtime
+from corral.machine import Machine
+from corral.machine.memory import memory
+from corral.machine.threads import threads_here
 from corral.model import Models
 from corral.scheduler import Events, Limits, Scheduler
 from corral.server import metrics, ollama, ollama_models
@@ -206,7 +209,7 @@ class _Log:
 async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     """Everything a server needs, from the store to the scheduler; the workers are gone when the block is left."""
     store = Store(config.models)
-    machine = devices.Machine()
+    machine = Machine()
     chores = asyncio.ensure_future(_chores(config, store, machine))
     series = Series()
     limits = Limits(
@@ -226,7 +229,7 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
         await machine.close()
 
 
-async def _chores(config: Config, store: Store, machine: devices.Machine) -> None:
+async def _chores(config: Config, store: Store, machine: Machine) -> None:
     """What is done at start while requests are served already: GPUs looked for, the store tidied (spec cli §2.2)."""
     await machine.look()
     try:
@@ -249,8 +252,8 @@ def _launcher(config: Config) -> Callable[[RunnerSpec, str], Coroutine[Any, Any,
     numbers = iter(range(1 << 30))
 
     async def start(spec: RunnerSpec, label: str) -> Engine:
-        free_mib = devices.memory().available >> 20
-        threads = spec.num_thread or devices.threads_here()
+        free_mib = memory().available >> 20
+        threads = spec.num_thread or threads_here()
         return await launch(
             msgspec.structs.replace(spec, num_thread=threads),
             log=_worker_log(config.state, next(numbers)),

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from corral import cgroups, devices
+from corral.machine import cgroups
+from corral.machine.memory import memory as main_memory
+from corral.machine.threads import threads
 
 GIB = 1 << 30
 
@@ -78,12 +80,12 @@ def test_the_tightest_limit_counts(
 
 
 def test_memory_is_what_the_group_leaves(tmp_path: Path) -> None:
-    machine = devices.memory(root=lay(tmp_path, {**CONTAINER, "sys/fs/cgroup/memory.max": "1000000\n"}))
+    machine = main_memory(root=lay(tmp_path, {**CONTAINER, "sys/fs/cgroup/memory.max": "1000000\n"}))
     assert (machine.total, machine.available) == (1_000_000, 0)
 
 
 @pytest.mark.parametrize(
-    ("physical", "allowed", "limit", "threads"),
+    ("physical", "allowed", "limit", "expected"),
     [
         (8, 16, math.inf, 0),
         (8, 8, 8.0, 0),
@@ -96,6 +98,6 @@ def test_memory_is_what_the_group_leaves(tmp_path: Path) -> None:
     ],
 )
 def test_a_model_computes_with_no_more_threads_than_it_has_cores_for(
-    physical: int | None, allowed: int, limit: float, threads: int
+    physical: int | None, allowed: int, limit: float, expected: int
 ) -> None:
-    assert devices.threads(physical, allowed, limit) == threads
+    assert threads(physical, allowed, limit) == expected
