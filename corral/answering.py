@@ -29,7 +29,7 @@ from corral.messages import (
     ToolCall,
     ToolChoice,
 )
-from corral.model import Model
+from corral.models.model import Model
 from corral.options import Options
 from corral.prompt import Prompt
 from corral.reading import Reader, Told, is_unread, reader_for, rescuing_reader

@@ -10,7 +10,7 @@ from msgspec import Struct
 from corral.errors import BadRequest, EngineError
 from corral.loading import MIN_CONTEXT
 from corral.messages import EmbedRequest
-from corral.model import Model
+from corral.models.model import Model
 from corral.options import Options
 from corral.scheduler import Runner
 

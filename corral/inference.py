@@ -22,7 +22,7 @@ from corral.engine.base import RunnerSpec
 from corral.errors import BadRequest, CorralError, Forbidden, ModelNotFound, NotFound
 from corral.machine import Machine
 from corral.messages import ChatRequest, Chunk, EmbedRequest, GenerateRequest, Json, Think
-from corral.model import Model, Models
+from corral.models.model import Model, Models
 from corral.options import Options
 from corral.scheduler import Scheduler
 from corral.sources.registry import Registry

@@ -9,7 +9,7 @@ import os
 from corral.config import Config
 from corral.engine.base import RunnerSpec
 from corral.machine.memory import GIB, Memory
-from corral.model import Model
+from corral.models.model import Model
 from corral.options import Options
 
 log = logging.getLogger(__name__)

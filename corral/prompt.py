@@ -17,7 +17,7 @@ from corral import images
 from corral.engine.base import MEDIA_MARKER
 from corral.errors import BadRequest, EngineError, TemplateError
 from corral.messages import Message, Think, Tool
-from corral.model import Model
+from corral.models.model import Model
 from corral.parsers.families.harmony import with_identifiers
 from corral.template import Template, number_images
 from corral.template.turns import regular

@@ -165,11 +165,12 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
 
 def add_model(models: Path, name: str, *files: Path) -> None:
     """Puts GGUF files into a store under a name, as creating a model from them does."""
-    from corral import layers, names
+    from corral import names
+    from corral.models import assemble
     from corral.store import Store
 
     store = Store(models)
-    layers.write_model(names.parse(name), layers.assemble({file.name: file for file in files}, store), store)
+    assemble.write_model(names.parse(name), assemble.assemble({file.name: file for file in files}, store), store)
 
 
 @pytest.fixture(scope="session")

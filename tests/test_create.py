@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from corral.create import CreateRequest, create
 from corral.errors import CorralError, StoreError
 from corral.messages import Progress
-from corral.model import Models
+from corral.models.create import CreateRequest, create
+from corral.models.model import Models
 from corral.names import Digest, Name, parse
 from corral.store import Store
-from tests.test_layers_of_models import write_model, write_split
+from tests.test_assemble import write_model, write_split
 
 
 @pytest.fixture

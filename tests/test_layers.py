@@ -9,8 +9,8 @@ PACKAGE = Path(corral.__file__).parent
 
 WORDS = {"corral", "errors", "names", "messages", "options", "durations", "gojson", "config", "telemetry", "background"}
 FORMATS = {"gguf", "modelfile", "template", "known_templates", "parsers", "images", "schemas"}
-MACHINES = {"store", "layers", "sources", "machine", "engine"}
-DECISIONS = {"model", "prompt", "loading", "admission", "scheduler", "create"}
+MACHINES = {"store", "machine", "engine", "models", "sources"}
+DECISIONS = {"prompt", "loading", "admission", "scheduler"}
 MEETING_POINT = {"inference", "accounting", "answering", "reading", "completing", "constraint", "embedding"}
 
 BELOW_FORMATS = WORDS
@@ -21,16 +21,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(WORDS, WORDS),
     **dict.fromkeys(FORMATS, BELOW_FORMATS),
     "store": BELOW_MACHINES,
-    "layers": BELOW_MACHINES | {"store"},
-    "sources": BELOW_MACHINES | {"store", "layers"},
+    "models": BELOW_MACHINES | {"store"},
+    "sources": BELOW_MACHINES | {"store", "models"},
     "machine": BELOW_MACHINES,
     "engine": BELOW_MACHINES,
-    "model": WORDS | FORMATS | {"store", "layers"},
-    "prompt": WORDS | FORMATS | {"model", "engine"},
-    "loading": WORDS | FORMATS | {"model", "engine", "machine"},
+    "prompt": WORDS | FORMATS | {"models", "engine"},
+    "loading": WORDS | FORMATS | {"models", "engine", "machine"},
     "admission": WORDS,
     "scheduler": WORDS | {"engine", "machine", "admission"},
-    "create": WORDS | FORMATS | {"model", "store", "layers", "sources"},
     **dict.fromkeys(MEETING_POINT, BELOW_DECISIONS | DECISIONS | MEETING_POINT),
     "server": BELOW_DECISIONS | DECISIONS | MEETING_POINT,
     "client": WORDS,

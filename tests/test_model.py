@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from corral import layers, names
+from corral import names
 from corral.errors import CorralError, ModelNotFound
-from corral.model import GoTemplate, Model, Models
+from corral.models import assemble
+from corral.models.config import ModelConfig, encode_config
+from corral.models.model import GoTemplate, Model, Models
 from corral.store import Layer, MediaType, Store, encode_manifest
 from tests.tiny_models import tiny_llama
 
@@ -25,12 +27,12 @@ def make(folder: Path, *, jinja: str | None, go: str | None, setting: GoTemplate
     file = folder / "tiny.gguf"
     tiny_llama(file, chat_template=jinja)
     store = Store(folder / "models")
-    made = layers.assemble({"tiny.gguf": file}, store)
+    made = assemble.assemble({"tiny.gguf": file}, store)
     kept = [layer for layer in made.layers if layer.media_type == MediaType.MODEL]
     if go is not None:
         kept.append(added(store, MediaType.TEMPLATE, go.encode()))
     fields = {name: getattr(made.config, name) for name in made.config.__struct_fields__} | config
-    raw = layers.encode_config(layers.ModelConfig(**fields))
+    raw = encode_config(ModelConfig(**fields))
     store.write_manifest(names.parse("m"), encode_manifest(added(store, MediaType.CONFIG, raw), tuple(kept)))
     return Models(store, setting).load(names.parse("m"))
 

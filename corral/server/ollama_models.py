@@ -9,7 +9,6 @@ from msgspec import Struct, field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from corral import create as making
 from corral import gojson, names, sources
 from corral.errors import (
     BadRequest,
@@ -23,7 +22,8 @@ from corral.errors import (
 )
 from corral.inference import Runtime
 from corral.messages import Progress
-from corral.model import Model
+from corral.models import create as making
+from corral.models.model import Model
 from corral.names import Digest, Name
 from corral.scheduler import Runner
 from corral.server import ollama_show

@@ -9,7 +9,7 @@ from corral import gojson, modelfile
 from corral.errors import CorralError
 from corral.gguf import GGUF, Tensor
 from corral.messages import Json
-from corral.model import Model
+from corral.models.model import Model
 from corral.scheduler import Runner
 
 log = logging.getLogger(__name__)

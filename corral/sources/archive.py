@@ -18,8 +18,8 @@ import msgspec
 from corral import names
 from corral.background import Report, Work
 from corral.errors import BadRequest, CorralError, InvalidName, NotFound, SourceError, StoreError
-from corral.layers import in_hundredths
 from corral.messages import Progress
+from corral.models.assemble import in_hundredths
 from corral.names import Digest, Name, parse_digest
 from corral.sources import tar
 from corral.store import MAX_MANIFEST_BYTES, Layer, Manifest, Store, disk, parse_manifest

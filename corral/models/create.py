@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from corral import gojson, layers, names, template
+from corral import gojson, names, template
 from corral.background import Report, Work
 from corral.errors import BadRequest, CorralError, Forbidden, InvalidName, ModelNotFound, TemplateError
-from corral.layers import ModelConfig
 from corral.messages import Json, Message, Progress
-from corral.model import Models
+from corral.models import assemble
+from corral.models.config import ModelConfig, encode_config
+from corral.models.model import Models
 from corral.names import Digest, Name
 from corral.store import Layer, MediaType, Store, encode_manifest
 
@@ -64,7 +65,7 @@ class _Draft:
     def append(self, store: Store, media_type: MediaType, data: bytes) -> None:
         layer, created = self.add(store, media_type, data)
         self.layers.append(layer)
-        self.notes.append(layers.layer_note(layer.digest, created))
+        self.notes.append(assemble.layer_note(layer.digest, created))
 
     def add(self, store: Store, media_type: MediaType, data: bytes) -> tuple[Layer, bool]:
         """A blob of its own, and whether it is new."""
@@ -146,7 +147,7 @@ def _is_there(models: Models, name: Name) -> bool:
 def _from_model(models: Models, name: Name) -> _Draft:
     model = models.load(name)
     inherited = [replace(layer, from_=str(model.name)) for layer in model.layers]
-    return _Draft(inherited, model.config, [layers.layer_note(layer.digest, created=False) for layer in inherited])
+    return _Draft(inherited, model.config, [assemble.layer_note(layer.digest, created=False) for layer in inherited])
 
 
 def _check_files(files: Mapping[str, Digest], store: Store) -> None:
@@ -161,7 +162,7 @@ def _check_files(files: Mapping[str, Digest], store: Store) -> None:
 
 
 def _from_files(files: Mapping[str, Digest], store: Store, report: Report) -> _Draft:
-    made = layers.assemble(files, store, progress=report)
+    made = assemble.assemble(files, store, progress=report)
     return _Draft(list(made.layers), made.config, list(made.notes), list(made.created))
 
 
@@ -198,7 +199,7 @@ def _apply(request: CreateRequest, draft: _Draft, store: Store) -> None:
     if request.parameters:
         given = {name: value for name, value in request.parameters.items() if value is not None}
         merged = {**_stored_parameters(draft, store), **given}
-        draft.replace_all(store, MediaType.PARAMS, layers.encode_params(merged))
+        draft.replace_all(store, MediaType.PARAMS, assemble.encode_params(merged))
     if request.messages:
         rows = [{"role": message.role, "content": message.content} for message in request.messages]
         draft.replace_all(store, MediaType.MESSAGES, gojson.encode(rows) + b"\n")
@@ -257,7 +258,7 @@ def _natural(key: str, value: Json) -> int:
 
 
 def _write(name: Name, draft: _Draft, store: Store, prune: bool) -> None:
-    config, _ = draft.add(store, MediaType.CONFIG, layers.encode_config(draft.config))
+    config, _ = draft.add(store, MediaType.CONFIG, encode_config(draft.config))
     manifest = encode_manifest(config, tuple(draft.layers))
     store.write_manifest(store.resolve(name), manifest, prune, small=draft.small)
 
