@@ -12,7 +12,7 @@ from functools import partial
 
 import msgspec
 
-from corral import constraint, loading, prompt, template
+from corral import constraint, prompt, template
 from corral.accounting import Account, Clock
 from corral.completing import complete
 from corral.engine.base import CompletionRequest, EngineChat, Sampling
@@ -33,8 +33,9 @@ from corral.models.model import Model
 from corral.options import Options
 from corral.prompt import Prompt
 from corral.reading import Reader, Told, is_unread, reader_for, rescuing_reader
-from corral.scheduler import Runner
 from corral.schemas import Schema
+from corral.serving.scheduler import Runner
+from corral.serving.spec import MIN_CONTEXT
 from corral.telemetry import Series
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class Answering:
         self._constraint: Callable[[], Awaitable[Schema | None]] = partial(constraint.of_format, request.format)
         self._has_format = request.format is not None
         window = runner.spec.num_ctx
-        self._limit = window if chosen.num_ctx is None else min(max(chosen.num_ctx, loading.MIN_CONTEXT), window)
+        self._limit = window if chosen.num_ctx is None else min(max(chosen.num_ctx, MIN_CONTEXT), window)
 
     async def conversation(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """The answer to a chat whose messages are complete already (`prompt.conversation`)."""

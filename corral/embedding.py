@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager
 from msgspec import Struct
 
 from corral.errors import BadRequest, EngineError
-from corral.loading import MIN_CONTEXT
 from corral.messages import EmbedRequest
 from corral.models.model import Model
 from corral.options import Options
-from corral.scheduler import Runner
+from corral.serving.scheduler import Runner
+from corral.serving.spec import MIN_CONTEXT
 
 _TOO_LONG = "input exceeds maximum context length and cannot be truncated further"
 

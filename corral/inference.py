@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from corral import loading, names, options, prompt
+from corral import names, options, prompt
 from corral.accounting import Account, Clock
 from corral.answering import Answering
 from corral.config import Config
@@ -24,7 +24,8 @@ from corral.machine import Machine
 from corral.messages import ChatRequest, Chunk, EmbedRequest, GenerateRequest, Json, Think
 from corral.models.model import Model, Models
 from corral.options import Options
-from corral.scheduler import Scheduler
+from corral.serving.scheduler import Scheduler
+from corral.serving.spec import runner_spec
 from corral.sources.registry import Registry
 from corral.telemetry import Series
 
@@ -149,7 +150,7 @@ async def _wanted(
 ) -> tuple[Options, RunnerSpec]:
     chosen = options.merge(model.parameters, given)
     await runtime.machine.look()
-    return chosen, loading.runner_spec(model, chosen, runtime.config, runtime.machine.memory(), embed=embed)
+    return chosen, runner_spec(model, chosen, runtime.config, runtime.machine.memory(), embed=embed)
 
 
 def _unload(runtime: Runtime, model: Model) -> Chunk:

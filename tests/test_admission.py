@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corral.admission import Pool
+from corral.serving.admission import Pool
 
 
 async def turn_the_loop() -> None:

@@ -10,7 +10,7 @@ PACKAGE = Path(corral.__file__).parent
 WORDS = {"corral", "errors", "names", "messages", "options", "durations", "gojson", "config", "telemetry", "background"}
 FORMATS = {"gguf", "modelfile", "template", "known_templates", "parsers", "images", "schemas"}
 MACHINES = {"store", "machine", "engine", "models", "sources"}
-DECISIONS = {"prompt", "loading", "admission", "scheduler"}
+DECISIONS = {"prompt", "serving"}
 MEETING_POINT = {"inference", "accounting", "answering", "reading", "completing", "constraint", "embedding"}
 
 BELOW_FORMATS = WORDS
@@ -26,9 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "machine": BELOW_MACHINES,
     "engine": BELOW_MACHINES,
     "prompt": WORDS | FORMATS | {"models", "engine"},
-    "loading": WORDS | FORMATS | {"models", "engine", "machine"},
-    "admission": WORDS,
-    "scheduler": WORDS | {"engine", "machine", "admission"},
+    "serving": WORDS | FORMATS | {"models", "engine", "machine"},
     **dict.fromkeys(MEETING_POINT, BELOW_DECISIONS | DECISIONS | MEETING_POINT),
     "server": BELOW_DECISIONS | DECISIONS | MEETING_POINT,
     "client": WORDS,

@@ -6,7 +6,7 @@ import pytest
 from corral.engine.base import RunnerSpec
 from corral.machine.gpus import Gpu
 from corral.machine.memory import GIB, Memory
-from corral.scheduler import (
+from corral.serving.scheduler import (
     OVERHEAD,
     Decision,
     Evict,

@@ -11,7 +11,7 @@ import pytest
 from corral.engine.base import RunnerSpec
 from corral.errors import Busy, EngineDied, EngineError, OutOfMemory
 from corral.machine.memory import GIB, Memory
-from corral.scheduler import Events, Limits, Runner, Scheduler
+from corral.serving.scheduler import Events, Limits, Runner, Scheduler
 from tests.stub_engines import Launcher, StubEngine, turn_the_loop
 
 A = RunnerSpec(model="a", num_ctx=4096, slots=4, weights_bytes=GIB)

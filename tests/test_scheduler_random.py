@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from corral.engine.base import RunnerSpec
 from corral.errors import Busy, EngineDied, OutOfMemory
 from corral.machine.memory import GIB, Memory
-from corral.scheduler import Events, Limits, Runner, Scheduler, will_do
+from corral.serving.scheduler import Events, Limits, Runner, Scheduler, will_do
 from tests.conftest import RANDOM_CASES
 from tests.stub_engines import Launcher, turn_the_loop
 

@@ -35,12 +35,12 @@ from corral.machine import Machine
 from corral.machine.memory import memory
 from corral.machine.threads import threads_here
 from corral.models.model import Models
-from corral.scheduler import Events, Limits, Scheduler
 from corral.server import metrics, ollama, ollama_models
 from corral.server.guards import Guard, Origins
 from corral.server.ollama_replies import error_body
 from corral.server.protocol import Protocol
 from corral.server.streaming import INTERNAL_ERROR, JSON, Handler, Route, note, note_of
+from corral.serving.scheduler import Events, Limits, Scheduler
 from corral.sources import keys
 from corral.sources.registry import Registry
 from corral.store import Store

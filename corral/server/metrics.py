@@ -8,8 +8,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from corral.scheduler import Runner, Scheduler
 from corral.server.ollama_replies import runtime_of
+from corral.serving.scheduler import Runner, Scheduler
 
 
 async def metrics(request: Request) -> Response:

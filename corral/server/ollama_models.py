@@ -25,10 +25,10 @@ from corral.messages import Progress
 from corral.models import create as making
 from corral.models.model import Model
 from corral.names import Digest, Name
-from corral.scheduler import Runner
 from corral.server import ollama_show
 from corral.server import ollama_wire as wire
 from corral.server.ollama_replies import body_as, progress_answer, reply, require_local, runtime_of
+from corral.serving.scheduler import Runner
 from corral.sources import Source, archive
 from corral.sources.mirrors import FileSource
 from corral.store import Store

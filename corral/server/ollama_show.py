@@ -10,7 +10,7 @@ from corral.errors import CorralError
 from corral.gguf import GGUF, Tensor
 from corral.messages import Json
 from corral.models.model import Model
-from corral.scheduler import Runner
+from corral.serving.scheduler import Runner
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from typing import Any, TypeAlias, TypeVar
 import msgspec
 from msgspec import Struct
 
-from corral.admission import Pool
 from corral.engine.base import Engine, RunnerSpec
 from corral.errors import Busy, EngineDied, OutOfMemory
 from corral.machine.memory import Memory
+from corral.serving.admission import Pool
 
 log = logging.getLogger(__name__)
 
