@@ -10,8 +10,8 @@ PACKAGE = Path(corral.__file__).parent
 WORDS = {"corral", "errors", "names", "messages", "options", "durations", "gojson", "config", "telemetry", "background"}
 FORMATS = {"gguf", "modelfile", "template", "known_templates", "parsers", "images", "schemas"}
 MACHINES = {"store", "machine", "engine", "models", "sources"}
-DECISIONS = {"prompt", "serving"}
-MEETING_POINT = {"inference", "accounting", "answering", "reading", "completing", "constraint", "embedding"}
+DECISIONS = {"serving"}
+MEETING_POINT = {"inference"}
 
 BELOW_FORMATS = WORDS
 BELOW_MACHINES = WORDS | FORMATS
@@ -25,7 +25,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sources": BELOW_MACHINES | {"store", "models"},
     "machine": BELOW_MACHINES,
     "engine": BELOW_MACHINES,
-    "prompt": WORDS | FORMATS | {"models", "engine"},
     "serving": WORDS | FORMATS | {"models", "engine", "machine"},
     **dict.fromkeys(MEETING_POINT, BELOW_DECISIONS | DECISIONS | MEETING_POINT),
     "server": BELOW_DECISIONS | DECISIONS | MEETING_POINT,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from corral import template
 from corral.errors import TemplateError
+from corral.inference.prompt import template_writer
 from corral.messages import Message, Tool, ToolCall
-from corral.prompt import template_writer
 from tests.conftest import RANDOM_CASES
 
 DOUBLING = "".join(

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 import msgspec
 
-from corral import names, options, prompt
-from corral.accounting import Account, Clock
-from corral.answering import Answering
+from corral import names, options
 from corral.config import Config
-from corral.embedding import Vectors, embed_inputs
 from corral.engine.base import RunnerSpec
 from corral.errors import BadRequest, CorralError, Forbidden, ModelNotFound, NotFound
+from corral.inference import prompt
+from corral.inference.embedding import Vectors, embed_inputs
+from corral.inference.metrics import Account, Clock
+from corral.inference.request import Answering
 from corral.machine import Machine
 from corral.messages import ChatRequest, Chunk, EmbedRequest, GenerateRequest, Json, Think
 from corral.models.model import Model, Models

@@ -9,10 +9,10 @@ from typing import TypeAlias
 
 import msgspec
 
-from corral import constraint
 from corral.engine.base import CompletionRequest, Engine, Piece
+from corral.inference import constraint
+from corral.inference.reading import Reader
 from corral.messages import Chunk
-from corral.reading import Reader
 
 Step: TypeAlias = tuple[Piece, Sequence[Chunk]]
 """A piece and what was read from it."""

@@ -12,11 +12,14 @@ from functools import partial
 
 import msgspec
 
-from corral import constraint, prompt, template
-from corral.accounting import Account, Clock
-from corral.completing import complete
+from corral import template
 from corral.engine.base import CompletionRequest, EngineChat, Sampling
 from corral.errors import BadRequest, EngineError
+from corral.inference import constraint, prompt
+from corral.inference.completion import complete
+from corral.inference.metrics import Account, Clock
+from corral.inference.prompt import Prompt
+from corral.inference.reading import Reader, Told, is_unread, reader_for, rescuing_reader
 from corral.messages import (
     ChatRequest,
     Chunk,
@@ -31,8 +34,6 @@ from corral.messages import (
 )
 from corral.models.model import Model
 from corral.options import Options
-from corral.prompt import Prompt
-from corral.reading import Reader, Told, is_unread, reader_for, rescuing_reader
 from corral.schemas import Schema
 from corral.serving.scheduler import Runner
 from corral.serving.spec import MIN_CONTEXT
