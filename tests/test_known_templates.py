@@ -8,8 +8,8 @@ import jinja2.sandbox
 import pytest
 
 from corral import template
-from corral.known_templates import KnownTemplate, recognise
 from corral.messages import Message
+from corral.template.known import KnownTemplate, recognise
 from tests.tiny_models import CHATML
 
 JINJA = Path(__file__).parent / "goldens" / "jinja"

@@ -8,7 +8,7 @@ import corral
 PACKAGE = Path(corral.__file__).parent
 
 WORDS = {"corral", "errors", "names", "messages", "options", "durations", "gojson", "config", "telemetry", "background"}
-FORMATS = {"gguf", "modelfile", "template", "known_templates", "parsers", "images", "schemas"}
+FORMATS = {"gguf", "modelfile", "template", "parsers", "media", "schemas"}
 MACHINES = {"store", "machine", "engine", "models", "sources"}
 DECISIONS = {"serving"}
 MEETING_POINT = {"inference"}

@@ -13,9 +13,9 @@ from functools import partial
 import msgspec
 from msgspec import Struct
 
-from corral import images
 from corral.engine.base import MEDIA_MARKER
 from corral.errors import BadRequest, EngineError, TemplateError
+from corral.media import MAX_FILES, PICTURES, SOUNDS, kind_of, prepare
 from corral.messages import Message, Think, Tool
 from corral.models.model import Model
 from corral.parsers.families.harmony import with_identifiers
@@ -191,10 +191,10 @@ def check_senses(model: Model, files: Sequence[bytes]) -> None:
     senses = {"vision", "audio"} & set(model.capabilities)
     if files and not senses:
         raise BadRequest("Multimodal data provided, but model does not support multimodal requests.")
-    kinds = {images.kind_of(file) for file in files} if senses else set()
-    if "vision" not in senses and kinds & set(images.PICTURES):
+    kinds = {kind_of(file) for file in files} if senses else set()
+    if "vision" not in senses and kinds & set(PICTURES):
         raise BadRequest(f'"{model.name}" does not support images')
-    if "audio" not in senses and kinds & set(images.SOUNDS):
+    if "audio" not in senses and kinds & set(SOUNDS):
         raise BadRequest(f'"{model.name}" does not support audio')
 
 
@@ -203,7 +203,7 @@ async def readable(model: Model, files: Sequence[bytes]) -> tuple[bytes, ...]:
     if not files:
         return ()
     check_senses(model, files)
-    return await asyncio.get_running_loop().run_in_executor(_DECODERS, images.prepare, files)
+    return await asyncio.get_running_loop().run_in_executor(_DECODERS, prepare, files)
 
 
 _DECODERS = ThreadPoolExecutor(2, "images")
@@ -228,8 +228,8 @@ def with_media_markers(text: str, media: Sequence[bytes]) -> tuple[str, tuple[by
         number = int(match[1])
         if number >= len(media):
             return match[0]
-        if len(order) == images.MAX_FILES:
-            raise BadRequest(f"more than {images.MAX_FILES} images in one prompt")
+        if len(order) == MAX_FILES:
+            raise BadRequest(f"more than {MAX_FILES} images in one prompt")
         order.append(media[number])
         return MEDIA_MARKER
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from corral import gguf, gojson, known_templates
+from corral import gguf, gojson
 from corral.errors import BadRequest, ModelFileError, StoreError
 from corral.gguf.split import merge
 from corral.messages import Progress
 from corral.models.config import ModelConfig, encode_config
 from corral.names import Digest, Name
 from corral.store import Layer, MediaType, Store, Stored, encode_manifest
+from corral.template import known
 
 Source: TypeAlias = Digest | Path
 """Where a file is: a blob of the store, or a local file that is to be taken over."""
@@ -234,14 +235,14 @@ def _grouped(files: Mapping[str, gguf.GGUF]) -> Sequence[Mapping[str, gguf.GGUF]
     return list(groups.values())
 
 
-def _known_template(model: gguf.GGUF) -> known_templates.KnownTemplate | None:
+def _known_template(model: gguf.GGUF) -> known.KnownTemplate | None:
     """None also for a text that writes the BOS token where the tokenizer does not: no Go template of ours does."""
     if not model.chat_template or (model.add_bos is False and "bos_token" in model.chat_template):
         return None
     ids = (model.bos_token_id, model.eos_token_id)
     tokens = [] if ids == (None, None) else model.values("tokenizer.ggml.tokens")
     bos, eos = ("" if number is None else str(tokens[number]) for number in ids)
-    return known_templates.recognise(model.chat_template, bos=bos, eos=eos)
+    return known.recognise(model.chat_template, bos=bos, eos=eos)
 
 
 def _config(model: gguf.GGUF, projectors: Sequence[gguf.GGUF]) -> ModelConfig:

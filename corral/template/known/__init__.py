@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from corral.known_templates.jinja_text import writings
+from corral.template.known.jinja_text import writings
 
 
 @dataclass(frozen=True, slots=True)

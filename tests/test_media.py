@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from corral import images
+from corral import media
 from corral.errors import BadRequest
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -24,8 +24,8 @@ def written(picture: Image.Image, kind: str = "PNG", **how: Any) -> bytes:
 
 def prepared(file: bytes) -> Image.Image:
     """What the engine gets for a picture, which is always a PNG."""
-    (png,) = images.prepare([file])
-    assert images.kind_of(png) == "png"
+    (png,) = media.prepare([file])
+    assert media.kind_of(png) == "png"
     return Image.open(io.BytesIO(png), formats=["PNG"])
 
 
@@ -37,7 +37,7 @@ def pixel(picture: Image.Image, at: tuple[int, int]) -> tuple[int, ...]:
 
 def refusal(*files: bytes) -> str:
     with pytest.raises(BadRequest) as refused:
-        images.prepare(files)
+        media.prepare(files)
     return str(refused.value)
 
 
@@ -53,14 +53,14 @@ def wav(samples: bytes = b"\0\0" * 100, rate: int = 16000, channels: int = 1) ->
 def test_every_kind_of_picture_becomes_a_plain_png(kind: str) -> None:
     file = written(Image.new("RGB", (64, 48), (200, 100, 50)), kind)
     picture = prepared(file)
-    assert (images.kind_of(file), picture.mode, picture.size) == (kind.lower(), "RGB", (64, 48))
+    assert (media.kind_of(file), picture.mode, picture.size) == (kind.lower(), "RGB", (64, 48))
     red, green, blue = pixel(picture, (20, 20))
     assert max(abs(red - 200), abs(green - 100), abs(blue - 50)) <= 8
 
 
 def test_the_same_picture_gives_the_same_bytes() -> None:
     file = written(Image.effect_noise((50, 50), 80), "JPEG")
-    assert images.prepare([file, file]) == images.prepare([file]) * 2
+    assert media.prepare([file, file]) == media.prepare([file]) * 2
 
 
 def test_a_photo_stands_upright() -> None:
@@ -102,7 +102,7 @@ def test_of_a_moving_picture_the_first_frame_is_taken(kind: str) -> None:
 
 @pytest.mark.parametrize("sound", [wav(), b"ID3\x04" + bytes(50), b"\xff\xfb\x90\x64" + bytes(50)])
 def test_sounds_pass_through(sound: bytes) -> None:
-    assert images.prepare([sound]) == (sound,)
+    assert media.prepare([sound]) == (sound,)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_hostile_bytes_end_in_a_picture_or_a_refusal(source: bytes, changes: lis
     for place, put in changes:
         file[place % len(file) : place % len(file) + len(put)] = put
     try:
-        (kept,) = images.prepare([bytes(file)])
+        (kept,) = media.prepare([bytes(file)])
     except BadRequest:
         return
-    assert images.kind_of(kept) in ("png", "wav", "mp3")
+    assert media.kind_of(kept) in ("png", "wav", "mp3")
