@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from corral import durations
 from corral.errors import BadRequest, ConfigError
+from corral.golang import durations
 
 DEFAULT_PORT = 11434
 

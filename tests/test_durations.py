@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corral import durations
 from corral.errors import BadRequest
+from corral.golang import durations
 
 MS, US = 1_000_000, 1_000
 S = durations.SECOND

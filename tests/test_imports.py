@@ -43,7 +43,8 @@ OURS_FOR_A_COMMAND = {
     "corral.client",
     "corral.client.answers",
     "corral.config",
-    "corral.durations",
+    "corral.golang",
+    "corral.golang.durations",
     "corral.errors",
 }
 
@@ -99,7 +100,8 @@ def test_help_loads_no_client(tmp_path: Path) -> None:
         "corral.cli.framework",
         "corral.cli.program",
         "corral.config",
-        "corral.durations",
+        "corral.golang",
+        "corral.golang.durations",
         "corral.errors",
     }
 

@@ -15,7 +15,7 @@ from corral import template
 from corral.messages import Message, Think, Tool, ToolCall
 
 GOLDENS = Path(__file__).parent / "goldens"
-PACKAGED = Path(corral.__file__).parent / "known_templates"
+PACKAGED = Path(corral.__file__).parent / "template" / "known"
 
 WEATHER = Tool(
     name="get_weather",

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Self, TextIO
 
-from corral import durations
 from corral.cli import terminal
 from corral.cli.display import LAYOUT, printable
 from corral.cli.progress import spinning
 from corral.client import Stream
+from corral.golang import durations
 from corral.messages import Chunk, Metrics
 
 _HEADING = "\x1b[38;5;245m\x1b[1m"

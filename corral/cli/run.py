@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, cast
 
 import click
 
-from corral import durations
 from corral.cli import connection
 from corral.cli.answer import Look, print_answer, timings_text
 from corral.cli.framework import Arguments, Count, Flag, command, program_name
@@ -16,6 +15,7 @@ from corral.cli.transfer import INSECURE, fetch
 from corral.client import Client
 from corral.client.answers import Shown
 from corral.errors import BadRequest, NotFound
+from corral.golang import durations
 from corral.messages import Think
 
 LEVELS = ("high", "medium", "low", "max")

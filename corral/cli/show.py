@@ -133,7 +133,7 @@ def value_text(value: Any) -> str:
 
 
 def _scalar_text(value: Any) -> str:
-    from corral import gojson
+    from corral.golang.text import number_text
 
     match value:
         case None:
@@ -141,6 +141,6 @@ def _scalar_text(value: Any) -> str:
         case bool():
             return "true" if value else "false"
         case int() | float() if abs(value) < 1e300:
-            return gojson.number_text(value)
+            return number_text(value)
         case _:
             return str(value)

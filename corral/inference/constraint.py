@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 from msgspec import structs
 
-from corral import gojson, schemas
+from corral import schemas
 from corral.errors import BadRequest, CorralError, EngineError
+from corral.golang import gojson
+from corral.golang.text import quote
 from corral.messages import Json, Tool, ToolChoice
 from corral.schemas import Schema
 
@@ -31,7 +33,7 @@ async def of_format(given: Json) -> Schema | None:
             return structs.replace(schema, value=schemas.judge({"type": "object"}).value) if is_open else schema
         case _:
             raw = gojson.encode(given).decode()
-            raise CorralError(f'invalid format: {gojson.quote(raw)}; expected "json" or a valid JSON Schema object')
+            raise CorralError(f'invalid format: {quote(raw)}; expected "json" or a valid JSON Schema object')
 
 
 def chosen_tools(tools: Sequence[Tool], choice: ToolChoice) -> tuple[Tool, ...]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from corral import gguf, gojson
+from corral import gguf
 from corral.errors import BadRequest, ModelFileError, StoreError
 from corral.gguf.split import merge
+from corral.golang import gojson
 from corral.messages import Progress
 from corral.models.config import ModelConfig, encode_config
 from corral.names import Digest, Name

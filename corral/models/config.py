@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from corral import gojson
 from corral.errors import CorralError, StoreError
+from corral.golang import gojson
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):

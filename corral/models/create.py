@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from corral import gojson, names, template
+from corral import names, template
 from corral.background import Report, Work
 from corral.errors import BadRequest, CorralError, Forbidden, InvalidName, ModelNotFound, TemplateError
+from corral.golang import gojson
 from corral.messages import Json, Message, Progress
 from corral.models import assemble
 from corral.models.config import ModelConfig, encode_config

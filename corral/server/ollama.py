@@ -11,8 +11,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from corral import EMULATES, __version__, gojson, inference, names
+from corral import EMULATES, __version__, inference, names
 from corral.errors import BadRequest, NotFound
+from corral.golang import gojson
 from corral.messages import Chunk, EmbedRequest
 from corral.server import ollama_wire as wire
 from corral.server.folding import fold

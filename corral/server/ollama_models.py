@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from corral import gojson, names, sources
+from corral import names, sources
 from corral.errors import (
     BadRequest,
     ConfigError,
@@ -20,6 +20,7 @@ from corral.errors import (
     NotFound,
     StoreError,
 )
+from corral.golang import gojson
 from corral.inference import Runtime
 from corral.messages import Progress
 from corral.models import create as making

@@ -14,8 +14,8 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from corral import gojson
 from corral.errors import BadRequest, CorralError, Forbidden
+from corral.golang import gojson
 from corral.inference import Runtime
 from corral.messages import Progress
 from corral.server import ollama_wire as wire

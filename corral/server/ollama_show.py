@@ -5,9 +5,11 @@ import re
 import time
 from typing import Any
 
-from corral import gojson, modelfile
+from corral import modelfile
 from corral.errors import CorralError
 from corral.gguf import GGUF, Tensor
+from corral.golang import gojson, timestamps
+from corral.golang.text import number_text, quote
 from corral.messages import Json
 from corral.models.model import Model
 from corral.serving.scheduler import Runner
@@ -34,7 +36,7 @@ def tag(model: Model) -> dict[str, Any]:
     return {
         "name": str(model.name),
         "model": str(model.name),
-        "modified_at": gojson.local(int(model.modified * 1e9)),
+        "modified_at": timestamps.local(int(model.modified * 1e9)),
         "size": model.size,
         "digest": model.digest.hex,
         **known,
@@ -50,7 +52,7 @@ def running(model: Model | None, runner: Runner) -> dict[str, Any]:
         "size": runner.engine.memory() if runner.loading is None else runner.spec.weights_bytes,
         "digest": "" if model is None else model.digest.hex,
         "details": (_UNKNOWN if model is None else details(model)) | {"parent_model": ""},
-        "expires_at": gojson.local(int(expiry(runner) * 1e9)),
+        "expires_at": timestamps.local(int(expiry(runner) * 1e9)),
         "size_vram": 0,
         "context_length": runner.spec.num_ctx,
     }
@@ -105,7 +107,7 @@ def show(model: Model, *, system: str = "", options: dict[str, Json], verbose: b
         "projector_info": {} if model.projector_info is None else _info(model.projector_info, verbose),
         "tensors": [_tensor(tensor) for tensor in sorted(file.tensors, key=_tensor_order)],
         "capabilities": list(model.capabilities),
-        "modified_at": gojson.local(int(model.modified * 1e9)),
+        "modified_at": timestamps.local(int(model.modified * 1e9)),
         "requires": model.config.requires,
     }
     always = ("details", "model_info", "modified_at")
@@ -141,14 +143,14 @@ def _each(parameters: dict[str, Json]) -> list[tuple[str, Json]]:
 
 
 def _shown(value: Json) -> str:
-    return gojson.quote(value) if isinstance(value, str) else _plain(value)
+    return quote(value) if isinstance(value, str) else _plain(value)
 
 
 def _plain(value: Json) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
-        return gojson.number_text(value)
+        return number_text(value)
     return value if isinstance(value, str) else gojson.encode(value).decode()
 
 

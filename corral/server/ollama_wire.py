@@ -13,8 +13,9 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
 
-from corral import durations, gojson
 from corral.errors import BadRequest
+from corral.golang import durations, gojson, timestamps
+from corral.golang.text import quote
 from corral.messages import (
     ChatRequest,
     Chunk,
@@ -305,7 +306,7 @@ def read_think(value: Json) -> Think:
             return _LEVELS[value]
         case str():
             raise BadRequest(
-                f'invalid think value: {gojson.quote(value)} (must be "high", "medium", "low", "max", true, or false)'
+                f'invalid think value: {quote(value)} (must be "high", "medium", "low", "max", true, or false)'
             )
         case _:
             raise BadRequest('think must be a boolean or string ("high", "medium", "low", "max", true, or false)')
@@ -413,7 +414,7 @@ def generate_chunk(model: str, chunk: Chunk) -> WireGenerateChunk:
     metrics = chunk.metrics or _NO_METRICS
     return WireGenerateChunk(
         model,
-        gojson.now_utc(),
+        timestamps.now_utc(),
         chunk.content,
         chunk.thinking,
         bool(chunk.done_reason),
@@ -437,7 +438,7 @@ def chat_chunk(model: str, chunk: Chunk) -> WireChatChunk:
     calls = tuple(tool_call(call, with_id=True) for call in chunk.tool_calls)
     return WireChatChunk(
         model,
-        gojson.now_utc(),
+        timestamps.now_utc(),
         WireAnswer(role, chunk.content, chunk.thinking, calls),
         bool(chunk.done_reason),
         chunk.done_reason,

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import msgspec
 
-from corral import gojson
 from corral.errors import CorralError, StoreError
+from corral.golang import gojson
 from corral.names import Digest, Name, parse_digest
 
 MAX_MANIFEST_BYTES = 4 << 20

@@ -7,7 +7,8 @@ one. Fields are the keys of dicts.
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from corral import gojson
+from corral.golang import gojson
+from corral.golang.text import number_text
 from corral.messages import Json, Message, Think, Tool, ToolCall
 
 Value: TypeAlias = Any
@@ -77,7 +78,7 @@ def _inner_text(value: Value) -> str:
         case bool():
             return "true" if value else "false"
         case float():
-            return gojson.number_text(value)
+            return number_text(value)
         case Struct() | JsonMap() | JsonList():
             return to_json(value)
         case TypeNames() if len(value) == 1:

@@ -7,14 +7,13 @@ import json
 import math
 import re
 import sys
-import time
-from datetime import datetime
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from corral.errors import BadRequest
+from corral.golang.text import quote_rune
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -274,98 +273,3 @@ def _json_kind(value: Any) -> str:
             return "array"
         case _:
             return "object"
-
-
-def quote(text: str) -> str:
-    """`%q`: double quotes, backslash escapes, non-printable runes as escapes, printable Unicode kept."""
-    return '"' + "".join(_ESCAPED.get(rune) or _printable(rune) for rune in text) + '"'
-
-
-def quote_rune(rune: str) -> str:
-    """A single character in single quotes, as Go's decoder names it."""
-    return "'\\''" if rune == "'" else f"'{_ESCAPED_RUNE.get(rune) or _printable(rune)}'"
-
-
-_ESCAPED_RUNE = {
-    "\\": "\\\\",
-    "\n": "\\n",
-    "\t": "\\t",
-    "\r": "\\r",
-    "\a": "\\a",
-    "\b": "\\b",
-    "\f": "\\f",
-    "\v": "\\v",
-}
-_ESCAPED = {**_ESCAPED_RUNE, '"': '\\"'}
-
-
-def _printable(rune: str) -> str:
-    if rune.isprintable():
-        return rune
-    code = ord(rune)
-    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def number_text(value: float) -> str:
-    """A number as Go prints it in texts: shortest digits, plain for decimal exponents -4…5, else `1e+06` (annex B)."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    digits, exponent = _shortest(float(value))
-    if value == 0:
-        return "-0" if str(float(value)).startswith("-") else "0"
-    sign = "-" if value < 0 else ""
-    if -4 <= exponent <= 5:
-        return sign + _plain(digits, exponent)
-    mantissa = digits[0] + ("." + digits[1:] if len(digits) > 1 else "")
-    return f"{sign}{mantissa}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"
-
-
-def _shortest(value: float) -> tuple[str, int]:
-    """The digits of the shortest decimal that reads back as `value`, and its decimal exponent."""
-    mantissa, _, exponent = f"{abs(value)!r}".partition("e")
-    whole, _, fraction = mantissa.partition(".")
-    digits = (whole + fraction).lstrip("0")
-    point = len(whole) if whole.strip("0") else -(len(fraction) - len(fraction.lstrip("0")))
-    return digits.rstrip("0") or "0", point - 1 + int(exponent or 0)
-
-
-def _plain(digits: str, exponent: int) -> str:
-    if exponent < 0:
-        return "0." + "0" * (-exponent - 1) + digits
-    whole = digits[: exponent + 1].ljust(exponent + 1, "0")
-    return whole + ("." + digits[exponent + 1 :] if len(digits) > exponent + 1 else "")
-
-
-def now_utc() -> str:
-    """This moment in RFC 3339, UTC, nanoseconds with trailing zeros cut: the form of `created_at`."""
-    return utc(time.time_ns())
-
-
-def utc(nanoseconds: int) -> str:
-    """A moment given in nanoseconds since the epoch, in RFC 3339 and UTC."""
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    return _second(seconds) + _fraction(rest) + "Z"
-
-
-_last_second: tuple[int, str] = (-1, "")
-
-
-def _second(seconds: int) -> str:
-    # A token a millisecond asks for the same second over and over.
-    global _last_second
-    if _last_second[0] != seconds:
-        _last_second = (seconds, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)))
-    return _last_second[1]
-
-
-def local(nanoseconds: int) -> str:
-    """The same in this machine's zone (`+02:00`, or `Z` where that is UTC): the form of `modified_at`."""
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    moment = datetime.fromtimestamp(seconds).astimezone()
-    zone = moment.strftime("%z")
-    suffix = "Z" if zone in ("+0000", "") else f"{zone[:3]}:{zone[3:5]}"
-    return moment.strftime("%Y-%m-%dT%H:%M:%S") + _fraction(rest) + suffix
-
-
-def _fraction(nanoseconds: int) -> str:
-    return "." + f"{nanoseconds:09d}".rstrip("0") if nanoseconds else ""

@@ -1,0 +1,1 @@
+"""Values as Go programs read and write them: JSON, durations, texts, moments."""
