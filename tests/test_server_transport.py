@@ -12,7 +12,7 @@ import pytest
 from starlette.types import Message
 
 from corral.errors import CorralError
-from corral.server.streaming import NDJSON, Stream
+from corral.server.http.streaming import NDJSON, Stream
 from tests.asking import ask, post
 from tests.conftest import FAKE_ENGINE, RunningServer, StartServer, add_model, running_server
 from tests.tiny_models import tiny_llama

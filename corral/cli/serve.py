@@ -38,14 +38,14 @@ SETTINGS = (
 @command("serve", "Start the server", count=Count(exact=0), aliases=("start",), settings=SETTINGS)
 def serve(arguments: Arguments) -> None:
     from corral import telemetry
-    from corral.server import app
+    from corral.server.serve import serve as serve_until_signal
 
     loaded = settings.load()
     telemetry.set_up_logging(debug=loaded.config.debug, form=loaded.config.log_format)
     for warning in loaded.warnings:
         logging.getLogger(__name__).warning("%s", warning)
     try:
-        app.serve(loaded.config)
+        serve_until_signal(loaded.config)
     except CorralError as error:
         if "address already in use" in str(error) and _is_corral(loaded.config.host):
             raise CorralError(f"{error}\na corral server runs there already; a command may have started it") from error

@@ -8,7 +8,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from corral.server.ollama_replies import runtime_of
+from corral.server.http.requests import runtime_of
+from corral.server.http.routing import route
 from corral.serving.scheduler import Runner, Scheduler
 
 
@@ -53,3 +54,6 @@ class Gauges:
 
 def _gauge(name: str, sentence: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"corral_{name}", sentence, labels=labels)
+
+
+ROUTES = (route("/metrics", metrics, "GET"),)

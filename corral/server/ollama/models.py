@@ -26,9 +26,10 @@ from corral.messages import Progress
 from corral.models import create as making
 from corral.models.model import Model
 from corral.names import Digest, Name
-from corral.server import ollama_show
-from corral.server import ollama_wire as wire
-from corral.server.ollama_replies import body_as, progress_answer, reply, require_local, runtime_of
+from corral.server.http.requests import require_local, runtime_of
+from corral.server.ollama import show as shown_as
+from corral.server.ollama import wire
+from corral.server.ollama.replies import body_as, progress_answer, reply
 from corral.serving.scheduler import Runner
 from corral.sources import Source, archive
 from corral.sources.mirrors import FileSource
@@ -36,15 +37,15 @@ from corral.store import Store
 
 
 async def tags(request: Request) -> Response:
-    return reply({"models": [ollama_show.tag(model) for model in runtime_of(request).models.list()]})
+    return reply({"models": [shown_as.tag(model) for model in runtime_of(request).models.list()]})
 
 
 async def ps(request: Request) -> Response:
     runtime = runtime_of(request)
     shown = [runner for runner in runtime.scheduler.runners if not runner.draining]
-    shown.sort(key=ollama_show.expiry, reverse=True)
+    shown.sort(key=shown_as.expiry, reverse=True)
     models = [(_weights(model), model) for model in runtime.models.list()] if shown else []
-    return reply({"models": [ollama_show.running(_model_of(runner, models), runner) for runner in shown]})
+    return reply({"models": [shown_as.running(_model_of(runner, models), runner) for runner in shown]})
 
 
 def _model_of(runner: Runner, models: Sequence[tuple[str, Model]]) -> Model | None:
@@ -83,7 +84,7 @@ async def show(request: Request) -> Response:
     except ModelNotFound:
         raise NotFound(f"model '{name}' not found") from None
     shown = await asyncio.to_thread(
-        ollama_show.show, model, system=asked.system, options=asked.options, verbose=asked.verbose
+        shown_as.show, model, system=asked.system, options=asked.options, verbose=asked.verbose
     )
     if request.headers.get("user-agent", "").startswith("GitHubCopilotChat/"):
         shown["model_info"] = gojson.sort_keys(shown["model_info"] | {"general.basename": text})

@@ -5,7 +5,6 @@ Source: spec api §1.
 
 import asyncio
 import contextlib
-import ipaddress
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -14,22 +13,16 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from corral.errors import BadRequest, CorralError, Forbidden
+from corral.errors import BadRequest, CorralError
 from corral.golang import gojson
-from corral.inference import Runtime
 from corral.messages import Progress
-from corral.server import ollama_wire as wire
-from corral.server.streaming import JSON, NDJSON, Stream, note
+from corral.server.http.streaming import JSON, NDJSON, Stream, note
+from corral.server.ollama import wire as wire
 
 PLAIN_JSON = "application/json"
 PLAIN_TEXT = "text/plain; charset=utf-8"
 
 T = TypeVar("T", bound=Struct)
-
-
-def runtime_of(request: Request) -> Runtime:
-    runtime: Runtime = request.app.state.runtime
-    return runtime
 
 
 def error_body(error: CorralError) -> bytes:
@@ -55,19 +48,6 @@ async def body_as(request: Request, kind: type[T]) -> T:
     if not data.strip():
         raise BadRequest("missing request body")
     return await asyncio.to_thread(gojson.decode, data, kind) if len(data) > LARGE else gojson.decode(data, kind)
-
-
-def require_local(request: Request) -> None:
-    """`Forbidden` for a client on another machine: paths of this one are none of its business."""
-    host = request.client.host if request.client else ""
-    try:
-        address = ipaddress.ip_address(host)
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None  # one socket for both
-        local = (mapped or address).is_loopback
-    except ValueError:
-        local = False
-    if not local:
-        raise Forbidden("files of the server's machine can only be named from there")
 
 
 async def progress_answer(request: Request, steps: AsyncGenerator[Progress, None], stream: bool) -> Response:

@@ -15,10 +15,11 @@ from corral import EMULATES, __version__, inference, names
 from corral.errors import BadRequest, NotFound
 from corral.golang import gojson
 from corral.messages import Chunk, EmbedRequest
-from corral.server import ollama_wire as wire
-from corral.server.folding import fold
-from corral.server.ollama_replies import PLAIN_TEXT, body_as, error_line, reply, runtime_of
-from corral.server.streaming import NDJSON, Stream
+from corral.server.http.folding import fold
+from corral.server.http.requests import runtime_of
+from corral.server.http.streaming import NDJSON, Stream
+from corral.server.ollama import wire
+from corral.server.ollama.replies import PLAIN_TEXT, body_as, error_line, reply
 
 Encode = Callable[[Chunk], Any]
 

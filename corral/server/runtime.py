@@ -1,0 +1,100 @@
+"""What a server has while it runs, from the store to the scheduler: put together at start, ended at the end."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from corral.config import Config
+from corral.engine.base import Engine, RunnerSpec
+from corral.engine.llama.client import launch
+from corral.errors import CorralError
+from corral.inference import Runtime
+from corral.machine import Machine
+from corral.machine.memory import memory
+from corral.machine.threads import threads_here
+from corral.models.model import Models
+from corral.serving.scheduler import Events, Limits, Scheduler
+from corral.sources.registry import Registry
+from corral.store import Store
+from corral.telemetry import Series
+
+log = logging.getLogger(__name__)
+
+KEPT_LOGS = 32
+
+CACHE_RAM_MIB = 2048
+"""Most host memory a worker's prompt cache may take; a smaller machine gives an eighth of what is free."""
+
+
+@contextlib.asynccontextmanager
+async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
+    """Everything a server needs, from the store to the scheduler; the workers are gone when the block is left."""
+    store = Store(config.models)
+    machine = Machine()
+    chores = asyncio.ensure_future(_chores(config, store, machine))
+    series = Series()
+    limits = Limits(
+        max_loaded=config.max_loaded_models,
+        max_queue=config.max_queue,
+        pool_contexts=config.pool_contexts,
+        keep_alive=config.keep_alive,
+    )
+    scheduler = Scheduler(_launcher(config), machine.memory, limits, _events(series))
+    registry = Registry(docker_config=config.docker_config, key_folder=config.home)
+    try:
+        yield Runtime(config, Models(store, config.go_template), scheduler, registry, series, machine)
+    finally:
+        chores.cancel()
+        await scheduler.close()
+        await registry.close()
+        await machine.close()
+
+
+async def _chores(config: Config, store: Store, machine: Machine) -> None:
+    """What is done at start while requests are served already: GPUs looked for, the store tidied (spec cli §2.2)."""
+    await machine.look()
+    try:
+        await asyncio.to_thread(store.prune, delete=not config.no_prune)
+    except CorralError as error:
+        log.warning("the store could not be tidied: %s", error)
+
+
+def _launcher(config: Config) -> Callable[[RunnerSpec, str], Coroutine[Any, Any, Engine]]:
+    numbers = iter(range(1 << 30))
+
+    async def start(spec: RunnerSpec, label: str) -> Engine:
+        free_mib = memory().available >> 20
+        threads = spec.num_thread or threads_here()
+        return await launch(
+            msgspec.structs.replace(spec, num_thread=threads),
+            log=_worker_log(config.state, next(numbers)),
+            patience=config.load_timeout,
+            program=config.engine,
+            cache_ram_mib=min(CACHE_RAM_MIB, free_mib // 8),
+        )
+
+    return start
+
+
+def _worker_log(state: Path, number: int) -> Path:
+    """Where a worker's prints go; those of the last workers are kept."""
+    folder = state / "workers"
+    with contextlib.suppress(OSError):
+        logs = sorted(folder.glob("*.log"), key=lambda log: log.stat().st_mtime)
+        for old in logs[: max(0, len(logs) - KEPT_LOGS + 1)]:
+            old.unlink()
+    return folder / f"{os.getpid()}-{number}.log"
+
+
+def _events(series: Series) -> Events:
+    def loaded(label: str, seconds: float) -> None:
+        series.loads.labels(label).inc()
+        series.load_time.labels(label).observe(seconds)
+
+    return Events(loaded=loaded, evicted=lambda label, reason: series.evictions.labels(label).inc())

@@ -1,0 +1,144 @@
+"""Listening and serving until a signal comes, with the routes of every dialect. Source: spec api §2.1, cli §2.2."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Generator
+
+import uvicorn
+
+from corral import EMULATES, __version__
+from corral.config import Config
+from corral.errors import CorralError
+from corral.server import ollama
+from corral.server.http import metrics
+from corral.server.http.app import Activity, build
+from corral.server.http.guards import Origins
+from corral.server.http.protocol import Protocol
+from corral.server.runtime import runtime
+from corral.serving.scheduler import Scheduler
+from corral.sources import keys
+
+log = logging.getLogger(__name__)
+
+OPEN_FILES = 10240
+"""Files and connections the server wants to have open at most, which is as many as macOS gives."""
+
+ROUTES = (*ollama.ROUTES, *metrics.ROUTES)
+"""Every path that is answered."""
+
+
+def serve(config: Config) -> None:
+    """Listens and serves until SIGINT or SIGTERM; `CorralError` when it cannot listen (spec api §2.1, cli §2.2)."""
+    Origins(config.origins)  # a wrong one is told before anybody can connect
+    _introduce(config)
+    _allow_open_files()
+    with _listen(config) as listener:
+        log.info("Listening on %s (version %s, Ollama %s)", _shown(listener), __version__, EMULATES)
+        if sys.platform == "win32":
+            asyncio.run(_serve(config, listener))
+            return
+        import uvloop
+
+        uvloop.run(_serve(config, listener))
+
+
+def _allow_open_files() -> None:
+    """Lets this process have `OPEN_FILES` files open, if it may: some systems give 256 to who does not ask."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _listen(config: Config) -> socket.socket:
+    host, port = config.host.host, config.host.port
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        # A name with addresses of both kinds, as localhost is, means the older one to Go, and so to its clients.
+        family, kind, protocol, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+        listener = socket.socket(family, kind, protocol)
+        if sys.platform != "win32":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CorralError(f"listen tcp {config.host.netloc}: bind: {reason}") from error
+    return listener
+
+
+def _shown(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class _Server(uvicorn.Server):
+    """Ends by a signal without dying of it: there are models to unload when it has ended, and clients to tell."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.server_state.tasks:  # cancelled, and about to say so to their clients
+            await asyncio.wait(self.server_state.tasks, timeout=1)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
+
+
+async def _serve(config: Config, listener: socket.socket) -> None:
+    activity = Activity()
+    async with runtime(config) as ready:
+        app = build(ROUTES, ready, activity)
+        server = _Server(
+            uvicorn.Config(
+                app,
+                http=Protocol,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                date_header=True,
+                timeout_graceful_shutdown=1,
+                timeout_keep_alive=75,
+                ws="none",
+            )
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            async with asyncio.TaskGroup() as tasks:
+                idle = tasks.create_task(_end_when_idle(config.idle_exit, activity, ready.scheduler, server))
+                await server.serve(sockets=[listener])
+                idle.cancel()
+
+
+async def _end_when_idle(seconds: float, activity: Activity, scheduler: Scheduler, server: uvicorn.Server) -> None:
+    """Ends a server that was started in the background when nobody has used it and no model is loaded."""
+    if seconds == float("inf"):
+        return
+    while True:
+        left = seconds - activity.idle_for()
+        if left <= 0 and not scheduler.runners:
+            break
+        await asyncio.sleep(max(left, 0.5))
+    log.info("idle for %.0f s, ending", seconds)
+    signal.raise_signal(signal.SIGTERM)
+
+
+def _introduce(config: Config) -> None:
+    """Makes the key pair that registries know this machine by, telling its owner when it is new (spec cli §2.2)."""
+    path = config.home / keys.FILE_NAME
+    if not path.exists():
+        print(f"Couldn't find '{path}'. Generating new private key.")
+    key = keys.load_or_create(config.home)
+    if key.is_new:
+        print(f"Your new public key is: \n\n{key.public_line}\n", flush=True)
