@@ -1,65 +1,156 @@
-"""The error tree: every failure a person may meet.
+"""The error tree: every failure a person may meet, by kind.
 
-CorralError            500  anything that stops a request or a command
-├── BadRequest         400  the caller asked for something that cannot be done as asked
-│   └── InvalidName    400  a model name, digest or path that breaks its grammar
-├── Forbidden          403
-├── NotFound           404
-│   └── ModelNotFound  404  no manifest of that name in the store
-├── Busy               503  the queue is full
-├── ConfigError        500  a setting that cannot be used
-├── StoreError         500  the disk or the store's files
-│   └── DiskFull       500
-├── SourceError        500  a registry, package index or file that models come from
-│   ├── Unreachable    500  nobody answered there: the next mirror may be tried
-│   └── Unauthorized   500
-├── ModelFileError     500  a model file that is broken, hostile or not supported
-├── TemplateError      500  a template that does not parse, or fails or overruns its budget when run
-└── EngineError        500  the engine refused or failed
-    ├── EngineDied     500  the worker is gone
-    └── OutOfMemory    500
+CorralError              anything that stops a request or a command
+├── BadRequest           the caller asked for something that cannot be done as asked
+│   ├── InvalidName      a model name, digest or path that breaks its grammar
+│   ├── InvalidOption    an option whose value has the wrong type
+│   ├── InvalidFormat    an output format that is neither JSON mode nor a schema
+│   ├── ModelRequired    no model was named
+│   ├── Unsupported      the model lacks the capability that was asked for
+│   ├── ContextExceeded  the prompt or text is longer than the context, and may not be cut
+│   └── BodyTooLarge     the request's body has more bytes than are read
+├── Forbidden
+│   └── RemoteModel      the name means a model that runs in the vendor's cloud
+├── NotFound
+│   ├── ModelNotFound    no manifest of that name in the store
+│   └── NotPublished     the registry or mirror that was asked has no such model
+├── Busy                 trying again later may work
+│   ├── QueueFull        as many requests wait as may
+│   └── ServerStopping
+├── ConfigError          a setting that cannot be used
+├── StoreError           the disk or the store's files
+│   └── DiskFull
+├── SourceError          a registry, package index or file that models come from
+│   ├── Unreachable      no connection to it: the next mirror may be tried
+│   └── Unauthorized
+├── ModelFileError       a model file that is broken, hostile or not supported
+├── TemplateError        a template that does not parse, or fails or overruns its budget when run
+├── EngineError          the engine failed
+│   ├── EngineRefused    the engine calls the request bad
+│   ├── EngineDied       the worker is gone
+│   └── OutOfMemory
+└── InternalError        a mistake of Corral's own
 
-`str(error)` is the sentence the user reads: lower case, no full stop, the offending value quoted. Knows no dialect.
+`str(error)` is a sentence for the user: lower case, no full stop, the offending value quoted. Each dialect makes status
+and envelope from kind and data, and the sentence too where its clients match on other words (`server/ollama/errors.py`).
 """
+
+import re
+from typing import ClassVar
 
 
 class CorralError(Exception):
-    """Anything that stops a request or a command; `status` is the HTTP status it is answered with."""
+    """Anything that stops a request or a command. `kind` is its name in metrics: `bad_request`, `out_of_memory`."""
 
-    status = 500
+    kind: ClassVar[str] = "error"
 
-    def __init__(self, sentence: str, *, status: int | None = None) -> None:
-        super().__init__(sentence)
-        if status is not None:
-            self.status = status
+    def __init_subclass__(cls) -> None:
+        cls.kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__.removesuffix("Error")).lower()
 
 
 class BadRequest(CorralError):
     """The caller asked for something that cannot be done as asked."""
-
-    status = 400
 
 
 class InvalidName(BadRequest):
     """A model name, digest or relative path that breaks its grammar."""
 
 
+class InvalidOption(BadRequest):
+    """A runtime option whose value has the wrong type; `expected` says which it takes: `type integer`."""
+
+    def __init__(self, name: str, expected: str) -> None:
+        super().__init__(f'option "{name}" must be of {expected}')
+        self.name = name
+        self.expected = expected
+
+
+class InvalidFormat(BadRequest):
+    """An output format that is neither JSON mode nor a JSON Schema; `given` is its JSON text, quoted."""
+
+    def __init__(self, given: str) -> None:
+        super().__init__(f'invalid format: {given}; expected "json" or a valid JSON Schema object')
+        self.given = given
+
+
+class ModelRequired(BadRequest):
+    """A request that names no model."""
+
+    def __init__(self) -> None:
+        super().__init__("model is required")
+
+
+class Unsupported(BadRequest):
+    """A model that lacks a capability. `model`: its name as the request gave it; `full_name`: with registry and tag."""
+
+    def __init__(self, model: str, capability: str, full_name: str = "") -> None:
+        super().__init__(f'"{model}" does not support {capability}')
+        self.model = model
+        self.capability = capability
+        self.full_name = full_name or model
+
+
+class ContextExceeded(BadRequest):
+    """A prompt or text that is longer than the context and may not be cut; lengths in tokens, 0 where not counted."""
+
+    def __init__(self, sentence: str, *, tokens: int = 0, limit: int = 0) -> None:
+        super().__init__(sentence)
+        self.tokens = tokens
+        self.limit = limit
+
+
+class BodyTooLarge(BadRequest):
+    """A request's body of more than `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"request body is larger than {limit} bytes")
+        self.limit = limit
+
+
 class Forbidden(CorralError):
-    status = 403
+    """What is not done for this caller, whatever the request says."""
+
+
+class RemoteModel(Forbidden):
+    """A name that means a model in the vendor's cloud (docs/spec/api.md §3)."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'"{name}" runs in the cloud of its vendor, and Corral runs models on this machine only')
+        self.name = name
 
 
 class NotFound(CorralError):
-    status = 404
+    """Something that was named and does not exist."""
 
 
 class ModelNotFound(NotFound):
-    """No manifest of that name in the store."""
+    """No manifest of that name in the store. `name`: as it was asked for."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"model '{name}' not found")
+        self.name = name
+
+
+class NotPublished(NotFound):
+    """The registry or mirror that was asked has no such model."""
 
 
 class Busy(CorralError):
-    """The queue is full; trying again later may work."""
+    """Not now; trying again later may work."""
 
-    status = 503
+
+class QueueFull(Busy):
+    """As many requests wait as may."""
+
+    def __init__(self) -> None:
+        super().__init__("server busy, please try again: too many requests are waiting")
+
+
+class ServerStopping(Busy):
+    """The server ends and takes on nothing new."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping")
 
 
 class ConfigError(CorralError):
@@ -79,7 +170,7 @@ class SourceError(CorralError):
 
 
 class Unreachable(SourceError):
-    """Nobody answered at a source, so the next mirror may be tried."""
+    """No connection to a source could be made, so the next mirror may be tried."""
 
 
 class Unauthorized(SourceError):
@@ -95,7 +186,15 @@ class TemplateError(CorralError):
 
 
 class EngineError(CorralError):
-    """The engine refused a request or failed at it."""
+    """The engine failed at a request or a load. `code`: the HTTP status it answered with, 0 where it gave none."""
+
+    def __init__(self, sentence: str, *, code: int = 0) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+class EngineRefused(EngineError):
+    """The engine calls the request bad."""
 
 
 class EngineDied(EngineError):
@@ -104,3 +203,10 @@ class EngineDied(EngineError):
 
 class OutOfMemory(EngineError):
     """The engine could not get the memory it needed."""
+
+
+class InternalError(CorralError):
+    """A mistake of Corral's own; the log has what happened."""
+
+    def __init__(self) -> None:
+        super().__init__("internal server error, see the log of corral")

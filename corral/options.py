@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
 
-from corral.errors import BadRequest, CorralError
+from corral.errors import BadRequest, InvalidOption
 from corral.messages import Json
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ KINDS: dict[str, Kind] = {name: _kind(hint) for name, hint in get_type_hints(Opt
 def merge(*layers: Mapping[str, Json]) -> Options:
     """The options after the layers are laid over the defaults, later ones over earlier ones.
 
-    Unknown names and nulls are ignored. A wrong type is an error with status 500, which is what clients know.
+    Unknown names and nulls are ignored; `InvalidOption` for a value of a wrong type.
     """
     values: dict[str, Json] = {}
     for layer in layers:
@@ -90,10 +90,10 @@ def read(name: str, value: Json) -> Json:
             return _finite(name, value)
         case ("strings", list() | tuple()):
             if not all(isinstance(item, str) for item in value):
-                raise CorralError(f'option "{name}" must be of an array of strings')
+                raise InvalidOption(name, "an array of strings")
             return tuple(value)
         case _:
-            raise CorralError(f'option "{name}" must be of type {_WORDS[kind]}')
+            raise InvalidOption(name, f"type {_WORDS[kind]}")
 
 
 def _bounded(name: str, value: float) -> int:

@@ -33,7 +33,7 @@ class Series:
         self.truncated_tokens = self._counter("prompt_truncated_tokens", "Prompt tokens left out to fit the context")
         self.parsing = self._counter("answer_warnings", "Answers that did not keep to the model's format", "warning")
         self.finished = self._counter("request_success", "Requests answered to the end", "finished_reason")
-        self.failed = self._counter("request_failures", "Requests that ended in an error", "status")
+        self.failed = self._counter("request_failures", "Requests that failed, or whose client left", "reason")
         self.loads = self._counter("model_loads", "Models loaded")
         self.load_time = self._histogram("model_load_time_seconds", "Time to load a model")
         self.evictions = self._counter("model_evictions", "Models unloaded to make room or to change their options")

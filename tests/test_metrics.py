@@ -177,27 +177,27 @@ def test_a_model_that_is_loaded_anew_for_a_larger_context_counts_as_evicted(fake
     assert scrape.value("model_loads_total", model_name=MODEL) == 2
 
 
-def test_failures_are_counted_by_status_for_models_that_exist(fake_server: RunningServer) -> None:
+def test_failures_are_counted_by_kind_for_models_that_exist(fake_server: RunningServer) -> None:
     assert ask(fake_server, "/api/generate", prompt="!error=400", raw=True)[0] == 400
     assert ask(fake_server, "/api/generate", prompt="x", think=True)[0] == 400
     assert ask(fake_server, "/api/generate", prompt="x", options={"num_ctx": "big"})[0] == 500
     assert ask(fake_server, "/api/generate", model="nobody", prompt="x")[0] == 404
     scrape = Scrape(fake_server)
     counted = {
-        (sample.labels["model_name"], sample.labels["status"]): sample.value
+        (sample.labels["model_name"], sample.labels["reason"]): sample.value
         for sample in scrape.samples
         if sample.name == "corral_request_failures_total"
     }
-    assert counted == {(MODEL, "400"): 2, (MODEL, "500"): 1}
+    assert counted == {(MODEL, "engine_refused"): 1, (MODEL, "unsupported"): 1, (MODEL, "invalid_option"): 1}
     assert scrape.value("request_success_total", model_name=MODEL, finished_reason="stop") == 0
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_left_is_counted_as_a_failure_of_499(fake_server: RunningServer, stream: bool) -> None:
+def test_a_client_that_left_is_counted_as_a_cancelled_request(fake_server: RunningServer, stream: bool) -> None:
     body = {"model": "fake", "prompt": "!hold=1", "raw": True, "stream": stream}
     with streaming(fake_server, "/api/generate", body):
         until(fake_server, "num_requests_running", 1, model_name=MODEL)
-    scrape = until(fake_server, "request_failures_total", 1, model_name=MODEL, status="499")
+    scrape = until(fake_server, "request_failures_total", 1, model_name=MODEL, reason="cancelled")
     assert scrape.value("request_success_total", model_name=MODEL, finished_reason="stop") == 0
 
 

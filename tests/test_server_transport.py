@@ -9,9 +9,11 @@ import socket
 from collections.abc import AsyncGenerator, Iterator
 
 import pytest
-from starlette.types import Message
+from starlette.responses import Response
+from starlette.types import Message, Scope
 
 from corral.errors import CorralError
+from corral.server.http.dialect import Dialect, set_dialect
 from corral.server.http.streaming import NDJSON, Stream
 from tests.asking import ask, post
 from tests.conftest import FAKE_ENGINE, RunningServer, StartServer, add_model, running_server
@@ -345,7 +347,9 @@ async def sent_by(lines: AsyncGenerator[bytes, None]) -> list[bytes]:
     async def receive() -> Message:
         raise AssertionError
 
-    await Stream(lines, lambda error: f"<{error}>".encode(), NDJSON)({"type": "http", "path": "/"}, receive, send)
+    scope: Scope = {"type": "http", "path": "/"}
+    set_dialect(scope, Dialect(lambda error: Response(str(error)), lambda error: f"<{error}>".encode()))
+    await Stream(lines, NDJSON)(scope, receive, send)
     return sent
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.errors import DiskFull, InvalidName, ModelNotFound, NotFound, StoreError
+from corral.errors import BadRequest, DiskFull, InvalidName, ModelNotFound, NotFound, StoreError
 from corral.names import Digest, Name, parse, parse_digest
 from corral.store import (
     MAX_MANIFEST_BYTES,
@@ -106,7 +106,7 @@ def test_a_blob_with_another_digest_is_kept_under_its_own(store: Store) -> None:
         with pytest.raises(DigestMismatch) as caught:
             writer.commit(wanted)
     assert str(caught.value) == f'digest mismatch, expected "{wanted}", got "sha256:{sha256(b"hello")}"'
-    assert caught.value.status == 400
+    assert isinstance(caught.value, BadRequest)
     assert blobs(store) == {f"sha256-{sha256(b'hello')}"}
 
 

@@ -312,7 +312,7 @@ class Client:
         sentence = _error_of(data) or f"something went wrong, please see the {self.program} server logs for details"
         if streaming:
             sentence = f"{status} {http.client.responses.get(status, response.reason)}: {sentence}"
-        raise _BY_STATUS.get(status, CorralError)(sentence, status=status)
+        raise _BY_STATUS.get(status, CorralError)(sentence)
 
     def _decode(self, data: bytes) -> dict[str, Json]:
         try:

@@ -16,7 +16,7 @@ import msgspec
 from corral import names, options
 from corral.config import Config
 from corral.engine.base import RunnerSpec
-from corral.errors import BadRequest, CorralError, Forbidden, ModelNotFound, NotFound
+from corral.errors import BadRequest, CorralError, ModelNotFound, ModelRequired, RemoteModel, Unsupported
 from corral.inference import prompt
 from corral.inference.embedding import Vectors, embed_inputs
 from corral.inference.metrics import Account, Clock
@@ -45,22 +45,22 @@ class Runtime:
     machine: Machine
 
 
-def find_model(runtime: Runtime, text: str, missing: str = "model '{}' not found") -> Model:
-    """The model a request names. `NotFound` with `missing`, `BadRequest` or `Forbidden` (spec api §3, §21)."""
+def find_model(runtime: Runtime, text: str) -> Model:
+    """The model a request names. `ModelRequired`, `ModelNotFound`, `InvalidName` or `RemoteModel` (spec api §3)."""
+    if not text:
+        raise ModelRequired
     reference = names.parse_reference(text)
     if reference.cloud:
-        raise Forbidden("ollama cloud is disabled: remote model is unavailable")
+        raise RemoteModel(text)
     try:
         return runtime.models.load(reference.name)
     except ModelNotFound:
-        raise NotFound(missing.format(text)) from None
+        raise ModelNotFound(text) from None
 
 
 async def chat(runtime: Runtime, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
     """Goes on with a conversation. Order of checks: spec api §8.2."""
     clock = Clock()
-    if not request.model:
-        raise BadRequest("model is required")
     model = find_model(runtime, request.model)
     with _failures_counted(runtime, model):
         if not request.messages and request.keep_alive == 0:
@@ -68,9 +68,9 @@ async def chat(runtime: Runtime, request: ChatRequest) -> AsyncGenerator[Chunk, 
             return
         think = _think(model, request.model, request.think)
         if "completion" not in model.capabilities:
-            raise BadRequest(f'"{request.model}" does not support chat')
+            raise Unsupported(request.model, "chat")
         if request.tools and "tools" not in model.capabilities:
-            raise BadRequest(f"{model.name.full} does not support tools")
+            raise Unsupported(request.model, "tools", model.name.full)
         chosen, spec = await _wanted(runtime, model, request.options)
         async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
             clock.got_runner()
@@ -88,8 +88,6 @@ async def chat(runtime: Runtime, request: ChatRequest) -> AsyncGenerator[Chunk, 
 async def generate(runtime: Runtime, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
     """Goes on with a single prompt. Order of checks: spec api §7.2."""
     clock = Clock()
-    if not request.model:
-        raise NotFound("model '' not found")
     model = find_model(runtime, request.model)
     with _failures_counted(runtime, model):
         if not request.prompt and request.keep_alive == 0:
@@ -99,9 +97,9 @@ async def generate(runtime: Runtime, request: GenerateRequest) -> AsyncGenerator
             raise BadRequest("raw mode does not support template, system, or context")
         think = _think(model, request.model, request.think)
         if "completion" not in model.capabilities:
-            raise BadRequest(f'"{request.model}" does not support generate')
+            raise Unsupported(request.model, "generate")
         if request.suffix and "insert" not in model.capabilities:
-            raise BadRequest(f"{model.name.full} does not support insert")
+            raise Unsupported(request.model, "insert", model.name.full)
         chosen, spec = await _wanted(runtime, model, request.options)
         async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
             clock.got_runner()
@@ -117,7 +115,7 @@ async def generate(runtime: Runtime, request: GenerateRequest) -> AsyncGenerator
 async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = True) -> Vectors:
     """Vectors of texts, in the order of the texts (spec api §10). No texts: the model is loaded."""
     clock = Clock()
-    model = find_model(runtime, request.model, 'model "{}" not found, try pulling it first')
+    model = find_model(runtime, request.model)
     with _failures_counted(runtime, model):
         chosen, spec = await _wanted(runtime, model, request.options, embed=True)
         async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
@@ -139,10 +137,10 @@ def _failures_counted(runtime: Runtime, model: Model) -> Iterator[None]:
     try:
         yield
     except CorralError as error:
-        runtime.series.failed.labels(str(model.name), str(error.status)).inc()
+        runtime.series.failed.labels(str(model.name), error.kind).inc()
         raise
     except asyncio.CancelledError:
-        runtime.series.failed.labels(str(model.name), "499").inc()
+        runtime.series.failed.labels(str(model.name), "cancelled").inc()
         raise
 
 
@@ -166,5 +164,5 @@ def _think(model: Model, name: str, think: Think) -> Think:
             return "high"
         return True if think is None else think
     if think:
-        raise BadRequest(f'"{name}" does not support thinking')
+        raise Unsupported(name, "thinking")
     return think

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from msgspec import structs
 
 from corral import schemas
-from corral.errors import BadRequest, CorralError, EngineError
+from corral.errors import BadRequest, EngineError, InvalidFormat
 from corral.golang import gojson
 from corral.golang.text import quote
 from corral.messages import Json, Tool, ToolChoice
@@ -33,7 +33,7 @@ async def of_format(given: Json) -> Schema | None:
             return structs.replace(schema, value=schemas.judge({"type": "object"}).value) if is_open else schema
         case _:
             raw = gojson.encode(given).decode()
-            raise CorralError(f'invalid format: {quote(raw)}; expected "json" or a valid JSON Schema object')
+            raise InvalidFormat(quote(raw))
 
 
 def chosen_tools(tools: Sequence[Tool], choice: ToolChoice) -> tuple[Tool, ...]:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 from msgspec import Struct
 
-from corral.errors import BadRequest, EngineError
+from corral.errors import BadRequest, ContextExceeded, EngineRefused
 from corral.messages import EmbedRequest
 from corral.models.model import Model
 from corral.options import Options
@@ -37,7 +37,7 @@ async def embed_inputs(
     *,
     normalize: bool = True,
 ) -> Vectors:
-    """The texts of a request in one call of the engine; `BadRequest` for one that is too long and may not be cut.
+    """The texts of a request in one call of the engine; `ContextExceeded` for one that is too long and may not be cut.
 
     `serving` is held from when there is room for them.
     """
@@ -52,8 +52,8 @@ async def embed_inputs(
         with serving():
             try:
                 found = await runner.engine.embed(texts)
-            except EngineError as error:
-                if error.status != 400 or not request.truncate:
+            except EngineRefused:
+                if not request.truncate:
                     raise
                 texts, cut = await _cut_to_batch(runner, texts)
                 truncated += cut
@@ -84,9 +84,9 @@ async def _fitting(runner: Runner, model: Model, text: str, limit: int, truncate
     if len(tokens) <= room:
         return text, 0
     if not truncate:
-        raise BadRequest("the input length exceeds the context length")
+        raise ContextExceeded("the input length exceeds the context length", tokens=len(tokens), limit=limit)
     if room <= 0:
-        raise BadRequest("input after truncation exceeds maximum context length")
+        raise ContextExceeded("input after truncation exceeds maximum context length", limit=limit)
     return await runner.engine.detokenize(tokens[:room]), len(tokens) - room
 
 
@@ -101,7 +101,7 @@ async def _refuse_beyond_least_context(runner: Runner, model: Model, texts: Sequ
     for text in texts:
         tokens = await runner.engine.tokenize(text)
         if len(tokens) + _missing_ends(tokens, model) > MIN_CONTEXT:
-            raise BadRequest(_TOO_LONG)
+            raise ContextExceeded(_TOO_LONG)
 
 
 async def _cut_to_batch(runner: Runner, texts: Sequence[str]) -> tuple[list[str], int]:
@@ -110,7 +110,7 @@ async def _cut_to_batch(runner: Runner, texts: Sequence[str]) -> tuple[list[str]
     tokens = [await runner.engine.tokenize(text) for text in texts]
     cut = sum(max(0, len(found) - room) for found in tokens)
     if room <= 0 or not cut:
-        raise BadRequest(_TOO_LONG)
+        raise ContextExceeded(_TOO_LONG)
     shortened = [
         await runner.engine.detokenize(found[:room]) if len(found) > room else text
         for text, found in zip(texts, tokens, strict=True)

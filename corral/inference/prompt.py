@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from corral.engine.base import MEDIA_MARKER
-from corral.errors import BadRequest, EngineError, TemplateError
+from corral.errors import BadRequest, ContextExceeded, EngineError, EngineRefused, TemplateError, Unsupported
 from corral.media import MAX_FILES, PICTURES, SOUNDS, kind_of, prepare
 from corral.messages import Message, Think, Tool
 from corral.models.model import Model
@@ -153,7 +153,7 @@ async def _written(messages: Sequence[Message], first: int, write: Write) -> tup
             return kept, await write(kept)
         except (EngineError, TemplateError) as error:
             another = next(forms, None)
-            if another is None or not (isinstance(error, TemplateError) or error.status == 400):
+            if another is None or not isinstance(error, TemplateError | EngineRefused):
                 raise
             kept = another
 
@@ -178,7 +178,7 @@ def refusal(error: EngineError) -> EngineError:
     said = re.search(r"Jinja Exception: (.+)", str(error))
     if said is None:
         return error
-    return EngineError(f"the model's template refuses the conversation: {said[1]}", status=error.status)
+    return type(error)(f"the model's template refuses the conversation: {said[1]}", code=error.code)
 
 
 def keep_from(messages: Sequence[Message], first: int) -> list[Message]:
@@ -187,15 +187,15 @@ def keep_from(messages: Sequence[Message], first: int) -> list[Message]:
 
 
 def check_senses(model: Model, files: Sequence[bytes]) -> None:
-    """`BadRequest` for pictures a model cannot see and sounds it cannot hear."""
+    """`Unsupported` for pictures a model cannot see and sounds it cannot hear."""
     senses = {"vision", "audio"} & set(model.capabilities)
     if files and not senses:
-        raise BadRequest("Multimodal data provided, but model does not support multimodal requests.")
+        raise Unsupported(str(model.name), "multimodal input")
     kinds = {kind_of(file) for file in files} if senses else set()
     if "vision" not in senses and kinds & set(PICTURES):
-        raise BadRequest(f'"{model.name}" does not support images')
+        raise Unsupported(str(model.name), "images")
     if "audio" not in senses and kinds & set(SOUNDS):
-        raise BadRequest(f'"{model.name}" does not support audio')
+        raise Unsupported(str(model.name), "audio")
 
 
 async def readable(model: Model, files: Sequence[bytes]) -> tuple[bytes, ...]:
@@ -249,12 +249,12 @@ def with_numbers(text: str) -> str:
 def shortened(tokens: Sequence[int], limit: int, num_keep: int, *, has_bos: bool, shift: bool) -> tuple[int, ...]:
     """A prompt that is too long for `limit` tokens, with its middle taken out (spec cli §15.3).
 
-    `BadRequest` when the context may not be shifted.
+    `ContextExceeded` when the context may not be shifted.
     """
     if len(tokens) <= limit - 1:
         return tuple(tokens)
     if not shift:
-        raise BadRequest(TOO_LONG)
+        raise ContextExceeded(TOO_LONG, tokens=len(tokens), limit=limit)
     keep = len(tokens) if num_keep < 0 else num_keep + int(has_bos)
     keep = min(keep, limit - 1)
     remaining = limit - max((limit - keep) // 2, 1)

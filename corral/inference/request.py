@@ -14,7 +14,7 @@ import msgspec
 
 from corral import template
 from corral.engine.base import CompletionRequest, EngineChat, Sampling
-from corral.errors import BadRequest, EngineError
+from corral.errors import BadRequest, ContextExceeded, EngineError, EngineRefused
 from corral.inference import constraint, prompt
 from corral.inference.completion import complete
 from corral.inference.metrics import Account, Clock
@@ -186,9 +186,7 @@ class Answering:
             chat = EngineChat(messages=tuple(messages), tools=tuple(tools), think=think, max_tokens=1)
             try:
                 return prompt.with_numbers(await self._engine.render(chat))
-            except EngineError as error:
-                if error.status != 400:
-                    raise
+            except EngineRefused as error:
                 await constraint.check_tools(tools)
                 raise prompt.refusal(error) from error
 
@@ -278,7 +276,7 @@ class Answering:
         if bound > self._limit:
             bound = await self._count(built.text)
             if bound > self._limit:
-                raise BadRequest(exceeds(bound, self._limit))
+                raise exceeds(bound, self._limit)
         most = self._max_tokens(None if self._shift else bound)
         schema = await self._schema()
         media = await prompt.readable(self._model, built.media)
@@ -370,7 +368,7 @@ class Answering:
             return text, bound, 0
         tokens = await self._engine.tokenize(text, add_special=True)
         if not self._truncate and len(tokens) > self._limit:
-            raise BadRequest(exceeds(len(tokens), self._limit))
+            raise exceeds(len(tokens), self._limit)
         kept = tuple(tokens)
         if self._truncate:
             has_bos = self._model.bos_text != ""
@@ -389,9 +387,10 @@ class Answering:
         return min(wanted, ceiling, room)
 
 
-def exceeds(tokens: int, limit: int) -> str:
-    """The sentence for a prompt that may not be cut (spec api §21)."""
-    return f"request ({tokens} tokens) exceeds the available context size ({limit} tokens), try increasing it"
+def exceeds(tokens: int, limit: int) -> ContextExceeded:
+    """The error for a prompt that may not be cut (spec api §21)."""
+    sentence = f"request ({tokens} tokens) exceeds the available context size ({limit} tokens), try increasing it"
+    return ContextExceeded(sentence, tokens=tokens, limit=limit)
 
 
 def sampling(chosen: Options, limit: int) -> Sampling:

@@ -12,7 +12,7 @@ import msgspec
 
 from corral import names, template
 from corral.background import Report, Work
-from corral.errors import BadRequest, CorralError, Forbidden, InvalidName, ModelNotFound, TemplateError
+from corral.errors import BadRequest, CorralError, InvalidName, ModelNotFound, RemoteModel, TemplateError
 from corral.golang import gojson
 from corral.messages import Json, Message, Progress
 from corral.models import assemble
@@ -133,7 +133,7 @@ def _checked(request: CreateRequest) -> CreateRequest:
 def _base_name(text: str) -> Name:
     reference = names.parse_reference(text)
     if reference.cloud:
-        raise Forbidden("ollama cloud is disabled: remote model is unavailable")
+        raise RemoteModel(text)
     return reference.name
 
 

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from corral.engine.base import Engine, RunnerSpec
-from corral.errors import Busy, EngineDied, OutOfMemory
+from corral.errors import EngineDied, OutOfMemory, QueueFull, ServerStopping
 from corral.machine.memory import Memory
 from corral.serving.admission import Pool
 
@@ -248,7 +248,8 @@ class Scheduler:
         """A runner for `spec`, counted as used until the block is left.
 
         `label` is the model's name for people. `keep_alive` replaces the runner's when given, in seconds.
-        `Busy` when too many wait; errors of loading are those of the engine. Leaving while waiting gives up the place.
+        `QueueFull` when too many wait; errors of loading are those of the engine. Leaving while waiting gives up
+        the place.
         """
         runner = await self._acquire(spec, label, keep_alive)
         try:
@@ -271,9 +272,9 @@ class Scheduler:
         raise EngineDied(f'model "{label}" ended as soon as it was loaded; see its log')
 
     async def _granted(self, ticket: _Ticket, again: bool) -> Runner:
-        """Stands in line, in front when `again`; `Busy` when the line is full and there is nothing but to wait."""
+        """Stands in line, in front when `again`; `QueueFull` when the line is full and there is nothing but to wait."""
         if self._closing:
-            raise Busy("the server is stopping")
+            raise ServerStopping
         if again:
             self._waiting.appendleft(ticket)
         else:
@@ -282,7 +283,7 @@ class Scheduler:
         served_at_once = ticket.granted.done() and ticket.granted.result().waiting == 0
         if self.queued > self._limits.max_queue and not again and not served_at_once:
             self._give_up(ticket)
-            raise Busy("server busy, please try again.  maximum pending requests exceeded")
+            raise QueueFull
         try:
             return await ticket.granted
         except asyncio.CancelledError:
@@ -294,7 +295,7 @@ class Scheduler:
         if (loading := runner.loading) is not None:
             await asyncio.wait({loading})
             if loading.cancelled():
-                raise Busy("the server is stopping")
+                raise ServerStopping
             loading.result()
         idle = time.monotonic() - runner.idle_since > self._limits.ping_after and runner.users == 1
         if idle and runner.check is None and runner.closing is None:
@@ -479,7 +480,7 @@ class Scheduler:
         while self._waiting:
             ticket = self._waiting.popleft()
             if not ticket.granted.done():
-                ticket.granted.set_exception(Busy("the server is stopping"))
+                ticket.granted.set_exception(ServerStopping())
         loads = [runner.loading for runner in self._runners if runner.loading is not None]
         for load in loads:
             load.cancel()

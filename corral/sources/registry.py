@@ -15,7 +15,16 @@ from pathlib import Path
 from yarl import URL
 
 from corral import EMULATES, __version__
-from corral.errors import CorralError, ModelNotFound, NotFound, SourceError, StoreError, Unauthorized, Unreachable
+from corral.errors import (
+    CorralError,
+    ModelNotFound,
+    NotFound,
+    NotPublished,
+    SourceError,
+    StoreError,
+    Unauthorized,
+    Unreachable,
+)
 from corral.messages import Progress
 from corral.names import Name
 from corral.sources.auth import Authenticator
@@ -102,7 +111,7 @@ class Registry:
         except ModelNotFound as error:
             yield Progress("couldn't retrieve manifest")
             path = store.manifests_folder / name.path
-            raise ModelNotFound(f"open {path}: no such file or directory", status=500) from error
+            raise StoreError(f"open {path}: no such file or directory") from error
         blobs = {layer.digest: layer for layer in stored.manifest.blobs}
         paths = {digest: await asyncio.to_thread(store.open_path, digest) for digest in blobs}
         async with self._repository(stored.name, insecure) as repository:
@@ -208,7 +217,7 @@ def _about_manifest(error: CorralError) -> CorralError:
     for kind in (Unreachable, Unauthorized):
         if isinstance(error, kind):
             return kind(sentence)
-    return NotFound(sentence, status=500) if isinstance(error, NotFound) else SourceError(sentence)
+    return NotPublished(sentence) if isinstance(error, NotFound) else SourceError(sentence)
 
 
 def _leftovers(store: Store, name: Name, manifest: Manifest) -> bool:

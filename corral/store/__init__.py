@@ -81,7 +81,7 @@ class Store:
         try:
             return self._read(found)
         except FileNotFoundError:
-            raise ModelNotFound(f"model '{name}' not found") from None
+            raise ModelNotFound(str(name)) from None
 
     def list(self) -> list[Stored]:
         """All models, newest first to the second, then by path. What cannot be read is left out, with a warning."""
@@ -143,7 +143,7 @@ class Store:
                     path.unlink()
             except StoreError as error:
                 if isinstance(error.__cause__, FileNotFoundError):
-                    raise ModelNotFound(f"model '{name}' not found") from None
+                    raise ModelNotFound(str(name)) from None
                 raise
             for folder in list(path.parents)[:3]:
                 with suppress(OSError):  # another tag still lies there

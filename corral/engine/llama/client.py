@@ -24,7 +24,7 @@ from corral.engine.base import (
 )
 from corral.engine.llama.prefill import Beginnings, Reading, is_long, read_ahead
 from corral.engine.llama.process import WorkerProcess
-from corral.errors import EngineDied, EngineError
+from corral.errors import EngineDied, EngineError, EngineRefused
 from corral.messages import Message, TokenLogprob, Tool, ToolCall
 
 HEALTH_TIMEOUT = 10.0
@@ -364,7 +364,8 @@ def _numbers(row: list[float | None]) -> list[float]:
 
 
 def _refusal(error: _Error) -> EngineError:
-    return EngineError(error.message, status=error.code if 400 <= error.code < 600 else 500)
+    code = error.code if 400 <= error.code < 600 else 500
+    return (EngineRefused if code < 500 else EngineError)(error.message, code=code)
 
 
 def _sampling(sampling: Sampling) -> dict[str, Any]:

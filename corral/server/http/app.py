@@ -1,4 +1,4 @@
-"""The ASGI application: routes, guards, a clean path, one log line a request, errors → status. Knows no dialect."""
+"""The ASGI application: routes, guards, a clean path, one log line a request. Knows no dialect."""
 
 import html
 import logging
@@ -16,11 +16,9 @@ from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from corral import telemetry
-from corral.errors import CorralError
 from corral.inference import Runtime
+from corral.server.http.dialect import note_of
 from corral.server.http.guards import Guard, Origins
-from corral.server.http.streaming import INTERNAL_ERROR, JSON, note, note_of
-from corral.server.ollama.replies import error_body
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +27,7 @@ def build(routes: Sequence[StarletteRoute], runtime: Runtime, activity: "Activit
     """The ASGI application that answers these routes over a runtime."""
     app = Starlette(
         routes=list(routes),
-        exception_handlers={CorralError: _corral_error, HTTPException: _http_error, Exception: _unexpected},
+        exception_handlers={HTTPException: _http_error},
     )
     app.router.redirect_slashes = False
     app.state.runtime = runtime
@@ -38,26 +36,12 @@ def build(routes: Sequence[StarletteRoute], runtime: Runtime, activity: "Activit
     return _Log(_CleanPath(guard, routes), activity)
 
 
-async def _corral_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, CorralError)
-    note(request.scope, error)
-    headers = {"content-type": JSON}
-    if error.status == 503:
-        headers["retry-after"] = "1"
-    return Response(error_body(error), error.status, headers)
-
-
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     text = {404: "404 page not found", 405: "405 method not allowed"}.get(error.status_code, str(error.detail))
     methods = (error.headers or {}).get("Allow", "")
     allow = {"allow": ", ".join(sorted(methods.split(", ")))} if methods else {}
     return Response(text, error.status_code, {**allow, "content-type": "text/plain"})
-
-
-async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return Response(error_body(CorralError(INTERNAL_ERROR)), 500, {"content-type": JSON})
 
 
 class Activity:

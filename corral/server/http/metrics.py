@@ -8,6 +8,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
+from corral.errors import CorralError
+from corral.server.http.dialect import Dialect
 from corral.server.http.requests import runtime_of
 from corral.server.http.routing import route
 from corral.serving.scheduler import Runner, Scheduler
@@ -19,6 +21,14 @@ async def metrics(request: Request) -> Response:
     now.register(Gauges(runtime.scheduler))
     body = generate_latest(runtime.series.registry) + generate_latest(now)
     return Response(body, headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+def _answer(error: CorralError) -> Response:
+    return Response(f"{error}\n", 500, {"content-type": "text/plain; charset=utf-8"})
+
+
+def _line(error: CorralError) -> bytes:
+    return f"# {error}\n".encode()
 
 
 class Gauges:
@@ -56,4 +66,4 @@ def _gauge(name: str, sentence: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"corral_{name}", sentence, labels=labels)
 
 
-ROUTES = (route("/metrics", metrics, "GET"),)
+ROUTES = (route("/metrics", metrics, "GET", dialect=Dialect(_answer, _line)),)

@@ -14,32 +14,23 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from corral.errors import Busy, CorralError
+from corral.errors import BodyTooLarge, CorralError, InternalError, ServerStopping
+from corral.server.http.dialect import Dialect, dialect_of, note, set_dialect
 
 log = logging.getLogger(__name__)
 
 JSON = "application/json; charset=utf-8"
 NDJSON = "application/x-ndjson"
 
-INTERNAL_ERROR = "internal server error, see the log of corral"
-
-STOPPING = "the server is stopping"
-
-ErrorLine = Callable[[CorralError], bytes]
-"""How a dialect writes an error into a stream that has begun."""
-
 
 class Stream(Response):
-    """A body sent piece by piece. `lines` is closed at the end; an error in it becomes one more line."""
+    """A body sent piece by piece. `lines` is closed at the end; an error in it becomes the dialect's last line."""
 
-    def __init__(
-        self, lines: AsyncGenerator[bytes, None], error_line: ErrorLine, media_type: str, status: int = 200
-    ) -> None:
-        super().__init__(status_code=status)
+    def __init__(self, lines: AsyncGenerator[bytes, None], media_type: str) -> None:
+        super().__init__()
         del self.headers["content-length"]
         self.headers["content-type"] = media_type
         self._lines = lines
-        self._error_line = error_line
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._lines) as lines:
@@ -52,25 +43,15 @@ class Stream(Response):
             except asyncio.CancelledError:
                 if not scope.get(_STOPS):
                     raise
-                await self._fail(scope, send, Busy(STOPPING))
+                await self._fail(scope, send, ServerStopping())
             except Exception:  # a mistake of ours: the status is gone, but whoever reads must not take this for the end
                 log.exception("stream of %s failed", scope["path"])
-                await self._fail(scope, send, CorralError(INTERNAL_ERROR))
+                await self._fail(scope, send, InternalError())
             await send({"type": "http.response.body", "body": b""})
 
     async def _fail(self, scope: Scope, send: Send, error: CorralError) -> None:
         note(scope, error)
-        await send({"type": "http.response.body", "body": self._error_line(error), "more_body": True})
-
-
-def note(scope: Scope, error: CorralError) -> None:
-    """Has the line that the log gets for this request say why it failed."""
-    scope["corral.note"] = str(error)
-
-
-def note_of(scope: Scope) -> str:
-    """What was noted for the request's line; empty when it went well."""
-    return str(scope.get("corral.note", ""))
+        await send({"type": "http.response.body", "body": dialect_of(scope).line(error), "more_body": True})
 
 
 _STOPS = "corral.stops"
@@ -80,22 +61,34 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Route:
-    """An ASGI app around a handler: the handler and its answer are cancelled when the client goes away.
+    """An ASGI app around a handler, which answers its errors in the route's dialect.
 
-    `reads_body` handlers take the body themselves, as it arrives; for the others it is read whole, up to `max_body`.
-    `Busy` for a request that uvicorn cancels, as it does with what has not ended in time when the server does.
+    The handler and its answer are cancelled when the client goes away. `reads_body` handlers take the body themselves,
+    as it arrives; for the others it is read whole, up to `max_body` bytes. A request that uvicorn cancels, as it does
+    with what has not ended in time when the server ends, is answered with `ServerStopping`.
     """
 
-    def __init__(self, handler: Handler, *, max_body: int, reads_body: bool = False) -> None:
+    def __init__(self, handler: Handler, dialect: Dialect, *, max_body: int, reads_body: bool = False) -> None:
         self._handler = handler
+        self._dialect = dialect
         self._max_body = max_body
         self._reads_body = reads_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        set_dialect(scope, self._dialect)
+        error: CorralError
         try:
             await self._serve(scope, receive, send)
+            return
+        except CorralError as raised:
+            error = raised
         except asyncio.CancelledError:
-            raise Busy(STOPPING) from None
+            error = ServerStopping()
+        except Exception:
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            error = InternalError()
+        note(scope, error)
+        await self._dialect.answer(error)(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
@@ -104,7 +97,7 @@ class Route:
                 await (await self._handler(request))(scope, receive, send)
             return
         if int(request.headers.get("content-length", "0")) > self._max_body:
-            raise self._too_large()
+            raise BodyTooLarge(self._max_body)
         body = await self._read(receive)
         if body is None:
             return
@@ -114,9 +107,6 @@ class Route:
             await (await self._handler(request))(scope, receive, send)
 
         await _until_hang_up(answer(), scope, receive)
-
-    def _too_large(self) -> CorralError:
-        return CorralError(f"request body is larger than {self._max_body} bytes", status=413)
 
     async def _read(self, receive: Receive) -> bytes | None:
         """The whole body; None when the client left before it was complete."""
@@ -129,7 +119,7 @@ class Route:
             part = message.get("body", b"")
             size += len(part)
             if size > self._max_body:
-                raise self._too_large()
+                raise BodyTooLarge(self._max_body)
             parts.append(part)
             if not message.get("more_body", False):
                 return b"".join(parts)

@@ -1,27 +1,44 @@
-"""Ollama's native API, a dialect: every path, its methods and who answers. Source: spec api."""
+"""Ollama's native API, a dialect: every path, its methods, its handler, and how its errors are written.
 
+Source: spec api.
+"""
+
+from corral.errors import ModelNotFound, ModelRequired, RemoteModel
 from corral.server.http.routing import route
 from corral.server.ollama import models, routes
+from corral.server.ollama.errors import Row, dialect
+
+_ANY = dialect()
+_GENERATE = dialect({ModelRequired: Row(404, lambda _: "model '' not found")})
+_EMBED = dialect(
+    {
+        ModelRequired: Row(404, lambda _: "model '' not found"),
+        ModelNotFound: Row(404, lambda error: f'model "{error.name}" not found, try pulling it first'),
+    }
+)
+_EMBEDDINGS = dialect({ModelNotFound: Row(404, lambda error: f'model "{error.name}" not found, try pulling it first')})
+_SHOW = dialect({RemoteModel: Row(403, lambda _: "ollama cloud is disabled: remote model details are unavailable")})
+_COPY = dialect({ModelNotFound: Row(404, lambda error: f'model "{error.name}" not found')})
 
 ROUTES = (
-    route("/", routes.root, "GET", "HEAD"),
-    route("/api/version", routes.version, "GET", "HEAD"),
-    route("/api/status", routes.status, "GET"),
-    route("/api/generate", routes.generate, "POST"),
-    route("/api/chat", routes.chat, "POST"),
-    route("/api/render", routes.render, "POST"),
-    route("/api/embed", routes.embed, "POST"),
-    route("/api/embeddings", routes.embeddings, "POST"),
-    route("/api/tags", models.tags, "GET", "HEAD"),
-    route("/api/ps", models.ps, "GET"),
-    route("/api/show", models.show, "POST"),
-    route("/api/create", models.create, "POST"),
-    route("/api/blobs/{digest}", models.blob, "HEAD", "POST", reads_body=True),
-    route("/api/copy", models.copy, "POST"),
-    route("/api/delete", models.delete, "DELETE"),
-    route("/api/pull", models.pull, "POST"),
-    route("/api/push", models.push, "POST"),
-    route("/api/export", models.export, "POST"),
-    route("/api/import", models.import_, "POST"),
-    route("/api/me", routes.me, "POST"),
+    route("/", routes.root, "GET", "HEAD", dialect=_ANY),
+    route("/api/version", routes.version, "GET", "HEAD", dialect=_ANY),
+    route("/api/status", routes.status, "GET", dialect=_ANY),
+    route("/api/generate", routes.generate, "POST", dialect=_GENERATE),
+    route("/api/chat", routes.chat, "POST", dialect=_ANY),
+    route("/api/render", routes.render, "POST", dialect=_ANY),
+    route("/api/embed", routes.embed, "POST", dialect=_EMBED),
+    route("/api/embeddings", routes.embeddings, "POST", dialect=_EMBEDDINGS),
+    route("/api/tags", models.tags, "GET", "HEAD", dialect=_ANY),
+    route("/api/ps", models.ps, "GET", dialect=_ANY),
+    route("/api/show", models.show, "POST", dialect=_SHOW),
+    route("/api/create", models.create, "POST", dialect=_ANY),
+    route("/api/blobs/{digest}", models.blob, "HEAD", "POST", dialect=_ANY, reads_body=True),
+    route("/api/copy", models.copy, "POST", dialect=_COPY),
+    route("/api/delete", models.delete, "DELETE", dialect=_ANY),
+    route("/api/pull", models.pull, "POST", dialect=_ANY),
+    route("/api/push", models.push, "POST", dialect=_ANY),
+    route("/api/export", models.export, "POST", dialect=_ANY),
+    route("/api/import", models.import_, "POST", dialect=_ANY),
+    route("/api/me", routes.me, "POST", dialect=_ANY),
 )

@@ -14,10 +14,11 @@ from corral.errors import (
     BadRequest,
     ConfigError,
     CorralError,
-    Forbidden,
     InvalidName,
     ModelNotFound,
+    ModelRequired,
     NotFound,
+    RemoteModel,
     StoreError,
 )
 from corral.golang import gojson
@@ -29,6 +30,7 @@ from corral.names import Digest, Name
 from corral.server.http.requests import require_local, runtime_of
 from corral.server.ollama import show as shown_as
 from corral.server.ollama import wire
+from corral.server.ollama.errors import ServerFault
 from corral.server.ollama.replies import body_as, progress_answer, reply
 from corral.serving.scheduler import Runner
 from corral.sources import Source, archive
@@ -74,15 +76,11 @@ async def show(request: Request) -> Response:
     asked = await body_as(request, WireShowRequest)
     text = asked.model or asked.name
     if not text:
-        raise BadRequest("model is required")
+        raise ModelRequired
     reference = names.parse_reference(text)
     if reference.cloud:
-        raise Forbidden("ollama cloud is disabled: remote model details are unavailable")
-    name = reference.name
-    try:
-        model = runtime_of(request).models.load(name)
-    except ModelNotFound:
-        raise NotFound(f"model '{name}' not found") from None
+        raise RemoteModel(text)
+    model = runtime_of(request).models.load(reference.name)
     shown = await asyncio.to_thread(
         shown_as.show, model, system=asked.system, options=asked.options, verbose=asked.verbose
     )
@@ -104,7 +102,7 @@ async def copy(request: Request) -> Response:
     try:  # in a thread: another process may be at work on the same folder, and is waited for
         await asyncio.to_thread(runtime.models.store.copy, source, destination, not runtime.config.no_prune)
     except ModelNotFound:
-        raise NotFound(f'model "{asked.source}" not found') from None
+        raise ModelNotFound(asked.source) from None
     return Response()
 
 
@@ -117,12 +115,12 @@ async def delete(request: Request) -> Response:
     asked = await body_as(request, WireNameRequest)
     text = asked.model or asked.name
     if not text:
-        raise BadRequest("model is required")
+        raise ModelRequired
     name = _named(text, f'name "{text}" is invalid')
     try:
         await asyncio.to_thread(runtime_of(request).models.store.delete, name)
     except ModelNotFound:
-        raise NotFound(f"model '{text}' not found") from None
+        raise ModelNotFound(text) from None
     return Response()
 
 
@@ -137,7 +135,7 @@ def _transferred(text: str) -> Name:
     """The name of what is pulled or pushed; models that run elsewhere are refused (spec api §3)."""
     name = _named(text, "invalid model name")
     if names.parse_reference(text).cloud:
-        raise Forbidden("ollama cloud is disabled: remote model is unavailable")
+        raise RemoteModel(text)
     return name
 
 
@@ -220,7 +218,7 @@ def _licenses(given: Any) -> tuple[str, ...]:
         case list() if all(isinstance(text, str) for text in given):
             return tuple(given)
         case _:
-            raise CorralError("license must be a string or a list of strings")
+            raise ServerFault("license must be a string or a list of strings")
 
 
 async def blob(request: Request) -> Response:
@@ -320,7 +318,7 @@ async def push(request: Request) -> Response:
     asked = await body_as(request, WirePullRequest)
     text = asked.model or asked.name
     if not text:
-        raise BadRequest("model is required")
+        raise ModelRequired
     runtime = runtime_of(request)
     name = _transferred(text)
     steps = runtime.registry.push(name, runtime.models.store, insecure=asked.insecure)

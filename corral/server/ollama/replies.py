@@ -1,4 +1,4 @@
-"""What Ollama's routes have in common: reading a body, the error envelope, JSON and progress as answers.
+"""What Ollama's routes have in common: reading a body, JSON and progress as answers.
 
 Source: spec api §1.
 """
@@ -16,22 +16,14 @@ from starlette.responses import Response
 from corral.errors import BadRequest, CorralError
 from corral.golang import gojson
 from corral.messages import Progress
-from corral.server.http.streaming import JSON, NDJSON, Stream, note
+from corral.server.http.dialect import dialect_of, note
+from corral.server.http.streaming import JSON, NDJSON, Stream
 from corral.server.ollama import wire as wire
 
 PLAIN_JSON = "application/json"
 PLAIN_TEXT = "text/plain; charset=utf-8"
 
 T = TypeVar("T", bound=Struct)
-
-
-def error_body(error: CorralError) -> bytes:
-    """The native envelope (spec api §1.4)."""
-    return gojson.encode({"error": str(error)})
-
-
-def error_line(error: CorralError) -> bytes:
-    return error_body(error) + b"\n"
 
 
 def reply(value: Any, media_type: str = JSON) -> Response:
@@ -59,12 +51,14 @@ async def progress_answer(request: Request, steps: AsyncGenerator[Progress, None
             first = last = await anext(lines)
             if stream:
                 stack.pop_all()
-                return Stream(_after(first, lines), error_line, NDJSON)
+                return Stream(_after(first, lines), NDJSON)
             async for line in lines:
                 last = line
     except CorralError as error:
         note(request.scope, error)
-        return Response(error_body(error), error.status, {"content-type": PLAIN_JSON})
+        response = dialect_of(request.scope).answer(error)
+        response.headers["content-type"] = PLAIN_JSON
+        return response
     return Response(last.rstrip(b"\n"), headers={"content-type": PLAIN_JSON})
 
 

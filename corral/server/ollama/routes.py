@@ -12,14 +12,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from corral import EMULATES, __version__, inference, names
-from corral.errors import BadRequest, NotFound
+from corral.errors import BadRequest, ModelRequired
 from corral.golang import gojson
 from corral.messages import Chunk, EmbedRequest
 from corral.server.http.folding import fold
 from corral.server.http.requests import runtime_of
 from corral.server.http.streaming import NDJSON, Stream
 from corral.server.ollama import wire
-from corral.server.ollama.replies import PLAIN_TEXT, body_as, error_line, reply
+from corral.server.ollama.replies import PLAIN_TEXT, body_as, reply
 
 Encode = Callable[[Chunk], Any]
 
@@ -85,7 +85,7 @@ async def _answer(chunks: AsyncGenerator[Chunk, None], stream: bool, encode: Enc
             return reply(encode(first))
         if stream:
             stack.pop_all()
-            response: Response = Stream(_lines(first, chunks, encode), error_line, NDJSON)
+            response: Response = Stream(_lines(first, chunks, encode), NDJSON)
         else:
             response = reply(encode(await fold(first, chunks)))
     _telling_of_cuts(response, first.truncated_tokens)
@@ -112,7 +112,7 @@ async def embed(request: Request) -> Response:
     asked = await body_as(request, wire.WireEmbedRequest)
     keep_alive = wire.read_keep_alive(asked.keep_alive)
     if not asked.model:
-        raise NotFound("model '' not found")
+        raise ModelRequired
     names.parse_reference(asked.model)
     if not wire.input_is_text(asked.input):
         raise BadRequest("invalid input type")
@@ -129,7 +129,7 @@ async def embeddings(request: Request) -> Response:
     asked = await body_as(request, wire.WireEmbeddingRequest)
     keep_alive = wire.read_keep_alive(asked.keep_alive)
     if not asked.model:
-        raise BadRequest("model is required")
+        raise ModelRequired
     vectors = await inference.embed(
         runtime_of(request),
         EmbedRequest(
