@@ -32,7 +32,7 @@ CorralError              anything that stops a request or a command
 └── InternalError        a mistake of Corral's own
 
 `str(error)` is a sentence for the user: lower case, no full stop, the offending value quoted. Each dialect makes status
-and envelope from kind and data, and the sentence too where its clients match on other words (`server/ollama/errors.py`).
+and envelope from kind and data, and the sentence where its clients match on other words (`server/ollama/errors.py`).
 """
 
 import re

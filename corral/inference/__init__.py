@@ -1,13 +1,13 @@
-"""Chat, generate, embed: a request becomes chunks. Where model, prompt, scheduler, engine and parser meet.
+"""Chat, generate, embed: one door to the models. Where model, prompt, scheduler, engine and parser meet.
 
-Knows no dialect. Everything is a generator of chunks whose last one carries `done_reason` and metrics; closing it early
-cancels the work and gives the runner back. How one request runs on its runner is `answering.py`'s subject.
+Knows no dialect. `chat` and `generate` are blocks that give the chunks of an answer; the last chunk carries
+`done_reason` and metrics, and leaving the block early cancels the work and gives the runner back. A request is planned
+first (`plan.py`), then the plan is run (`run.py`).
 """
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -17,10 +17,10 @@ from corral import names, options
 from corral.config import Config
 from corral.engine.base import RunnerSpec
 from corral.errors import BadRequest, CorralError, ModelNotFound, ModelRequired, RemoteModel, Unsupported
-from corral.inference import prompt
 from corral.inference.embedding import Vectors, embed_inputs
-from corral.inference.metrics import Account, Clock
-from corral.inference.request import Answering
+from corral.inference.metrics import RequestMetrics
+from corral.inference.plan import Planner
+from corral.inference.run import one, run
 from corral.machine import Machine
 from corral.messages import ChatRequest, Chunk, EmbedRequest, GenerateRequest, Json, Think
 from corral.models.model import Model, Models
@@ -30,12 +30,10 @@ from corral.serving.spec import runner_spec
 from corral.sources.registry import Registry
 from corral.telemetry import Series
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What a request needs: the models, who loads them, who fetches them, and whom to tell."""
+    """What a request needs: the models, the scheduler that loads them, the registry that has more, and the metrics."""
 
     config: Config
     models: Models
@@ -43,6 +41,82 @@ class Runtime:
     registry: Registry
     series: Series
     machine: Machine
+
+
+Chunks = AsyncGenerator[Chunk, None]
+
+
+@contextlib.asynccontextmanager
+async def chat(runtime: Runtime, request: ChatRequest) -> AsyncIterator[Chunks]:
+    """The answer to a conversation. Order of checks: spec api §8.2.
+
+    Errors come on entering the block or with a chunk: `BadRequest` and its kinds, `ModelNotFound`, `RemoteModel`,
+    `QueueFull`, `ModelFileError`, `TemplateError`, `EngineError` and its kinds.
+    """
+    metrics = RequestMetrics(runtime.series)
+    model = find_model(runtime, request.model)
+    with _failures_counted(runtime, model):
+        if not request.messages and request.keep_alive == 0:
+            yield _unload(runtime, model)
+            return
+        think = _resolved_think(model, request)
+        _require(model, request.model, "completion", "chat")
+        if request.tools:
+            _require(model, request.model, "tools", "tools")
+        chosen, spec = await _wanted(runtime, model, request.options)
+        async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
+            metrics.got_runner(runner.label)
+            if not request.messages:
+                yield one(Chunk(done_reason="load"))
+                return
+            planner = Planner(model, runner, chosen, request, think)
+            plan = await planner.chat(request)
+            async with aclosing(run(plan, planner, runner, metrics)) as chunks:
+                yield chunks
+
+
+@contextlib.asynccontextmanager
+async def generate(runtime: Runtime, request: GenerateRequest) -> AsyncIterator[Chunks]:
+    """The answer to a single prompt. Order of checks: spec api §7.2. Errors as those of `chat`."""
+    metrics = RequestMetrics(runtime.series)
+    model = find_model(runtime, request.model)
+    with _failures_counted(runtime, model):
+        if not request.prompt and request.keep_alive == 0:
+            yield _unload(runtime, model)
+            return
+        if request.raw and (request.template or request.system or request.context):
+            raise BadRequest("raw mode does not support template, system, or context")
+        think = _resolved_think(model, request)
+        _require(model, request.model, "completion", "generate")
+        if request.suffix:
+            _require(model, request.model, "insert", "insert")
+        chosen, spec = await _wanted(runtime, model, request.options)
+        async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
+            metrics.got_runner(runner.label)
+            if not request.prompt:
+                yield one(Chunk(done_reason="load"))
+                return
+            planner = Planner(model, runner, chosen, request, think)
+            plan = await planner.generate(request)
+            async with aclosing(run(plan, planner, runner, metrics)) as chunks:
+                yield chunks
+
+
+async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = True) -> Vectors:
+    """Vectors of texts, in the order of the texts (spec api §10). No texts: the model is loaded.
+
+    `ContextExceeded` for a text that is too long and may not be cut; other errors as those of `chat`.
+    """
+    metrics = RequestMetrics(runtime.series)
+    model = find_model(runtime, request.model)
+    with _failures_counted(runtime, model):
+        chosen, spec = await _wanted(runtime, model, request.options, embed=True)
+        async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
+            metrics.got_runner(runner.label)
+            vectors = await embed_inputs(runner, model, request, chosen, metrics, normalize=normalize)
+            return msgspec.structs.replace(
+                vectors, load_duration=metrics.load_duration, total_duration=metrics.total_duration
+            )
 
 
 def find_model(runtime: Runtime, text: str) -> Model:
@@ -56,79 +130,6 @@ def find_model(runtime: Runtime, text: str) -> Model:
         return runtime.models.load(reference.name)
     except ModelNotFound:
         raise ModelNotFound(text) from None
-
-
-async def chat(runtime: Runtime, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
-    """Goes on with a conversation. Order of checks: spec api §8.2."""
-    clock = Clock()
-    model = find_model(runtime, request.model)
-    with _failures_counted(runtime, model):
-        if not request.messages and request.keep_alive == 0:
-            yield _unload(runtime, model)
-            return
-        think = _think(model, request.model, request.think)
-        if "completion" not in model.capabilities:
-            raise Unsupported(request.model, "chat")
-        if request.tools and "tools" not in model.capabilities:
-            raise Unsupported(request.model, "tools", model.name.full)
-        chosen, spec = await _wanted(runtime, model, request.options)
-        async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
-            clock.got_runner()
-            if not request.messages:
-                yield Chunk(done_reason="load")
-                return
-            messages = tuple(prompt.conversation(model, request.messages))
-            answering = Answering(model, runner, chosen, request, clock, runtime.series)
-            request = msgspec.structs.replace(request, messages=messages, think=think)
-            async with aclosing(answering.conversation(request)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-
-
-async def generate(runtime: Runtime, request: GenerateRequest) -> AsyncGenerator[Chunk, None]:
-    """Goes on with a single prompt. Order of checks: spec api §7.2."""
-    clock = Clock()
-    model = find_model(runtime, request.model)
-    with _failures_counted(runtime, model):
-        if not request.prompt and request.keep_alive == 0:
-            yield _unload(runtime, model)
-            return
-        if request.raw and (request.template or request.system or request.context):
-            raise BadRequest("raw mode does not support template, system, or context")
-        think = _think(model, request.model, request.think)
-        if "completion" not in model.capabilities:
-            raise Unsupported(request.model, "generate")
-        if request.suffix and "insert" not in model.capabilities:
-            raise Unsupported(request.model, "insert", model.name.full)
-        chosen, spec = await _wanted(runtime, model, request.options)
-        async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
-            clock.got_runner()
-            if not request.prompt:
-                yield Chunk(done_reason="load")
-                return
-            answering = Answering(model, runner, chosen, request, clock, runtime.series)
-            async with aclosing(answering.single(msgspec.structs.replace(request, think=think))) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-
-
-async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = True) -> Vectors:
-    """Vectors of texts, in the order of the texts (spec api §10). No texts: the model is loaded."""
-    clock = Clock()
-    model = find_model(runtime, request.model)
-    with _failures_counted(runtime, model):
-        chosen, spec = await _wanted(runtime, model, request.options, embed=True)
-        async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
-            clock.got_runner()
-            account = Account(clock, runtime.series, runner.label)
-            vectors = await embed_inputs(runner, model, request, chosen, account.serving, normalize=normalize)
-            duration = clock.since_arrival()
-            if request.inputs:
-                runtime.series.embedded(runner.label, vectors.tokens, duration / 1e9)
-            if vectors.truncated_tokens:
-                runtime.series.truncated(runner.label, vectors.truncated_tokens)
-                log.warning("model %s: texts to embed cut by %d tokens", runner.label, vectors.truncated_tokens)
-            return msgspec.structs.replace(vectors, load_duration=clock.load_duration, total_duration=duration)
 
 
 @contextlib.contextmanager
@@ -147,22 +148,30 @@ def _failures_counted(runtime: Runtime, model: Model) -> Iterator[None]:
 async def _wanted(
     runtime: Runtime, model: Model, given: dict[str, Json], *, embed: bool = False
 ) -> tuple[Options, RunnerSpec]:
+    """The options of a request, laid over the model's own, and how the model is to be loaded for them."""
     chosen = options.merge(model.parameters, given)
     await runtime.machine.look()
     return chosen, runner_spec(model, chosen, runtime.config, runtime.machine.memory(), embed=embed)
 
 
-def _unload(runtime: Runtime, model: Model) -> Chunk:
+def _unload(runtime: Runtime, model: Model) -> Chunks:
     runtime.scheduler.expire(str(model.weights))
-    return Chunk(done_reason="unload")
+    return one(Chunk(done_reason="unload"))
 
 
-def _think(model: Model, name: str, think: Think) -> Think:
-    """Spec api §5.2: on by default where the model can, refused where it cannot."""
+def _require(model: Model, asked: str, capability: str, what: str) -> None:
+    """`Unsupported` for a model without the capability; `asked`: its name as the request gave it."""
+    if capability not in model.capabilities:
+        raise Unsupported(asked, what, model.name.full)
+
+
+def _resolved_think(model: Model, request: ChatRequest | GenerateRequest) -> Think:
+    """Spec api §5.2: on by default where the model can think, `Unsupported` where it cannot."""
+    think = request.think
     if "thinking" in model.capabilities:
         if think == "max" and model.family in ("gptoss", "gpt-oss"):
             return "high"
         return True if think is None else think
     if think:
-        raise Unsupported(name, "thinking")
+        raise Unsupported(request.model, "thinking", model.name.full)
     return think

@@ -1,6 +1,6 @@
 """One completion, read as it comes; a constrained one may think first, without the constraint (spec api §9).
 
-Part of the meeting point. Knows engine, reader and constraint; no model, no scheduler.
+Knows engine, reader and constraint; no model, no scheduler.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -30,21 +30,21 @@ async def complete(engine: Engine, request: CompletionRequest, reader: Reader) -
                 yield piece, chunks
                 if piece.finish is not None:
                     return
-        request = msgspec.structs.replace(request, prompt=request.prompt + reader.thoughts)
+        request = msgspec.structs.replace(request, prompt=request.prompt + reader.thinking_prefix)
         reader = Reader(None)
-    said: list[str] = []
+    text: list[str] = []
     async with aclosing(engine.complete(request)) as pieces:
         async for piece in pieces:
-            said.append(piece.text)
+            text.append(piece.text)
             chunks = [*reader.read(piece)]
             if piece.finish is not None:
-                await constraint.check_kept(request.schema, "".join(said))
+                await constraint.verify_answer(request.schema, "".join(text))
                 chunks += reader.end()
             yield piece, chunks
 
 
 async def _thoughts(engine: Engine, request: CompletionRequest, reader: Reader) -> AsyncGenerator[Step, None]:
-    """An unconstrained answer up to its content, which `reader.thoughts` leads up to afterwards.
+    """An unconstrained answer up to its content, which `reader.thinking_prefix` leads up to afterwards.
 
     Only an answer that was used up by thinking, or came to a tool call, ends here with a `finish`.
     """
@@ -54,11 +54,11 @@ async def _thoughts(engine: Engine, request: CompletionRequest, reader: Reader) 
             chunks = [*reader.read(piece)]
             if piece.finish is not None:
                 chunks += reader.end()
-            told = [chunk for chunk in chunks if not chunk.content]
-            has_called = has_called or any(chunk.tool_calls for chunk in told)
+            before_content = [chunk for chunk in chunks if not chunk.content]
+            has_called = has_called or any(chunk.tool_calls for chunk in before_content)
             stops = piece.finish is not None and piece.finish.reason == "stop" and not has_called
-            if len(told) < len(chunks) or stops:
-                reader.lead_up_to("".join(chunk.content for chunk in chunks))
-                yield Piece(), told
+            if len(before_content) < len(chunks) or stops:
+                reader.fix_thinking_prefix("".join(chunk.content for chunk in chunks))
+                yield Piece(), before_content
                 return
-            yield piece, told
+            yield piece, before_content

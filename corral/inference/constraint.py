@@ -1,12 +1,12 @@
-"""What an answer is held to: a request's `format`, or the calls of tools it has to be. Source: spec api §5.3.
+"""The schema an answer must fit: a request's `format`, or the calls of tools it has to be. Source: spec api §5.3.
 
-Part of the meeting point. Knows schemas and tools; no model, no engine.
+Knows schemas and tools; no model, no engine.
 """
 
 import asyncio
 from collections.abc import Sequence
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from corral import schemas
 from corral.errors import BadRequest, EngineError, InvalidFormat
@@ -16,23 +16,33 @@ from corral.messages import Json, Tool, ToolChoice
 from corral.schemas import Schema
 
 
-async def of_format(given: Json) -> Schema | None:
-    """What a request's `format` asks for, None for any text; `BadRequest` for a schema that cannot be kept to.
+class CallsOf(Struct, frozen=True):
+    """The answer must be a call of one of these tools."""
 
-    A schema that constrains nothing asks for any object.
+    tools: tuple[Tool, ...]
+
+
+async def schema_for(wanted: Json | CallsOf) -> Schema | None:
+    """The schema of a request's `format` or of a forced call; None for any text.
+
+    A schema that constrains nothing asks for any object. `BadRequest` for one that cannot be enforced, `InvalidFormat`
+    for what is no format.
     """
-    match given:
+    match wanted:
         case None:
             return None
+        case CallsOf(tools):
+            await check_tools(tools)
+            return await asyncio.to_thread(schemas.judge, _call_schema(tools), "tools")
         case "json":
             return schemas.judge({"type": "object"})
         case dict():
-            schema = await asyncio.to_thread(schemas.judge, given)
+            schema = await asyncio.to_thread(schemas.judge, wanted)
             # As llama.cpp takes it: with the whole of JSON to choose from, small models write numbers without end.
             is_open = schema.value.keys() == schemas.ON_ONE_LINE.keys()
             return structs.replace(schema, value=schemas.judge({"type": "object"}).value) if is_open else schema
         case _:
-            raw = gojson.encode(given).decode()
+            raw = gojson.encode(wanted).decode()
             raise InvalidFormat(quote(raw))
 
 
@@ -52,16 +62,10 @@ async def check_tools(tools: Sequence[Tool]) -> None:
         await asyncio.to_thread(schemas.judge, tool.schema or tool.parameters, f'parameters of the tool "{tool.name}"')
 
 
-async def of_calls(tools: Sequence[Tool]) -> Schema:
-    """A call of one of the tools, in the form that is read from any model's answer."""
-    await check_tools(tools)
-    return await asyncio.to_thread(schemas.judge, _call_schema(tools), "tools")
-
-
-async def check_kept(schema: dict[str, Json] | None, said: str) -> None:
-    """The engine drops a constraint it cannot keep up and writes on freely: such an answer is an `EngineError`."""
-    if schema is not None and not await asyncio.to_thread(schemas.admits, schema, said):
-        raise EngineError("the answer left the format it was held to: the schema may be too complex for the engine")
+async def verify_answer(schema: dict[str, Json] | None, answer: str) -> None:
+    """`EngineError` for an answer that does not fit: the engine drops a constraint it cannot keep up with."""
+    if schema is not None and not await asyncio.to_thread(schemas.admits, schema, answer):
+        raise EngineError("the answer does not fit the format: the schema may be too complex for the engine")
 
 
 def _call_schema(tools: Sequence[Tool]) -> Json:

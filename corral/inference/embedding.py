@@ -2,12 +2,12 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 
 from msgspec import Struct
 
 from corral.errors import BadRequest, ContextExceeded, EngineRefused
+from corral.inference.metrics import RequestMetrics
 from corral.messages import EmbedRequest
 from corral.models.model import Model
 from corral.options import Options
@@ -33,14 +33,11 @@ async def embed_inputs(
     model: Model,
     request: EmbedRequest,
     chosen: Options,
-    serving: Callable[[], AbstractContextManager[None]],
+    metrics: RequestMetrics,
     *,
     normalize: bool = True,
 ) -> Vectors:
-    """The texts of a request in one call of the engine; `ContextExceeded` for one that is too long and may not be cut.
-
-    `serving` is held from when there is room for them.
-    """
+    """The vectors of a request's texts; `ContextExceeded` for a text that is too long and may not be cut."""
     if not request.inputs:
         return Vectors()
     limit = min(_limit(model, chosen.num_ctx), _batch(runner))
@@ -49,7 +46,7 @@ async def embed_inputs(
     if chosen.num_ctx is not None and chosen.num_ctx <= 0:
         await _refuse_beyond_least_context(runner, model, texts)
     async with runner.pool.admit(sum(len(text.encode()) + 2 for text in texts)):
-        with serving():
+        with metrics.serving():
             try:
                 found = await runner.engine.embed(texts)
             except EngineRefused:
@@ -61,6 +58,7 @@ async def embed_inputs(
     vectors = await asyncio.to_thread(
         lambda: [_finished(vector, request.dimensions, normalize) for vector in found.vectors]
     )
+    metrics.embedded(found.tokens, truncated)
     return Vectors(vectors=vectors, tokens=found.tokens, truncated_tokens=truncated)
 
 

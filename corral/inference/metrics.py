@@ -1,13 +1,12 @@
-"""What a request took: when it came on, how many tokens, what was left out; told to its client, the metrics, the log.
+"""Timing and token counts of one request, as its client, the metrics and the log get them.
 
-Part of the meeting point: knows neither model nor engine.
+Knows neither model nor engine.
 """
 
 import contextlib
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import msgspec
 
@@ -18,101 +17,99 @@ from corral.telemetry import Series
 log = logging.getLogger(__name__)
 
 
-class Clock:
-    """When a request arrived, got its runner, was let in, and saw its first token; nanoseconds, 0 for not yet."""
+class RequestMetrics:
+    """One request from its arrival on. Moments are monotonic nanoseconds, 0 for not yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, series: Series) -> None:
+        self._series = series
+        self._label = ""
+        self._truncated_tokens = 0
+        self._unenforced: tuple[str, ...] = ()
         self._arrived = time.monotonic_ns()
         self._loaded = 0
         self._admitted = 0
-        self._first = 0
+        self._first_token = 0
 
-    def got_runner(self) -> None:
+    def got_runner(self, label: str) -> None:
+        """The model is loaded; `label` is its name for people."""
+        self._label = label
         self._loaded = time.monotonic_ns()
 
-    def let_in(self) -> None:
-        self._admitted = time.monotonic_ns()
-
-    def saw_token(self) -> bool:
-        """Notes the first token; true when this was it."""
-        if self._first:
-            return False
-        self._first = time.monotonic_ns()
-        return True
-
-    @property
-    def load_duration(self) -> int:
-        return max(1, self._loaded - self._arrived)
-
-    @property
-    def queue_seconds(self) -> float:
-        return max(0, self._admitted - self._arrived) / 1e9
-
-    @property
-    def first_token_seconds(self) -> float:
-        return max(0, self._first - self._arrived) / 1e9
-
-    def since_arrival(self) -> int:
-        return time.monotonic_ns() - self._arrived
-
-
-class Account:
-    """Of one request. `label` is the model's name for people."""
-
-    def __init__(self, clock: Clock, series: Series, label: str) -> None:
-        self._clock = clock
-        self._series = series
-        self._label = label
-        self.dropped = 0
-        """Tokens of the prompt that were left out, as far as is known."""
-        self.unenforced: tuple[str, ...] = ()
-        """Parts of the format that the answer is not held to."""
+    def planned(self, truncated_tokens: int, unenforced: tuple[str, ...]) -> None:
+        """Prompt tokens that are left out, and parts of the format's schema that the answer need not fit."""
+        self._truncated_tokens = truncated_tokens
+        self._unenforced = unenforced
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
-        """As long as the request is let in."""
-        self._clock.let_in()
-        with self._series.serving(self._label, self._clock.queue_seconds):
+        """The block in which the request has its room in the pool."""
+        self._admitted = time.monotonic_ns()
+        with self._series.serving(self._label, (self._admitted - self._arrived) / 1e9):
             yield
 
-    def told(self, chunk: Chunk) -> Chunk:
-        """The chunk as it goes out; the first one says what was left out of the prompt."""
-        if not self._clock.saw_token():
+    def annotate_first(self, chunk: Chunk) -> Chunk:
+        """The chunk as it is sent; the first one says what was left out of the prompt and what is not enforced."""
+        if self._first_token:
             return chunk
-        self._series.first_token.labels(self._label).observe(self._clock.first_token_seconds)
-        if not (self.dropped or self.unenforced):
+        self._first_token = time.monotonic_ns()
+        self._series.first_token.labels(self._label).observe((self._first_token - self._arrived) / 1e9)
+        if not (self._truncated_tokens or self._unenforced):
             return chunk
-        return msgspec.structs.replace(chunk, truncated_tokens=self.dropped, unenforced=self.unenforced)
+        return msgspec.structs.replace(chunk, truncated_tokens=self._truncated_tokens, unenforced=self._unenforced)
 
     def last(self, finish: Finish, warnings: Sequence[str], context: tuple[int, ...] | None) -> Chunk:
-        """The last chunk, with all that is known by then; `warnings` are kinds of trouble in reading the answer."""
+        """The last chunk; `warnings` are kinds of trouble in reading the answer (`parsers.Warning`)."""
         metrics = Metrics(
-            total_duration=self._clock.since_arrival(),
-            load_duration=self._clock.load_duration,
+            total_duration=self.total_duration,
+            load_duration=self.load_duration,
             prompt_eval_count=finish.prompt_tokens,
             prompt_eval_duration=finish.prompt_duration,
             eval_count=finish.generated_tokens,
             eval_duration=finish.generation_duration,
             cached_tokens=finish.cached_tokens,
-            truncated_tokens=self.dropped,
+            truncated_tokens=self._truncated_tokens,
         )
-        self._record(metrics, finish.reason)
+        self._record(metrics, finish)
         for warning in warnings:
             log.warning("model %s: %s", self._label, warning.replace("_", " "))
             self._series.parsing.labels(self._label, warning).inc()
-        return Chunk(done_reason=finish.reason, metrics=metrics, context=context, truncated_tokens=self.dropped)
+        return Chunk(
+            done_reason=finish.reason, metrics=metrics, context=context, truncated_tokens=self._truncated_tokens
+        )
 
-    def _record(self, metrics: Metrics, reason: Literal["stop", "length"]) -> None:
+    def embedded(self, tokens: int, truncated_tokens: int) -> None:
+        """Texts of so many tokens have become vectors, after so many were cut off."""
+        self._series.embedded(self._label, tokens, self.total_duration / 1e9)
+        if truncated_tokens:
+            self._series.truncated(self._label, truncated_tokens)
+            log.warning("model %s: texts to embed cut by %d tokens", self._label, truncated_tokens)
+
+    @property
+    def load_duration(self) -> int:
+        """Nanoseconds from arrival until the model was loaded."""
+        return max(1, self._loaded - self._arrived)
+
+    @property
+    def total_duration(self) -> int:
+        """Nanoseconds from arrival until now."""
+        return time.monotonic_ns() - self._arrived
+
+    def _record(self, metrics: Metrics, finish: Finish) -> None:
         label, series = self._label, self._series
-        read, cached, wrote = metrics.prompt_eval_count, metrics.cached_tokens, metrics.eval_count
-        told = "model %s: %d tokens read, %d of them from the cache, %d written, %s"
-        log.debug(told, label, read, cached, wrote, reason)
+        log.debug(
+            "model %s: %d tokens read, %d of them from the cache, %d written, %s",
+            label,
+            metrics.prompt_eval_count,
+            metrics.cached_tokens,
+            metrics.eval_count,
+            finish.reason,
+        )
         series.prompt_tokens.labels(label).inc(metrics.prompt_eval_count)
         series.generation_tokens.labels(label).inc(metrics.eval_count)
         series.cache_queries.labels(label).inc(metrics.prompt_eval_count)
         series.cache_hits.labels(label).inc(metrics.cached_tokens)
         series.duration.labels(label).observe(metrics.total_duration / 1e9)
-        series.finished.labels(label, reason).inc()
+        series.finished.labels(label, finish.reason).inc()
         if metrics.truncated_tokens:
             series.truncated(label, metrics.truncated_tokens)
             log.warning("model %s: prompt cut by %d tokens to fit the context", label, metrics.truncated_tokens)

@@ -1,6 +1,6 @@
 """Messages → prompt: who stands in front, what is dropped to fit the context, where the pictures go.
 
-Counting tokens is somebody else's work, handed in as a function. Source: spec api §8.4; cli §15.
+The caller hands in how tokens are counted. Source: spec api §8.4; cli §15.
 """
 
 import asyncio
@@ -186,15 +186,15 @@ def keep_from(messages: Sequence[Message], first: int) -> list[Message]:
     return [message for message in messages[:first] if message.role == "system"] + list(messages[first:])
 
 
-def check_senses(model: Model, files: Sequence[bytes]) -> None:
-    """`Unsupported` for pictures a model cannot see and sounds it cannot hear."""
-    senses = {"vision", "audio"} & set(model.capabilities)
-    if files and not senses:
+def check_modalities(model: Model, files: Sequence[bytes]) -> None:
+    """`Unsupported` for pictures or sounds that the model cannot read."""
+    modalities = {"vision", "audio"} & set(model.capabilities)
+    if files and not modalities:
         raise Unsupported(str(model.name), "multimodal input")
-    kinds = {kind_of(file) for file in files} if senses else set()
-    if "vision" not in senses and kinds & set(PICTURES):
+    kinds = {kind_of(file) for file in files} if modalities else set()
+    if "vision" not in modalities and kinds & set(PICTURES):
         raise Unsupported(str(model.name), "images")
-    if "audio" not in senses and kinds & set(SOUNDS):
+    if "audio" not in modalities and kinds & set(SOUNDS):
         raise Unsupported(str(model.name), "audio")
 
 
@@ -202,7 +202,7 @@ async def readable(model: Model, files: Sequence[bytes]) -> tuple[bytes, ...]:
     """Files as the engine gets them; `BadRequest` for what the model has no sense for and for what nobody can read."""
     if not files:
         return ()
-    check_senses(model, files)
+    check_modalities(model, files)
     return await asyncio.get_running_loop().run_in_executor(_DECODERS, prepare, files)
 
 

@@ -1,6 +1,6 @@
 """Pieces → chunks: runs an answer through its parser, gives tool calls their ids, keeps log probabilities in step.
 
-Part of the meeting point. Knows parsers and pieces; no model, no engine.
+Knows parsers and pieces; no model, no engine.
 """
 
 import secrets
@@ -8,6 +8,7 @@ import string
 from collections.abc import Iterator, Sequence
 
 import msgspec
+from msgspec import Struct
 
 from corral import parsers
 from corral.engine.base import Piece
@@ -28,19 +29,16 @@ class Reader:
         *,
         reads_thoughts: bool = False,
         content_mark: str = "",
-        marks: Sequence[str] = (),
         is_bare: bool = False,
     ) -> None:
         self._parser = parser
         self._is_bare = is_bare
         self.reads_thoughts = reads_thoughts
-        self.marks = tuple(marks)
-        """Texts it looks for, which the engine has to show even where they are special tokens."""
         self._content_mark = content_mark
         self._raw: list[str] = []
         """All that the engine has written so far, tags and all."""
-        self.thoughts = ""
-        """What leads up to content, once that is known (`lead_up_to`)."""
+        self.thinking_prefix = ""
+        """What was written before the content, once that is known (`fix_thinking_prefix`)."""
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -58,30 +56,30 @@ class Reader:
             return
         if self.reads_thoughts:
             self._raw.append(piece.text)
-        yield from self._told(self._parser.feed(piece.text), piece.logprobs)
+        yield from self._with_logprobs(self._parser.feed(piece.text), piece.logprobs)
 
     def end(self) -> Iterator[Chunk]:
         """What was held back until the answer ended."""
         if self._parser is not None:
-            yield from self._told(self._parser.flush(), ())
+            yield from self._with_logprobs(self._parser.flush(), ())
 
-    def lead_up_to(self, content: str) -> None:
-        """Takes all that was written before `content`, which has just begun, for `thoughts`.
+    def fix_thinking_prefix(self, content: str) -> None:
+        """Sets `thinking_prefix` to all that was written before `content`, which has just begun.
 
-        Where none has begun, a thought that was left open is closed.
+        Without content, a thought that was left open is closed.
         """
         raw = "".join(self._raw)
         if content:
-            self.thoughts = raw[: raw.rfind(content)] if content in raw else raw
+            self.thinking_prefix = raw[: raw.rfind(content)] if content in raw else raw
         else:
-            self.thoughts = raw if raw.rstrip().endswith(self._content_mark) else raw + self._content_mark
+            self.thinking_prefix = raw if raw.rstrip().endswith(self._content_mark) else raw + self._content_mark
 
     def _release(self, has_call: bool) -> Iterator[Chunk]:
         """Where the engine has found a call, other text is not one."""
         if has_call and isinstance(self._parser, RescueParser):
-            yield from self._told(self._parser.release(), ())
+            yield from self._with_logprobs(self._parser.release(), ())
 
-    def _told(self, chunks: Iterator[Chunk], logprobs: tuple[TokenLogprob, ...]) -> Iterator[Chunk]:
+    def _with_logprobs(self, chunks: Iterator[Chunk], logprobs: tuple[TokenLogprob, ...]) -> Iterator[Chunk]:
         """The chunks with ids on their calls; the first carries the log probabilities, alone if it must."""
         for chunk in chunks:
             yield msgspec.structs.replace(chunk, tool_calls=_with_ids(chunk.tool_calls), logprobs=logprobs)
@@ -90,8 +88,8 @@ class Reader:
             yield Chunk(logprobs=logprobs)
 
 
-class Told:
-    """What has gone out of an answer that the engine parses. It can be gone on with where the engine breaks off."""
+class StreamedAnswer:
+    """What was already sent of an answer that the engine parses, to go on with it where the engine's parser fails."""
 
     def __init__(self, think_tags: tuple[str, str] | None) -> None:
         self._think_tags = think_tags
@@ -100,13 +98,13 @@ class Told:
         self.steps = 0
         """Chunks, which are tokens as a rule."""
 
-    def note(self, chunk: Chunk) -> None:
+    def add(self, chunk: Chunk) -> None:
         self.steps += 1
         self._thinking.append(chunk.thinking)
         self._content.append(chunk.content)
 
-    def after(self, prompt: str) -> str | None:
-        """The prompt and behind it what was told; None where that cannot be written as the model wrote it."""
+    def text_after(self, prompt: str) -> str | None:
+        """The prompt and what was sent behind it; None where that cannot be written as the model wrote it."""
         thinking, content = "".join(self._thinking).strip(), "".join(self._content)
         if not thinking:
             return prompt + content
@@ -117,44 +115,63 @@ class Told:
         return f"{begin}{thinking}\n{closing}" + (f"\n\n{content}" if content else "")
 
 
-def is_unread(error: EngineError) -> bool:
-    """Whether the engine gave up reading an answer: it has no grammar for calls, lost its way in it, or parsed none."""
-    return any(reason in str(error) for reason in _UNREAD)
+def is_parser_failure(error: EngineError) -> bool:
+    """Whether the engine's parser of answers failed: no grammar for calls, an answer outside of it, or none parsed."""
+    return any(reason in str(error) for reason in _PARSER_FAILURES)
 
 
-_UNREAD = ("failed to parse grammar", "empty grammar stack", "does not match the expected")
+_PARSER_FAILURES = ("failed to parse grammar", "empty grammar stack", "does not match the expected")
 
 
-def reader_for(
-    *,
-    prompt: str = "",
-    family: str = "",
-    think_tags: tuple[str, str] | None = None,
-    tool_tag: str = "",
-    tools: Sequence[Tool] = (),
-    thinks: bool = False,
-) -> Reader:
-    """A reader for the answer to `prompt`; without anything to look for, text passes through unread.
+class AnswerFormat(Struct, frozen=True, kw_only=True):
+    """What an answer may hold besides plain text, and how it is marked. Nothing set: the text passes through unread."""
 
-    `thinks`: thoughts are wanted. They are told from content also where they are not.
-    """
-    if not family and think_tags is None and not tools:
+    family: str = ""
+    """The parser of a family (`parsers.families`), empty for the tags below."""
+    think_tags: tuple[str, str] | None = None
+    tool_tag: str = ""
+    tools: tuple[Tool, ...] = ()
+    thinks: bool = False
+    """Whether thoughts are wanted. They are told apart from content also where they are not."""
+    is_forced_call: bool = False
+    """Whether the grammar lets only a bare call of one of the tools through."""
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Texts that the reader looks for, which the engine has to show even where they are special tokens."""
+        tool_tag = (self.tool_tag,) if self.tool_tag else ()
+        return (*(self.think_tags or ()), *tool_tag, *parsers.marks(_known(self.family)))
+
+
+def reader_for(answer: AnswerFormat, prompt: str) -> "Reader":
+    """A reader for the answer to `prompt`."""
+    if answer.is_forced_call:
+        return rescuing_reader(answer.tools, is_bare=True)
+    if not answer.family and answer.think_tags is None and not answer.tools:
         return Reader(None)
-    if family not in parsers.families():
-        family = ""
-    parser = parsers.build(prompt=prompt, family=family, think_tags=think_tags, tool_tag=tool_tag, tools=tools)
-    marks = (*(think_tags or ()), *((tool_tag,) if tool_tag else ()), *parsers.marks(family))
-    content_mark = parsers.content_mark(family) or (think_tags[1] if think_tags else "")
-    reads_thoughts = family != "" or (thinks and think_tags is not None)
-    return Reader(parser, reads_thoughts=reads_thoughts, content_mark=content_mark, marks=marks)
+    family = _known(answer.family)
+    parser = parsers.build(
+        prompt=prompt,
+        family=family,
+        think_tags=answer.think_tags,
+        tool_tag=answer.tool_tag,
+        tools=answer.tools,
+    )
+    content_mark = parsers.content_mark(family) or (answer.think_tags[1] if answer.think_tags else "")
+    reads_thoughts = family != "" or (answer.thinks and answer.think_tags is not None)
+    return Reader(parser, reads_thoughts=reads_thoughts, content_mark=content_mark)
 
 
-def rescuing_reader(tools: Sequence[Tool], *, is_bare: bool = False) -> Reader:
+def rescuing_reader(tools: Sequence[Tool], *, is_bare: bool = False) -> "Reader":
     """For an answer the engine has parsed: calls that it took for text are still found.
 
-    `is_bare`: for one that has to be a call without any tags, which is nothing to warn of.
+    `is_bare`: the answer has to be a call without any tags, which is nothing to warn of.
     """
     return Reader(RescueParser(tools) if tools else None, is_bare=is_bare)
+
+
+def _known(family: str) -> str:
+    return family if family in parsers.families() else ""
 
 
 def _with_ids(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:

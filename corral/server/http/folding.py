@@ -6,7 +6,8 @@ from corral.messages import Chunk, TokenLogprob, ToolCall
 
 
 async def fold(first: Chunk, rest: AsyncIterator[Chunk]) -> Chunk:
-    """One chunk that says what all of them say: texts, calls and log probabilities joined, the rest from the last."""
+    """One chunk that says what all of them say: texts, calls and log probabilities joined, what was cut
+    and is not enforced from the first, the rest from the last."""
     content, thinking = [first.content], [first.thinking]
     calls: list[ToolCall] = [*first.tool_calls]
     logprobs: list[TokenLogprob] = [*first.logprobs]
@@ -25,4 +26,6 @@ async def fold(first: Chunk, rest: AsyncIterator[Chunk]) -> Chunk:
         last.done_reason,
         last.metrics,
         last.context,
+        truncated_tokens=first.truncated_tokens,
+        unenforced=first.unenforced,
     )

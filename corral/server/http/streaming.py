@@ -24,16 +24,22 @@ NDJSON = "application/x-ndjson"
 
 
 class Stream(Response):
-    """A body sent piece by piece. `lines` is closed at the end; an error in it becomes the dialect's last line."""
+    """A body sent piece by piece. `lines` is closed at the end; an error in it becomes the dialect's last line.
 
-    def __init__(self, lines: AsyncGenerator[bytes, None], media_type: str) -> None:
+    `block`: what the lines come from, entered by the caller and left when the body has ended, however it does.
+    """
+
+    def __init__(
+        self, lines: AsyncGenerator[bytes, None], media_type: str, block: contextlib.AsyncExitStack | None = None
+    ) -> None:
         super().__init__()
         del self.headers["content-length"]
         self.headers["content-type"] = media_type
         self._lines = lines
+        self._block = block or contextlib.AsyncExitStack()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._lines) as lines:
+        async with self._block, aclosing(self._lines) as lines:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             try:
                 async for line in lines:

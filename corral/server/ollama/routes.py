@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +14,7 @@ from starlette.responses import Response
 from corral import EMULATES, __version__, inference, names
 from corral.errors import BadRequest, ModelRequired
 from corral.golang import gojson
+from corral.inference import Chunks
 from corral.messages import Chunk, EmbedRequest
 from corral.server.http.folding import fold
 from corral.server.http.requests import runtime_of
@@ -47,15 +48,19 @@ async def me(request: Request) -> Response:
 async def generate(request: Request) -> Response:
     asked = await body_as(request, wire.WireGenerateRequest)
     converted = wire.generate_request(asked)
-    chunks = inference.generate(runtime_of(request), converted)
-    return await _answer(chunks, asked.stream, lambda chunk: wire.generate_chunk(asked.model, chunk))
+    return await _answer(
+        inference.generate(runtime_of(request), converted),
+        asked.stream,
+        lambda chunk: wire.generate_chunk(asked.model, chunk),
+    )
 
 
 async def chat(request: Request) -> Response:
     asked = await body_as(request, wire.WireChatRequest)
     converted = wire.chat_request(asked)
-    chunks = inference.chat(runtime_of(request), converted)
-    return await _answer(chunks, asked.stream, lambda chunk: wire.chat_chunk(asked.model, chunk))
+    return await _answer(
+        inference.chat(runtime_of(request), converted), asked.stream, lambda chunk: wire.chat_chunk(asked.model, chunk)
+    )
 
 
 async def render(request: Request) -> Response:
@@ -64,48 +69,46 @@ async def render(request: Request) -> Response:
     if not asked.messages:
         raise BadRequest("messages are missing")
     converted = msgspec.structs.replace(wire.chat_request(asked), render_only=True)
-    async with aclosing(inference.chat(runtime_of(request), converted)) as chunks:
+    async with inference.chat(runtime_of(request), converted) as chunks:
         shown = (await anext(chunks)).rendered
-    assert shown is not None, "what only renders yields what it has rendered"
-    told = msgspec.to_builtins(shown)
-    return reply({"model": asked.model, "prompt": told.pop("text"), **told})
+    assert shown is not None, "a request that only renders is answered with the prompt"
+    fields = msgspec.to_builtins(shown)
+    return reply({"model": asked.model, "prompt": fields.pop("text"), **fields})
 
 
-async def _answer(chunks: AsyncGenerator[Chunk, None], stream: bool, encode: Encode) -> Response:
+async def _answer(answer: AbstractAsyncContextManager[Chunks], stream: bool, encode: Encode) -> Response:
     """Chunks as an answer: lines when asked for and there is something to stream, else one object.
 
     The first chunk decides: an error before it has its own status, and what was only loaded, unloaded or rendered is
-    plain JSON (spec api §7.3, §7.6). It also tells of a prompt that was cut and of parts of a schema that are not
+    plain JSON (spec api §7.3, §7.6). It also says what was cut from the prompt and which parts of a schema are not
     enforced, which clients see in headers.
     """
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(aclosing(chunks))
+        chunks = await stack.enter_async_context(answer)
         first = await anext(chunks)
         if first.rendered is not None or (first.done_reason and first.metrics is None):
             return reply(encode(first))
         if stream:
-            stack.pop_all()
-            response: Response = Stream(_lines(first, chunks, encode), NDJSON)
+            response: Response = Stream(_lines(first, chunks, encode), NDJSON, stack.pop_all())
         else:
             response = reply(encode(await fold(first, chunks)))
-    _telling_of_cuts(response, first.truncated_tokens)
+    _note_truncation(response, first.truncated_tokens)
     if first.unenforced:
         response.headers["x-corral-unenforced"] = quote(", ".join(first.unenforced)[:1000], safe="#/$, ")
     return response
 
 
-def _telling_of_cuts(response: Response, tokens: int) -> Response:
+def _note_truncation(response: Response, tokens: int) -> Response:
     """The response, with a header that says how many tokens did not fit into the context, if any."""
     if tokens:
         response.headers["x-corral-truncated-tokens"] = str(tokens)
     return response
 
 
-async def _lines(first: Chunk, chunks: AsyncGenerator[Chunk, None], encode: Encode) -> AsyncGenerator[bytes, None]:
-    async with aclosing(chunks):
-        yield gojson.encode(encode(first)) + b"\n"
-        async for chunk in chunks:
-            yield gojson.encode(encode(chunk)) + b"\n"
+async def _lines(first: Chunk, chunks: Chunks, encode: Encode) -> AsyncGenerator[bytes, None]:
+    yield gojson.encode(encode(first)) + b"\n"
+    async for chunk in chunks:
+        yield gojson.encode(encode(chunk)) + b"\n"
 
 
 async def embed(request: Request) -> Response:
@@ -120,8 +123,8 @@ async def embed(request: Request) -> Response:
     if not vectors.vectors:
         return reply(wire.WireEmbedding(asked.model, []))
     rows = await asyncio.to_thread(lambda: [wire.float32_texts(vector) for vector in vectors.vectors])
-    told = wire.WireEmbedding(asked.model, rows, vectors.total_duration, vectors.load_duration, vectors.tokens)
-    return _telling_of_cuts(reply(told), vectors.truncated_tokens)
+    answer = wire.WireEmbedding(asked.model, rows, vectors.total_duration, vectors.load_duration, vectors.tokens)
+    return _note_truncation(reply(answer), vectors.truncated_tokens)
 
 
 async def embeddings(request: Request) -> Response:

@@ -1,0 +1,154 @@
+"""A plan is carried out: waits for room in the pool, has the engine answer, and turns its pieces into chunks.
+
+Knows engine, pool and readers; how the request was planned is `plan.py`'s subject.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+
+import msgspec
+
+from corral.engine.base import Piece
+from corral.errors import EngineError
+from corral.inference import constraint
+from corral.inference.completion import complete
+from corral.inference.metrics import RequestMetrics
+from corral.inference.plan import CompletionPlan, NativePlan, Plan, Planner
+from corral.inference.reading import Reader, StreamedAnswer, is_parser_failure, reader_for, rescuing_reader
+from corral.messages import Chunk, Rendered, ToolCall
+from corral.serving.scheduler import Runner
+
+log = logging.getLogger(__name__)
+
+
+def run(plan: Plan, planner: Planner, runner: Runner, metrics: RequestMetrics) -> AsyncGenerator[Chunk, None]:
+    """The chunks of the answer, the last one with a `done_reason` and metrics; `planner` is asked where it breaks off.
+
+    Errors are `EngineError` and its kinds. Closing the generator ends the work and frees the slot.
+    """
+    match plan:
+        case Rendered():
+            return one(Chunk(rendered=plan))
+        case CompletionPlan():
+            return _completed(plan, runner, metrics)
+        case NativePlan():
+            return _native(plan, planner, runner, metrics)
+
+
+async def one(chunk: Chunk) -> AsyncGenerator[Chunk, None]:
+    """An answer of this chunk alone."""
+    yield chunk
+
+
+async def _completed(plan: CompletionPlan, runner: Runner, metrics: RequestMetrics) -> AsyncGenerator[Chunk, None]:
+    """Completes the prompt; what was written is read here."""
+    reader = reader_for(plan.answer_format, plan.prompt.text)
+    metrics.planned(plan.truncated_tokens, plan.unenforced)
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(runner.pool.admit(plan.reserved_tokens))
+        stack.enter_context(metrics.serving())
+        context = stack.enter_context(_Context(plan, runner)) if plan.with_context else None
+        pieces = await stack.enter_async_context(aclosing(complete(runner.engine, plan.request, reader)))
+        async for piece, chunks in pieces:
+            if context is not None:
+                context.add(piece)
+            for chunk in chunks:
+                yield metrics.annotate_first(chunk)
+            if piece.finish is not None:
+                tokens = None if context is None else await context.tokens()
+                yield metrics.last(piece.finish, reader.warnings, tokens)
+
+
+class _Context:
+    """Collects the token ids of prompt and answer. The prompt is counted while the answer is being written."""
+
+    def __init__(self, plan: CompletionPlan, runner: Runner) -> None:
+        self._written: list[int] = []
+        self._prompt: tuple[int, ...] = ()
+        self._counting: asyncio.Task[list[int]] | None = None
+        if isinstance(plan.request.prompt, tuple):
+            self._prompt = plan.request.prompt
+        else:
+            self._counting = asyncio.ensure_future(runner.engine.tokenize(plan.text))
+            self._counting.add_done_callback(lambda task: task.cancelled() or task.exception())  # `tokens` raises it
+
+    def __enter__(self) -> "_Context":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._counting is not None:
+            self._counting.cancel()
+
+    def add(self, piece: Piece) -> None:
+        self._written += piece.tokens
+
+    async def tokens(self) -> tuple[int, ...]:
+        prompt = self._prompt if self._counting is None else await self._counting
+        return (*prompt, *self._written)
+
+
+async def _native(
+    plan: NativePlan, planner: Planner, runner: Runner, metrics: RequestMetrics
+) -> AsyncGenerator[Chunk, None]:
+    """The answer as the engine parses it; where its parser gives up, the model goes on and is read here."""
+    streamed = StreamedAnswer(plan.think_tags)
+    metrics.planned(plan.truncated_tokens, plan.unenforced)
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(runner.pool.admit(plan.reserved_tokens))
+            stack.enter_context(metrics.serving())
+            pieces = await stack.enter_async_context(aclosing(runner.engine.chat(plan.chat)))
+            answer = _ParsedAnswer(plan, runner, metrics)
+            async for piece in pieces:
+                for chunk in answer.read(piece):
+                    streamed.add(chunk)
+                    yield chunk
+            yield await answer.last()
+            return
+    except EngineError as error:
+        rest = await planner.continued(plan, streamed) if is_parser_failure(error) else None
+        if rest is None:
+            raise
+        log.warning("model %s: its answer is read without the engine's parser: %s", runner.label, error)
+    async with aclosing(_completed(rest, runner, metrics)) as chunks:
+        async for chunk in chunks:
+            yield chunk
+
+
+class _ParsedAnswer:
+    """An answer that the engine parses, step by step. Its tool calls wait for the last chunk (spec api §8.5)."""
+
+    def __init__(self, plan: NativePlan, runner: Runner, metrics: RequestMetrics) -> None:
+        self._plan = plan
+        self._runner = runner
+        self._metrics = metrics
+        self._reader: Reader = rescuing_reader(plan.chat.tools)
+        self._text: list[str] = []
+        self._calls: list[ToolCall] = []
+        self._last = Piece()
+
+    def read(self, piece: Piece) -> Iterator[Chunk]:
+        """The chunks of a piece but for its tool calls."""
+        self._last = piece
+        self._text.append(piece.text)
+        for chunk in (*self._reader.read(piece), *(self._reader.end() if piece.finish is not None else ())):
+            self._calls += chunk.tool_calls
+            if chunk.content or chunk.thinking or chunk.logprobs:
+                without_calls = msgspec.structs.replace(chunk, tool_calls=()) if chunk.tool_calls else chunk
+                yield self._metrics.annotate_first(without_calls)
+
+    async def last(self) -> Chunk:
+        """The last chunk, after all pieces were read; `EngineError` for an answer that does not fit its schema."""
+        assert self._last.finish is not None, "an engine's last piece has a finish"
+        text = "".join(self._text)
+        await constraint.verify_answer(self._plan.chat.schema, text.lstrip())
+        context = None
+        if self._plan.with_context:
+            context = tuple(await self._runner.engine.tokenize(self._plan.prompt.text + text))
+        # A last piece has text where a call was cut off.
+        warnings = [*self._reader.warnings, *(["tool_call_unparsed"] if self._last.text else [])]
+        last = self._metrics.last(self._last.finish, warnings, context)
+        return msgspec.structs.replace(last, tool_calls=tuple(self._calls))
