@@ -37,7 +37,7 @@ class Tool(Struct, frozen=True):
     type: str = "function"
     items: Json = None
     schema: dict[str, Json] | None = None
-    """What the arguments of a call that has to be are held to; None: `parameters`."""
+    """The schema that the arguments of a forced call must fit; None: `parameters`."""
 
 
 class ToolChoice(Struct, frozen=True):
@@ -165,9 +165,9 @@ class Chunk(Struct, frozen=True):
     rendered: Rendered | None = None
     """The prompt itself, when only that was asked for."""
     truncated_tokens: int = 0
-    """Prompt tokens left out to fit the context, told on the first chunk."""
+    """Prompt tokens left out to fit the context, on the first and the last chunk."""
     unenforced: tuple[str, ...] = ()
-    """Parts of the format's schema that the answer is not held to, as JSON pointers, told on the first chunk."""
+    """Parts of the format's schema that are not enforced, as JSON pointers, on the first chunk."""
 
 
 class Progress(Struct, frozen=True):

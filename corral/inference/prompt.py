@@ -77,10 +77,10 @@ def template_writer(template: Template, tools: Sequence[Tool], think: Think, out
     """Writes prompts with a Go template. Harmony models know tools by identifiers only."""
 
     async def write(messages: Sequence[Message]) -> str:
-        told, named = number_images(messages), list(tools)
+        numbered, named = number_images(messages), list(tools)
         if output_format == "harmony":
-            told, named = with_identifiers(told, named)
-        return await rendered(partial(template.render, told, tools=named, think=think))
+            numbered, named = with_identifiers(numbered, named)
+        return await rendered(partial(template.render, numbered, tools=named, think=think))
 
     return write
 
@@ -124,7 +124,7 @@ async def build(
 
 
 class _Candidate(Struct, frozen=True):
-    """Messages that may be kept and their prompt; `tokens` None: so few that nobody counted."""
+    """Messages that may be kept and their prompt; `tokens` None: so few that they need not be counted."""
 
     messages: tuple[Message, ...]
     text: str
@@ -199,7 +199,7 @@ def check_modalities(model: Model, files: Sequence[bytes]) -> None:
 
 
 async def readable(model: Model, files: Sequence[bytes]) -> tuple[bytes, ...]:
-    """Files as the engine gets them; `BadRequest` for what the model has no sense for and for what nobody can read."""
+    """Files as the engine gets them; `Unsupported` for what the model cannot read, `BadRequest` for broken ones."""
     if not files:
         return ()
     check_modalities(model, files)

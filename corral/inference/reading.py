@@ -132,7 +132,7 @@ class AnswerFormat(Struct, frozen=True, kw_only=True):
     tool_tag: str = ""
     tools: tuple[Tool, ...] = ()
     thinks: bool = False
-    """Whether thoughts are wanted. They are told apart from content also where they are not."""
+    """Whether thoughts are wanted. They are separated from content also where they are not."""
     is_forced_call: bool = False
     """Whether the grammar lets only a bare call of one of the tools through."""
 

@@ -37,7 +37,7 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     """Everything a server needs, from the store to the scheduler; the workers are gone when the block is left."""
     store = Store(config.models)
     machine = Machine()
-    chores = asyncio.ensure_future(_chores(config, store, machine))
+    startup = asyncio.ensure_future(_startup_tasks(config, store, machine))
     series = Series()
     limits = Limits(
         max_loaded=config.max_loaded_models,
@@ -50,13 +50,13 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     try:
         yield Runtime(config, Models(store, config.go_template), scheduler, registry, series, machine)
     finally:
-        chores.cancel()
+        startup.cancel()
         await scheduler.close()
         await registry.close()
         await machine.close()
 
 
-async def _chores(config: Config, store: Store, machine: Machine) -> None:
+async def _startup_tasks(config: Config, store: Store, machine: Machine) -> None:
     """What is done at start while requests are served already: GPUs looked for, the store tidied (spec cli §2.2)."""
     await machine.look()
     try:
@@ -73,7 +73,7 @@ def _launcher(config: Config) -> Callable[[RunnerSpec, str], Coroutine[Any, Any,
         threads = spec.num_thread or threads_here()
         return await launch(
             msgspec.structs.replace(spec, num_thread=threads),
-            log=_worker_log(config.state, next(numbers)),
+            log=await asyncio.to_thread(_worker_log, config.state, next(numbers)),
             patience=config.load_timeout,
             program=config.engine,
             cache_ram_mib=min(CACHE_RAM_MIB, free_mib // 8),

@@ -15,7 +15,7 @@ from corral.config import Config
 from corral.errors import CorralError
 from corral.server import ollama
 from corral.server.http import metrics
-from corral.server.http.app import Activity, build
+from corral.server.http.app import InFlight, build
 from corral.server.http.guards import Origins
 from corral.server.http.protocol import Protocol
 from corral.server.runtime import runtime
@@ -33,8 +33,8 @@ ROUTES = (*ollama.ROUTES, *metrics.ROUTES)
 
 def serve(config: Config) -> None:
     """Listens and serves until SIGINT or SIGTERM; `CorralError` when it cannot listen (spec api §2.1, cli §2.2)."""
-    Origins(config.origins)  # a wrong one is told before anybody can connect
-    _introduce(config)
+    Origins(config.origins)  # a wrong one is an error before the first connection
+    _ensure_key_pair(config)
     _allow_open_files()
     with _listen(config) as listener:
         log.info("Listening on %s (version %s, Ollama %s)", _shown(listener), __version__, EMULATES)
@@ -47,7 +47,7 @@ def serve(config: Config) -> None:
 
 
 def _allow_open_files() -> None:
-    """Lets this process have `OPEN_FILES` files open, if it may: some systems give 256 to who does not ask."""
+    """Lets this process have `OPEN_FILES` files open, if it may: some systems give 256 unless a process asks."""
     if sys.platform == "win32":
         return
     import resource
@@ -82,11 +82,11 @@ def _shown(listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Ends by a signal without dying of it: there are models to unload when it has ended, and clients to tell."""
+    """Ends by a signal without dying of it: when it has ended, models are unloaded and clients get an error."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
-        if self.server_state.tasks:  # cancelled, and about to say so to their clients
+        if self.server_state.tasks:  # cancelled, and sending their clients an error
             await asyncio.wait(self.server_state.tasks, timeout=1)
 
     @contextlib.contextmanager
@@ -97,9 +97,9 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(config: Config, listener: socket.socket) -> None:
-    activity = Activity()
+    in_flight = InFlight()
     async with runtime(config) as ready:
-        app = build(ROUTES, ready, activity)
+        app = build(ROUTES, ready, in_flight)
         server = _Server(
             uvicorn.Config(
                 app,
@@ -116,17 +116,17 @@ async def _serve(config: Config, listener: socket.socket) -> None:
         )
         with contextlib.suppress(KeyboardInterrupt):
             async with asyncio.TaskGroup() as tasks:
-                idle = tasks.create_task(_end_when_idle(config.idle_exit, activity, ready.scheduler, server))
+                idle = tasks.create_task(_end_when_idle(config.idle_exit, in_flight, ready.scheduler, server))
                 await server.serve(sockets=[listener])
                 idle.cancel()
 
 
-async def _end_when_idle(seconds: float, activity: Activity, scheduler: Scheduler, server: uvicorn.Server) -> None:
-    """Ends a server that was started in the background when nobody has used it and no model is loaded."""
+async def _end_when_idle(seconds: float, in_flight: InFlight, scheduler: Scheduler, server: uvicorn.Server) -> None:
+    """Ends a server that was started in the background after so many idle seconds, once no model is loaded."""
     if seconds == float("inf"):
         return
     while True:
-        left = seconds - activity.idle_for()
+        left = seconds - in_flight.idle_for()
         if left <= 0 and not scheduler.runners:
             break
         await asyncio.sleep(max(left, 0.5))
@@ -134,8 +134,8 @@ async def _end_when_idle(seconds: float, activity: Activity, scheduler: Schedule
     signal.raise_signal(signal.SIGTERM)
 
 
-def _introduce(config: Config) -> None:
-    """Makes the key pair that registries know this machine by, telling its owner when it is new (spec cli §2.2)."""
+def _ensure_key_pair(config: Config) -> None:
+    """Makes the key pair that registries know this machine by; prints the public key when it is new (spec cli §2.2)."""
     path = config.home / keys.FILE_NAME
     if not path.exists():
         print(f"Couldn't find '{path}'. Generating new private key.")

@@ -23,7 +23,7 @@ from corral.server.http.guards import Guard, Origins
 log = logging.getLogger(__name__)
 
 
-def build(routes: Sequence[StarletteRoute], runtime: Runtime, activity: "Activity") -> ASGIApp:
+def build(routes: Sequence[StarletteRoute], runtime: Runtime, in_flight: "InFlight") -> ASGIApp:
     """The ASGI application that answers these routes over a runtime."""
     app = Starlette(
         routes=list(routes),
@@ -31,9 +31,9 @@ def build(routes: Sequence[StarletteRoute], runtime: Runtime, activity: "Activit
     )
     app.router.redirect_slashes = False
     app.state.runtime = runtime
-    app.state.activity = activity
+    app.state.in_flight = in_flight
     guard = Guard(app, Origins(runtime.config.origins), runtime.config.host)
-    return _Log(_CleanPath(guard, routes), activity)
+    return _Log(_CleanPath(guard, routes), in_flight)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -44,8 +44,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return Response(text, error.status_code, {**allow, "content-type": "text/plain"})
 
 
-class Activity:
-    """What goes on: requests under way and when the last one ended. An idle server may end itself."""
+class InFlight:
+    """Requests under way, and when the last one ended. An idle server may end itself."""
 
     def __init__(self) -> None:
         self.requests = 0
@@ -82,11 +82,11 @@ class _CleanPath:
 
 
 class _Log:
-    """One line a request, however it ends; keeps count of what goes on."""
+    """One line a request, however it ends; counts requests under way."""
 
-    def __init__(self, app: ASGIApp, activity: Activity) -> None:
+    def __init__(self, app: ASGIApp, in_flight: InFlight) -> None:
         self._app = app
-        self._activity = activity
+        self._in_flight = in_flight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -102,12 +102,12 @@ class _Log:
                 complete = True
             await send(message)
 
-        self._activity.requests += 1
+        self._in_flight.requests += 1
         try:
             await self._app(scope, receive, noted)
         finally:
-            self._activity.requests -= 1
-            self._activity.last = time.monotonic()
+            self._in_flight.requests -= 1
+            self._in_flight.last = time.monotonic()
             client = scope["client"][0] if scope.get("client") else "-"
             error = note_of(scope) if complete else ""
             telemetry.log_request(

@@ -1,7 +1,7 @@
 """HTTP/1.1 as Ollama's server understands it, where uvicorn's own reading of it differs. Knows no route.
 
-Java's HTTP client offers HTTP/2 with each request on a new connection (`Upgrade: h2c`); whoever does not speak it just
-answers the request. uvicorn's parser would take the body for something of another protocol, and drop it.
+Java's HTTP client offers HTTP/2 with each request on a new connection (`Upgrade: h2c`); a server that does not speak it
+just answers the request. uvicorn's parser would take the body for something of another protocol, and drop it.
 """
 
 import httptools

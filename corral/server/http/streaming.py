@@ -1,7 +1,7 @@
 """Answers on the wire: JSON at once, or line by line as it comes. Knows no dialect.
 
 A stream's source is always closed, whatever happens: when the client hangs up, the running route is cancelled, and
-leaving its `aclosing` blocks frees the engine's slot at once. When the server ends, whoever waits is still told so.
+leaving its `aclosing` blocks frees the engine's slot at once. When the server ends, the waiting clients get an error.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class Stream(Response):
                 if not scope.get(_STOPS):
                     raise
                 await self._fail(scope, send, ServerStopping())
-            except Exception:  # a mistake of ours: the status is gone, but whoever reads must not take this for the end
+            except Exception:  # a mistake of ours: the status is gone, but the client must not take this for the end
                 log.exception("stream of %s failed", scope["path"])
                 await self._fail(scope, send, InternalError())
             await send({"type": "http.response.body", "body": b""})
@@ -99,7 +99,7 @@ class Route:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         if self._reads_body:
-            with contextlib.suppress(ClientDisconnect):  # nobody is left to answer
+            with contextlib.suppress(ClientDisconnect):  # the client has left, there is no answer to give
                 await (await self._handler(request))(scope, receive, send)
             return
         if int(request.headers.get("content-length", "0")) > self._max_body:

@@ -5,7 +5,7 @@ Source: spec api §1.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -24,22 +24,39 @@ PLAIN_JSON = "application/json"
 PLAIN_TEXT = "text/plain; charset=utf-8"
 
 T = TypeVar("T", bound=Struct)
+Converted = TypeVar("Converted")
 
 
-def reply(value: Any, media_type: str = JSON) -> Response:
-    return Response(gojson.encode(value), media_type=None, headers={"content-type": media_type})
+def reply(value: Any) -> Response:
+    """A value as JSON; what is large is encoded in a thread and goes through `reply_encoded`."""
+    return reply_encoded(gojson.encode(value))
+
+
+def reply_encoded(data: bytes) -> Response:
+    return Response(data, media_type=None, headers={"content-type": JSON})
 
 
 LARGE = 1 << 18
-"""Bytes of JSON whose reading is felt by other requests, so that it is done beside the loop."""
+"""Bytes of JSON whose reading, with base64 of pictures, would hold up the event loop: it is done in a thread."""
 
 
 async def body_as(request: Request, kind: type[T]) -> T:
-    """The body read into a wire type; an empty or blank one is refused (spec api §1.1)."""
+    """The body read into a wire type; `BadRequest` for an empty or blank one (spec api §1.1)."""
+    asked, _ = await body_converted(request, kind, lambda asked: None)
+    return asked
+
+
+async def body_converted(request: Request, kind: type[T], convert: Callable[[T], Converted]) -> tuple[T, Converted]:
+    """The body read into a wire type, and what `convert` makes of that; both in a thread where the body is large."""
     data = await request.body()
     if not data.strip():
         raise BadRequest("missing request body")
-    return await asyncio.to_thread(gojson.decode, data, kind) if len(data) > LARGE else gojson.decode(data, kind)
+
+    def work() -> tuple[T, Converted]:
+        asked = gojson.decode(data, kind)
+        return asked, convert(asked)
+
+    return await asyncio.to_thread(work) if len(data) > LARGE else work()
 
 
 async def progress_answer(request: Request, steps: AsyncGenerator[Progress, None], stream: bool) -> Response:

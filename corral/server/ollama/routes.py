@@ -15,12 +15,13 @@ from corral import EMULATES, __version__, inference, names
 from corral.errors import BadRequest, ModelRequired
 from corral.golang import gojson
 from corral.inference import Chunks
+from corral.inference.embedding import Vectors
 from corral.messages import Chunk, EmbedRequest
 from corral.server.http.folding import fold
 from corral.server.http.requests import runtime_of
 from corral.server.http.streaming import NDJSON, Stream
 from corral.server.ollama import wire
-from corral.server.ollama.replies import PLAIN_TEXT, body_as, reply
+from corral.server.ollama.replies import PLAIN_TEXT, body_as, body_converted, reply, reply_encoded
 
 Encode = Callable[[Chunk], Any]
 
@@ -46,8 +47,7 @@ async def me(request: Request) -> Response:
 
 
 async def generate(request: Request) -> Response:
-    asked = await body_as(request, wire.WireGenerateRequest)
-    converted = wire.generate_request(asked)
+    asked, converted = await body_converted(request, wire.WireGenerateRequest, wire.generate_request)
     return await _answer(
         inference.generate(runtime_of(request), converted),
         asked.stream,
@@ -56,8 +56,7 @@ async def generate(request: Request) -> Response:
 
 
 async def chat(request: Request) -> Response:
-    asked = await body_as(request, wire.WireChatRequest)
-    converted = wire.chat_request(asked)
+    asked, converted = await body_converted(request, wire.WireChatRequest, wire.chat_request)
     return await _answer(
         inference.chat(runtime_of(request), converted), asked.stream, lambda chunk: wire.chat_chunk(asked.model, chunk)
     )
@@ -65,11 +64,11 @@ async def chat(request: Request) -> Response:
 
 async def render(request: Request) -> Response:
     """The prompt that a conversation amounts to, for those who write templates: an addition of ours."""
-    asked = await body_as(request, wire.WireChatRequest)
+    asked, converted = await body_converted(request, wire.WireChatRequest, wire.chat_request)
     if not asked.messages:
         raise BadRequest("messages are missing")
-    converted = msgspec.structs.replace(wire.chat_request(asked), render_only=True)
-    async with inference.chat(runtime_of(request), converted) as chunks:
+    only_rendered = msgspec.structs.replace(converted, render_only=True)
+    async with inference.chat(runtime_of(request), only_rendered) as chunks:
         shown = (await anext(chunks)).rendered
     assert shown is not None, "a request that only renders is answered with the prompt"
     fields = msgspec.to_builtins(shown)
@@ -122,9 +121,14 @@ async def embed(request: Request) -> Response:
     vectors = await inference.embed(runtime_of(request), wire.embed_request(asked, keep_alive))
     if not vectors.vectors:
         return reply(wire.WireEmbedding(asked.model, []))
-    rows = await asyncio.to_thread(lambda: [wire.float32_texts(vector) for vector in vectors.vectors])
-    answer = wire.WireEmbedding(asked.model, rows, vectors.total_duration, vectors.load_duration, vectors.tokens)
-    return _note_truncation(reply(answer), vectors.truncated_tokens)
+    response = reply_encoded(await asyncio.to_thread(_encoded, asked.model, vectors))
+    return _note_truncation(response, vectors.truncated_tokens)
+
+
+def _encoded(model: str, vectors: Vectors) -> bytes:
+    rows = [wire.float32_texts(vector) for vector in vectors.vectors]
+    answer = wire.WireEmbedding(model, rows, vectors.total_duration, vectors.load_duration, vectors.tokens)
+    return gojson.encode(answer)
 
 
 async def embeddings(request: Request) -> Response:

@@ -55,7 +55,7 @@ class WireMessage(Struct):
 
 
 class WireProperty(Struct, omit_defaults=True):
-    """What is read of a tool's JSON Schema: what reaches the model (spec api §5.6) and what else tells values apart."""
+    """What is read of a tool's JSON Schema: what reaches the model (spec api §5.6), and what calls are checked by."""
 
     anyOf: "list[WireProperty]" = []  # noqa: N815 - a wire name
     type: str | list[str] = ""
@@ -69,10 +69,10 @@ class WireProperty(Struct, omit_defaults=True):
     allOf: Any = None  # noqa: N815 - a wire name
     const: Any = None
 
-    def told(self) -> "WireProperty":
-        """What of it reaches the model."""
-        inner = {name: part.told() for name, part in self.properties.items()}
-        options = [part.told() for part in self.anyOf]
+    def for_prompt(self) -> "WireProperty":
+        """The part of it that the model reads."""
+        inner = {name: part.for_prompt() for name, part in self.properties.items()}
+        options = [part.for_prompt() for part in self.anyOf]
         return msgspec.structs.replace(
             self, anyOf=options, properties=inner, ref=None, oneOf=None, allOf=None, const=None
         )
@@ -246,7 +246,7 @@ def tool(wire: WireTool) -> Tool:
     schema = function.parameters
     parameters = msgspec.structs.replace(schema, additionalProperties=None)
     if schema.properties is not UNSET:
-        parameters.properties = {name: part.told() for name, part in schema.properties.items()}
+        parameters.properties = {name: part.for_prompt() for name, part in schema.properties.items()}
     return Tool(
         function.name,
         function.description,
