@@ -5,6 +5,7 @@ Every dialect is turned into these.
 The values are frozen msgspec structs: as cheap as tuples to make, which matters for what is made once a token.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
@@ -47,25 +48,67 @@ class ToolChoice(Struct, frozen=True):
     name: str = ""
 
 
-class Message(Struct, frozen=True):
-    """One turn of a conversation. `images` holds the files' bytes (pictures or sound), already taken out of base64."""
+class Text(Struct, frozen=True):
+    """A part of a message in words."""
+
+    text: str
+
+
+class Picture(Struct, frozen=True):
+    """A part of a message to look at: the file's bytes, as they came."""
+
+    data: bytes
+
+
+class Sound(Struct, frozen=True):
+    """A part of a message to listen to: the file's bytes, as they came."""
+
+    data: bytes
+
+
+Media: TypeAlias = Picture | Sound
+Part: TypeAlias = Text | Media
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """One turn of a conversation. The parts of its content are in the order in which the model reads them."""
 
     role: Role
-    content: str = ""
+    content: tuple[Part, ...] = ()
     thinking: str = ""
-    images: tuple[bytes, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     tool_name: str = ""
     tool_call_id: str = ""
 
+    @classmethod
+    def of(cls, role: Role, text: str = "", *, media: Sequence[Media] = (), **fields: Any) -> "Message":
+        """A message of a text, with pictures and sounds at its `[img]` marks, the rest of them behind it."""
+        return cls(role=role, content=_placed(text, media), **fields)
 
-class ChatRequest(Struct, frozen=True, kw_only=True):
-    """A conversation to go on with. No messages: load the model, or unload it when `keep_alive` is 0."""
+    @property
+    def text(self) -> str:
+        """The words of all parts."""
+        return "".join(part.text for part in self.content if isinstance(part, Text))
+
+    @property
+    def media(self) -> tuple[Media, ...]:
+        """The pictures and sounds, in order."""
+        return tuple(part for part in self.content if not isinstance(part, Text))
+
+
+def _placed(text: str, media: Sequence[Media]) -> tuple[Part, ...]:
+    """Spec cli §15.4. An empty text behind a mark at the end says that the file stands there on purpose."""
+    first, *rest = text.split("[img]", len(media))
+    placed: list[Part] = [Text(first)] if first else []
+    for file, words in zip(media, rest, strict=False):
+        placed += [file, Text(words)]
+    return (*placed, *media[len(rest) :])
+
+
+class AnswerRequest(Struct, frozen=True, kw_only=True):
+    """What the requests for an answer have in common."""
 
     model: str
-    messages: tuple[Message, ...] = ()
-    tools: tuple[Tool, ...] = ()
-    tool_choice: ToolChoice = ToolChoice()
     format: Json = None
     """None, `"json"`, or a JSON Schema object; anything else is refused when the prompt is made."""
     options: dict[str, Json] = {}
@@ -73,32 +116,34 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     keep_alive: float | None = None
     """Seconds to stay loaded after the last use; infinity: for ever; None: not said."""
     truncate: bool = True
+    """Whether the oldest turns may be left out where a prompt does not fit the context."""
     shift: bool | None = None
+    """Whether the context may be shifted while the model answers; None: as the model can."""
     logprobs: bool = False
     top_logprobs: int = 0
+    """Alternatives to report with each token."""
     render_only: bool = False
+    """Whether only the prompt is wanted."""
 
 
-class GenerateRequest(Struct, frozen=True, kw_only=True):
+class ChatRequest(AnswerRequest, frozen=True, kw_only=True):
+    """A conversation to go on with. No messages: load the model, or unload it when `keep_alive` is 0."""
+
+    messages: tuple[Message, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+
+
+class GenerateRequest(AnswerRequest, frozen=True, kw_only=True):
     """A single prompt to complete. An empty prompt: load the model, or unload it when `keep_alive` is 0."""
 
-    model: str
     prompt: str = ""
     suffix: str = ""
     system: str = ""
     template: str = ""
     context: tuple[int, ...] = ()
     raw: bool = False
-    images: tuple[bytes, ...] = ()
-    format: Json = None
-    options: dict[str, Json] = {}
-    think: Think = None
-    keep_alive: float | None = None
-    truncate: bool = True
-    shift: bool | None = None
-    logprobs: bool = False
-    top_logprobs: int = 0
-    render_only: bool = False
+    media: tuple[Media, ...] = ()
 
 
 class EmbedRequest(Struct, frozen=True, kw_only=True):
@@ -159,6 +204,8 @@ class Chunk(Struct, frozen=True):
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     done_reason: str = ""
+    stop_text: str = ""
+    """The stop word that ended the answer, on the last chunk; empty where none did."""
     metrics: Metrics | None = None
     context: tuple[int, ...] | None = None
     """Token ids of prompt and answer, on the last chunk of a completion."""

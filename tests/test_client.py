@@ -15,7 +15,7 @@ from corral.client import MAX_LINE, Client, NotRunning
 from corral.client.answers import Installed, Running, Version
 from corral.config import parse_address
 from corral.errors import BadRequest, Busy, CorralError, Forbidden, NotFound
-from corral.messages import Chunk, Message, Metrics, Progress, ToolCall
+from corral.messages import Chunk, Message, Metrics, Picture, Progress, ToolCall
 from corral.names import Digest
 from tests.fake_server import Answer, FakeServer, lines, raw, reply
 
@@ -102,8 +102,8 @@ def test_a_conversation_is_sent_whole_and_tool_calls_are_read(serve: Serve) -> N
     message = {"role": "assistant", "content": "", "tool_calls": [call]}
     server, client = serve({"POST /api/chat": lines({"message": message, "done": True, "done_reason": "stop"})})
     messages = [
-        Message("user", "Weather?", images=(b"\x00",)),
-        Message("assistant", "", "Hm", tool_calls=(ToolCall("get", {"city": "Oslo"}),)),
+        Message.of("user", "Weather?", media=(Picture(b"\x00"),)),
+        Message.of("assistant", thinking="Hm", tool_calls=(ToolCall("get", {"city": "Oslo"}),)),
     ]
     (chunk,) = client.chat("m", messages)
     assert chunk.tool_calls == (ToolCall("get", {"city": "Oslo"}, 0, "call_1"),)

@@ -23,9 +23,9 @@ SMOLLM2 = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
-USER = [Message("user", "U1")]
-TURNS = [Message("user", "U1"), Message("assistant", "A1"), Message("user", "U2")]
-SYSTEM = [Message("system", "S"), *TURNS]
+USER = [Message.of("user", "U1")]
+TURNS = [Message.of("user", "U1"), Message.of("assistant", "A1"), Message.of("user", "U2")]
+SYSTEM = [Message.of("system", "S"), *TURNS]
 
 
 EOS = dict.fromkeys(("starcoder2-instruct", "starcoder2-instruct.2"), "<|endoftext|>")
@@ -49,7 +49,7 @@ def jinja_writes(family: str, messages: list[Message]) -> str:
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.globals["raise_exception"] = refuse
     rendered = environment.from_string(jinja_of(family)).render(
-        messages=[{"role": message.role, "content": message.content} for message in messages],
+        messages=[{"role": message.role, "content": message.text} for message in messages],
         bos_token="<s>",
         eos_token=EOS.get(family, "</s>"),
         add_generation_prompt=True,

@@ -509,13 +509,13 @@ def test_harmony_tools_go_by_identifiers_and_come_back_by_their_names() -> None:
 
 def test_harmony_conversations_name_tools_as_the_model_is_told() -> None:
     messages = [
-        Message("assistant", tool_calls=(ToolCall(name="get-weather", id="call_1"), ToolCall(name="gone"))),
-        Message("tool", "R", tool_name="get-weather"),
+        Message.of("assistant", tool_calls=(ToolCall(name="get-weather", id="call_1"), ToolCall(name="gone"))),
+        Message.of("tool", "R", tool_name="get-weather"),
     ]
     told, tools = harmony_family.with_identifiers(messages, [Tool(name="get-weather", description="D")])
     assert told == [
-        Message("assistant", tool_calls=(ToolCall(name="get_weather", id="call_1"), ToolCall(name="gone"))),
-        Message("tool", "R", tool_name="get_weather"),
+        Message.of("assistant", tool_calls=(ToolCall(name="get_weather", id="call_1"), ToolCall(name="gone"))),
+        Message.of("tool", "R", tool_name="get_weather"),
     ]
     assert tools == [Tool(name="get_weather", description="D")]
 

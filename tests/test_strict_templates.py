@@ -98,8 +98,8 @@ def test_ids_that_fit_are_kept(server: RunningServer) -> None:
 
 def test_results_without_ids_go_to_the_calls_of_their_names() -> None:
     calls = tuple(ToolCall(name, index=index) for index, name in enumerate(("add", "clock", "add")))
-    results = [Message("tool", name, tool_name=name) for name in ("clock", "add", "add", "")]
-    call, *answers = regular([Message("assistant", tool_calls=calls), *results])
+    results = [Message.of("tool", name, tool_name=name) for name in ("clock", "add", "add", "")]
+    call, *answers = regular([Message.of("assistant", tool_calls=calls), *results])
     first, second, third = (call.id for call in call.tool_calls)
     assert len({first, second, third}) == 3
     assert [answer.tool_call_id for answer in answers[:3]] == [second, first, third]

@@ -4,13 +4,13 @@ import pytest
 
 from corral import template
 from corral.errors import TemplateError
-from corral.messages import Message, Think, Tool, ToolCall
+from corral.messages import Message, Picture, Text, Think, Tool, ToolCall
 
 CONVERSATION = [
-    Message("system", "S"),
-    Message("user", "U1"),
-    Message("assistant", "A1"),
-    Message("user", "U2"),
+    Message.of("system", "S"),
+    Message.of("user", "U1"),
+    Message.of("assistant", "A1"),
+    Message.of("user", "U2"),
 ]
 EXCHANGES = "{{ if .System }}[S]{{ .System }} {{ end }}[U]{{ .Prompt }} [A]{{ .Response }}[E]"
 
@@ -26,7 +26,7 @@ def test_the_older_form_is_run_once_an_exchange_and_left_open_at_the_response() 
 
 
 def test_a_trailing_assistant_message_is_continued() -> None:
-    messages = [*CONVERSATION, Message("assistant", "Sure,")]
+    messages = [*CONVERSATION, Message.of("assistant", "Sure,")]
     assert template.parse(EXCHANGES).render(messages) == "[S]S [U]U1 [A]A1[E][U]U2 [A]Sure,"
 
 
@@ -51,30 +51,33 @@ def test_what_follows_the_first_printed_response_is_cut_also_in_branches(text: s
 
 
 def test_a_system_message_begins_a_new_exchange() -> None:
-    messages = [Message("user", "U1"), Message("system", "S"), Message("user", "U2")]
+    messages = [Message.of("user", "U1"), Message.of("system", "S"), Message.of("user", "U2")]
     assert template.parse(EXCHANGES).render(messages) == "[U]U1 [A][E][S]S [U]U2 [A]"
 
 
 def test_results_of_tools_are_not_part_of_exchanges() -> None:
-    messages = [Message("user", "U1"), Message("tool", "T"), Message("assistant", "A1")]
+    messages = [Message.of("user", "U1"), Message.of("tool", "T"), Message.of("assistant", "A1")]
     assert template.parse(EXCHANGES).render(messages) == "[U]U1 [A]A1"
 
 
 def test_neighbours_of_one_role_are_joined_by_a_blank_line_except_results_of_tools() -> None:
     roles = ["system", "system", "user", "user", "tool", "tool", "assistant"]
-    messages = [Message(role, str(number)) for number, role in enumerate(roles)]
+    messages = [Message.of(role, str(number)) for number, role in enumerate(roles)]
     parsed = template.parse("{{ .System }}|{{ range .Messages }}{{ .Role }}={{ .Content }};{{ end }}")
     assert parsed.render(messages) == "0\n\n1|system=0\n\n1;user=2\n\n3;tool=4;tool=5;assistant=6;"
 
 
 def test_the_system_text_is_every_system_message() -> None:
-    messages = [Message("system", "A"), Message("user", "U"), Message("system", "B")]
+    messages = [Message.of("system", "A"), Message.of("user", "U"), Message.of("system", "B")]
     assert template.parse("{{ .System }}{{ range .Messages }}{{ end }}").render(messages) == "A\n\nB"
 
 
 def test_only_the_text_of_a_joined_message_is_kept() -> None:
     call = ToolCall(name="clock")
-    messages = [Message("assistant", "A", thinking="T"), Message("assistant", "B", tool_calls=(call,), thinking="X")]
+    messages = [
+        Message.of("assistant", "A", thinking="T"),
+        Message.of("assistant", "B", tool_calls=(call,), thinking="X"),
+    ]
     parsed = template.parse("{{ range .Messages }}{{ .Thinking }}{{ .Content }}{{ len .ToolCalls }}{{ end }}")
     assert parsed.render(messages) == "TA\n\nB0"
 
@@ -100,8 +103,8 @@ def test_prompt_and_suffix_are_rendered_alone() -> None:
 def test_a_message_has_the_fields_templates_know() -> None:
     call = ToolCall(name="get", arguments={"b": 1, "a": "<"}, index=2, id="call_1")
     messages = [
-        Message("assistant", "C", thinking="T", tool_calls=(call,), images=(b"x", b"y")),
-        Message("tool", "R", tool_name="get", tool_call_id="call_1"),
+        Message.of("assistant", "C", thinking="T", tool_calls=(call,), media=(Picture(b"x"), Picture(b"y"))),
+        Message.of("tool", "R", tool_name="get", tool_call_id="call_1"),
     ]
     text = (
         "{{ range .Messages }}{{ .Role }}|{{ .Content }}|{{ .Thinking }}|{{ len .Images }}|{{ .ToolName }}|"
@@ -284,12 +287,14 @@ def test_the_tag_before_a_tool_call_is_found_in_a_jinja_template(text: str, tag:
 
 def test_images_are_numbered_over_all_messages_where_their_places_are() -> None:
     messages = [
-        Message("user", "a [img] b", images=(b"0", b"1")),
-        Message("user", "[img] no picture"),
-        Message("user", "[img][img][img]", images=(b"2", b"3")),
-        Message("user", "no place", images=(b"4",)),
+        Message.of("user", "a [img] b", media=(Picture(b"0"), Picture(b"1"))),
+        Message.of("user", "[img] no picture"),
+        Message.of("user", "[img][img][img]", media=(Picture(b"2"), Picture(b"3"))),
+        Message.of("user", "no place", media=(Picture(b"4"),)),
     ]
-    assert [message.content for message in template.number_images(messages)] == [
+    numbered = template.number_images(messages)
+    assert [part.data for message in numbered for part in message.media] == [b"0", b"1", b"2", b"3", b"4"]
+    assert [message.text for message in numbered] == [
         "[img-1]a [img-0] b",
         "[img] no picture",
         "[img-2][img-3][img]",
@@ -313,3 +318,12 @@ def test_a_broken_template_is_refused_in_gos_words(text: str, sentence: str) -> 
     with pytest.raises(TemplateError) as caught:
         template.parse(text)
     assert str(caught.value) == sentence
+
+
+def test_parts_between_words_keep_their_places() -> None:
+    message = Message(
+        role="user",
+        content=(Text("first "), Picture(b"a"), Text(" then "), Picture(b"b"), Text(", what differs?")),
+    )
+    (numbered,) = template.number_images([message])
+    assert numbered.text == "first [img-0] then [img-1], what differs?"

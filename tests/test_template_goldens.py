@@ -32,26 +32,34 @@ WEATHER = Tool(
 )
 CLOCK = Tool(name="clock", description="The time", parameters={"type": "object", "properties": {}})
 
-QUESTION = Message("user", "What is the weather in Oslo?")
+QUESTION = Message.of("user", "What is the weather in Oslo?")
 CALL = ToolCall(name="get_weather", arguments={"units": "C", "city": "Oslo <N>", "days": 2})
 RESULT = [
     QUESTION,
-    Message("assistant", thinking="I should look.", tool_calls=(CALL,)),
-    Message("tool", "12 degrees & rain", tool_name="get_weather"),
+    Message.of("assistant", thinking="I should look.", tool_calls=(CALL,)),
+    Message.of("tool", "12 degrees & rain", tool_name="get_weather"),
 ]
 
 CONVERSATIONS: dict[str, tuple[list[Message], tuple[Tool, ...], Think]] = {
-    "user": ([Message("user", "Why is the sky blue?")], (), None),
+    "user": ([Message.of("user", "Why is the sky blue?")], (), None),
     "turns": (
-        [Message("user", "Why is the sky blue?"), Message("assistant", "It scatters light."), Message("user", "How?")],
+        [
+            Message.of("user", "Why is the sky blue?"),
+            Message.of("assistant", "It scatters light."),
+            Message.of("user", "How?"),
+        ],
         (),
         None,
     ),
-    "system": ([Message("system", "Be brief."), Message("user", "Why is the sky blue?")], (), None),
-    "tools": ([Message("system", "Be brief."), QUESTION], (WEATHER, CLOCK), None),
+    "system": ([Message.of("system", "Be brief."), Message.of("user", "Why is the sky blue?")], (), None),
+    "tools": ([Message.of("system", "Be brief."), QUESTION], (WEATHER, CLOCK), None),
     "tool-result": (RESULT, (WEATHER,), None),
     "no-thinking": ([QUESTION], (), False),
-    "two-results": ([*RESULT, Message("tool", "10:30", tool_name="clock"), Message("user", "So?")], (WEATHER,), "high"),
+    "two-results": (
+        [*RESULT, Message.of("tool", "10:30", tool_name="clock"), Message.of("user", "So?")],
+        (WEATHER,),
+        "high",
+    ),
 }
 TURNS = ("user", "turns", "system")
 TOOLS = (*TURNS, "tools", "tool-result")

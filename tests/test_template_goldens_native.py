@@ -40,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 def wire(message: Message) -> dict[str, Any]:
-    told: dict[str, Any] = {"role": message.role, "content": message.content, "tool_name": message.tool_name}
+    told: dict[str, Any] = {"role": message.role, "content": message.text, "tool_name": message.tool_name}
     if message.role == "tool":
         told["tool_call_id"] = "call00001"
     if message.thinking:

@@ -71,7 +71,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_template_ends_in_an_error(name: str) -> None:
-    messages = [Message("user", "x" * 100), Message("assistant", "y", tool_calls=(ToolCall(name="f"),))]
+    messages = [Message.of("user", "x" * 100), Message.of("assistant", "y", tool_calls=(ToolCall(name="f"),))]
     with pytest.raises(TemplateError):
         template.parse(HOSTILE[name]).render(messages, tools=[Tool(name="f")])
 
@@ -79,7 +79,7 @@ def test_a_hostile_template_ends_in_an_error(name: str) -> None:
 async def test_others_go_on_while_a_template_runs() -> None:
     """The loop turns many times until a hostile template has come to its end."""
     write = template_writer(template.parse(HOSTILE["an endless loop"]), (), None)
-    writing = asyncio.ensure_future(write([Message("user", "x")]))
+    writing = asyncio.ensure_future(write([Message.of("user", "x")]))
     turns = 0
     while not writing.done():
         await asyncio.sleep(0)
@@ -101,7 +101,7 @@ def test_hostile_templates_stay_small() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (size + 400 * 2**20, size + 400 * 2**20))
         for text in HOSTILE.values():
             try:
-                template.parse(text).render([Message("user", "x" * 100)])
+                template.parse(text).render([Message.of("user", "x" * 100)])
             except TemplateError:
                 pass
         print("done")
@@ -113,7 +113,7 @@ def test_hostile_templates_stay_small() -> None:
 @pytest.mark.parametrize("name", ["__class__", "__dict__", "__init__", "keys", "items", "get", "plain", "__slots__"])
 def test_values_have_no_fields_but_their_own(name: str) -> None:
     parsed = template.parse(f"{{{{ range .Messages }}}}{{{{ .{name} }}}}{{{{ end }}}}{{{{ .{name} }}}}{{{{ .Tools }}}}")
-    assert parsed.render([Message("user", "U")]) == "<no value><no value>[]"
+    assert parsed.render([Message.of("user", "U")]) == "<no value><no value>[]"
 
 
 def test_a_long_conversation_is_no_attack() -> None:
@@ -122,20 +122,20 @@ def test_a_long_conversation_is_no_attack() -> None:
         "{{ range $i, $m := .Messages }}{{ $last := eq (len (slice $.Messages $i)) 1 }}"
         "{{ if eq .Role `user` }}<u>{{ .Content }}{{ else }}<a>{{ .Content }}{{ end }}{{ if $last }}!{{ end }}{{ end }}"
     )
-    messages = [Message("user" if number % 2 == 0 else "assistant", "word " * 400) for number in range(3000)]
+    messages = [Message.of("user" if number % 2 == 0 else "assistant", "word " * 400) for number in range(3000)]
     assert len(parsed.render(messages)) == 3000 * (400 * 5 + 3) + 1
 
 
 def test_long_numbers_outside_the_language_are_no_attack() -> None:
     digits = "0" * 40 + "9"
     text = f"{digits}{{{{/* {digits} */}}}}{{{{ `{digits}` }}}}{{{{ .Prompt }}}}"
-    assert template.parse(text).render([Message("user", "U")]) == f"{digits}{digits}U"
+    assert template.parse(text).render([Message.of("user", "U")]) == f"{digits}{digits}U"
 
 
 def test_a_long_text_is_no_attack() -> None:
     text = "<&>" * 2_000_000
     parsed = template.parse("{{ range .Messages }}{{ .Content }}{{ json .Content | len }}{{ end }}")
-    assert parsed.render([Message("user", text)]) == text + str(2_000_000 * 18 + 2)
+    assert parsed.render([Message.of("user", text)]) == text + str(2_000_000 * 18 + 2)
 
 
 BLOCKS = [
@@ -158,7 +158,7 @@ ACTIONS = st.sampled_from([*BLOCKS, *NAMED, *VARIABLES, *CALLS, *TERMS, *TEXTS])
 @settings(max_examples=RANDOM_CASES or 1500)
 @given(st.lists(ACTIONS, max_size=12).map("".join) | st.text(max_size=60).map("{{{{ {} }}}}".format))
 def test_any_template_renders_or_ends_in_an_error(text: str) -> None:
-    messages = [Message("system", "S"), Message("user", "U"), Message("assistant", "A", thinking="T")]
+    messages = [Message.of("system", "S"), Message.of("user", "U"), Message.of("assistant", "A", thinking="T")]
     with suppress(TemplateError):
         parsed = template.parse(text)
         assert isinstance(parsed.render(messages, tools=[Tool(name="f")]), str)

@@ -23,8 +23,8 @@ ARGUMENTS = {
 def rendered(text: str) -> str:
     """The text rendered with `ARGUMENTS` as dot, and with two messages, u1 and a1, at `$.Messages`."""
     messages = [
-        Message("user", "u1"),
-        Message("assistant", "a1", tool_calls=(ToolCall(name="f", arguments=ARGUMENTS),)),
+        Message.of("user", "u1"),
+        Message.of("assistant", "a1", tool_calls=(ToolCall(name="f", arguments=ARGUMENTS),)),
     ]
     body = f"{{{{ with (index (index $.Messages 1).ToolCalls 0).Function.Arguments }}}}{text}{{{{ end }}}}"
     return template.parse(body).render(messages)
@@ -117,7 +117,7 @@ def test_named_templates_have_their_own_dot_and_variables() -> None:
         '{{ $x := 1 }}{{ range .Messages }}{{ template "turn" . }}{{ end }}{{ $x }}'
         '{{ block "end" .System }}[{{ . }}]{{ end }}{{ template "nothing" }}{{ define "nothing" }}{{ . }}{{ end }}'
     )
-    assert parsed.render([Message("system", "S"), Message("user", "U")]) == "<system>S<user>U1[S]<no value>"
+    assert parsed.render([Message.of("system", "S"), Message.of("user", "U")]) == "<system>S<user>U1[S]<no value>"
 
 
 def test_dates_are_those_of_today_and_yesterday() -> None:
@@ -144,5 +144,5 @@ def test_dates_are_those_of_today_and_yesterday() -> None:
 )
 def test_a_failure_says_where_and_why(text: str, sentence: str) -> None:
     with pytest.raises(TemplateError) as caught:
-        template.parse(text).render([Message("user", "U")])
+        template.parse(text).render([Message.of("user", "U")])
     assert str(caught.value) == f"template: {sentence}"

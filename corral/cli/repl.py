@@ -22,7 +22,7 @@ from corral.cli.attachments import attach, begins_with_file
 from corral.cli.display import LAYOUT, printable
 from corral.client.answers import Shown
 from corral.errors import CorralError
-from corral.messages import Message
+from corral.messages import Message, Picture
 
 if TYPE_CHECKING:
     from corral.cli.run import Wishes
@@ -48,7 +48,7 @@ class Conversation:
         self._model = model
         self._wishes = wishes
         self._look = look
-        self._begun = tuple(Message(role, content) for role, content in shown.messages)
+        self._begun = tuple(Message.of(role, content) for role, content in shown.messages)
         self._messages: list[Message] = []
         self._sees_or_hears = shown.sees_or_hears
         self._session: PromptSession[str] = PromptSession(history=_history())
@@ -56,7 +56,7 @@ class Conversation:
     def run(self) -> None:
         """Reads and answers until the user leaves."""
         for message in self._begun:
-            text = printable(message.content, keep=LAYOUT)
+            text = printable(message.text, keep=LAYOUT)
             click.echo(f">>> {text}" if message.role == "user" else f"{text}\n")
         while True:
             try:
@@ -110,14 +110,14 @@ class Conversation:
                 click.echo(f"error: {printable(str(error))}")
                 return
             raise
-        self._messages += [question, Message("assistant", answer.content, answer.thinking)]
+        self._messages += [question, Message.of("assistant", answer.content, thinking=answer.thinking)]
         click.echo("\n")
         if self._look.verbose and answer.metrics:
             click.echo(timings_text(answer.metrics), err=True)
 
     def _question(self, text: str) -> Message | None:
         if not self._sees_or_hears:
-            return Message("user", text)
+            return Message.of("user", text)
         try:
             attached = attach(text)
         except CorralError as error:
@@ -125,7 +125,7 @@ class Conversation:
             return None
         for note in attached.notes:
             click.echo(note, err=True)
-        return Message("user", attached.prompt, images=attached.files)
+        return Message.of("user", attached.prompt, media=[Picture(file) for file in attached.files])
 
     def _ask(self, question: Message) -> Answer:
         # A server that was started in the background may have ended while nothing was asked.

@@ -350,11 +350,11 @@ def _wishes(format: Json, think: "Think", keep_alive: float | None) -> dict[str,
 
 
 def _message(message: "Message") -> dict[str, Json]:
-    body: dict[str, Json] = {"role": message.role, "content": message.content}
+    body: dict[str, Json] = {"role": message.role, "content": message.text}
     if message.thinking:
         body["thinking"] = message.thinking
-    if message.images:
-        body["images"] = [base64.b64encode(image).decode("ascii") for image in message.images]
+    if message.media:
+        body["images"] = [base64.b64encode(part.data).decode("ascii") for part in message.media]
     if message.tool_calls:
         body["tool_calls"] = [
             {"function": {"index": call.index, "name": call.name, "arguments": call.arguments}}

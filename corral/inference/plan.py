@@ -128,14 +128,14 @@ class Planner:
         stored = () if request.context else self._model.messages
         system = request.system or self._model.system
         return [
-            *((Message("system", system),) if system else ()),
+            *((Message.of("system", system),) if system else ()),
             *stored,
-            Message("user", request.prompt, images=request.images),
+            Message.of("user", request.prompt, media=request.media),
         ]
 
     async def _single_prompt(self, request: GenerateRequest, messages: Sequence[Message]) -> Prompt:
         if request.raw:
-            return Prompt(text=request.prompt, media=request.images)
+            return Prompt(text=request.prompt, media=tuple(part.data for part in request.media))
         if request.suffix and self._model.template is not None:
             fill = partial(self._model.template.render_suffix, request.prompt, request.suffix, think=self._think)
             return Prompt(text=await prompt.rendered(fill))
@@ -143,7 +143,7 @@ class Planner:
             # Image markers are not put into a request's own template (spec api §7.4).
             given = await asyncio.to_thread(template.parse, request.template)
             text = await prompt.rendered(partial(given.render, messages, think=self._think))
-            return Prompt(text=text, media=request.images)
+            return Prompt(text=text, media=tuple(part.data for part in request.media))
         built = await self._fit(messages)
         if not request.context:
             return built
@@ -196,8 +196,11 @@ class Planner:
         return partial(self._engine_written, tools)
 
     async def _engine_written(self, tools: Sequence[Tool], messages: Sequence[Message]) -> str:
-        prompt.check_modalities(self._model, [image for message in messages for image in message.images])
-        chat = EngineChat(messages=tuple(messages), tools=tuple(tools), think=self._think, max_tokens=1)
+        files = [part.data for message in messages for part in message.media]
+        prompt.check_modalities(self._model, files)
+        # For the text of the prompt the engine need not get the files themselves.
+        placeholders = tuple(prompt.with_media(messages, [b"\0"] * len(files)))
+        chat = EngineChat(messages=placeholders, tools=tuple(tools), think=self._think, max_tokens=1)
         try:
             return prompt.with_numbers(await self._engine.render(chat))
         except EngineRefused as error:

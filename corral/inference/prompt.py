@@ -16,7 +16,7 @@ from msgspec import Struct
 from corral.engine.base import MEDIA_MARKER
 from corral.errors import BadRequest, ContextExceeded, EngineError, EngineRefused, TemplateError, Unsupported
 from corral.media import MAX_FILES, PICTURES, SOUNDS, kind_of, prepare
-from corral.messages import Message, Think, Tool
+from corral.messages import Message, Text, Think, Tool
 from corral.models.model import Model
 from corral.parsers.families.harmony import with_identifiers
 from corral.template import Template, number_images
@@ -52,7 +52,7 @@ def conversation(model: Model, messages: Sequence[Message]) -> list[Message]:
     """The model's stored turns and the given ones; its system text in front unless the request begins with one."""
     found = [*model.messages, *messages]
     if model.system and (not messages or messages[0].role != "system"):
-        found.insert(0, Message("system", model.system))
+        found.insert(0, Message.of("system", model.system))
     found = [msgspec.structs.replace(m, role="system") if m.role == "developer" else m for m in found]
     if model.family == "qwen3" or model.name.model == "deepseek-r1":
         found = _without_old_thoughts(found)
@@ -63,11 +63,18 @@ def _without_old_thoughts(messages: list[Message]) -> list[Message]:
     """Leading `<think>` blocks of answers before the last question are not shown to the model again."""
     last = max((index for index, message in enumerate(messages) if message.role == "user"), default=-1)
     return [
-        msgspec.structs.replace(message, content=_LEADING_THOUGHT.sub("", message.content))
-        if index < last and message.role == "assistant"
-        else message
+        _without_leading_thought(message) if index < last and message.role == "assistant" else message
         for index, message in enumerate(messages)
     ]
+
+
+def _without_leading_thought(message: Message) -> Message:
+    match message.content:
+        case (Text(text), *rest):
+            kept = _LEADING_THOUGHT.sub("", text)
+            return msgspec.structs.replace(message, content=(*((Text(kept),) if kept else ()), *rest))
+        case _:
+            return message
 
 
 _LEADING_THOUGHT = re.compile(r"\A\s*<think>.*?</think>\s*", re.DOTALL)
@@ -106,7 +113,7 @@ async def build(
     async def measure(first: int) -> _Candidate:
         if first not in candidates:
             kept, text = await _written(messages, first, write)
-            extra = image_tokens * sum(len(message.images) for message in kept)
+            extra = image_tokens * sum(len(message.media) for message in kept)
             fits_by_bytes = limit is None or len(text.encode()) + 1 + extra <= limit
             candidates[first] = _Candidate(kept, text, None if fits_by_bytes else await count(text) + extra)
         return candidates[first]
@@ -117,7 +124,7 @@ async def build(
     dropped = 0
     if chosen is not whole and whole.tokens is not None:
         dropped = whole.tokens - (chosen.tokens if chosen.tokens is not None else await count(chosen.text))
-    media = tuple(image for message in chosen.messages for image in message.images)
+    media = tuple(part.data for message in chosen.messages for part in message.media)
     return Prompt(
         text=chosen.text, messages=chosen.messages, media=media, tokens=chosen.tokens, dropped_tokens=max(0, dropped)
     )
@@ -214,8 +221,8 @@ def with_media(messages: Sequence[Message], files: Sequence[bytes]) -> Iterator[
     """The messages with these files in place of theirs, in order."""
     left = iter(files)
     for message in messages:
-        taken = tuple(itertools.islice(left, len(message.images)))
-        yield msgspec.structs.replace(message, images=taken) if taken else message
+        content = tuple(part if isinstance(part, Text) else type(part)(next(left)) for part in message.content)
+        yield msgspec.structs.replace(message, content=content)
 
 
 def with_media_markers(text: str, media: Sequence[bytes]) -> tuple[str, tuple[bytes, ...]]:

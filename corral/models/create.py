@@ -202,7 +202,7 @@ def _apply(request: CreateRequest, draft: _Draft, store: Store) -> None:
         merged = {**_stored_parameters(draft, store), **given}
         draft.replace_all(store, MediaType.PARAMS, assemble.encode_params(merged))
     if request.messages:
-        rows = [{"role": message.role, "content": message.content} for message in request.messages]
+        rows = [{"role": message.role, "content": message.text} for message in request.messages]
         draft.replace_all(store, MediaType.MESSAGES, gojson.encode(rows) + b"\n")
     draft.config = msgspec.structs.replace(
         draft.config,

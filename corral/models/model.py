@@ -106,7 +106,7 @@ class Model:
         """Turns that stand in front of every conversation."""
         found: list[Message] = []
         for layer in self._of(MediaType.MESSAGES):
-            found += [Message(item.role, item.content) for item in self._json(layer, list[_StoredMessage])]
+            found += [Message.of(item.role, item.content) for item in self._json(layer, list[_StoredMessage])]
         return tuple(found)
 
     @property

@@ -128,11 +128,11 @@ class Template:
                 system = prompt = response = ""
             match message.role:
                 case "system":
-                    system = message.content
+                    system = message.text
                 case "user":
-                    prompt = message.content
+                    prompt = message.text
                 case "assistant":
-                    response = message.content
+                    response = message.text
         rendered.append(execute(self._open, data(), budget))
         return "".join(rendered)
 
@@ -140,5 +140,5 @@ class Template:
 def _budget(messages: Sequence[Message], tools: Sequence[Tool]) -> Budget:
     calls = [call for message in messages for call in message.tool_calls]
     characters = len(msgspec.json.encode((tools, calls)))
-    characters += sum(len(message.content) + len(message.thinking) for message in messages)
+    characters += sum(len(message.text) + len(message.thinking) for message in messages)
     return Budget(values=len(messages) + len(tools) + len(calls), characters=characters)

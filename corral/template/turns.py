@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from corral.messages import Message, ToolCall
+from corral.messages import Message, Part, Text, ToolCall
 
 
 def regular(messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -39,9 +39,18 @@ def _joined(messages: Iterable[Message]) -> Iterator[Message]:
             continue
         yield msgspec.structs.replace(
             neighbours[0],
-            content="\n\n".join(message.content for message in neighbours if message.content),
-            images=tuple(image for message in neighbours for image in message.images),
+            content=_joined_content(neighbours),
         )
+
+
+def _joined_content(messages: Iterable[Message]) -> tuple[Part, ...]:
+    """The parts of all messages, with a blank line between those that have words."""
+    parts: list[Part] = []
+    for message in messages:
+        if message.text and any(isinstance(part, Text) for part in parts):
+            parts.append(Text("\n\n"))
+        parts += message.content
+    return tuple(parts)
 
 
 def _with_short_ids(messages: Iterable[Message]) -> Iterator[Message]:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from corral.golang import gojson
 from corral.golang.text import number_text
-from corral.messages import Json, Message, Think, Tool, ToolCall
+from corral.messages import Json, Message, Text, Think, Tool, ToolCall
 
 Value: TypeAlias = Any
 """None, bool, int, float, str, list or dict of these."""
@@ -102,16 +102,15 @@ def collate(messages: Sequence[Message]) -> tuple[str, list[Message]]:
         if last is not None and last.role == message.role and message.role != "tool":
             joined[-1] = Message(
                 role=last.role,
-                content=f"{last.content}\n\n{message.content}",
+                content=(*last.content, Text(f"\n\n{message.text}")),
                 thinking=last.thinking,
-                images=last.images,
                 tool_calls=last.tool_calls,
                 tool_name=last.tool_name,
                 tool_call_id=last.tool_call_id,
             )
         else:
             joined.append(message)
-    return "\n\n".join(message.content for message in messages if message.role == "system"), joined
+    return "\n\n".join(message.text for message in messages if message.role == "system"), joined
 
 
 def thinking(think: Think) -> dict[str, Value]:
@@ -125,9 +124,9 @@ def message_value(message: Message) -> Struct:
     calls = JsonList(map(_call_value, message.tool_calls))
     fields = {
         "Role": message.role,
-        "Content": message.content,
+        "Content": message.text,
         "Thinking": message.thinking,
-        "Images": [""] * len(message.images),
+        "Images": [""] * len(message.media),
         "ToolCalls": calls,
         "ToolName": message.tool_name,
         "ToolCallID": message.tool_call_id,
@@ -142,7 +141,7 @@ def message_value(message: Message) -> Struct:
         }
         return {
             "role": message.role,
-            "content": message.content,
+            "content": message.text,
             **{key: value for key, value in optional.items() if value},
         }
 

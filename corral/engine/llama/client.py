@@ -25,7 +25,8 @@ from corral.engine.base import (
 from corral.engine.llama.prefill import Beginnings, Reading, is_long, read_ahead
 from corral.engine.llama.process import WorkerProcess
 from corral.errors import EngineDied, EngineError, EngineRefused
-from corral.messages import Message, TokenLogprob, Tool, ToolCall
+from corral.media import kind_of
+from corral.messages import Message, Part, Picture, Sound, Text, TokenLogprob, Tool, ToolCall
 
 HEALTH_TIMEOUT = 10.0
 """Seconds an engine has to answer a health ping (spec cli §11)."""
@@ -165,7 +166,7 @@ class LlamaEngine:
             text = str(asked.result()["prompt"])
         finally:
             asked.cancel()
-        if not any(message.images for message in request.messages):
+        if not any(message.media for message in request.messages):
             return text
         return text.replace(await self._media_marker(), MEDIA_MARKER)
 
@@ -427,23 +428,25 @@ def _chat_body(request: EngineChat) -> dict[str, Any]:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    wire: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.images:
-        parts: list[dict[str, Any]] = [{"type": "text", "text": message.content}] if message.content else []
-        wire["content"] = parts + [_media_part(file) for file in message.images]
+    wire: dict[str, Any] = {"role": message.role, "content": message.text}
+    if message.media:
+        wire["content"] = [_part(part) for part in message.content if part != Text("")]
     if message.tool_calls:
         wire["tool_calls"] = [_call(call) for call in message.tool_calls]
     texts = {"reasoning_content": message.thinking, "name": message.tool_name, "tool_call_id": message.tool_call_id}
     return wire | {name: text for name, text in texts.items() if text}
 
 
-def _media_part(file: bytes) -> dict[str, Any]:
-    data = base64.b64encode(file).decode()
-    if file[:4] == b"RIFF" and file[8:12] == b"WAVE":
-        return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
-    if file[:3] == b"ID3" or file[:2] in (b"\xff\xfb", b"\xff\xf3", b"\xff\xf2"):
-        return {"type": "input_audio", "input_audio": {"data": data, "format": "mp3"}}
-    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+def _part(part: Part) -> dict[str, Any]:
+    match part:
+        case Text(text):
+            return {"type": "text", "text": text}
+        case Picture(file):
+            url = f"data:image/png;base64,{base64.b64encode(file).decode()}"
+            return {"type": "image_url", "image_url": {"url": url}}
+        case Sound(file):
+            form = "wav" if kind_of(file) == "wav" else "mp3"
+            return {"type": "input_audio", "input_audio": {"data": base64.b64encode(file).decode(), "format": form}}
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

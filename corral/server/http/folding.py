@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator
 
+from msgspec import structs
+
 from corral.messages import Chunk, TokenLogprob, ToolCall
 
 
@@ -18,14 +20,12 @@ async def fold(first: Chunk, rest: AsyncIterator[Chunk]) -> Chunk:
         calls += chunk.tool_calls
         logprobs += chunk.logprobs
         last = chunk
-    return Chunk(
-        "".join(content),
-        "".join(thinking),
-        tuple(calls),
-        tuple(logprobs),
-        last.done_reason,
-        last.metrics,
-        last.context,
+    return structs.replace(
+        last,
+        content="".join(content),
+        thinking="".join(thinking),
+        tool_calls=tuple(calls),
+        logprobs=tuple(logprobs),
         truncated_tokens=first.truncated_tokens,
         unenforced=first.unenforced,
     )

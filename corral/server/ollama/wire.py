@@ -16,15 +16,19 @@ from msgspec import UNSET, Struct, UnsetType, field
 from corral.errors import BadRequest
 from corral.golang import durations, gojson, timestamps
 from corral.golang.text import quote
+from corral.media import SOUNDS, kind_of
 from corral.messages import (
     ChatRequest,
     Chunk,
     EmbedRequest,
     GenerateRequest,
     Json,
+    Media,
     Message,
     Metrics,
+    Picture,
     Progress,
+    Sound,
     Think,
     TokenLogprob,
     Tool,
@@ -156,7 +160,7 @@ class WireEmbeddingRequest(Struct):
 def generate_request(wire: WireGenerateRequest) -> GenerateRequest:
     """Our request; `BadRequest` for what the wire types cannot say: base64, think, keep_alive, top_logprobs."""
     keep_alive, think = read_keep_alive(wire.keep_alive), read_think(wire.think)
-    images = read_images(wire.images)
+    media = read_media(wire.images)
     _check_top_logprobs(wire.top_logprobs)
     return GenerateRequest(
         model=wire.model,
@@ -166,7 +170,7 @@ def generate_request(wire: WireGenerateRequest) -> GenerateRequest:
         template=wire.template,
         context=tuple(wire.context),
         raw=wire.raw,
-        images=images,
+        media=media,
         format=read_format(wire.format),
         options=wire.options,
         think=think,
@@ -230,14 +234,14 @@ def message(wire: WireMessage) -> Message:
         ToolCall(call.function.name, call.function.arguments or {}, position, call.id)
         for position, call in enumerate(wire.tool_calls)
     )
-    return Message(
+    return Message.of(
         wire.role.lower(),
         wire.content,
-        wire.thinking,
-        read_images(wire.images),
-        calls,
-        wire.tool_name,
-        wire.tool_call_id,
+        media=read_media(wire.images),
+        thinking=wire.thinking,
+        tool_calls=calls,
+        tool_name=wire.tool_name,
+        tool_call_id=wire.tool_call_id,
     )
 
 
@@ -257,9 +261,9 @@ def tool(wire: WireTool) -> Tool:
     )
 
 
-def read_images(texts: Iterable[str]) -> tuple[bytes, ...]:
+def read_media(texts: Iterable[str]) -> tuple[Media, ...]:
     """Standard base64 with padding; line breaks inside are allowed, a data-URI prefix is not (spec api §1.1)."""
-    return tuple(map(_base64, texts))
+    return tuple(Sound(file) if kind_of(file) in SOUNDS else Picture(file) for file in map(_base64, texts))
 
 
 def _base64(text: str) -> bytes:
