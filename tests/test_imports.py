@@ -37,6 +37,9 @@ OURS_FOR_A_COMMAND = {
     "corral.cli",
     "corral.cli.connection",
     "corral.cli.display",
+    "corral.cli.display.tables",
+    "corral.cli.display.text",
+    "corral.cli.display.units",
     "corral.cli.framework",
     "corral.cli.listing",
     "corral.cli.program",
@@ -77,7 +80,7 @@ def test_version_loads_neither_click_nor_any_codec_of_the_middle(tmp_path: Path)
     with FakeServer({"GET /api/version": reply({"version": "0.33.0"})}) as server:
         modules = loaded_by(tmp_path, server.host, "--version")
     assert not packages(modules) & (HEAVY | {"click", "msgspec"})
-    without = {"connection", "display", "framework", "listing"}
+    without = {"connection", "display", "display.tables", "display.text", "display.units", "framework", "listing"}
     expected = OURS_FOR_A_COMMAND - {f"corral.cli.{name}" for name in without} | {"corral.cli.version"}
     assert ours(modules) == expected
 

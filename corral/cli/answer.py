@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Self, TextIO
 
-from corral.cli import terminal
-from corral.cli.display import LAYOUT, printable
-from corral.cli.progress import spinning
+from corral.cli.display import terminal
+from corral.cli.display.progress import spinning
+from corral.cli.display.text import LAYOUT, printable
 from corral.client import Stream
 from corral.golang import durations
 from corral.messages import Chunk, Metrics
@@ -151,7 +151,7 @@ class _Printer:
             self._stream.write(self._wrapped[1]())
 
     def _wrapper(self) -> tuple[Callable[[str], str], Callable[[], str]]:
-        from corral.cli.wrap import Wrapper
+        from corral.cli.display.wrap import Wrapper
 
         wrapper = Wrapper(terminal.size(self._stream)[0])
         return wrapper.feed, wrapper.flush

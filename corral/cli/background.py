@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from corral.cli.progress import spinning
+from corral.cli.display.progress import spinning
 from corral.client import Client
 from corral.config import Loaded
 from corral.errors import CorralError

@@ -159,7 +159,7 @@ def _nowhere(mode: str) -> TextIO:
 
 
 def _fail(sentence: str) -> int:
-    from corral.cli.display import LAYOUT, printable
+    from corral.cli.display.text import LAYOUT, printable
 
     with contextlib.suppress(OSError):
         sys.stdout.flush()

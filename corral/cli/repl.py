@@ -19,7 +19,7 @@ from corral import config as settings
 from corral.cli import connection
 from corral.cli.answer import Answer, Look, print_answer, timings_text
 from corral.cli.attachments import attach, begins_with_file
-from corral.cli.display import LAYOUT, printable
+from corral.cli.display.text import LAYOUT, printable
 from corral.client.answers import Shown
 from corral.errors import CorralError
 from corral.messages import Message

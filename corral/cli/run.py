@@ -176,7 +176,7 @@ def _embed(
 
 
 def _converse(client: Client, model: str, shown: Shown, wishes: Wishes, look: Look) -> None:
-    from corral.cli.progress import spinning
+    from corral.cli.display.progress import spinning
     from corral.cli.repl import Conversation
 
     with spinning("loading the model"), closing(client.generate(model, keep_alive=wishes.keep_alive)) as loading:

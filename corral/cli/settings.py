@@ -5,7 +5,7 @@ from dataclasses import fields
 import click
 
 from corral import config as settings
-from corral.cli.display import table
+from corral.cli.display.tables import table
 from corral.cli.framework import Arguments, Count, command
 
 

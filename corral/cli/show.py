@@ -10,7 +10,9 @@ from typing import Any
 import click
 
 from corral.cli import connection
-from corral.cli.display import LAYOUT, count_text, printable, section, text_width
+from corral.cli.display.tables import section
+from corral.cli.display.text import LAYOUT, printable, text_width
+from corral.cli.display.units import count_text
 from corral.cli.framework import Arguments, Count, Flag, command
 from corral.client.answers import Shown
 from corral.errors import BadRequest

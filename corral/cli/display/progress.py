@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from corral.cli import terminal
-from corral.cli.display import byte_text, cut, printable, text_width
+from corral.cli.display import terminal
+from corral.cli.display.text import cut, printable, text_width
+from corral.cli.display.units import byte_text
 
 if TYPE_CHECKING:
     from corral.messages import Progress
