@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from corral.cli import program
 from corral.cli.attachments import attach
-from corral.cli.framework import Flag, canonical
+from corral.cli.framework.flags import Flag, canonical
 from corral.config import Config
 from corral.errors import BadRequest
 from tests.commands import CORRAL, Outcome, Shell

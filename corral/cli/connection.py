@@ -1,7 +1,7 @@
 """Finds the server that the commands talk to, and has one started when nobody listens on this machine."""
 
 from corral import config as settings
-from corral.cli.framework import program_name
+from corral.cli.framework.commands import program_name
 from corral.client import Client, NotRunning
 from corral.config import Address
 

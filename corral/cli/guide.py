@@ -2,7 +2,8 @@
 
 import click
 
-from corral.cli.framework import Arguments, Count, command, unknown_command
+from corral.cli.framework.commands import Arguments, Count, command
+from corral.cli.framework.help_pages import unknown_command
 
 
 @command("help [command]", "Show the help page of a command", count=Count(), settings=())

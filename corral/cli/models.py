@@ -5,7 +5,7 @@ from contextlib import closing
 import click
 
 from corral.cli import connection
-from corral.cli.framework import Arguments, Count, command
+from corral.cli.framework.commands import Arguments, Count, command
 from corral.client import Client
 from corral.errors import CorralError, NotFound
 

@@ -17,7 +17,7 @@ from corral.errors import CorralError
 if TYPE_CHECKING:
     import click
 
-    from corral.cli.framework import Command
+    from corral.cli.framework.commands import Command
 
 
 class Entry(NamedTuple):
@@ -102,7 +102,8 @@ def root(program: str) -> "click.Group":
     """The root command."""
     import click
 
-    from corral.cli.framework import Flag, Group
+    from corral.cli.framework.commands import Group
+    from corral.cli.framework.flags import Flag
 
     def bare(ctx: click.Context, version: bool, verbose: bool, nowordwrap: bool) -> None:
         if version:
@@ -129,7 +130,7 @@ def root(program: str) -> "click.Group":
 
 def find(name: str) -> "Command | None":
     """The command of that name or alias; only its own module is imported."""
-    from corral.cli.framework import Command
+    from corral.cli.framework.commands import Command
 
     entry = COMMANDS.get(ALIASES.get(name, name))
     if entry is None:

@@ -13,7 +13,7 @@ import click
 from corral.cli import connection
 from corral.cli.display.progress import spinning
 from corral.cli.display.text import LAYOUT, printable
-from corral.cli.framework import program_name
+from corral.cli.framework.commands import program_name
 from corral.cli.paths import typed_path
 from corral.errors import BadRequest, CorralError, NotFound
 from corral.messages import Rendered

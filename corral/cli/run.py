@@ -10,7 +10,8 @@ import click
 
 from corral.cli import connection
 from corral.cli.answer import Look, print_answer, timings_text
-from corral.cli.framework import Arguments, Count, Flag, command, program_name
+from corral.cli.framework.commands import Arguments, Count, command, program_name
+from corral.cli.framework.flags import Flag
 from corral.cli.transfer import INSECURE, fetch
 from corral.client import Client
 from corral.client.answers import Shown

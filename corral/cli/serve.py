@@ -4,7 +4,7 @@ import logging
 from dataclasses import fields
 
 from corral import config as settings
-from corral.cli.framework import Arguments, Count, command
+from corral.cli.framework.commands import Arguments, Count, command
 from corral.client import Client
 from corral.errors import CorralError
 

@@ -6,7 +6,7 @@ import click
 
 from corral import config as settings
 from corral.cli.display.tables import table
-from corral.cli.framework import Arguments, Count, command
+from corral.cli.framework.commands import Arguments, Count, command
 
 
 @command("config", "Show every setting, its value and where it comes from", count=Count(exact=0), settings=())

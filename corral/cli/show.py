@@ -13,7 +13,8 @@ from corral.cli import connection
 from corral.cli.display.tables import section
 from corral.cli.display.text import LAYOUT, printable, text_width
 from corral.cli.display.units import count_text
-from corral.cli.framework import Arguments, Count, Flag, command
+from corral.cli.framework.commands import Arguments, Count, command
+from corral.cli.framework.flags import Flag
 from corral.client.answers import Shown
 from corral.errors import BadRequest
 
