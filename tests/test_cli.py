@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corral.cli import program
-from corral.cli.attachments import attach
+from corral.cli.chat.attachments import attach
 from corral.cli.framework.flags import Flag, canonical
 from corral.config import Config
 from corral.errors import BadRequest

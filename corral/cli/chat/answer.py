@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Self, TextIO
 
+from corral.cli.chat.options import DisplayOptions
 from corral.cli.display import terminal
 from corral.cli.display.progress import spinning
 from corral.cli.display.text import LAYOUT, printable
@@ -24,16 +25,6 @@ _PLAIN = "\x1b[0m"
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """How answers are shown."""
-
-    wrap: bool = True
-    hide_thinking: bool = False
-    verbose: bool = False
-    """Whether timings follow an answer."""
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
     """What was said, as a conversation keeps it. `metrics` is None when the stream ended early."""
 
@@ -42,9 +33,9 @@ class Answer:
     metrics: Metrics | None
 
 
-def print_answer(chunks: Stream[Chunk], look: Look, stream: TextIO | None = None) -> Answer:
+def print_answer(chunks: Stream[Chunk], display: DisplayOptions, stream: TextIO | None = None) -> Answer:
     """Prints an answer to its end, without a newline after it; `chunks` is closed whatever happens."""
-    printer = _Printer(stream or sys.stdout, look)
+    printer = _Printer(stream or sys.stdout, display)
     content: list[str] = []
     thinking: list[str] = []
     metrics = None
@@ -74,12 +65,12 @@ def _warn(chunk: Chunk) -> None:
 class _Printer:
     """Writes chunks to a stream; knows whether the model is thinking. Left in the middle, it resets the colour."""
 
-    def __init__(self, stream: TextIO, look: Look) -> None:
+    def __init__(self, stream: TextIO, display: DisplayOptions) -> None:
         self._stream = stream
-        self._hide = look.hide_thinking
+        self._hide = display.hide_thinking
         self._terminal = stream.isatty()
         self._has_colours = terminal.has_colours(stream)
-        self._wrapped = self._wrapper() if look.wrap and self._terminal else None
+        self._wrapped = self._wrapper() if display.wrap and self._terminal else None
         self._thinking = False
         self._thought = ""
         self._within_line = False

@@ -3,33 +3,26 @@
 prompt_toolkit edits the line; it is imported by `run` only when there is a conversation.
 """
 
-import sys
-import tempfile
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import click
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import get_app
 from prompt_toolkit.formatted_text import FormattedText
-from prompt_toolkit.history import History, InMemoryHistory
 
 from corral import config as settings
 from corral.cli import connection
-from corral.cli.answer import Answer, Look, print_answer, timings_text
-from corral.cli.attachments import attach, begins_with_file
+from corral.cli.chat.answer import Answer, print_answer, timings_text
+from corral.cli.chat.attachments import attach, begins_with_file
+from corral.cli.chat.history import history_of
+from corral.cli.chat.options import DisplayOptions, RunOptions
 from corral.cli.display.text import LAYOUT, printable
 from corral.client.answers import Shown
 from corral.errors import CorralError
 from corral.messages import Message
 
-if TYPE_CHECKING:
-    from corral.cli.run import Wishes
-
 PLACEHOLDER = "Send a message (/? for help)"
 BLOCK = '"""'
-HISTORY_LINES = 100
 
 HELP = """\
 Available Commands:
@@ -44,14 +37,14 @@ Use \"\"\" to begin a multi-line message.
 class Conversation:
     """A conversation with a model; the model's own messages come first."""
 
-    def __init__(self, model: str, shown: Shown, wishes: "Wishes", look: Look) -> None:
+    def __init__(self, model: str, shown: Shown, options: RunOptions, display: DisplayOptions) -> None:
         self._model = model
-        self._wishes = wishes
-        self._look = look
+        self._options = options
+        self._display = display
         self._begun = tuple(Message(role, content) for role, content in shown.messages)
         self._messages: list[Message] = []
         self._sees_or_hears = shown.sees_or_hears
-        self._session: PromptSession[str] = PromptSession(history=_history())
+        self._session: PromptSession[str] = PromptSession(history=history_of(settings.load().config))
 
     def run(self) -> None:
         """Reads and answers until the user leaves."""
@@ -112,7 +105,7 @@ class Conversation:
             raise
         self._messages += [question, Message("assistant", answer.content, answer.thinking)]
         click.echo("\n")
-        if self._look.verbose and answer.metrics:
+        if self._display.verbose and answer.metrics:
             click.echo(timings_text(answer.metrics), err=True)
 
     def _question(self, text: str) -> Message | None:
@@ -132,48 +125,13 @@ class Conversation:
         chunks = connection.connect().chat(
             self._model,
             [*self._messages, question],
-            format=self._wishes.format,
-            think=self._wishes.think,
-            keep_alive=self._wishes.keep_alive,
+            format=self._options.format,
+            think=self._options.think,
+            keep_alive=self._options.keep_alive,
         )
-        return print_answer(chunks, self._look)
+        return print_answer(chunks, self._display)
 
 
 def _hint(text: str) -> Callable[[], FormattedText]:
     """Shown while nothing is typed; not left on the screen when the prompt is left."""
     return lambda: FormattedText([] if get_app().is_done else [("fg:ansibrightblack", text)])
-
-
-def _history() -> History:
-    config = settings.load().config
-    return InMemoryHistory() if config.no_history else LineHistory(config.home / "history")
-
-
-class LineHistory(History):
-    """The history file that Ollama keeps too: plain text, an entry a line, the last hundred (spec cli §5.5)."""
-
-    def __init__(self, file: Path) -> None:
-        super().__init__()
-        self._file = file
-
-    def load_history_strings(self) -> Iterable[str]:
-        """The newest first."""
-        return reversed(self._lines())
-
-    def store_string(self, string: str) -> None:
-        """Rewritten as a whole, so that a crash leaves the old one. A conversation goes on without its history."""
-        lines = [*self._lines(), *filter(None, string.splitlines())][-HISTORY_LINES:]
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self._file.parent, prefix="history-")  # only its owner may read it
-            with open(handle, "w", encoding="utf-8", errors="replace") as stream:
-                stream.writelines(f"{line}\n" for line in lines)
-            Path(name).replace(self._file)
-        except OSError as error:
-            print(f"Warning: cannot keep the history: {error}", file=sys.stderr)
-
-    def _lines(self) -> list[str]:
-        try:
-            return self._file.read_text("utf-8", "replace").splitlines()
-        except OSError:
-            return []
