@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wcwidth import wcswidth
 
+from corral.cli.commands.listing import models_table, processor_text, running_table
+from corral.cli.commands.show import sections_text, value_text
 from corral.cli.display.progress import Bar, Log, Screen, Spinner, remaining_text, show_steps
 from corral.cli.display.tables import section, table
 from corral.cli.display.text import cut, printable, text_width
 from corral.cli.display.units import byte_text, count_text, relative_time
 from corral.cli.display.wrap import MARGIN, Wrapper
-from corral.cli.listing import models_table, processor_text, running_table
-from corral.cli.show import sections_text, value_text
 from corral.client.answers import Installed, Running, shown
 from corral.messages import Progress
 

@@ -67,7 +67,7 @@ def test_version_loads_neither_click_nor_any_codec_of_the_middle(tmp_path: Path)
     with FakeServer({"GET /api/version": reply({"version": "0.33.0"})}) as server:
         modules = loaded_by(tmp_path, server.host, "--version")
     assert not packages(modules) & (HEAVY | {"click", "msgspec"})
-    assert ours(modules) == PROGRAM | CONFIG | CLIENT | {"corral.cli.version"}
+    assert ours(modules) == PROGRAM | CONFIG | CLIENT | {"corral.cli.commands", "corral.cli.commands.version"}
 
 
 @pytest.mark.parametrize("command", ["list", "ps"])
@@ -76,7 +76,7 @@ def test_tables_load_what_they_show_and_no_more(tmp_path: Path, command: str) ->
     with FakeServer({f"GET /api/{route}": reply({"models": [model]}) for route in ("tags", "ps")}) as server:
         modules = loaded_by(tmp_path, server.host, command)
     assert not packages(modules) & (HEAVY | {"msgspec", "subprocess", "tomllib"})
-    ours_for_it = {"corral.cli.connection", "corral.cli.listing"}
+    ours_for_it = {"corral.cli.connection", "corral.cli.commands", "corral.cli.commands.listing"}
     assert ours(modules) == PROGRAM | CONFIG | FRAMEWORK | CLIENT | TABLES | ours_for_it
 
 

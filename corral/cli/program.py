@@ -41,8 +41,8 @@ COMMANDS = {
     "rm": Entry("models", "rm", "Remove a model"),
     "export": Entry("archive", "export", "Write models into an archive"),
     "import": Entry("archive", "import_", "Add the models of an archive"),
-    "config": Entry("settings", "config", "Show every setting, its value and where it comes from"),
-    "help": Entry("guide", "guide", "Help about any command"),
+    "config": Entry("config", "config", "Show every setting, its value and where it comes from"),
+    "help": Entry("help", "help_", "Help about any command"),
 }
 """The commands in the order of the help page."""
 
@@ -80,7 +80,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _dispatch(program: str, arguments: Sequence[str]) -> int:
     if list(arguments) in (["--version"], ["-v"]):
-        from corral.cli import version
+        from corral.cli.commands import version
 
         version.show(program)
         return 0
@@ -107,7 +107,7 @@ def root(program: str) -> "click.Group":
 
     def bare(ctx: click.Context, version: bool, verbose: bool, nowordwrap: bool) -> None:
         if version:
-            from corral.cli.version import show
+            from corral.cli.commands.version import show
 
             show(program)
             ctx.exit()
@@ -135,7 +135,7 @@ def find(name: str) -> "Command | None":
     entry = COMMANDS.get(ALIASES.get(name, name))
     if entry is None:
         return None
-    found = getattr(importlib.import_module(f"corral.cli.{entry.module}"), entry.attribute)
+    found = getattr(importlib.import_module(f"corral.cli.commands.{entry.module}"), entry.attribute)
     assert isinstance(found, Command)
     return found
 

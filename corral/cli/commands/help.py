@@ -8,7 +8,7 @@ from corral.cli.framework.help_pages import unknown_command
 
 @command("help [command]", "Show the help page of a command", count=Count(), settings=())
 @click.pass_context
-def guide(ctx: click.Context, arguments: Arguments) -> None:
+def help_(ctx: click.Context, arguments: Arguments) -> None:
     root = ctx.find_root()
     assert isinstance(root.command, click.Group)
     if not arguments:

@@ -11,9 +11,9 @@ import click
 from corral.cli import connection
 from corral.cli.chat.answer import print_answer, timings_text
 from corral.cli.chat.options import DisplayOptions, RunOptions, parse_format, parse_keep_alive, parse_think
+from corral.cli.commands.transfer import INSECURE, fetch
 from corral.cli.framework.commands import Arguments, Count, command, program_name
 from corral.cli.framework.flags import Flag
-from corral.cli.transfer import INSECURE, fetch
 from corral.client import Client
 from corral.client.answers import Shown
 from corral.errors import BadRequest, NotFound
