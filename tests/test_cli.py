@@ -5,6 +5,7 @@ expected instead of how an encoder stumbled; `pull` of nothing reachable, and th
 server's own affair.
 """
 
+import itertools
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corral.cli import program
+from corral.cli.chat import slash
 from corral.cli.chat.attachments import attach
 from corral.cli.framework.flags import Flag, canonical
 from corral.config import Config
@@ -654,3 +656,9 @@ def test_any_command_line_is_read_or_refused(typed: list[str]) -> None:
 
 def test_the_recorded_answers_are_json() -> None:
     assert json.loads(ANSWERS["POST /api/show"]["body"]) == BRIEF
+
+
+def test_no_line_of_a_conversation_is_two_commands() -> None:
+    prefixes = [prefix for command in slash.COMMANDS for prefix in command.prefixes]
+    overlapping = [pair for pair in itertools.permutations(prefixes, 2) if pair[0].startswith(pair[1])]
+    assert overlapping == []

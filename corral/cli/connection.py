@@ -1,6 +1,6 @@
 """Finds the server that the commands talk to, and has one started when nobody listens on this machine."""
 
-from corral import config as settings
+from corral import config
 from corral.cli.framework.commands import program_name
 from corral.client import Client, NotRunning
 from corral.config import Address
@@ -8,7 +8,7 @@ from corral.config import Address
 
 def connect() -> Client:
     """A client of the server that runs, started if need be."""
-    loaded = settings.load()
+    loaded = config.load()
     client = Client(loaded.config.host, program_name())
     try:
         client.ping()

@@ -130,10 +130,11 @@ def _embed(
 
 
 def _converse(client: Client, model: str, shown: Shown, options: RunOptions, display: DisplayOptions) -> None:
-    from corral.cli.chat.repl import Conversation
+    from corral.cli.chat.repl import Repl
+    from corral.cli.chat.session import Session
     from corral.cli.display.progress import spinning
 
     with spinning("loading the model"), closing(client.generate(model, keep_alive=options.keep_alive)) as loading:
         for _ in loading:
             pass
-    Conversation(model, shown, options, display).run()
+    Repl(Session(model, shown, options, display)).run()
