@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -567,6 +567,19 @@ def test_a_setting_that_cannot_be_used_stops_every_command(tmp_path: Path) -> No
     expected = f'Error: "{file}" has an unknown setting "colour"; `corral config` lists them\n'
     for command in ("list", "config", "serve"):
         assert Shell(tmp_path).run(command, CORRAL_CONFIG=str(file)) == Outcome(1, "", expected)
+
+
+@pytest.mark.parametrize(("text", "is_raised"), [("0", False), ("false", False), ("1", True), ("'2' ", True)])
+def test_an_internal_error_is_a_line_unless_debugging_is_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str, is_raised: bool
+) -> None:
+    monkeypatch.setenv("OLLAMA_DEBUG", text)
+    monkeypatch.setitem(program.COMMANDS, "list", program.Entry("nowhere", "list", "List models"))
+    with pytest.raises(ModuleNotFoundError) if is_raised else nullcontext():
+        assert program.run(["corral", "list"]) == 1
+    error = "ModuleNotFoundError: No module named 'corral.cli.commands.nowhere'"
+    expected = "" if is_raised else f"Error: internal error: {error}\nset OLLAMA_DEBUG=1 to see where\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_a_user_without_a_home_is_told_to_name_one(tmp_path: Path) -> None:

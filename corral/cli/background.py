@@ -4,7 +4,6 @@ The child is a plain `serve` in a session of its own; it ends itself when it has
 at the same time, one starts the server and the others wait for it.
 """
 
-import os
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from corral.cli.display.progress import spinning
 from corral.client import Client
-from corral.config import Loaded
+from corral.config import Loaded, child_environment
 from corral.errors import CorralError
 
 START_SECONDS = 60.0
@@ -77,9 +76,7 @@ def _spawn(log: Path, loaded: Loaded) -> tuple["subprocess.Popen[bytes]", int]:
     """The child, and where its lines begin in the log."""
     if log.exists() and log.stat().st_size > MAX_LOG:
         log.replace(log.with_suffix(".log.1"))
-    environment = dict(os.environ)
-    if loaded.origins["idle_exit"] == "default":
-        environment["CORRAL_IDLE_EXIT"] = IDLE_EXIT
+    changes = {"CORRAL_IDLE_EXIT": IDLE_EXIT} if loaded.origins["idle_exit"] == "default" else {}
     # -P: nothing that lies in the current folder may take the place of a module.
     with log.open("ab") as output:
         begin = output.tell()
@@ -88,7 +85,7 @@ def _spawn(log: Path, loaded: Loaded) -> tuple["subprocess.Popen[bytes]", int]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env=environment,
+            env=child_environment(**changes),
             start_new_session=True,
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )

@@ -72,7 +72,9 @@ def run(argv: Sequence[str]) -> int:
         where = f'"{error.filename}": ' if error.filename else ""
         return _fail(where + (error.strerror or str(error)).lower())
     except Exception as error:
-        if os.environ.get("OLLAMA_DEBUG"):
+        from corral.config import is_debugging
+
+        if is_debugging():
             raise
         return _fail(f"internal error: {type(error).__name__}: {error}\nset OLLAMA_DEBUG=1 to see where")
     return status

@@ -36,6 +36,7 @@ from corral.client.answers import (
 )
 from corral.config import Address
 from corral.errors import BadRequest, Busy, CorralError, Forbidden, NotFound
+from corral.golang import durations
 
 if TYPE_CHECKING:
     from corral.messages import Chunk, Message, Progress, Rendered, Think
@@ -345,7 +346,7 @@ def _wishes(format: Json, think: "Think", keep_alive: float | None) -> dict[str,
     if think is not None:
         wishes["think"] = think
     if keep_alive is not None:
-        wishes["keep_alive"] = -1 if keep_alive == float("inf") else keep_alive
+        wishes["keep_alive"] = -1 if keep_alive == durations.FOREVER_SECONDS else keep_alive
     return wishes
 
 

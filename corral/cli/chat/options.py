@@ -61,8 +61,5 @@ def parse_think(text: str | None) -> Think:
 
 
 def parse_keep_alive(text: str) -> float | None:
-    """A Go duration in seconds; a negative one is for ever."""
-    if not text:
-        return None
-    nanoseconds = durations.parse(text)
-    return float("inf") if nanoseconds < 0 else nanoseconds / durations.SECOND
+    """Seconds of a Go duration; a negative one is for ever. None for an empty text."""
+    return durations.keep_alive(text) if text else None
