@@ -204,15 +204,21 @@ class Config:
     kv_cache_type: str = _setting(
         "f16", "OLLAMA_KV_CACHE_TYPE", parse_choice(*CACHE_TYPES), "Number type of the KV cache"
     )
-    gpu_overhead: int = _setting(0, "OLLAMA_GPU_OVERHEAD", parse_natural, "Bytes kept free on each GPU")
-    sched_spread: bool = _setting(False, "OLLAMA_SCHED_SPREAD", parse_bool, "Spread every model over all GPUs")
+    gpu_overhead: int = _setting(
+        0, "OLLAMA_GPU_OVERHEAD", parse_natural, "Bytes kept free on each GPU; has no effect yet"
+    )
+    sched_spread: bool = _setting(
+        False, "OLLAMA_SCHED_SPREAD", parse_bool, "Spread every model over all GPUs; has no effect yet"
+    )
     go_template: Literal["on", "off", ""] = _setting(
         "",
         "OLLAMA_GO_TEMPLATE",
         lambda text: "on" if parse_bool(text) else "off",
         "Whether a Modelfile's TEMPLATE is used: on, off, or by comparison with the model's own when empty",
     )
-    no_cloud: bool = _setting(True, "OLLAMA_NO_CLOUD", parse_bool, "Always true here: Corral runs on this machine only")
+    no_cloud: bool = _setting(
+        True, "OLLAMA_NO_CLOUD", parse_bool, "Has no effect: Corral runs models on this machine only, always"
+    )
     editor: str = _setting("", "OLLAMA_EDITOR", str, "Editor for long messages; not used yet")
     idle_exit: float = _setting(
         durations.FOREVER_SECONDS,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from corral import __version__
 from corral.client.answers import (
-    TOLD_IN_HEADERS,
+    STREAM_HEADERS,
     VERSION,
     Installed,
     Json,
@@ -56,13 +56,13 @@ CONNECT_SECONDS = 10.0
 
 
 class NotRunning(CorralError):
-    """Nobody listens at the server's address."""
+    """Nothing listens at the server's address."""
 
 
 class Client:
     """Speaks to the server at `address`; every call is a connection of its own.
 
-    All methods raise `NotRunning` when nobody listens, the error class of the answer's status (`NotFound`,
+    All methods raise `NotRunning` when nothing listens, the error class of the answer's status (`NotFound`,
     `BadRequest`, …) with the server's sentence, and `CorralError` for an answer that cannot be understood. A stream's
     request is sent when its first item is asked for; closing it closes the connection, which cancels the request.
     """
@@ -119,7 +119,7 @@ class Client:
         body: dict[str, Json] = {"model": model, "prompt": prompt, "system": system, "options": dict(options or {})}
         if images:
             body["images"] = [base64.b64encode(image).decode("ascii") for image in images]
-        body |= _wishes(format, think, keep_alive)
+        body |= _optional(format, think, keep_alive)
         return self._read(generated, "/api/generate", body)
 
     def chat(
@@ -138,7 +138,7 @@ class Client:
             "messages": [_message(message) for message in messages],
             "options": dict(options or {}),
         }
-        body |= _wishes(format, think, keep_alive)
+        body |= _optional(format, think, keep_alive)
         return self._read(chatted, "/api/chat", body)
 
     def embed(
@@ -151,7 +151,7 @@ class Client:
         keep_alive: float | None = None,
     ) -> tuple[tuple[float, ...], ...]:
         """A vector for each input, in their order; `dimensions` 0: all of them."""
-        body: dict[str, Json] = {"model": model, "input": list(inputs), **_wishes(None, None, keep_alive)}
+        body: dict[str, Json] = {"model": model, "input": list(inputs), **_optional(None, None, keep_alive)}
         if truncate is not None:
             body["truncate"] = truncate
         if dimensions > 0:
@@ -236,14 +236,14 @@ class Client:
                 yield read(line)
 
     def _lines(self, path: str, body: Mapping[str, Json]) -> Stream[dict[str, Json]]:
-        """The objects of a streamed answer; what its headers tell of it becomes members of the first.
+        """The objects of a streamed answer; the headers that describe it become members of the first.
 
         An error in it, before or after the first line, is raised.
         """
         headers = {"Accept": "application/x-ndjson"}
         with self._exchange("POST", path, _encode(body), headers) as response:
             self._check(response, streaming=True)
-            told = {name: text for name in TOLD_IN_HEADERS if (text := response.headers.get(name))}
+            described = {name: text for name in STREAM_HEADERS if (text := response.headers.get(name))}
             while line := response.readline(MAX_LINE + 1):
                 if len(line) > MAX_LINE:
                     raise CorralError(f"the {self.program} server sent a line of more than {MAX_LINE >> 20} MB")
@@ -252,8 +252,8 @@ class Client:
                 value = self._decode(line)
                 if error := value.get("error"):
                     raise CorralError(str(error))
-                yield value | told
-                told = {}
+                yield value | described
+                described = {}
 
     @contextmanager
     def _exchange(
@@ -338,16 +338,16 @@ def _encode(body: Mapping[str, Json] | None) -> bytes | None:
     return None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
-def _wishes(format: Json, think: "Think", keep_alive: float | None) -> dict[str, Json]:
-    """The members that are left out when not said. A keep-alive without end is written as -1."""
-    wishes: dict[str, Json] = {}
+def _optional(format: Json, think: "Think", keep_alive: float | None) -> dict[str, Json]:
+    """Members that are left out when they are None. A keep-alive without end is written as -1."""
+    members: dict[str, Json] = {}
     if format is not None:
-        wishes["format"] = format
+        members["format"] = format
     if think is not None:
-        wishes["think"] = think
+        members["think"] = think
     if keep_alive is not None:
-        wishes["keep_alive"] = -1 if keep_alive == durations.FOREVER_SECONDS else keep_alive
-    return wishes
+        members["keep_alive"] = -1 if keep_alive == durations.FOREVER_SECONDS else keep_alive
+    return members
 
 
 def _message(message: "Message") -> dict[str, Json]:
