@@ -8,7 +8,18 @@ import corral
 
 PACKAGE = Path(corral.__file__).parent
 
-WORDS = {"corral", "errors", "names", "messages", "options", "golang", "config", "telemetry", "background"}
+WORDS = {
+    "corral",
+    "errors",
+    "names",
+    "messages",
+    "options",
+    "golang",
+    "config",
+    "telemetry",
+    "background",
+    "media_kinds",
+}
 FORMATS = {"gguf", "modelfile", "template", "parsers", "media", "schemas"}
 MACHINES = {"machine", "store", "engine"}
 BELOW_MACHINES = WORDS | FORMATS

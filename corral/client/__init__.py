@@ -340,14 +340,14 @@ def _encode(body: Mapping[str, Json] | None) -> bytes | None:
 
 def _optional(format: Json, think: "Think", keep_alive: float | None) -> dict[str, Json]:
     """Members that are left out when they are None. A keep-alive without end is written as -1."""
-    members: dict[str, Json] = {}
+    body: dict[str, Json] = {}
     if format is not None:
-        members["format"] = format
+        body["format"] = format
     if think is not None:
-        members["think"] = think
+        body["think"] = think
     if keep_alive is not None:
-        members["keep_alive"] = -1 if keep_alive == durations.FOREVER_SECONDS else keep_alive
-    return members
+        body["keep_alive"] = -1 if keep_alive == durations.FOREVER_SECONDS else keep_alive
+    return body
 
 
 def _message(message: "Message") -> dict[str, Json]:
