@@ -107,7 +107,7 @@ def parse_path(text: str) -> Path:
     """Absolute, with `~` and `~user` as home folders."""
     try:
         return Path(text).expanduser().absolute()
-    except RuntimeError:  # nobody's home
+    except RuntimeError:  # the home of a user that does not exist
         raise ValueError(text) from None
 
 
@@ -139,7 +139,7 @@ def _setting(default: Any, variable: str, parse: Callable[[str], Any], sentence:
 def _user_folder() -> Path:
     try:
         return Path.home()
-    except RuntimeError as error:  # a container may run under a number that is nobody's
+    except RuntimeError as error:  # a container may run under a user number without a name
         raise ConfigError("your home folder is not known; set HOME") from error
 
 

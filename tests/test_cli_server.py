@@ -109,7 +109,7 @@ def test_a_server_says_that_another_program_has_the_address(lonely: Shell) -> No
     assert refused.stderr.splitlines()[-1] == f"Error: listen tcp {server.host}: bind: address already in use"
 
 
-def test_serve_ends_well_when_it_is_told_to(start_server: StartServer) -> None:
+def test_serve_ends_well_on_sigterm(start_server: StartServer) -> None:
     server = start_server()
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(30) == 0
@@ -117,7 +117,7 @@ def test_serve_ends_well_when_it_is_told_to(start_server: StartServer) -> None:
 
 @pytest.fixture
 def lonely(tmp_path: Path) -> Iterator[Shell]:
-    """A shell at whose address nobody listens; the server that a command starts there is ended with the test."""
+    """A shell at whose address no server runs; the server that a command starts there is ended with the test."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -130,7 +130,7 @@ def lonely(tmp_path: Path) -> Iterator[Shell]:
 
 
 def servers_of(shell: Shell, event: str) -> list[int]:
-    """The processes of which the log tells this, `Started` or `Finished`."""
+    """The processes that the log says are `Started` or `Finished`."""
     log = shell.home / "state" / "serve.log"
     text = log.read_text() if log.exists() else ""
     return [int(number) for number in re.findall(rf"{event} server process \[(\d+)\]", text)]
@@ -155,8 +155,8 @@ def test_the_server_is_ours_whatever_lies_in_the_current_folder(lonely: Shell) -
 
 def test_commands_that_start_together_share_one_server(lonely: Shell) -> None:
     processes = [lonely.start("list") for _ in range(3)]
-    told = [process.communicate(timeout=60) for process in processes]
-    assert told == [(b"NAME    ID    SIZE    MODIFIED \n", b"")] * 3
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert outputs == [(b"NAME    ID    SIZE    MODIFIED \n", b"")] * 3
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert len(servers_of(lonely, "Started")) == 1
 

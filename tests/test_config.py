@@ -207,7 +207,7 @@ def test_every_setting_can_be_written_and_read_back(environ: dict[str, str]) -> 
             assert read == default, setting.name
 
 
-def test_a_config_file_at_nobodys_home_is_an_error() -> None:
+def test_a_config_file_in_the_home_of_no_user_is_an_error() -> None:
     with pytest.raises(ConfigError) as raised:
         load({"CORRAL_CONFIG": "~nobody-of-this-name/corral.toml"})
     assert str(raised.value) == 'CORRAL_CONFIG names no file: "~nobody-of-this-name/corral.toml"'

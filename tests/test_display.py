@@ -325,7 +325,7 @@ def test_a_bar_never_goes_back() -> None:
     assert made.completed == 60
 
 
-def test_a_bar_whose_size_was_told_roughly_at_first_ends_when_all_is_there() -> None:
+def test_a_bar_whose_size_was_only_estimated_at_first_ends_when_all_is_there() -> None:
     made = bar(92_000_000, (0, 1))
     made.advance(91_876_543, 91_876_543, 1)
     assert made.finished
@@ -339,7 +339,7 @@ def test_remaining_times(seconds: float, text: str) -> None:
 
 
 class Clock:
-    """Goes on by as much as it is told."""
+    """Goes on only when the test says so."""
 
     def __init__(self) -> None:
         self.moment = 0.0

@@ -1,7 +1,7 @@
-"""Starts a server in the background, for `connection` when nobody listens on this machine.
+"""Starts a server in the background, for `connection` when none runs on this machine.
 
-The child is a plain `serve` in a session of its own; it ends itself when it has been idle. Of commands that find nobody
-at the same time, one starts the server and the others wait for it.
+The child is a plain `serve` in a session of its own; it ends itself when it has been idle. Of several commands
+that find no server at the same time, one starts it and the others wait until it answers.
 """
 
 import subprocess
@@ -40,7 +40,7 @@ def start(client: Client, loaded: Loaded) -> None:
 
 @contextmanager
 def _turn(lock: Path) -> Iterator[None]:
-    """Waits for its turn among the commands of this user; the turn of one that is killed is over."""
+    """Waits until no other command of this user is in the block; the system frees the lock of one that is killed."""
     with lock.open("wb") as stream:
         if sys.platform != "win32":  # there the second server fails to bind, which is as good
             import fcntl
@@ -66,7 +66,7 @@ def _start(client: Client, loaded: Loaded, log: Path) -> None:
             ended = child.poll() is not None
             if _answers(client):
                 return
-            if ended:  # and nobody else took the port
+            if ended:  # and no other process took the port
                 break
             time.sleep(POLL_SECONDS)
     raise CorralError(_failure(log, begin, child.poll()))

@@ -54,7 +54,7 @@ INTERRUPTED = 130
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command line `argv`, whose first item is the name it was started under; the exit status."""
-    _mend_streams()
+    _repair_stdio()
     program = _name(argv[0])
     try:
         status = _dispatch(program, argv[1:])
@@ -143,12 +143,12 @@ def find(name: str) -> "Command | None":
 
 
 def _name(path: str) -> str:
-    """Whatever it is called, it is `ollama` or `corral`."""
+    """The name in help and errors: `ollama` when the program was started under that name, else `corral`."""
     return "ollama" if PurePath(path).stem.lower() == "ollama" else "corral"
 
 
-def _mend_streams() -> None:
-    """A stream that was closed gets nowhere to go; a model may say what the terminal's encoding has no letters for."""
+def _repair_stdio() -> None:
+    """Opens standard streams that are closed, and prints `?` for letters that the terminal's encoding does not have."""
     sys.stdin = sys.stdin or _nowhere("r")
     sys.stdout = sys.stdout or _nowhere("w")
     sys.stderr = sys.stderr or _nowhere("w")

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Stream: TypeAlias = Generator[T, None, None]
-"""What comes bit by bit and may be closed before its end."""
+"""An answer whose items come one after the other; closing it cancels the request."""
 
 MAX_LINE = 8 << 20
 """Bytes a line of a stream may have."""
@@ -78,6 +78,7 @@ class Client:
             pass
 
     def version(self) -> Version:
+        """The releases of Ollama and of Corral that the server is."""
         with self._exchange("GET", "/api/version", timeout=CONNECT_SECONDS) as response:
             return version(self._decode(self._body(response)), response.headers.get(VERSION))
 
@@ -98,9 +99,11 @@ class Client:
         return rendered(self._ask("POST", "/api/render", {**request, "model": model}))
 
     def copy(self, source: str, destination: str) -> None:
+        """Gives a model a second name; a model that has it already is replaced."""
         self._do("POST", "/api/copy", {"source": source, "destination": destination})
 
     def delete(self, model: str) -> None:
+        """Deletes a model, and the files that no other model uses."""
         self._do("DELETE", "/api/delete", {"model": model})
 
     def generate(
@@ -150,7 +153,10 @@ class Client:
         dimensions: int = 0,
         keep_alive: float | None = None,
     ) -> tuple[tuple[float, ...], ...]:
-        """A vector for each input, in their order; `dimensions` 0: all of them."""
+        """A vector of norm 1 for each input, in their order; `dimensions` 0 keeps the model's own number of them.
+
+        An input that is too long is cut unless `truncate` is false; then it is a `BadRequest`.
+        """
         body: dict[str, Json] = {"model": model, "input": list(inputs), **_optional(None, None, keep_alive)}
         if truncate is not None:
             body["truncate"] = truncate
@@ -167,6 +173,7 @@ class Client:
         return self._job("/api/pull", body)
 
     def push(self, model: str, *, insecure: bool = False) -> Stream["Progress"]:
+        """Uploads a model to the registry in its name; `insecure` speaks plain HTTP to it."""
         return self._job("/api/push", {"model": model, "insecure": insecure})
 
     def create(self, model: str, fields: Mapping[str, Json]) -> Stream["Progress"]:
@@ -182,6 +189,7 @@ class Client:
         return self._job("/api/import", {"path": str(path), **({"model": model} if model else {})})
 
     def has_blob(self, digest: "Digest") -> bool:
+        """Whether the server's store has a file with this digest."""
         try:
             self._do("HEAD", f"/api/blobs/{digest}")
         except NotFound:
@@ -265,7 +273,8 @@ class Client:
         *,
         timeout: float | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
-        """Sends a request and lends its response; foreign errors become ours, also those met while it is read."""
+        """Sends a request and gives its response, which is closed with the block. Errors of the network, also while the
+        response is read, become `CorralError`s."""
         connection = self._connection()
         response = None
         try:

@@ -53,7 +53,7 @@ def print_answer(chunks: Stream[Chunk], display: DisplayOptions, stream: TextIO 
 
 
 def _warn(chunk: Chunk) -> None:
-    """Tells what the model was not given, or is not held to."""
+    """Warns of prompt tokens that were left out, and of parts of the format that are not enforced."""
     if chunk.truncated_tokens:
         many = f"{chunk.truncated_tokens} token{'s' * (chunk.truncated_tokens != 1)}"
         print(f"Warning: {many} of the prompt left out to fit the context", file=sys.stderr)

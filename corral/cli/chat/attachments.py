@@ -59,7 +59,7 @@ def _file(spelled: str) -> Path | None:
     try:
         path = path.expanduser()
         return path if path.is_file() else None
-    except RuntimeError:  # nobody's home
+    except RuntimeError:  # the home of a user that does not exist
         return None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:  # a long text may look like a path here and there

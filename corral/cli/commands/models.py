@@ -41,7 +41,7 @@ def rm(arguments: Arguments) -> None:
         try:
             unload(client, model)
         except NotFound:
-            pass  # deleting it says so better
+            pass  # the error of deleting it is the better one
         except CorralError:
             click.echo(f"Warning: unable to stop model '{model}'", err=True)
         client.delete(model)

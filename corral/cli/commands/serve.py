@@ -53,7 +53,7 @@ def serve(arguments: Arguments) -> None:
 
 
 def _is_corral(address: config.Address) -> bool:
-    """Whether one of us listens there."""
+    """Whether a Corral server listens there."""
     try:
         return bool(Client(address).version().corral)
     except CorralError:

@@ -8,12 +8,12 @@ from corral import config
 
 
 def can_draw(stream: TextIO) -> bool:
-    """Whether what stands there can be drawn over: on a terminal, unless it is one that only takes lines."""
+    """Whether lines can be drawn over: on a terminal, unless it is one that only takes lines."""
     return stream.isatty() and not config.is_dumb_terminal()
 
 
 def has_colours(stream: TextIO) -> bool:
-    """Whether there are colours, and the user has not asked for none."""
+    """Whether colours can be shown and are wanted."""
     return can_draw(stream) and not config.wants_no_colours()
 
 
@@ -27,7 +27,7 @@ def can_write(stream: TextIO, text: str) -> bool:
 
 
 def size(stream: TextIO) -> tuple[int, int]:
-    """Columns and lines; 80 and 24 where it does not tell."""
+    """Columns and lines; 80 and 24 where the terminal gives none."""
     try:
         found = os.get_terminal_size(stream.fileno())
     except (OSError, ValueError):

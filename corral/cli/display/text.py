@@ -29,7 +29,7 @@ def cut(text: str, width: int) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Without control characters, which would steer the terminal of whoever prints what a server or model said."""
+    """The text without control characters, with which a server or a model could steer the terminal."""
     if text.isprintable():
         return text
     return "".join(rune for rune in text if rune in keep or unicodedata.category(rune) != "Cc")

@@ -21,7 +21,7 @@ class Flag(click.Option):
     """A flag of a kind. `bare` is the value it has when none is given; without it, a value must follow."""
 
     def __init__(self, *names: str, kind: Kind, sentence: str, bare: str | None = None, default: Any = ...) -> None:
-        """Not given, the flag is `default`, or else what is blank in its kind."""
+        """A flag that is not given is `default`, or else the empty value of its kind."""
         self.kind = kind
         self.bare = "true" if kind == "bool" else bare
         blank = {"bool": False, "int": 0, "string": ""}[kind] if default is ... else default
@@ -73,7 +73,7 @@ class Flag(click.Option):
 def canonical(tokens: Sequence[str], flags: Iterable[Flag], *, interspersed: bool = True) -> list[str]:
     """Every flag as `--name=value`, then `--` and the other arguments. `--help` and `-h` become `--help` alone.
 
-    Not interspersed, everything from the first argument on is left as it is. `BadRequest` for what no flag is.
+    Not interspersed, everything from the first argument on is left as it is. `BadRequest` for an unknown flag.
     """
     reader = _Reader(tokens, flags)
     found, rest = reader.read(interspersed)
