@@ -85,7 +85,7 @@ def direct(worker: WorkerProcess, tokens: int) -> Answer:
 
 
 class Crowd:
-    """So many clients that ask one question after the other until they are told to stop."""
+    """So many clients that ask one question after the other until they are stopped."""
 
     def __init__(self, host: str, clients: int, tokens: int) -> None:
         self.counting = False

@@ -7,7 +7,7 @@ def main() -> int:
     """Runs the command line that the process was started with; its exit status."""
     try:
         from corral.cli import program
-    except KeyboardInterrupt:  # somebody thought better of it at once
+    except KeyboardInterrupt:  # Ctrl-C while modules are still being loaded
         return 130
     return program.run(sys.argv)
 

@@ -1,6 +1,7 @@
 """Every setting: its name, variable, type, default and sentence, read once and handed on as a value.
 
-Nothing else reads the environment. Order, last wins: defaults, `corral.toml`, environment. Source: spec cli §13.
+Nothing else reads the environment (tests/test_config.py sees to it). Order, last wins: defaults, `corral.toml`,
+environment. Source: spec cli §13.
 """
 
 import ipaddress
@@ -84,18 +85,18 @@ def parse_natural(text: str) -> int:
     return value
 
 
-def parse_seconds(text: str) -> float:
-    """A Go duration or whole seconds; negative means for ever."""
+def parse_keep_alive(text: str) -> float:
+    """Seconds of a Go duration or of whole seconds; zero is at once, negative for ever."""
     try:
-        seconds = float(int(text))
+        seconds = int(text)
     except ValueError:
-        seconds = durations.parse(text) / durations.SECOND
-    return float("inf") if seconds < 0 else seconds
+        return durations.keep_alive(text)
+    return durations.keep_alive(seconds)
 
 
 def parse_timeout(text: str) -> float:
-    """As `parse_seconds`, with zero meaning for ever too."""
-    return parse_seconds(text) or float("inf")
+    """Seconds as `parse_keep_alive` reads them, but zero is for ever too."""
+    return parse_keep_alive(text) or durations.FOREVER_SECONDS
 
 
 def parse_list(text: str) -> tuple[str, ...]:
@@ -106,7 +107,7 @@ def parse_path(text: str) -> Path:
     """Absolute, with `~` and `~user` as home folders."""
     try:
         return Path(text).expanduser().absolute()
-    except RuntimeError:  # nobody's home
+    except RuntimeError:  # the home of a user that does not exist
         raise ValueError(text) from None
 
 
@@ -138,7 +139,7 @@ def _setting(default: Any, variable: str, parse: Callable[[str], Any], sentence:
 def _user_folder() -> Path:
     try:
         return Path.home()
-    except RuntimeError as error:  # a container may run under a number that is nobody's
+    except RuntimeError as error:  # a container may run under a user number without a name
         raise ConfigError("your home folder is not known; set HOME") from error
 
 
@@ -171,7 +172,7 @@ class Config:
     models: Path = _setting(_models_folder, "OLLAMA_MODELS", parse_path, "Folder of the models, shared with Ollama")
     home: Path = _setting(_home_folder, "CORRAL_HOME", parse_path, "Folder of the key pair and the history")
     keep_alive: float = _setting(
-        300.0, "OLLAMA_KEEP_ALIVE", parse_seconds, "How long an idle model stays loaded; negative: for ever"
+        300.0, "OLLAMA_KEEP_ALIVE", parse_keep_alive, "How long an idle model stays loaded; negative: for ever"
     )
     load_timeout: float = _setting(
         300.0, "OLLAMA_LOAD_TIMEOUT", parse_timeout, "How long a load may go without progress; 0 or negative: for ever"
@@ -203,18 +204,24 @@ class Config:
     kv_cache_type: str = _setting(
         "f16", "OLLAMA_KV_CACHE_TYPE", parse_choice(*CACHE_TYPES), "Number type of the KV cache"
     )
-    gpu_overhead: int = _setting(0, "OLLAMA_GPU_OVERHEAD", parse_natural, "Bytes kept free on each GPU")
-    sched_spread: bool = _setting(False, "OLLAMA_SCHED_SPREAD", parse_bool, "Spread every model over all GPUs")
+    gpu_overhead: int = _setting(
+        0, "OLLAMA_GPU_OVERHEAD", parse_natural, "Bytes kept free on each GPU; has no effect yet"
+    )
+    sched_spread: bool = _setting(
+        False, "OLLAMA_SCHED_SPREAD", parse_bool, "Spread every model over all GPUs; has no effect yet"
+    )
     go_template: Literal["on", "off", ""] = _setting(
         "",
         "OLLAMA_GO_TEMPLATE",
         lambda text: "on" if parse_bool(text) else "off",
         "Whether a Modelfile's TEMPLATE is used: on, off, or by comparison with the model's own when empty",
     )
-    no_cloud: bool = _setting(True, "OLLAMA_NO_CLOUD", parse_bool, "Always true here: Corral runs on this machine only")
+    no_cloud: bool = _setting(
+        True, "OLLAMA_NO_CLOUD", parse_bool, "Has no effect: Corral runs models on this machine only, always"
+    )
     editor: str = _setting("", "OLLAMA_EDITOR", str, "Editor for long messages; not used yet")
     idle_exit: float = _setting(
-        float("inf"),
+        durations.FOREVER_SECONDS,
         "CORRAL_IDLE_EXIT",
         parse_timeout,
         "How long a server without work runs before it ends; 0: for ever. 10m when a command started it",
@@ -277,7 +284,7 @@ def load(environ: Mapping[str, str] | None = None) -> Loaded:
         origins[name] = str(file)
     for setting in fields(Config):
         variable = setting.metadata["variable"]
-        text = environ.get(variable, "").strip().strip("\"'")
+        text = _unquoted(environ, variable)
         if not text:
             continue
         try:
@@ -286,6 +293,31 @@ def load(environ: Mapping[str, str] | None = None) -> Loaded:
         except (ValueError, BadRequest):
             warnings.append(f'{variable} is ignored: invalid value "{text}"')
     return Loaded(Config(**values), origins, tuple(warnings), file)
+
+
+def is_debugging() -> bool:
+    """Whether `OLLAMA_DEBUG` is on, for when not even the settings may be readable."""
+    return parse_debug(_unquoted(os.environ, "OLLAMA_DEBUG") or "0") > 0
+
+
+def wants_no_colours() -> bool:
+    """Whether the user asks every program for output without colours (https://no-color.org)."""
+    return bool(os.environ.get("NO_COLOR"))
+
+
+def is_dumb_terminal() -> bool:
+    """Whether the terminal only takes lines: nothing that stands there can be drawn over."""
+    return os.environ.get("TERM") == "dumb"
+
+
+def child_environment(**changes: str) -> dict[str, str]:
+    """The variables for a child process: all of this process, with changes."""
+    return {**os.environ, **changes}
+
+
+def _unquoted(environ: Mapping[str, str], variable: str) -> str:
+    """A variable's text without blanks and quotes around it; empty when it is not set (spec cli §13)."""
+    return environ.get(variable, "").strip().strip("\"'")
 
 
 def config_file(environ: Mapping[str, str]) -> Path:
@@ -330,7 +362,7 @@ def _from_toml(file: Path, name: str, value: Any, parse: Callable[[str], Any]) -
                 return tuple(str(item) for item in value)
             case list():
                 raise TypeError(value)
-            case bool() if parse in (parse_natural, parse_seconds, parse_timeout):
+            case bool() if parse in (parse_natural, parse_keep_alive, parse_timeout):
                 raise TypeError(value)
             case bool():
                 return parse("1" if value else "0")
@@ -346,7 +378,7 @@ def text_of(value: Any) -> str:
         case bool():
             return "true" if value else "false"
         case float():
-            return "forever" if value == float("inf") else durations.text(int(value * durations.SECOND))
+            return "forever" if value == durations.FOREVER_SECONDS else durations.text(int(value * durations.SECOND))
         case tuple():
             return ",".join(map(str, value))
         case dict():

@@ -1,4 +1,4 @@
-"""Pictures and sounds of a request: recognised by their first bytes, checked, and handed on in kinds an engine reads.
+"""Pictures and sounds of a request: recognised (`media_kinds`), checked, and handed on in kinds an engine reads.
 
 Every picture is decoded here within bounds and written anew as a plain PNG, so that the engine's own decoder never
 sees bytes from outside, a photo stands upright, and what is transparent is white as on paper. Sounds pass through.
@@ -9,17 +9,15 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from corral.errors import BadRequest
+from corral.media_kinds import PICTURES, SOUNDS, Kind, kind_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Kind = Literal["png", "jpeg", "webp", "gif", "bmp", "wav", "mp3", ""]
-
-PICTURES = ("png", "jpeg", "webp", "gif", "bmp")
-SOUNDS = ("wav", "mp3")
+__all__ = ["MAX_FILES", "PICTURES", "SOUNDS", "kind_of", "prepare"]
 
 MAX_FILES = 256
 """Pictures and sounds of one request."""
@@ -29,28 +27,6 @@ MAX_PIXELS, MAX_PIXELS_IN_ALL = 64_000_000, 256_000_000
 """Pixels of a picture, and of all pictures of a request: decoded, each takes 3 or 4 bytes."""
 MAX_SOUND = 128 << 20
 """Bytes of a sound."""
-
-
-def kind_of(file: bytes) -> Kind:
-    """What a file is by its first bytes; empty for what is neither a picture nor a sound that can be read."""
-    if file.startswith(b"RIFF"):
-        form: dict[bytes, Kind] = {b"WAVE": "wav", b"WEBP": "webp"}
-        return form.get(file[8:12], "")
-    for magic, kind in _MAGIC.items():
-        if file.startswith(magic):
-            return kind
-    is_mpeg = len(file) > 1 and file[0] == 0xFF and file[1] & 0xE0 == 0xE0 and file[1] & 0x06 != 0
-    return "mp3" if is_mpeg else ""
-
-
-_MAGIC: dict[bytes, Kind] = {
-    b"\x89PNG\r\n\x1a\n": "png",
-    b"\xff\xd8\xff": "jpeg",
-    b"GIF87a": "gif",
-    b"GIF89a": "gif",
-    b"BM": "bmp",
-    b"ID3": "mp3",
-}
 
 
 def prepare(files: Sequence[bytes]) -> tuple[bytes, ...]:

@@ -10,6 +10,8 @@ from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
+from corral.media_kinds import SOUNDS, kind_of
+
 Json: TypeAlias = Any
 """Any JSON value: None, bool, int, float, str, list or dict with string keys, in the order it came in."""
 
@@ -68,6 +70,11 @@ class Sound(Struct, frozen=True):
 
 Media: TypeAlias = Picture | Sound
 Part: TypeAlias = Text | Media
+
+
+def media_of(file: bytes) -> Media:
+    """A file as a part of a message: a sound by its first bytes, or else a picture, checked when it is read."""
+    return Sound(file) if kind_of(file) in SOUNDS else Picture(file)
 
 
 class Message(Struct, frozen=True, kw_only=True):

@@ -125,11 +125,13 @@ class InBackground:
 
 
 def until(what: Callable[[], bool]) -> None:
-    """Waits for something that another process does; a minute at most."""
+    """Asks again and again, as fast as the server answers, until something is so; a minute at most.
+
+    For what a server gives no event of. `FakeEngine.wait` waits for what an engine does, `wait_for_end` for a process.
+    """
     deadline = time.monotonic() + 60
     while not what():
         assert time.monotonic() < deadline, "it did not happen within a minute"
-        time.sleep(0.01)
 
 
 def metric(server: RunningServer, name: str) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.fake_server import command_environment
 
-PATIENCE = 60
+OUTPUT_TIMEOUT = 60
 """Seconds without any output after which a command is taken to hang."""
 
 CORRAL = Path(sys.executable).with_name("corral")
@@ -61,7 +61,7 @@ class Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=self.environment(**variables),
-            preexec_fn=_heed_interrupts,
+            preexec_fn=_restore_interrupts,
         )
 
     def run_to(self, *arguments: str, stderr: int, **variables: str) -> int:
@@ -137,7 +137,7 @@ class Terminal:
         return Outcome(self.process.wait(60), self.shown.replace("\r\n", "\n"), stderr)
 
     def _read(self) -> str:
-        ready, _, _ = select.select([self._master], [], [], PATIENCE)
+        ready, _, _ = select.select([self._master], [], [], OUTPUT_TIMEOUT)
         assert ready, f"nothing more was shown after {self.shown!r}"
         try:
             data = os.read(self._master, 65536)
@@ -148,12 +148,12 @@ class Terminal:
         return self._decoder.decode(data)
 
 
-def _heed_interrupts() -> None:
+def _restore_interrupts() -> None:
     """Tests that run in the background of a script ignore Ctrl-C, and so would their children."""
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
 
 
 def _own_terminal() -> None:
-    _heed_interrupts()
+    _restore_interrupts()
     ioctl(0, termios.TIOCSCTTY, 0)

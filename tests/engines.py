@@ -9,6 +9,8 @@ from typing import Any
 
 import psutil
 
+from tests.processes import wait_for_end
+
 Event = dict[str, Any]
 
 
@@ -41,6 +43,9 @@ class FakeEngine:
             return psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
+
+    def wait_for_end(self) -> None:
+        wait_for_end(self.pid)
 
     def bodies(self, path: str = "/completion") -> list[dict[str, Any]]:
         """What was asked of it on a path."""

@@ -38,7 +38,7 @@ def raw(text: str) -> Answer:
 
 
 class FakeServer:
-    """The running program. `events` are what it told so far; `close` ends it and completes them."""
+    """The running program. `events` are what it has written so far; `close` ends it and completes them."""
 
     def __init__(self, routes: Mapping[str, Answer | Sequence[Answer]]) -> None:
         script = {key: [answer] if isinstance(answer, dict) else list(answer) for key, answer in routes.items()}
@@ -90,7 +90,7 @@ def _main() -> None:
     script: dict[str, list[Answer]] = json.loads(sys.stdin.readline())
     script.setdefault("HEAD /", [{"status": 200, "body": ""}])
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        _tell(port=listener.getsockname()[1])
+        _report(port=listener.getsockname()[1])
         threading.Thread(target=_accept, args=(listener, script), daemon=True).start()
         sys.stdin.read()
         sys.stdout.flush()
@@ -103,11 +103,11 @@ def _accept(listener: socket.socket, script: dict[str, list[Answer]]) -> None:
         threading.Thread(target=_serve, args=(connection, script), daemon=True).start()
 
 
-_telling = threading.Lock()
+_reporting = threading.Lock()
 
 
-def _tell(**event: Any) -> None:
-    with _telling:
+def _report(**event: Any) -> None:
+    with _reporting:
         print(json.dumps(event), flush=True)
 
 
@@ -119,7 +119,7 @@ def _serve(connection: socket.socket, script: dict[str, list[Answer]]) -> None:
         headers = dict(_headers(stream))
         body = stream.read(int(headers.get("content-length", 0)))
         route = f"{request[0]} {request[1]}"
-        _tell(request=route, body=body.decode("utf-8", "replace"), headers=headers)
+        _report(request=route, body=body.decode("utf-8", "replace"), headers=headers)
         answers = script.get(route, [reply("404 page not found", 404)])
         _answer(connection, answers.pop(0) if len(answers) > 1 else answers[0], route)
 
@@ -153,7 +153,7 @@ def _answer(connection: socket.socket, answer: Answer, route: str) -> None:
             connection.sendall(b'40\r\n{"half":')
         case "held":
             select.select([connection], [], [])
-            _tell(hangup=route)
+            _report(hangup=route)
 
 
 def command_environment(home: Path, host: str, **variables: str) -> dict[str, str]:

@@ -1,15 +1,15 @@
 """The command, run as a process against a program that answers from a script: outputs, exit statuses, error texts.
 
-The recorded commands of the original are among them. What is told differently, and why: `--format xml` names what is
-expected instead of how an encoder stumbled; `pull` of nothing reachable, and the rest of what the server says, is the
-server's own affair.
+The recorded commands of the original are among them. What differs, and why: `--format xml` names what is expected
+instead of how an encoder failed; `pull` of nothing reachable, and other sentences of the server, are tested there.
 """
 
+import itertools
 import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corral.cli import program
-from corral.cli.attachments import attach
-from corral.cli.framework import Flag, canonical
+from corral.cli.chat import slash
+from corral.cli.chat.attachments import attach
+from corral.cli.framework.flags import Flag, canonical
 from corral.config import Config
 from corral.errors import BadRequest
 from tests.commands import CORRAL, Outcome, Shell
@@ -251,11 +252,11 @@ def test_run_hands_on_a_format(serve: Serve) -> None:
     assert asked == ["json", {"type": "object"}]
 
 
-def test_run_tells_of_tools_the_model_made_up(serve: Serve) -> None:
+def test_run_shows_calls_of_tools_that_do_not_exist(serve: Serve) -> None:
     call = {"function": {"name": "get_weather", "arguments": {"city": "Århus"}}}
     _, shell = serve({**ANSWERS, "POST /api/generate": lines({"response": "", "done": True, "tool_calls": [call]})})
-    told = '  Model called a non-existent function \'get_weather()\' with arguments: {"city":"Århus"}\n\n\n'
-    assert shell.run("run", "brief", "Hi") == Outcome(0, told, "")
+    shown = '  Model called a non-existent function \'get_weather()\' with arguments: {"city":"Århus"}\n\n\n'
+    assert shell.run("run", "brief", "Hi") == Outcome(0, shown, "")
 
 
 def test_run_pulls_a_model_that_is_missing(serve: Serve) -> None:
@@ -352,9 +353,9 @@ def test_run_says_what_the_server_refused_with_its_status(serve: Serve) -> None:
     assert shell.run("run", "brief", "--think=true", "hi") == Outcome(1, "", expected)
 
 
-def test_what_an_answer_is_not_held_to_and_was_not_given_is_told(serve: Serve) -> None:
-    told = {"x-corral-truncated-tokens": "1", "x-corral-unenforced": "#/properties/%C3%A4, #/not"}
-    _, shell = serve({**ANSWERS, "POST /api/generate": {**lines(*GENERATED), "headers": told}})
+def test_parts_of_a_format_that_are_not_enforced_and_prompt_tokens_left_out_are_warnings(serve: Serve) -> None:
+    headers = {"x-corral-truncated-tokens": "1", "x-corral-unenforced": "#/properties/%C3%A4, #/not"}
+    _, shell = serve({**ANSWERS, "POST /api/generate": {**lines(*GENERATED), "headers": headers}})
     assert shell.run("run", "brief", "hi") == Outcome(
         0,
         "Hello you\n\n",
@@ -403,9 +404,9 @@ def test_pull_of_a_file_that_is_missing_names_it(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     assert shell.run("pull", "file:///no/such.gguf") == Outcome(1, "", 'Error: no such file: "/no/such.gguf"\n')
     assert shell.run("pull", "./no/such.gguf") == Outcome(1, "", f'Error: no such file: "{tmp_path}/no/such.gguf"\n')
-    nobody = 'Error: no such file: "~no-such-person/such.gguf"\n'
-    assert shell.run("pull", "~no-such-person/such.gguf") == Outcome(1, "", nobody)
-    assert shell.run("import", "~no-such-person/such.gguf") == Outcome(1, "", nobody)
+    missing = 'Error: no such file: "~no-such-person/such.gguf"\n'
+    assert shell.run("pull", "~no-such-person/such.gguf") == Outcome(1, "", missing)
+    assert shell.run("import", "~no-such-person/such.gguf") == Outcome(1, "", missing)
     folder = f'Error: "{tmp_path}" is a folder; name the GGUF file in it\n'
     assert shell.run("pull", "~", "--name", "mine") == Outcome(1, "", folder)
     expected = 'Error: invalid file address "file://no/such.gguf": it must look like file:///path/model.gguf\n'
@@ -443,8 +444,8 @@ def test_export_and_import_carry_models_in_a_file(serve: Serve, tmp_path: Path) 
 
 
 def test_version_is_the_servers_and_ours_where_they_differ(serve: Serve) -> None:
-    told = {"x-corral-version": "9.9.9"}
-    _, shell = serve({"GET /api/version": {**reply({"version": "0.99.0"}), "headers": told}})
+    headers = {"x-corral-version": "9.9.9"}
+    _, shell = serve({"GET /api/version": {**reply({"version": "0.99.0"}), "headers": headers}})
     own = "Warning: client version is 0.1.0\n"
     assert shell.run("--version") == Outcome(0, "corral version is 9.9.9\n" + own, "")
     assert shell.run("-v") == shell.run("--version")
@@ -454,9 +455,9 @@ def test_version_is_the_servers_and_ours_where_they_differ(serve: Serve) -> None
 def test_under_the_name_ollama_the_version_is_that_of_the_release_we_match(serve: Serve, tmp_path: Path) -> None:
     _, shell = serve({"GET /api/version": reply({"version": "0.33.0"})}, "ollama")
     assert shell.run("--version") == Outcome(0, "ollama version is 0.33.0\n", "")
-    nobody = Shell(tmp_path, "127.0.0.1:1", "ollama")
+    without_server = Shell(tmp_path, "127.0.0.1:1", "ollama")
     warnings = "Warning: could not connect to a running Ollama instance\nWarning: client version is 0.33.0\n"
-    assert nobody.run("--version") == Outcome(0, warnings, "")
+    assert without_server.run("--version") == Outcome(0, warnings, "")
     assert not (tmp_path / "state").exists(), "--version must not start a server"
 
 
@@ -567,7 +568,20 @@ def test_a_setting_that_cannot_be_used_stops_every_command(tmp_path: Path) -> No
         assert Shell(tmp_path).run(command, CORRAL_CONFIG=str(file)) == Outcome(1, "", expected)
 
 
-def test_a_user_without_a_home_is_told_to_name_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("text", "is_raised"), [("0", False), ("false", False), ("1", True), ("'2' ", True)])
+def test_an_internal_error_is_a_line_unless_debugging_is_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str, is_raised: bool
+) -> None:
+    monkeypatch.setenv("OLLAMA_DEBUG", text)
+    monkeypatch.setitem(program.COMMANDS, "list", program.Entry("nowhere", "list", "List models"))
+    with pytest.raises(ModuleNotFoundError) if is_raised else nullcontext():
+        assert program.run(["corral", "list"]) == 1
+    error = "ModuleNotFoundError: No module named 'corral.cli.commands.nowhere'"
+    expected = "" if is_raised else f"Error: internal error: {error}\nset OLLAMA_DEBUG=1 to see where\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_a_user_without_a_home_has_to_set_one(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import os, pwd\ndel os.environ['HOME']\npwd.getpwuid = {}.__getitem__\n"  # as under a number that no user has
     )
@@ -594,7 +608,7 @@ def test_a_closed_pipe_ends_a_command_quietly(serve: Serve) -> None:
     os.close(writer)
 
 
-def test_an_output_that_is_full_or_closed_is_told_or_borne(serve: Serve) -> None:
+def test_an_output_that_is_full_is_an_error_and_a_closed_one_is_not(serve: Serve) -> None:
     _, shell = serve({"GET /api/tags": tags("brief:latest")})
     full = subprocess.run(
         f"{CORRAL} list > /dev/full", shell=True, env=shell.environment(), capture_output=True, text=True
@@ -654,3 +668,9 @@ def test_any_command_line_is_read_or_refused(typed: list[str]) -> None:
 
 def test_the_recorded_answers_are_json() -> None:
     assert json.loads(ANSWERS["POST /api/show"]["body"]) == BRIEF
+
+
+def test_no_line_of_a_conversation_is_two_commands() -> None:
+    prefixes = [prefix for command in slash.COMMANDS for prefix in command.prefixes]
+    overlapping = [pair for pair in itertools.permutations(prefixes, 2) if pair[0].startswith(pair[1])]
+    assert overlapping == []

@@ -104,7 +104,7 @@ def test_in_a_terminal_the_line_stands_on_a_line_of_its_own_and_nothing_steers(s
     assert shell.terminal("show", "go", "--prompt").finish().stdout.endswith(TURNS)
 
 
-def test_who_asks_is_told_what_was_left_out_of_the_prompt(shell: Shell, server: RunningServer) -> None:
+def test_the_summary_says_what_was_left_out_of_the_prompt(shell: Shell, server: RunningServer) -> None:
     words = "so it is " * 2000
     answered = shell.run("run", "go", stdin=words)
     left_out = post(server, "/api/generate", {"model": "go", "prompt": words}).headers["x-corral-truncated-tokens"]
@@ -139,7 +139,7 @@ def test_the_text_of_a_question_is_no_file(shell: Shell) -> None:
     assert refused == Outcome(1, "", f'Error: cannot read "{shell.home}": is a directory\n{HINT}')
 
 
-def test_what_the_server_refuses_is_told(shell: Shell) -> None:
+def test_what_the_server_refuses_is_an_error(shell: Shell) -> None:
     assert shell.run("show", "nobody", "--prompt") == Outcome(1, "", "Error: model 'nobody' not found\n")
     thinking = json.dumps({"messages": ASKED, "think": True})
     refused = shell.run("show", "go", "--prompt", stdin=thinking)
@@ -156,7 +156,7 @@ def test_what_the_server_refuses_is_told(shell: Shell) -> None:
         (["go", "--prompt", "--template"], "only one of '--prompt' and '--template' can be specified"),
     ],
 )
-def test_wrong_command_lines_are_told(shell: Shell, arguments: list[str], sentence: str) -> None:
+def test_wrong_command_lines_are_errors(shell: Shell, arguments: list[str], sentence: str) -> None:
     assert shell.run("show", *arguments) == Outcome(1, "", f"Error: {sentence}\n")
 
 

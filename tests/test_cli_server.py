@@ -5,8 +5,8 @@ import os
 import re
 import signal
 import socket
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from tests.commands import Outcome, Shell
 from tests.conftest import FAKE_ENGINE, RunningServer, StartServer
 from tests.fake_server import FakeServer, reply
+from tests.processes import wait_for_end
 
 MODEL = "smollm2:135m"
 AGO = r"(Less than a second|\d+ seconds?|About a minute|\d+ minutes) ago"
@@ -109,7 +110,7 @@ def test_a_server_says_that_another_program_has_the_address(lonely: Shell) -> No
     assert refused.stderr.splitlines()[-1] == f"Error: listen tcp {server.host}: bind: address already in use"
 
 
-def test_serve_ends_well_when_it_is_told_to(start_server: StartServer) -> None:
+def test_serve_ends_well_on_sigterm(start_server: StartServer) -> None:
     server = start_server()
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(30) == 0
@@ -117,29 +118,23 @@ def test_serve_ends_well_when_it_is_told_to(start_server: StartServer) -> None:
 
 @pytest.fixture
 def lonely(tmp_path: Path) -> Iterator[Shell]:
-    """A shell at whose address nobody listens; the server that a command starts there is ended with the test."""
+    """A shell at whose address no server runs; the server that a command starts there is ended with the test."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shell = Shell(tmp_path, f"127.0.0.1:{port}")
     yield shell
     for process in servers_of(shell, "Started"):
-        if process not in servers_of(shell, "Finished"):
+        with suppress(ProcessLookupError):
             os.kill(process, signal.SIGTERM)
-        wait_for_end(shell, process)
+        wait_for_end(process)
 
 
 def servers_of(shell: Shell, event: str) -> list[int]:
-    """The processes of which the log tells this, `Started` or `Finished`."""
+    """The processes that the log says are `Started` or `Finished`."""
     log = shell.home / "state" / "serve.log"
     text = log.read_text() if log.exists() else ""
     return [int(number) for number in re.findall(rf"{event} server process \[(\d+)\]", text)]
-
-
-def wait_for_end(shell: Shell, process: int) -> None:
-    """Waits until the log tells of a server's end: it is nobody's child that could be waited for."""
-    while process not in servers_of(shell, "Finished"):
-        time.sleep(0.02)
 
 
 def test_a_command_starts_the_server_that_is_missing(lonely: Shell) -> None:
@@ -155,8 +150,8 @@ def test_the_server_is_ours_whatever_lies_in_the_current_folder(lonely: Shell) -
 
 def test_commands_that_start_together_share_one_server(lonely: Shell) -> None:
     processes = [lonely.start("list") for _ in range(3)]
-    told = [process.communicate(timeout=60) for process in processes]
-    assert told == [(b"NAME    ID    SIZE    MODIFIED \n", b"")] * 3
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert outputs == [(b"NAME    ID    SIZE    MODIFIED \n", b"")] * 3
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert len(servers_of(lonely, "Started")) == 1
 
@@ -164,7 +159,8 @@ def test_commands_that_start_together_share_one_server(lonely: Shell) -> None:
 def test_a_server_that_was_started_ends_itself_when_idle(lonely: Shell) -> None:
     assert lonely.run("list", CORRAL_IDLE_EXIT="1s").status == 0
     (server,) = servers_of(lonely, "Started")
-    wait_for_end(lonely, server)
+    wait_for_end(server)
+    assert servers_of(lonely, "Finished") == [server]
 
 
 def test_a_conversation_outlives_the_server_it_began_with(lonely: Shell, tiny_gguf: Path) -> None:
@@ -174,7 +170,8 @@ def test_a_conversation_outlives_the_server_it_began_with(lonely: Shell, tiny_gg
     terminal.wait_for("Send a message")
     (server,) = servers_of(lonely, "Started")
     os.kill(server, signal.SIGTERM)
-    wait_for_end(lonely, server)
+    wait_for_end(server)
+    assert servers_of(lonely, "Finished") == [server]
     terminal.type("Are you there? !tokens=5\r")
     terminal.wait_for("Send a message")
     terminal.type("/bye\r")

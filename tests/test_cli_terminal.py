@@ -150,7 +150,7 @@ def test_a_conversation_sends_all_that_was_said(serve: Serve) -> None:
     assert history.stat().st_mode & 0o777 == 0o600
 
 
-def test_clear_forgets_and_unknown_commands_are_told(serve: Serve) -> None:
+def test_clear_forgets_and_unknown_commands_are_named(serve: Serve) -> None:
     server, shell = serve({"POST /api/generate": LOADED, "POST /api/chat": said("Aye")})
     terminal = converse(shell)
     for typed, shown in (("one", "Aye"), ("/clear", "Cleared session context"), ("two", "Aye")):

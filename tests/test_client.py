@@ -63,9 +63,9 @@ def test_plain_answers_become_values(serve: Serve) -> None:
 
 def test_what_headers_tell_of_an_answer_comes_with_its_first_chunk(serve: Serve) -> None:
     said = lines({"response": "a", "done": False}, {"response": "b", "done": False})
-    told = {"X-Corral-Truncated-Tokens": "12", "X-Corral-Unenforced": "#/a"}
+    headers = {"X-Corral-Truncated-Tokens": "12", "X-Corral-Unenforced": "#/a"}
     wrong = {"x-corral-truncated-tokens": "many"}
-    _, client = serve({"POST /api/generate": [{**said, "headers": told}, {**said, "headers": wrong}]})
+    _, client = serve({"POST /api/generate": [{**said, "headers": headers}, {**said, "headers": wrong}]})
     assert list(client.generate("m", "hi")) == [
         Chunk(content="a", truncated_tokens=12, unenforced=("#/a",)),
         Chunk(content="b"),
@@ -173,7 +173,7 @@ def test_closing_a_stream_hangs_up(serve: Serve) -> None:
     assert server.wait_for("hangup") == {"hangup": "POST /api/generate"}
 
 
-def test_nobody_listening_is_an_error_of_its_own() -> None:
+def test_no_server_is_an_error_of_its_own() -> None:
     with socket.socket() as taken:  # bound, but it does not listen
         taken.bind(("127.0.0.1", 0))
         client = Client(parse_address(f"127.0.0.1:{taken.getsockname()[1]}"), "ollama")
@@ -296,9 +296,9 @@ def test_what_no_server_should_say_becomes_a_sentence(serve: Serve, answer: str,
     assert str(caught.value) == sentence.replace("{host}", server.host)
 
 
-@pytest.mark.parametrize("told", [{"version": "0.33.0\x1b[2J"}, {"version": 33}, {"version": "9" * 100}])
-def test_a_version_is_letters_and_digits(serve: Serve, told: dict[str, Any]) -> None:
-    _, client = serve({"GET /api/version": reply(told)})
+@pytest.mark.parametrize("answer", [{"version": "0.33.0\x1b[2J"}, {"version": 33}, {"version": "9" * 100}])
+def test_a_version_is_letters_and_digits(serve: Serve, answer: dict[str, Any]) -> None:
+    _, client = serve({"GET /api/version": reply(answer)})
     with pytest.raises(CorralError, match='unexpected value of "version"'):
         client.version()
 

@@ -214,7 +214,7 @@ def test_a_python_function_is_called_as_a_tool(fake_client: Caller) -> None:
     assert fake_client.chat("able", turns, tools=[weather], think=False).done
 
 
-def test_thoughts_are_told_apart(fake_client: Caller) -> None:
+def test_thoughts_are_kept_apart(fake_client: Caller) -> None:
     messages = [{"role": "user", "content": "!say=%3Cthink%3E|Hm|,%20so|%3C/think%3E|Hello"}]
     whole = fake_client.chat("able", messages, think=True)
     parts = fake_client.chat("able", messages, think=True, stream=True)
@@ -312,12 +312,12 @@ def test_refusals_are_raised_with_status_and_sentence(client: Caller) -> None:
     )
 
 
-NOBODY = "127.0.0.1:9/library/x"
+NO_REGISTRY = "127.0.0.1:9/library/x"
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_pull_from_nobody_is_an_error(client: Caller, stream: bool) -> None:
-    status, sentence = error_of(lambda: client.pull(NOBODY, insecure=True, stream=stream))
+def test_a_pull_from_a_registry_that_is_down_is_an_error(client: Caller, stream: bool) -> None:
+    status, sentence = error_of(lambda: client.pull(NO_REGISTRY, insecure=True, stream=stream))
     assert status == (-1 if stream else 500)
     assert sentence == (
         'pull model manifest: Get "http://127.0.0.1:9/v2/library/x/manifests/latest": '
@@ -328,7 +328,7 @@ def test_a_pull_from_nobody_is_an_error(client: Caller, stream: bool) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_push_of_what_is_not_there_is_an_error(client: Caller, server: RunningServer, stream: bool) -> None:
-    status, sentence = error_of(lambda: client.push(NOBODY, insecure=True, stream=stream))
+    status, sentence = error_of(lambda: client.push(NO_REGISTRY, insecure=True, stream=stream))
     assert status == (-1 if stream else 500)
     path = server.models / "manifests" / "127.0.0.1:9" / "library" / "x" / "latest"
     assert sentence == f"open {path}: no such file or directory"

@@ -1,5 +1,6 @@
 """Settings: where they come from, what they may be, and what an address means (spec cli §13)."""
 
+import ast
 from dataclasses import fields
 from pathlib import Path
 
@@ -98,6 +99,7 @@ def test_defaults(environ: dict[str, str]) -> None:
         ("OLLAMA_KEEP_ALIVE", "-1", "keep_alive", FOREVER),
         ("OLLAMA_KEEP_ALIVE", "-1s", "keep_alive", FOREVER),
         ("OLLAMA_KEEP_ALIVE", "0", "keep_alive", 0.0),
+        ("OLLAMA_KEEP_ALIVE", "9" * 400, "keep_alive", FOREVER),
         ("OLLAMA_LOAD_TIMEOUT", "0", "load_timeout", FOREVER),
         ("OLLAMA_LOAD_TIMEOUT", "-5", "load_timeout", FOREVER),
         ("OLLAMA_LOAD_TIMEOUT", "90s", "load_timeout", 90.0),
@@ -205,7 +207,33 @@ def test_every_setting_can_be_written_and_read_back(environ: dict[str, str]) -> 
             assert read == default, setting.name
 
 
-def test_a_config_file_at_nobodys_home_is_an_error() -> None:
+def test_a_config_file_in_the_home_of_no_user_is_an_error() -> None:
     with pytest.raises(ConfigError) as raised:
         load({"CORRAL_CONFIG": "~nobody-of-this-name/corral.toml"})
     assert str(raised.value) == 'CORRAL_CONFIG names no file: "~nobody-of-this-name/corral.toml"'
+
+
+READ_THE_ENVIRONMENT = {
+    "config.py",  # for all the others
+    "engine/llama/process.py",  # picks what a worker may see
+    "engine/llama/worker.py",  # hands its own on to the program that it becomes
+    "sources/pip.py",  # hands its own on to pip
+}
+
+
+def test_the_environment_is_read_in_one_file() -> None:
+    package = Path(config.__file__).parent
+    files = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if reads_the_environment(path)}
+    assert files - READ_THE_ENVIRONMENT == set()
+
+
+def reads_the_environment(file: Path) -> bool:
+    """Whether a module names what holds the variables, `os.environ`, or what asks for one, `os.getenv`."""
+    names = {"environ", "environb", "getenv", "getenvb"}
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id == "os" and node.attr in names:
+                return True
+        elif isinstance(node, ast.ImportFrom) and node.module == "os" and names & {alias.name for alias in node.names}:
+            return True
+    return False

@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wcwidth import wcswidth
 
-from corral.cli.display import byte_text, count_text, cut, printable, relative_time, section, table, text_width
-from corral.cli.listing import models_table, processor_text, running_table
-from corral.cli.progress import Bar, Log, Screen, Spinner, remaining_text, show_steps
-from corral.cli.show import sections_text, value_text
-from corral.cli.wrap import MARGIN, Wrapper
+from corral.cli.commands.listing import models_table, processor_text, running_table
+from corral.cli.commands.show import sections_text, value_text
+from corral.cli.display.progress import Bar, Log, Screen, Spinner, remaining_text, show_steps
+from corral.cli.display.tables import section, table
+from corral.cli.display.text import cut, printable, text_width
+from corral.cli.display.units import byte_text, count_text, relative_time
+from corral.cli.display.wrap import MARGIN, Wrapper
 from corral.client.answers import Installed, Running, shown
 from corral.messages import Progress
 
@@ -323,7 +325,7 @@ def test_a_bar_never_goes_back() -> None:
     assert made.completed == 60
 
 
-def test_a_bar_whose_size_was_told_roughly_at_first_ends_when_all_is_there() -> None:
+def test_a_bar_whose_size_was_only_estimated_at_first_ends_when_all_is_there() -> None:
     made = bar(92_000_000, (0, 1))
     made.advance(91_876_543, 91_876_543, 1)
     assert made.finished
@@ -337,7 +339,7 @@ def test_remaining_times(seconds: float, text: str) -> None:
 
 
 class Clock:
-    """Goes on by as much as it is told."""
+    """Goes on only when the test says so."""
 
     def __init__(self) -> None:
         self.moment = 0.0

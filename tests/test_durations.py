@@ -87,6 +87,26 @@ def test_text(nanoseconds: int, text: str) -> None:
     assert durations.text(nanoseconds) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("5m", 300.0),
+        ("0", 0.0),
+        ("1ms", 0.001),
+        ("-1s", durations.FOREVER_SECONDS),
+        (0, 0.0),
+        (30, 30.0),
+        (0.5, 0.5),
+        (-1, durations.FOREVER_SECONDS),
+        (-0.5, durations.FOREVER_SECONDS),
+        (durations.FOREVER // durations.SECOND, durations.FOREVER_SECONDS),
+        (10**400, durations.FOREVER_SECONDS),
+    ],
+)
+def test_keep_alive(value: str | float, seconds: float) -> None:
+    assert durations.keep_alive(value) == seconds
+
+
 @given(st.integers(-durations.FOREVER, durations.FOREVER))
 def test_what_is_written_reads_back(nanoseconds: int) -> None:
     assert durations.parse(durations.text(nanoseconds)) == nanoseconds

@@ -32,21 +32,11 @@ HEAVY = {
 ROOT = Path(__file__).parent.parent
 WITH_UVICORN = {"httptools", "uvloop"}
 """What `uvicorn[standard]` brings along and the server asks for by name."""
-OURS_FOR_A_COMMAND = {
-    "corral",
-    "corral.cli",
-    "corral.cli.connection",
-    "corral.cli.display",
-    "corral.cli.framework",
-    "corral.cli.listing",
-    "corral.cli.program",
-    "corral.client",
-    "corral.client.answers",
-    "corral.config",
-    "corral.golang",
-    "corral.golang.durations",
-    "corral.errors",
-}
+PROGRAM = {"corral", "corral.cli", "corral.cli.program", "corral.errors"}
+CONFIG = {"corral.config", "corral.golang", "corral.golang.durations"}
+FRAMEWORK = {f"corral.cli.framework{module}" for module in ("", ".commands", ".flags", ".help_pages")}
+CLIENT = {"corral.client", "corral.client.answers"}
+TABLES = {f"corral.cli.display{module}" for module in ("", ".tables", ".text", ".units")}
 
 
 def loaded_by(home: Path, host: str, *arguments: str) -> set[str]:
@@ -77,9 +67,7 @@ def test_version_loads_neither_click_nor_any_codec_of_the_middle(tmp_path: Path)
     with FakeServer({"GET /api/version": reply({"version": "0.33.0"})}) as server:
         modules = loaded_by(tmp_path, server.host, "--version")
     assert not packages(modules) & (HEAVY | {"click", "msgspec"})
-    without = {"connection", "display", "framework", "listing"}
-    expected = OURS_FOR_A_COMMAND - {f"corral.cli.{name}" for name in without} | {"corral.cli.version"}
-    assert ours(modules) == expected
+    assert ours(modules) == PROGRAM | CONFIG | CLIENT | {"corral.cli.commands", "corral.cli.commands.version"}
 
 
 @pytest.mark.parametrize("command", ["list", "ps"])
@@ -88,22 +76,14 @@ def test_tables_load_what_they_show_and_no_more(tmp_path: Path, command: str) ->
     with FakeServer({f"GET /api/{route}": reply({"models": [model]}) for route in ("tags", "ps")}) as server:
         modules = loaded_by(tmp_path, server.host, command)
     assert not packages(modules) & (HEAVY | {"msgspec", "subprocess", "tomllib"})
-    assert ours(modules) == OURS_FOR_A_COMMAND
+    ours_for_it = {"corral.cli.connection", "corral.cli.commands", "corral.cli.commands.listing"}
+    assert ours(modules) == PROGRAM | CONFIG | FRAMEWORK | CLIENT | TABLES | ours_for_it
 
 
 def test_help_loads_no_client(tmp_path: Path) -> None:
     modules = loaded_by(tmp_path, "127.0.0.1:1", "--help")
     assert not packages(modules) & (HEAVY | {"msgspec", "http", "json", "subprocess"})
-    assert ours(modules) == {
-        "corral",
-        "corral.cli",
-        "corral.cli.framework",
-        "corral.cli.program",
-        "corral.config",
-        "corral.golang",
-        "corral.golang.durations",
-        "corral.errors",
-    }
+    assert ours(modules) == PROGRAM | CONFIG | FRAMEWORK
 
 
 @pytest.mark.parametrize("command", [["show", "m"], ["stop", "m"], ["cp", "a", "b"], ["rm", "m"], ["pull", "m"]])

@@ -48,7 +48,8 @@ def server(shared: RunningServer) -> RunningServer:
     tell(shared.home)
     for name in MODELS:
         post(shared, "/api/generate", {"model": name, "keep_alive": 0})
-    until(lambda: not any(engine.alive for engine in engines(shared.home)))
+    for engine in engines(shared.home):
+        engine.wait_for_end()
     for left in ("engines", "state/workers"):
         shutil.rmtree(shared.home / left, ignore_errors=True)
     (shared.home / "go").unlink(missing_ok=True)
@@ -72,7 +73,8 @@ def loaded(server: RunningServer, model: str = "fake") -> FakeEngine:
 
 
 def how_ended(engine: FakeEngine) -> list[str]:
-    """How the completions asked of an engine ended."""
+    """How the completions asked of an engine ended, as soon as all that was asked of it has."""
+    engine.wait("ended", len([event for event in engine.events if event["event"] == "request"]))
     return [event["how"] for event in engine.events if event["event"] == "ended" and event["path"] == "/completion"]
 
 
@@ -80,7 +82,7 @@ def test_a_client_that_leaves_in_the_middle_frees_its_slot_at_once(server: Runni
     with streaming(server, "/api/generate", asked("!tokens=9 !hold=1")) as stream:
         assert stream.line()["response"] == "w1 "
     (engine,) = engines(server.home)
-    until(lambda: how_ended(engine) == ["closed"])
+    assert how_ended(engine) == ["closed"]
     until(lambda: metric(server, "corral_num_requests_running") == 0)
     assert generate(server, "hello").json["response"] == "w1 w2 w3 "
     assert len(engines(server.home)) == 1
@@ -90,14 +92,14 @@ def test_a_client_that_leaves_before_the_first_token_frees_its_slot(server: Runn
     engine = loaded(server)
     with streaming(server, "/api/chat", {"model": "fake", "messages": [{"role": "user", "content": "!hang"}]}):
         engine.wait("hanging")
-    until(lambda: how_ended(engine) == ["closed"])
+    assert how_ended(engine) == ["closed"]
 
 
 def test_a_client_that_leaves_a_whole_answer_frees_its_slot_too(server: RunningServer) -> None:
     engine = loaded(server)
     with streaming(server, "/api/generate", {**asked("!tokens=5 !hang-after=2"), "stream": False}):
         engine.wait("hanging")
-    until(lambda: how_ended(engine) == ["closed"])
+    assert how_ended(engine) == ["closed"]
 
 
 def test_a_client_that_leaves_while_its_model_loads_ends_the_load(server: RunningServer) -> None:
@@ -106,7 +108,7 @@ def test_a_client_that_leaves_while_its_model_loads_ends_the_load(server: Runnin
         until(lambda: bool(engines(server.home)))
         (engine,) = engines(server.home)
         assert engine.alive
-    until(lambda: not engine.alive)
+    engine.wait_for_end()
     tell(server.home)
     assert generate(server, "hello").status == 200
 
@@ -307,7 +309,7 @@ def test_a_client_that_leaves_while_its_long_prompt_is_read_ends_that(server: Ru
     words = " ".join(f"word{number}" for number in range(1900))
     with streaming(server, "/api/generate", asked(f"!hang {words}")):
         engine.wait("hanging")
-    until(lambda: how_ended(engine) == ["closed"])
+    assert how_ended(engine) == ["closed"]
     assert [len(body["prompt"]) for body in engine.bodies()] == [512]
 
 
@@ -394,7 +396,7 @@ def test_the_workers_logs_are_kept(server: RunningServer) -> None:
 def test_keep_alive_0_unloads_after_the_answer(server: RunningServer) -> None:
     assert generate(server, "hello", keep_alive=0).status == 200
     (engine,) = engines(server.home)
-    until(lambda: not engine.alive)
+    engine.wait_for_end()
     assert ask(server, "GET", "/api/ps").json == {"models": []}
 
 
@@ -406,14 +408,14 @@ def test_an_empty_prompt_with_keep_alive_0_unloads_even_in_use(server: RunningSe
         assert engine.alive
         (server.home / "go").touch()
         assert stream.rest()[-1]["done"] is True
-    until(lambda: not engine.alive)
+    engine.wait_for_end()
 
 
 def test_a_short_keep_alive_runs_out(start: StartServer) -> None:
     server = start(OLLAMA_KEEP_ALIVE="100ms")
     assert generate(server, "hello").status == 200
     (engine,) = engines(server.home)
-    until(lambda: not engine.alive)
+    engine.wait_for_end()
 
 
 def test_an_idle_server_that_was_told_so_ends_itself(start: StartServer) -> None:

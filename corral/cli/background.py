@@ -1,10 +1,9 @@
-"""Starts a server in the background, for `connection` when nobody listens on this machine.
+"""Starts a server in the background, for `connection` when none runs on this machine.
 
-The child is a plain `serve` in a session of its own; it ends itself when it has been idle. Of commands that find nobody
-at the same time, one starts the server and the others wait for it.
+The child is a plain `serve` in a session of its own; it ends itself when it has been idle. Of several commands
+that find no server at the same time, one starts it and the others wait until it answers.
 """
 
-import os
 import subprocess
 import sys
 import time
@@ -12,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from corral.cli.progress import spinning
+from corral.cli.display.progress import spinning
 from corral.client import Client
-from corral.config import Loaded
+from corral.config import Loaded, child_environment
 from corral.errors import CorralError
 
 START_SECONDS = 60.0
@@ -41,7 +40,7 @@ def start(client: Client, loaded: Loaded) -> None:
 
 @contextmanager
 def _turn(lock: Path) -> Iterator[None]:
-    """Waits for its turn among the commands of this user; the turn of one that is killed is over."""
+    """Waits until no other command of this user is in the block; the system frees the lock of one that is killed."""
     with lock.open("wb") as stream:
         if sys.platform != "win32":  # there the second server fails to bind, which is as good
             import fcntl
@@ -67,7 +66,7 @@ def _start(client: Client, loaded: Loaded, log: Path) -> None:
             ended = child.poll() is not None
             if _answers(client):
                 return
-            if ended:  # and nobody else took the port
+            if ended:  # and no other process took the port
                 break
             time.sleep(POLL_SECONDS)
     raise CorralError(_failure(log, begin, child.poll()))
@@ -77,9 +76,7 @@ def _spawn(log: Path, loaded: Loaded) -> tuple["subprocess.Popen[bytes]", int]:
     """The child, and where its lines begin in the log."""
     if log.exists() and log.stat().st_size > MAX_LOG:
         log.replace(log.with_suffix(".log.1"))
-    environment = dict(os.environ)
-    if loaded.origins["idle_exit"] == "default":
-        environment["CORRAL_IDLE_EXIT"] = IDLE_EXIT
+    changes = {"CORRAL_IDLE_EXIT": IDLE_EXIT} if loaded.origins["idle_exit"] == "default" else {}
     # -P: nothing that lies in the current folder may take the place of a module.
     with log.open("ab") as output:
         begin = output.tell()
@@ -88,7 +85,7 @@ def _spawn(log: Path, loaded: Loaded) -> tuple["subprocess.Popen[bytes]", int]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env=environment,
+            env=child_environment(**changes),
             start_new_session=True,
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )

@@ -1,14 +1,14 @@
-"""Finds the server that the commands talk to, and has one started when nobody listens on this machine."""
+"""Finds the server that the commands talk to; on this machine, starts one when none runs."""
 
-from corral import config as settings
-from corral.cli.framework import program_name
+from corral import config
+from corral.cli.framework.commands import program_name
 from corral.client import Client, NotRunning
 from corral.config import Address
 
 
 def connect() -> Client:
-    """A client of the server that runs, started if need be."""
-    loaded = settings.load()
+    """A client of the running server, which is started if need be. `NotRunning` when it would be on another machine."""
+    loaded = config.load()
     client = Client(loaded.config.host, program_name())
     try:
         client.ping()

@@ -7,7 +7,7 @@ from corral.errors import NotFound
 
 
 def typed_path(text: str) -> Path:
-    """As `parse_path`; `NotFound` for the home of nobody."""
+    """As `parse_path`; `NotFound` for the home of a user that does not exist."""
     try:
         return parse_path(text)
     except ValueError as error:

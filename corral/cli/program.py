@@ -17,7 +17,7 @@ from corral.errors import CorralError
 if TYPE_CHECKING:
     import click
 
-    from corral.cli.framework import Command
+    from corral.cli.framework.commands import Command
 
 
 class Entry(NamedTuple):
@@ -41,8 +41,8 @@ COMMANDS = {
     "rm": Entry("models", "rm", "Remove a model"),
     "export": Entry("archive", "export", "Write models into an archive"),
     "import": Entry("archive", "import_", "Add the models of an archive"),
-    "config": Entry("settings", "config", "Show every setting, its value and where it comes from"),
-    "help": Entry("guide", "guide", "Help about any command"),
+    "config": Entry("config", "config", "Show every setting, its value and where it comes from"),
+    "help": Entry("help", "help_", "Help about any command"),
 }
 """The commands in the order of the help page."""
 
@@ -54,7 +54,7 @@ INTERRUPTED = 130
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command line `argv`, whose first item is the name it was started under; the exit status."""
-    _mend_streams()
+    _repair_stdio()
     program = _name(argv[0])
     try:
         status = _dispatch(program, argv[1:])
@@ -72,7 +72,9 @@ def run(argv: Sequence[str]) -> int:
         where = f'"{error.filename}": ' if error.filename else ""
         return _fail(where + (error.strerror or str(error)).lower())
     except Exception as error:
-        if os.environ.get("OLLAMA_DEBUG"):
+        from corral.config import is_debugging
+
+        if is_debugging():
             raise
         return _fail(f"internal error: {type(error).__name__}: {error}\nset OLLAMA_DEBUG=1 to see where")
     return status
@@ -80,7 +82,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _dispatch(program: str, arguments: Sequence[str]) -> int:
     if list(arguments) in (["--version"], ["-v"]):
-        from corral.cli import version
+        from corral.cli.commands import version
 
         version.show(program)
         return 0
@@ -102,11 +104,12 @@ def root(program: str) -> "click.Group":
     """The root command."""
     import click
 
-    from corral.cli.framework import Flag, Group
+    from corral.cli.framework.commands import Group
+    from corral.cli.framework.flags import Flag
 
     def bare(ctx: click.Context, version: bool, verbose: bool, nowordwrap: bool) -> None:
         if version:
-            from corral.cli.version import show
+            from corral.cli.commands.version import show
 
             show(program)
             ctx.exit()
@@ -129,23 +132,23 @@ def root(program: str) -> "click.Group":
 
 def find(name: str) -> "Command | None":
     """The command of that name or alias; only its own module is imported."""
-    from corral.cli.framework import Command
+    from corral.cli.framework.commands import Command
 
     entry = COMMANDS.get(ALIASES.get(name, name))
     if entry is None:
         return None
-    found = getattr(importlib.import_module(f"corral.cli.{entry.module}"), entry.attribute)
+    found = getattr(importlib.import_module(f"corral.cli.commands.{entry.module}"), entry.attribute)
     assert isinstance(found, Command)
     return found
 
 
 def _name(path: str) -> str:
-    """Whatever it is called, it is `ollama` or `corral`."""
+    """The name in help and errors: `ollama` when the program was started under that name, else `corral`."""
     return "ollama" if PurePath(path).stem.lower() == "ollama" else "corral"
 
 
-def _mend_streams() -> None:
-    """A stream that was closed gets nowhere to go; a model may say what the terminal's encoding has no letters for."""
+def _repair_stdio() -> None:
+    """Opens standard streams that are closed, and prints `?` for letters that the terminal's encoding does not have."""
     sys.stdin = sys.stdin or _nowhere("r")
     sys.stdout = sys.stdout or _nowhere("w")
     sys.stderr = sys.stderr or _nowhere("w")
@@ -159,7 +162,7 @@ def _nowhere(mode: str) -> TextIO:
 
 
 def _fail(sentence: str) -> int:
-    from corral.cli.display import LAYOUT, printable
+    from corral.cli.display.text import LAYOUT, printable
 
     with contextlib.suppress(OSError):
         sys.stdout.flush()

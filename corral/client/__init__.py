@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from corral import __version__
 from corral.client.answers import (
-    TOLD_IN_HEADERS,
+    STREAM_HEADERS,
     VERSION,
     Installed,
     Json,
@@ -36,6 +36,7 @@ from corral.client.answers import (
 )
 from corral.config import Address
 from corral.errors import BadRequest, Busy, CorralError, Forbidden, NotFound
+from corral.golang import durations
 
 if TYPE_CHECKING:
     from corral.messages import Chunk, Message, Progress, Rendered, Think
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Stream: TypeAlias = Generator[T, None, None]
-"""What comes bit by bit and may be closed before its end."""
+"""An answer whose items come one after the other; closing it cancels the request."""
 
 MAX_LINE = 8 << 20
 """Bytes a line of a stream may have."""
@@ -55,13 +56,13 @@ CONNECT_SECONDS = 10.0
 
 
 class NotRunning(CorralError):
-    """Nobody listens at the server's address."""
+    """Nothing listens at the server's address."""
 
 
 class Client:
     """Speaks to the server at `address`; every call is a connection of its own.
 
-    All methods raise `NotRunning` when nobody listens, the error class of the answer's status (`NotFound`,
+    All methods raise `NotRunning` when nothing listens, the error class of the answer's status (`NotFound`,
     `BadRequest`, …) with the server's sentence, and `CorralError` for an answer that cannot be understood. A stream's
     request is sent when its first item is asked for; closing it closes the connection, which cancels the request.
     """
@@ -77,6 +78,7 @@ class Client:
             pass
 
     def version(self) -> Version:
+        """The releases of Ollama and of Corral that the server is."""
         with self._exchange("GET", "/api/version", timeout=CONNECT_SECONDS) as response:
             return version(self._decode(self._body(response)), response.headers.get(VERSION))
 
@@ -97,9 +99,11 @@ class Client:
         return rendered(self._ask("POST", "/api/render", {**request, "model": model}))
 
     def copy(self, source: str, destination: str) -> None:
+        """Gives a model a second name; a model that has it already is replaced."""
         self._do("POST", "/api/copy", {"source": source, "destination": destination})
 
     def delete(self, model: str) -> None:
+        """Deletes a model, and the files that no other model uses."""
         self._do("DELETE", "/api/delete", {"model": model})
 
     def generate(
@@ -118,7 +122,7 @@ class Client:
         body: dict[str, Json] = {"model": model, "prompt": prompt, "system": system, "options": dict(options or {})}
         if images:
             body["images"] = [base64.b64encode(image).decode("ascii") for image in images]
-        body |= _wishes(format, think, keep_alive)
+        body |= _optional(format, think, keep_alive)
         return self._read(generated, "/api/generate", body)
 
     def chat(
@@ -137,7 +141,7 @@ class Client:
             "messages": [_message(message) for message in messages],
             "options": dict(options or {}),
         }
-        body |= _wishes(format, think, keep_alive)
+        body |= _optional(format, think, keep_alive)
         return self._read(chatted, "/api/chat", body)
 
     def embed(
@@ -149,8 +153,11 @@ class Client:
         dimensions: int = 0,
         keep_alive: float | None = None,
     ) -> tuple[tuple[float, ...], ...]:
-        """A vector for each input, in their order; `dimensions` 0: all of them."""
-        body: dict[str, Json] = {"model": model, "input": list(inputs), **_wishes(None, None, keep_alive)}
+        """A vector of norm 1 for each input, in their order; `dimensions` 0 keeps the model's own number of them.
+
+        An input that is too long is cut unless `truncate` is false; then it is a `BadRequest`.
+        """
+        body: dict[str, Json] = {"model": model, "input": list(inputs), **_optional(None, None, keep_alive)}
         if truncate is not None:
             body["truncate"] = truncate
         if dimensions > 0:
@@ -166,6 +173,7 @@ class Client:
         return self._job("/api/pull", body)
 
     def push(self, model: str, *, insecure: bool = False) -> Stream["Progress"]:
+        """Uploads a model to the registry in its name; `insecure` speaks plain HTTP to it."""
         return self._job("/api/push", {"model": model, "insecure": insecure})
 
     def create(self, model: str, fields: Mapping[str, Json]) -> Stream["Progress"]:
@@ -181,6 +189,7 @@ class Client:
         return self._job("/api/import", {"path": str(path), **({"model": model} if model else {})})
 
     def has_blob(self, digest: "Digest") -> bool:
+        """Whether the server's store has a file with this digest."""
         try:
             self._do("HEAD", f"/api/blobs/{digest}")
         except NotFound:
@@ -235,14 +244,14 @@ class Client:
                 yield read(line)
 
     def _lines(self, path: str, body: Mapping[str, Json]) -> Stream[dict[str, Json]]:
-        """The objects of a streamed answer; what its headers tell of it becomes members of the first.
+        """The objects of a streamed answer; the headers that describe it become members of the first.
 
         An error in it, before or after the first line, is raised.
         """
         headers = {"Accept": "application/x-ndjson"}
         with self._exchange("POST", path, _encode(body), headers) as response:
             self._check(response, streaming=True)
-            told = {name: text for name in TOLD_IN_HEADERS if (text := response.headers.get(name))}
+            described = {name: text for name in STREAM_HEADERS if (text := response.headers.get(name))}
             while line := response.readline(MAX_LINE + 1):
                 if len(line) > MAX_LINE:
                     raise CorralError(f"the {self.program} server sent a line of more than {MAX_LINE >> 20} MB")
@@ -251,8 +260,8 @@ class Client:
                 value = self._decode(line)
                 if error := value.get("error"):
                     raise CorralError(str(error))
-                yield value | told
-                told = {}
+                yield value | described
+                described = {}
 
     @contextmanager
     def _exchange(
@@ -264,7 +273,8 @@ class Client:
         *,
         timeout: float | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
-        """Sends a request and lends its response; foreign errors become ours, also those met while it is read."""
+        """Sends a request and gives its response, which is closed with the block. Errors of the network, also while the
+        response is read, become `CorralError`s."""
         connection = self._connection()
         response = None
         try:
@@ -337,16 +347,16 @@ def _encode(body: Mapping[str, Json] | None) -> bytes | None:
     return None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
-def _wishes(format: Json, think: "Think", keep_alive: float | None) -> dict[str, Json]:
-    """The members that are left out when not said. A keep-alive without end is written as -1."""
-    wishes: dict[str, Json] = {}
+def _optional(format: Json, think: "Think", keep_alive: float | None) -> dict[str, Json]:
+    """Members that are left out when they are None. A keep-alive without end is written as -1."""
+    body: dict[str, Json] = {}
     if format is not None:
-        wishes["format"] = format
+        body["format"] = format
     if think is not None:
-        wishes["think"] = think
+        body["think"] = think
     if keep_alive is not None:
-        wishes["keep_alive"] = -1 if keep_alive == float("inf") else keep_alive
-    return wishes
+        body["keep_alive"] = -1 if keep_alive == durations.FOREVER_SECONDS else keep_alive
+    return body
 
 
 def _message(message: "Message") -> dict[str, Json]:

@@ -1,6 +1,7 @@
 """What our server answers, as values, and how they are read from its JSON. Every member is checked: servers lie.
 
-Source: spec api §7, §8, §13-§15.
+Members are checked by hand: importing msgspec takes 10 ms, a ninth of `corral list`. `run` and `pull`, which wait for a
+model anyway, load it with the values of `messages`. Source: spec api §7, §8, §13-§15.
 """
 
 import re
@@ -13,16 +14,15 @@ from urllib.parse import unquote
 from corral.errors import CorralError
 
 if TYPE_CHECKING:
-    # The middle's words need msgspec, which `corral list` does without.
     from corral.messages import Chunk, Metrics, Progress, Rendered, ToolCall
 
 Json: TypeAlias = Any
 T = TypeVar("T")
 
-TRUNCATED, UNENFORCED = TOLD_IN_HEADERS = ("x-corral-truncated-tokens", "x-corral-unenforced")
-"""What headers tell of a streamed answer; the client hands it on as members of the first line."""
+TRUNCATED, UNENFORCED = STREAM_HEADERS = ("x-corral-truncated-tokens", "x-corral-unenforced")
+"""Headers that describe a streamed answer; the client adds them to the members of its first line."""
 VERSION = "x-corral-version"
-"""The header in which a server tells that it is Corral, and of which version."""
+"""The header with Corral's own version; other servers do not send it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What `show` tells of a model (spec api §13). Texts are empty where the model has none."""
+    """What is known of a model (spec api §13). Texts are empty where the model has none."""
 
     license: str
     modelfile: str
@@ -88,9 +88,9 @@ class Shown:
         )
 
 
-def version(value: Mapping[str, Json], told: str | None) -> Version:
-    """The answer of `/api/version`, and what its header told."""
-    found = Version(member(value, "version", str, ""), told or "")
+def version(value: Mapping[str, Json], header: str | None) -> Version:
+    """The answer of `/api/version` and its header `VERSION`."""
+    found = Version(member(value, "version", str, ""), header or "")
     for text in (found.ollama, found.corral):
         if not re.fullmatch(r"[0-9A-Za-z.+_-]{0,64}", text):
             raise _unexpected("version")

@@ -7,7 +7,9 @@ from corral.errors import BadRequest
 NANOSECOND = 1
 SECOND = 1_000_000_000
 FOREVER = (1 << 63) - 1
-"""The largest duration there is, about 292 years; "for ever" is stored as this."""
+"""The largest duration there is, about 292 years, in nanoseconds; Go's programs write "for ever" as this."""
+FOREVER_SECONDS = float("inf")
+"""A time without end in seconds, the unit in which Corral keeps times."""
 
 _UNITS = {
     "ns": 1,
@@ -47,6 +49,18 @@ def parse(text: str) -> int:
     if total > FOREVER:
         raise BadRequest(f'time: invalid duration "{text}"')
     return -total if text.startswith("-") else total
+
+
+def keep_alive(value: str | float) -> float:
+    """Seconds that an idle model stays loaded, of a Go duration or a number of seconds (spec api §5.1).
+
+    Zero: it is unloaded as soon as it is idle. Negative, or as long as no duration can be: for ever. `BadRequest` with
+    Go's sentence for a text that is no duration.
+    """
+    if isinstance(value, str):
+        nanoseconds = parse(value)
+        return FOREVER_SECONDS if nanoseconds < 0 else nanoseconds / SECOND
+    return float(value) if 0 <= value < FOREVER // SECOND else FOREVER_SECONDS
 
 
 def text(nanoseconds: int) -> str:

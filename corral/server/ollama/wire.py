@@ -16,7 +16,6 @@ from msgspec import UNSET, Struct, UnsetType, field
 from corral.errors import BadRequest
 from corral.golang import durations, gojson, timestamps
 from corral.golang.text import quote
-from corral.media import SOUNDS, kind_of
 from corral.messages import (
     ChatRequest,
     Chunk,
@@ -26,14 +25,13 @@ from corral.messages import (
     Media,
     Message,
     Metrics,
-    Picture,
     Progress,
-    Sound,
     Think,
     TokenLogprob,
     Tool,
     ToolCall,
     ToolChoice,
+    media_of,
 )
 
 
@@ -263,7 +261,7 @@ def tool(wire: WireTool) -> Tool:
 
 def read_media(texts: Iterable[str]) -> tuple[Media, ...]:
     """Standard base64 with padding; line breaks inside are allowed, a data-URI prefix is not (spec api §1.1)."""
-    return tuple(Sound(file) if kind_of(file) in SOUNDS else Picture(file) for file in map(_base64, texts))
+    return tuple(media_of(_base64(text)) for text in texts)
 
 
 def _base64(text: str) -> bytes:

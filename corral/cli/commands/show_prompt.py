@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from corral.cli import connection
-from corral.cli.display import LAYOUT, printable
-from corral.cli.framework import program_name
+from corral.cli.display.progress import spinning
+from corral.cli.display.text import LAYOUT, printable
+from corral.cli.framework.commands import program_name
 from corral.cli.paths import typed_path
-from corral.cli.progress import spinning
 from corral.errors import BadRequest, CorralError, NotFound
 from corral.messages import Rendered
 

@@ -5,7 +5,7 @@ from contextlib import closing
 import click
 
 from corral.cli import connection
-from corral.cli.framework import Arguments, Count, command
+from corral.cli.framework.commands import Arguments, Count, command
 from corral.client import Client
 from corral.errors import CorralError, NotFound
 
@@ -41,7 +41,7 @@ def rm(arguments: Arguments) -> None:
         try:
             unload(client, model)
         except NotFound:
-            pass  # deleting it says so better
+            pass  # the error of deleting it is the better one
         except CorralError:
             click.echo(f"Warning: unable to stop model '{model}'", err=True)
         client.delete(model)

@@ -2,12 +2,13 @@
 
 import click
 
-from corral.cli.framework import Arguments, Count, command, unknown_command
+from corral.cli.framework.commands import Arguments, Count, command
+from corral.cli.framework.help_pages import unknown_command
 
 
 @command("help [command]", "Show the help page of a command", count=Count(), settings=())
 @click.pass_context
-def guide(ctx: click.Context, arguments: Arguments) -> None:
+def help_(ctx: click.Context, arguments: Arguments) -> None:
     root = ctx.find_root()
     assert isinstance(root.command, click.Group)
     if not arguments:

@@ -1,21 +1,20 @@
-"""What can be shown at the other end of a stream: drawings, colours, letters, and how much room there is.
-
-`TERM` and `NO_COLOR` are the terminal's own words, known to every program, and no settings of ours.
-"""
+"""What can be shown at the other end of a stream: drawings, colours, letters, and how much room there is."""
 
 import os
 import shutil
 from typing import TextIO
 
+from corral import config
+
 
 def can_draw(stream: TextIO) -> bool:
-    """Whether what stands there can be drawn over: on a terminal, unless it is one that only takes lines."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+    """Whether lines can be drawn over: on a terminal, unless it is one that only takes lines."""
+    return stream.isatty() and not config.is_dumb_terminal()
 
 
 def has_colours(stream: TextIO) -> bool:
-    """Whether there are colours, and nobody asked for none (https://no-color.org)."""
-    return can_draw(stream) and not os.environ.get("NO_COLOR")
+    """Whether colours can be shown and are wanted."""
+    return can_draw(stream) and not config.wants_no_colours()
 
 
 def can_write(stream: TextIO, text: str) -> bool:
@@ -28,7 +27,7 @@ def can_write(stream: TextIO, text: str) -> bool:
 
 
 def size(stream: TextIO) -> tuple[int, int]:
-    """Columns and lines; 80 and 24 where it does not tell."""
+    """Columns and lines; 80 and 24 where the terminal gives none."""
     try:
         found = os.get_terminal_size(stream.fileno())
     except (OSError, ValueError):

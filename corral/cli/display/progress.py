@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from corral.cli import terminal
-from corral.cli.display import byte_text, cut, printable, text_width
+from corral.cli.display import terminal
+from corral.cli.display.text import cut, printable, text_width
+from corral.cli.display.units import byte_text
 
 if TYPE_CHECKING:
     from corral.messages import Progress
@@ -126,7 +127,7 @@ class Display(Protocol):
         """A status without a size; the same again changes nothing."""
 
     def advance(self, key: str, message: str, total: int, completed: int) -> None:
-        """A status with a size. `key` tells the bars apart."""
+        """A status with a size. Each `key` has a bar of its own."""
 
     def close(self) -> None:
         """The last state stays."""
@@ -210,7 +211,7 @@ class Log:
         self._stream = stream
         self._clock = clock
         self._status = ""
-        self._told: dict[str, tuple[int, float]] = {}
+        self._logged: dict[str, tuple[int, float]] = {}
 
     def spin(self, message: str) -> None:
         if message != self._status:
@@ -220,11 +221,11 @@ class Log:
     def advance(self, key: str, message: str, total: int, completed: int) -> None:
         completed = min(completed, total)
         step = math.floor(10 * completed / total) if total else 10
-        before, moment = self._told.get(key, (-1, -math.inf))
+        before, moment = self._logged.get(key, (-1, -math.inf))
         waited = self._clock() - moment
         due = step >= 10 or waited >= PLAIN_SECONDS or (step > before and waited >= LEAST_SECONDS)
         if due and before < 10:
-            self._told[key] = (max(step, before), self._clock())
+            self._logged[key] = (max(step, before), self._clock())
             percent = f"{100 * completed / total if total else 100:3.0f}%"
             size = byte_text(total) if completed >= total else f"{byte_text(completed)}/{byte_text(total)}"
             self._write(f"{message} {percent} {size}")

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corral.errors import BadRequest
+from corral.media_kinds import SOUNDS, kind_of
 
 MAX_BYTES = 100 << 20
+KINDS = ("jpeg", "png", "webp", "wav")
+"""What can be attached; a server may take more."""
 
 # ASCII, so that Chinese letters may follow a name at once, and the blanks of other scripts stand in one, as in Go.
 # No path is longer, and a long text without a blank would be searched for its end from every slash in it.
@@ -35,7 +38,7 @@ def attach(prompt: str) -> Attached:
         if (path := _file(spelled)) is None:
             continue
         data = _read(path)
-        notes.append(f"Added {'audio' if _kind(data) == 'audio/wav' else 'image'} '{path}'")
+        notes.append(f"Added {'audio' if kind_of(data) in SOUNDS else 'image'} '{path}'")
         files.append(data)
         prompt = prompt.replace(f"'{spelled}'", "").replace(spelled, "")
     return Attached(prompt.strip() if files else prompt, tuple(files), tuple(notes))
@@ -56,7 +59,7 @@ def _file(spelled: str) -> Path | None:
     try:
         path = path.expanduser()
         return path if path.is_file() else None
-    except RuntimeError:  # nobody's home
+    except RuntimeError:  # the home of a user that does not exist
         return None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:  # a long text may look like a path here and there
@@ -71,17 +74,6 @@ def _read(path: Path) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise BadRequest(f'cannot read "{path}": {error.strerror}') from error
-    if not _kind(data):
+    if kind_of(data) not in KINDS:
         raise BadRequest(f'invalid file type: "{path}" is no JPEG, PNG, WebP or WAV file')
     return data
-
-
-def _kind(data: bytes) -> str:
-    """The media type by its first bytes; empty for what no model takes."""
-    if data.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if data[:4] == b"RIFF" and data[8:12] in (b"WEBP", b"WAVE"):
-        return "image/webp" if data[8:12] == b"WEBP" else "audio/wav"
-    return ""

@@ -1,19 +1,18 @@
-"""`--version`, without click: scripts ask this often and impatiently. Starts no server. Source: spec cli §2.1.
+"""`--version`, without click, which takes time: scripts run this often. Starts no server. Source: spec cli §2.1.
 
 Under the name `ollama` the version is that of the release that is matched, which tools compare; otherwise Corral's own.
 """
 
-from corral import EMULATES, __version__
-from corral import config as settings
+from corral import EMULATES, __version__, config
 from corral.client import Client
 from corral.errors import CorralError
 
 
 def show(program: str) -> None:
-    """The running server's version, and this command's where it is another."""
+    """Prints the running server's version, and this command's when it is another."""
     own = EMULATES if program == "ollama" else __version__
     try:
-        found = Client(settings.load().config.host, program).version()
+        found = Client(config.load().config.host, program).version()
     except CorralError:
         print(f"Warning: could not connect to a running {program.capitalize()} instance")
         print(f"Warning: client version is {own}")

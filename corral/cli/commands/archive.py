@@ -6,9 +6,10 @@ The server reads and writes the file, so it must be one of this machine.
 from contextlib import closing
 
 from corral.cli import connection
-from corral.cli.framework import Arguments, Count, Flag, command
+from corral.cli.display.progress import show_steps, shown
+from corral.cli.framework.commands import Arguments, Count, command
+from corral.cli.framework.flags import Flag
 from corral.cli.paths import typed_path
-from corral.cli.progress import show_steps, shown
 from corral.client import Client
 from corral.errors import BadRequest, NotFound
 

@@ -5,8 +5,9 @@ from datetime import datetime
 import click
 
 from corral.cli import connection
-from corral.cli.display import byte_text, now, relative_time, table
-from corral.cli.framework import Arguments, Count, command
+from corral.cli.display.tables import table
+from corral.cli.display.units import byte_text, now, relative_time
+from corral.cli.framework.commands import Arguments, Count, command
 from corral.client.answers import Installed, Running
 
 

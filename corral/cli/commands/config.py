@@ -4,23 +4,23 @@ from dataclasses import fields
 
 import click
 
-from corral import config as settings
-from corral.cli.display import table
-from corral.cli.framework import Arguments, Count, command
+from corral.cli.display.tables import table
+from corral.cli.framework.commands import Arguments, Count, command
+from corral.config import Config, load, text_of
 
 
 @command("config", "Show every setting, its value and where it comes from", count=Count(exact=0), settings=())
 def config(arguments: Arguments) -> None:
-    loaded = settings.load()
+    loaded = load()
     for warning in loaded.warnings:
         click.echo(f"Warning: {warning}", err=True)
     rows = [
         (
             setting.name,
-            settings.text_of(getattr(loaded.config, setting.name)) or "-",
+            text_of(getattr(loaded.config, setting.name)) or "-",
             setting.metadata["variable"],
             loaded.origins[setting.name],
         )
-        for setting in fields(settings.Config)
+        for setting in fields(Config)
     ]
     click.echo(table(("SETTING", "VALUE", "VARIABLE", "FROM"), rows), nl=False)

@@ -3,8 +3,8 @@
 import logging
 from dataclasses import fields
 
-from corral import config as settings
-from corral.cli.framework import Arguments, Count, command
+from corral import config
+from corral.cli.framework.commands import Arguments, Count, command
 from corral.client import Client
 from corral.errors import CorralError
 
@@ -31,7 +31,7 @@ FIRST = (
 NOT_THE_SERVERS = ("editor", "no_history")
 SETTINGS = (
     *FIRST,
-    *(setting.name for setting in fields(settings.Config) if setting.name not in FIRST + NOT_THE_SERVERS),
+    *(setting.name for setting in fields(config.Config) if setting.name not in FIRST + NOT_THE_SERVERS),
 )
 
 
@@ -40,7 +40,7 @@ def serve(arguments: Arguments) -> None:
     from corral import telemetry
     from corral.server.serve import serve as serve_until_signal
 
-    loaded = settings.load()
+    loaded = config.load()
     telemetry.set_up_logging(debug=loaded.config.debug, form=loaded.config.log_format)
     for warning in loaded.warnings:
         logging.getLogger(__name__).warning("%s", warning)
@@ -52,8 +52,8 @@ def serve(arguments: Arguments) -> None:
         raise
 
 
-def _is_corral(address: settings.Address) -> bool:
-    """Whether one of us listens there."""
+def _is_corral(address: config.Address) -> bool:
+    """Whether a Corral server listens there."""
     try:
         return bool(Client(address).version().corral)
     except CorralError:

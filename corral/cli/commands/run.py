@@ -4,21 +4,19 @@ import contextlib
 import json
 import sys
 from contextlib import closing
-from typing import Any, NamedTuple, cast
+from dataclasses import replace
 
 import click
 
 from corral.cli import connection
-from corral.cli.answer import Look, print_answer, timings_text
-from corral.cli.framework import Arguments, Count, Flag, command, program_name
-from corral.cli.transfer import INSECURE, fetch
+from corral.cli.chat.answer import print_answer, timings_text
+from corral.cli.chat.options import DisplayOptions, RunOptions, parse_format, parse_keep_alive, parse_think
+from corral.cli.commands.transfer import INSECURE, fetch
+from corral.cli.framework.commands import Arguments, Count, command, program_name
+from corral.cli.framework.flags import Flag
 from corral.client import Client
 from corral.client.answers import Shown
 from corral.errors import BadRequest, NotFound
-from corral.golang import durations
-from corral.messages import Think
-
-LEVELS = ("high", "medium", "low", "max")
 
 FLAGS = [
     Flag("--keepalive", kind="string", sentence="How long the model stays loaded afterwards (for example 5m)"),
@@ -37,14 +35,6 @@ FLAGS = [
     Flag("--truncate", kind="bool", default=None, sentence="Embedding models: cut inputs that are too long"),
     Flag("--dimensions", kind="int", sentence="Embedding models: length of the vector"),
 ]
-
-
-class Wishes(NamedTuple):
-    """What the flags ask of the model."""
-
-    format: Any
-    think: Think
-    keep_alive: float | None
 
 
 @command(
@@ -66,61 +56,25 @@ def run(
     truncate: bool | None,
     dimensions: int,
 ) -> None:
-    wishes = Wishes(format_wish(format), think_wish(think), keep_alive_wish(keepalive))
-    look = Look(wrap=not nowordwrap, hide_thinking=hidethinking, verbose=verbose)
+    options = RunOptions(parse_format(format), parse_think(think), parse_keep_alive(keepalive))
+    display = DisplayOptions(wrap=not nowordwrap, hide_thinking=hidethinking, verbose=verbose)
     model, *words = arguments
     prompt = " ".join([*_piped_text(), *words])
     interactive = not words and sys.stdin.isatty() and sys.stdout.isatty()
 
     client = connection.connect()
     shown = _shown(client, model, insecure=insecure)
-    if wishes.think is None and "thinking" in shown.capabilities:
-        wishes = wishes._replace(think=True)
+    if options.think is None and "thinking" in shown.capabilities:
+        options = replace(options, think=True)
     if "embedding" in shown.capabilities:
-        _embed(client, model, prompt, truncate, dimensions, wishes.keep_alive)
+        _embed(client, model, prompt, truncate, dimensions, options.keep_alive)
     elif "image" in shown.capabilities:
         raise BadRequest("image generation models are not currently supported")
     elif interactive:
-        _converse(client, model, shown, wishes, look)
+        _converse(client, model, shown, options, display)
     else:
         with contextlib.suppress(KeyboardInterrupt):
-            _ask(client, model, shown, prompt, wishes, look)
-
-
-def format_wish(text: str) -> Any:
-    """`json` or a JSON Schema; None when nothing is asked."""
-    if not text:
-        return None
-    if text == "json":
-        return text
-    try:
-        wish = json.loads(text)
-    except (ValueError, RecursionError):
-        wish = None
-    if not isinstance(wish, dict):
-        raise BadRequest(f'invalid format "{text}": it must be json or a JSON Schema, an object')
-    return wish
-
-
-def think_wish(text: str | None) -> Think:
-    match text:
-        case None:
-            return None
-        case "true":
-            return True
-        case "false":
-            return False
-        case _ if text in LEVELS:
-            return cast(Think, text)
-    raise BadRequest(f'invalid value for --think: "{text}" (must be true, false, high, medium, low, or max)')
-
-
-def keep_alive_wish(text: str) -> float | None:
-    """A Go duration in seconds; a negative one is for ever."""
-    if not text:
-        return None
-    nanoseconds = durations.parse(text)
-    return float("inf") if nanoseconds < 0 else nanoseconds / durations.SECOND
+            _ask(client, model, shown, prompt, options, display)
 
 
 def _piped_text() -> list[str]:
@@ -139,10 +93,10 @@ def _shown(client: Client, model: str, *, insecure: bool) -> Shown:
         return client.show(model)
 
 
-def _ask(client: Client, model: str, shown: Shown, prompt: str, wishes: Wishes, look: Look) -> None:
+def _ask(client: Client, model: str, shown: Shown, prompt: str, options: RunOptions, display: DisplayOptions) -> None:
     files: tuple[bytes, ...] = ()
     if shown.sees_or_hears:
-        from corral.cli.attachments import attach
+        from corral.cli.chat.attachments import attach
 
         attached = attach(prompt)
         prompt, files = attached.prompt, attached.files
@@ -153,14 +107,14 @@ def _ask(client: Client, model: str, shown: Shown, prompt: str, wishes: Wishes, 
         prompt,
         system=shown.system,
         images=files,
-        format=wishes.format,
-        think=wishes.think,
-        keep_alive=wishes.keep_alive,
+        format=options.format,
+        think=options.think,
+        keep_alive=options.keep_alive,
     )
-    answer = print_answer(chunks, look)
+    answer = print_answer(chunks, display)
     if prompt:
         click.echo("\n")
-    if look.verbose and answer.metrics:
+    if display.verbose and answer.metrics:
         click.echo(timings_text(answer.metrics), nl=False, err=True)
 
 
@@ -175,11 +129,12 @@ def _embed(
         click.echo(json.dumps(vector, separators=(",", ":")))
 
 
-def _converse(client: Client, model: str, shown: Shown, wishes: Wishes, look: Look) -> None:
-    from corral.cli.progress import spinning
-    from corral.cli.repl import Conversation
+def _converse(client: Client, model: str, shown: Shown, options: RunOptions, display: DisplayOptions) -> None:
+    from corral.cli.chat.repl import Repl
+    from corral.cli.chat.session import Session
+    from corral.cli.display.progress import spinning
 
-    with spinning("loading the model"), closing(client.generate(model, keep_alive=wishes.keep_alive)) as loading:
+    with spinning("loading the model"), closing(client.generate(model, keep_alive=options.keep_alive)) as loading:
         for _ in loading:
             pass
-    Conversation(model, shown, wishes, look).run()
+    Repl(Session(model, shown, options, display)).run()

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Self, TextIO
 
-from corral.cli import terminal
-from corral.cli.display import LAYOUT, printable
-from corral.cli.progress import spinning
+from corral.cli.chat.options import DisplayOptions
+from corral.cli.display import terminal
+from corral.cli.display.progress import spinning
+from corral.cli.display.text import LAYOUT, printable
 from corral.client import Stream
 from corral.golang import durations
 from corral.messages import Chunk, Metrics
@@ -21,16 +22,6 @@ from corral.messages import Chunk, Metrics
 _HEADING = "\x1b[38;5;245m\x1b[1m"
 _BODY = "\x1b[38;5;245m"
 _PLAIN = "\x1b[0m"
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How answers are shown."""
-
-    wrap: bool = True
-    hide_thinking: bool = False
-    verbose: bool = False
-    """Whether timings follow an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +33,9 @@ class Answer:
     metrics: Metrics | None
 
 
-def print_answer(chunks: Stream[Chunk], look: Look, stream: TextIO | None = None) -> Answer:
+def print_answer(chunks: Stream[Chunk], display: DisplayOptions, stream: TextIO | None = None) -> Answer:
     """Prints an answer to its end, without a newline after it; `chunks` is closed whatever happens."""
-    printer = _Printer(stream or sys.stdout, look)
+    printer = _Printer(stream or sys.stdout, display)
     content: list[str] = []
     thinking: list[str] = []
     metrics = None
@@ -62,7 +53,7 @@ def print_answer(chunks: Stream[Chunk], look: Look, stream: TextIO | None = None
 
 
 def _warn(chunk: Chunk) -> None:
-    """Tells what the model was not given, or is not held to."""
+    """Warns of prompt tokens that were left out, and of parts of the format that are not enforced."""
     if chunk.truncated_tokens:
         many = f"{chunk.truncated_tokens} token{'s' * (chunk.truncated_tokens != 1)}"
         print(f"Warning: {many} of the prompt left out to fit the context", file=sys.stderr)
@@ -74,12 +65,12 @@ def _warn(chunk: Chunk) -> None:
 class _Printer:
     """Writes chunks to a stream; knows whether the model is thinking. Left in the middle, it resets the colour."""
 
-    def __init__(self, stream: TextIO, look: Look) -> None:
+    def __init__(self, stream: TextIO, display: DisplayOptions) -> None:
         self._stream = stream
-        self._hide = look.hide_thinking
+        self._hide = display.hide_thinking
         self._terminal = stream.isatty()
         self._has_colours = terminal.has_colours(stream)
-        self._wrapped = self._wrapper() if look.wrap and self._terminal else None
+        self._wrapped = self._wrapper() if display.wrap and self._terminal else None
         self._thinking = False
         self._thought = ""
         self._within_line = False
@@ -151,7 +142,7 @@ class _Printer:
             self._stream.write(self._wrapped[1]())
 
     def _wrapper(self) -> tuple[Callable[[str], str], Callable[[], str]]:
-        from corral.cli.wrap import Wrapper
+        from corral.cli.display.wrap import Wrapper
 
         wrapper = Wrapper(terminal.size(self._stream)[0])
         return wrapper.feed, wrapper.flush

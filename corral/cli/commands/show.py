@@ -1,6 +1,6 @@
 """`show`: what is known of a model, as sections or one part of it alone. Source: spec cli §2.4 and §3.3.
 
-Its `--prompt` is an addition of ours, in `prompt`.
+Its `--prompt` is an addition of ours, in `show_prompt`.
 """
 
 import sys
@@ -10,8 +10,11 @@ from typing import Any
 import click
 
 from corral.cli import connection
-from corral.cli.display import LAYOUT, count_text, printable, section, text_width
-from corral.cli.framework import Arguments, Count, Flag, command
+from corral.cli.display.tables import section
+from corral.cli.display.text import LAYOUT, printable, text_width
+from corral.cli.display.units import count_text
+from corral.cli.framework.commands import Arguments, Count, command
+from corral.cli.framework.flags import Flag
 from corral.client.answers import Shown
 from corral.errors import BadRequest
 
@@ -45,7 +48,7 @@ def show(arguments: Arguments, verbose: bool, prompt: str | None, **parts: bool)
     if prompt is not None:
         if wanted:
             raise BadRequest(f"only one of '--prompt' and '--{wanted[0]}' can be specified")
-        from corral.cli.prompt import show_prompt
+        from corral.cli.commands.show_prompt import show_prompt
 
         show_prompt(arguments[0], *([prompt] if prompt else arguments[1:]))
         return

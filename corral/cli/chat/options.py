@@ -1,0 +1,65 @@
+"""What the flags of `run` ask for: of the model, and of how its answers are shown. Source: spec cli §4.1."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, cast
+
+from corral.errors import BadRequest
+from corral.golang import durations
+from corral.messages import Think
+
+THINK_LEVELS = ("high", "medium", "low", "max")
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Members of each request to the model; None leaves a member out."""
+
+    format: Any
+    """`json` or a JSON Schema."""
+    think: Think
+    keep_alive: float | None
+    """Seconds that the model stays loaded after the request; `inf` is for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class DisplayOptions:
+    """How answers are shown."""
+
+    wrap: bool = True
+    hide_thinking: bool = False
+    verbose: bool = False
+    """Whether timings follow an answer."""
+
+
+def parse_format(text: str) -> Any:
+    """`json` or a JSON Schema; None for an empty text. `BadRequest` for anything else."""
+    if not text:
+        return None
+    if text == "json":
+        return text
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise BadRequest(f'invalid format "{text}": it must be json or a JSON Schema, an object')
+    return value
+
+
+def parse_think(text: str | None) -> Think:
+    match text:
+        case None:
+            return None
+        case "true":
+            return True
+        case "false":
+            return False
+        case _ if text in THINK_LEVELS:
+            return cast(Think, text)
+    raise BadRequest(f'invalid value for --think: "{text}" (must be true, false, high, medium, low, or max)')
+
+
+def parse_keep_alive(text: str) -> float | None:
+    """Seconds of a Go duration; a negative one is for ever. None for an empty text."""
+    return durations.keep_alive(text) if text else None

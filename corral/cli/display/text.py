@@ -1,0 +1,35 @@
+"""Text on a terminal: how wide it is, and which of its characters are safe to print."""
+
+import unicodedata
+
+LAYOUT = "\n\t"
+"""The control characters that a text may have on a terminal."""
+
+
+def text_width(text: str) -> int:
+    """Columns that a text takes on a terminal: two for wide characters, none for combining ones."""
+    if text.isascii():
+        return len(text)
+    from wcwidth import wcswidth
+
+    width: int = wcswidth(text)
+    return width if width >= 0 else len(text)
+
+
+def pad(text: str, width: int) -> str:
+    return text + " " * (width - text_width(text))
+
+
+def cut(text: str, width: int) -> str:
+    """The text, cut to `width` columns."""
+    text = text[: 4 * width]  # it may be as long as a server likes
+    while text_width(text) > width:
+        text = text[:-1]
+    return text
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text without control characters, with which a server or a model could steer the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(rune for rune in text if rune in keep or unicodedata.category(rune) != "Cc")

@@ -1,0 +1,117 @@
+"""Commands and the group of all of them, which find, run and explain themselves. Source: spec cli §1."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import click
+
+from corral.cli.framework.flags import Flag, canonical
+from corral.cli.framework.help_pages import command_page, group_page, unknown_command
+from corral.errors import BadRequest
+
+Arguments = tuple[str, ...]
+
+
+class Count:
+    """How many arguments a command takes: exactly `exact`, `least` to `most`, or `least` and more."""
+
+    def __init__(self, *, exact: int | None = None, least: int = 0, most: int | None = None) -> None:
+        self.exact = exact
+        self.least = least
+        self.most = most
+
+    def check(self, given: int) -> None:
+        if self.exact is not None and given != self.exact:
+            raise BadRequest(f"accepts {self.exact} arg(s), received {given}")
+        if self.most is not None and not self.least <= given <= self.most:
+            raise BadRequest(f"accepts between {self.least} and {self.most} arg(s), received {given}")
+        if given < self.least:
+            raise BadRequest(f"requires at least {self.least} arg(s), only received {given}")
+
+
+class Command(click.Command):
+    """A command with its help page; `settings` are the fields of `Config` that its page explains."""
+
+    def __init__(self, synopsis: str, *, count: Count, aliases: Sequence[str], settings: Sequence[str], **rest: Any):
+        super().__init__(**rest)
+        self.synopsis = synopsis
+        self.count = count
+        self.aliases = aliases
+        self.settings = settings
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, canonical(args, self.flags(ctx)))
+        self.count.check(len(ctx.params["arguments"]))
+        return rest
+
+    def flags(self, ctx: click.Context) -> list[Flag]:
+        return [parameter for parameter in self.get_params(ctx) if isinstance(parameter, Flag)]
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        usage = f"{program_name(ctx)} {self.synopsis} [flags]"
+        page = command_page(self.name or "", self.help or "", usage, self.aliases, self.flags(ctx), self.settings)
+        formatter.write(page)
+
+
+def command(
+    synopsis: str,
+    sentence: str,
+    *,
+    count: Count,
+    flags: Iterable[Flag] = (),
+    aliases: Sequence[str] = (),
+    settings: Sequence[str] = ("host",),
+) -> Callable[[Callable[..., None]], Command]:
+    """Makes a function a command: it is called with `arguments` and a keyword for each flag."""
+
+    def wrap(function: Callable[..., None]) -> Command:
+        return Command(
+            synopsis,
+            count=count,
+            aliases=aliases,
+            settings=settings,
+            name=synopsis.split()[0],
+            help=sentence,
+            callback=function,
+            params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED), *flags],
+        )
+
+    return wrap
+
+
+class Group(click.Group):
+    """The root. A command's module is imported when the command is asked for."""
+
+    def __init__(self, find: Callable[[str], Command | None], table: dict[str, str], **rest: Any) -> None:
+        """`table`: each command's name and sentence, in the order of the help page."""
+        super().__init__(invoke_without_command=True, **rest)
+        self._find = find
+        self._table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return self._find(cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        found = self.get_command(ctx, args[0])
+        if found is None:
+            raise unknown_command(args[0], program_name(ctx), list(self._table))
+        return args[0], found, args[1:]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, canonical(args, self._flags(ctx), interspersed=False))
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write(group_page(program_name(ctx), self.help or "", self._table, self._flags(ctx)))
+
+    def _flags(self, ctx: click.Context) -> list[Flag]:
+        return [parameter for parameter in self.get_params(ctx) if isinstance(parameter, Flag)]
+
+
+def program_name(ctx: click.Context | None = None) -> str:
+    """The name the command was started under: `corral`, or `ollama` through a link of that name."""
+    return (ctx or click.get_current_context()).find_root().info_name or "corral"
