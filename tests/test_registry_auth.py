@@ -18,10 +18,8 @@ from corral import names
 from corral.errors import ConfigError, CorralError, SourceError, Unauthorized, Unreachable
 from corral.messages import Progress
 from corral.names import Name
-from corral.sources import keys
-from corral.sources.auth import Challenge, Credentials, docker_config_file, find_credentials, parse_challenges
-from corral.sources.limits import Limits
-from corral.sources.registry import Registry
+from corral.sources.registry import Limits, Registry, keys
+from corral.sources.registry.auth import Challenge, Credentials, docker_config_file, find_credentials, parse_challenges
 from corral.store import Store
 from tests.registry import (
     FaultProxy,

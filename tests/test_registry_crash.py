@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from corral import names
-from corral.sources import ledger
+from corral.sources.registry import ledger
 from corral.store import Store
 from tests.registry import FaultProxy, digest_of, noise, running_proxy, running_registry
 
@@ -25,8 +25,7 @@ from contextlib import aclosing
 from pathlib import Path
 from corral import names
 from corral.errors import DiskFull
-from corral.sources.registry import Registry
-from corral.sources.limits import Limits
+from corral.sources.registry import Limits, Registry
 from corral.store import Store
 
 async def pull(name, folder, room):

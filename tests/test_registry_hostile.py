@@ -14,11 +14,10 @@ from corral import names
 from corral.errors import CorralError, DiskFull, NotFound, SourceError, Unreachable
 from corral.messages import Progress
 from corral.names import Name
-from corral.sources.auth import Authenticator
-from corral.sources.http import Http, _Reach, is_public, proxy_for
-from corral.sources.limits import Limits
-from corral.sources.registry import Registry
-from corral.sources.repository import Repository
+from corral.sources.registry import Limits, Registry
+from corral.sources.registry.auth import Authenticator
+from corral.sources.registry.http import Http, _Reach, is_public, proxy_for
+from corral.sources.registry.repository import Repository
 from corral.store import Store
 from tests.registry import (
     CONFIG_BYTES,

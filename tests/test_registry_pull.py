@@ -14,9 +14,8 @@ from corral import names
 from corral.errors import SourceError, Unreachable
 from corral.messages import Progress
 from corral.names import Name
-from corral.sources.ledger import arrived
-from corral.sources.limits import Limits
-from corral.sources.registry import Registry
+from corral.sources.registry import Limits, Registry
+from corral.sources.registry.ledger import arrived
 from corral.store import PruneReport, Store, disk
 from tests.registry import (
     CONFIG_BYTES,

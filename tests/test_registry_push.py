@@ -12,8 +12,7 @@ from corral import names
 from corral.errors import CorralError, ModelNotFound, NotFound, SourceError
 from corral.messages import Progress
 from corral.names import Name
-from corral.sources.limits import Limits
-from corral.sources.registry import Registry
+from corral.sources.registry import Limits, Registry
 from corral.store import Layer, MediaType, Store, encode_manifest
 from tests.registry import (
     CONFIG_BYTES,

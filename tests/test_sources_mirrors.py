@@ -11,9 +11,8 @@ from corral import sources
 from corral.errors import ConfigError, CorralError, StoreError, Unreachable
 from corral.models import assemble
 from corral.names import parse
-from corral.sources.limits import Limits
 from corral.sources.mirrors import FileSource, PackageSource, RegistrySource, mirrors_of, parse_source
-from corral.sources.registry import Registry
+from corral.sources.registry import Limits, Registry
 from corral.store import Store
 from tests.hub import running_tunnel
 from tests.registry import RegistryServer, digest_of, running_proxy, running_registry

@@ -19,11 +19,11 @@ from aiohttp import StreamReader
 from corral.errors import CorralError, NotFound, SourceError, StoreError
 from corral.messages import Progress
 from corral.names import Digest
-from corral.sources.http import Contradiction, Interrupted, is_passing
-from corral.sources.ledger import Partial, Span, arrived, open_partial, part_bytes
-from corral.sources.limits import Limits
-from corral.sources.patience import pause
-from corral.sources.repository import BlobSource
+from corral.sources.registry.http import Contradiction, Interrupted, is_passing
+from corral.sources.registry.ledger import Partial, Span, arrived, open_partial, part_bytes
+from corral.sources.registry.limits import Limits
+from corral.sources.registry.repository import BlobSource
+from corral.sources.registry.retry import pause
 from corral.store import Layer, Store
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from yarl import URL
 
 from corral.errors import CorralError, NotFound, SourceError, Unauthorized
 from corral.names import Digest, Name
-from corral.sources.auth import Authenticator, parse_challenges
-from corral.sources.http import (
+from corral.sources.registry.auth import Authenticator, parse_challenges
+from corral.sources.registry.http import (
     Body,
     Contradiction,
     Http,

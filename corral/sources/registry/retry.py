@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from corral.errors import SourceError, Unreachable
-from corral.sources.http import Interrupted, StatusError, is_passing
-from corral.sources.limits import Limits
+from corral.sources.registry.http import Interrupted, StatusError, is_passing
+from corral.sources.registry.limits import Limits
 
 T = TypeVar("T")
 

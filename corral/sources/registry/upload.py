@@ -22,12 +22,12 @@ from yarl import URL
 from corral import names
 from corral.errors import InvalidName, NotFound, SourceError, StoreError, Unreachable
 from corral.messages import Progress
-from corral.sources.http import Contradiction, Interrupted, StatusError, is_passing, shown
-from corral.sources.ledger import part_bytes
-from corral.sources.limits import Limits
-from corral.sources.patience import patiently, pause
-from corral.sources.repository import Repository, resolve
-from corral.sources.transfer import PROGRESS_SECONDS, first_error
+from corral.sources.registry.http import Contradiction, Interrupted, StatusError, is_passing, shown
+from corral.sources.registry.ledger import part_bytes
+from corral.sources.registry.limits import Limits
+from corral.sources.registry.repository import Repository, resolve
+from corral.sources.registry.retry import patiently, pause
+from corral.sources.registry.transfer import PROGRESS_SECONDS, first_error
 from corral.store import Layer, disk
 
 P = ParamSpec("P")

@@ -18,14 +18,14 @@ from corral import EMULATES, __version__
 from corral.errors import CorralError, ModelNotFound, NotFound, SourceError, StoreError, Unauthorized, Unreachable
 from corral.messages import Progress
 from corral.names import Name
-from corral.sources.auth import Authenticator
-from corral.sources.http import Http, StatusError, is_passing
-from corral.sources.ledger import allocated
-from corral.sources.limits import Limits
-from corral.sources.patience import patiently
-from corral.sources.repository import BlobSource, Repository
-from corral.sources.transfer import DigestMismatchError, Transfer, is_stored
-from corral.sources.upload import Upload
+from corral.sources.registry.auth import Authenticator
+from corral.sources.registry.http import Http, StatusError, is_passing
+from corral.sources.registry.ledger import allocated
+from corral.sources.registry.limits import Limits
+from corral.sources.registry.repository import BlobSource, Repository
+from corral.sources.registry.retry import patiently
+from corral.sources.registry.transfer import DigestMismatchError, Transfer, is_stored
+from corral.sources.registry.upload import Upload
 from corral.store import BlobMissing, Layer, Manifest, MediaType, Store, parse_manifest
 from corral.store.blobs import require_space
 

@@ -21,8 +21,8 @@ import msgspec
 from yarl import URL
 
 from corral.errors import ConfigError, CorralError, SourceError, Unauthorized
-from corral.sources import keys
-from corral.sources.http import Http, StatusError
+from corral.sources.registry import keys
+from corral.sources.registry.http import Http, StatusError
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from corral.sources.http import ANSWER_SECONDS
+from corral.sources.registry.http import ANSWER_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
