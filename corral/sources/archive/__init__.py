@@ -21,7 +21,7 @@ from corral.errors import BadRequest, CorralError, InvalidName, NotFound, Source
 from corral.messages import Progress
 from corral.models.assemble import in_hundredths
 from corral.names import Digest, Name, parse_digest
-from corral.sources import tar
+from corral.sources.archive import tar
 from corral.store import MAX_MANIFEST_BYTES, Layer, Manifest, Store, disk, parse_manifest
 from corral.store.blobs import require_space
 
