@@ -9,9 +9,9 @@ from corral.background import Report, Work
 from corral.messages import Progress
 from corral.models import assemble
 from corral.names import Name
-from corral.sources import pip
 from corral.sources.mirrors import PackageSource
-from corral.sources.wheel import Unpacked, unpack
+from corral.sources.pypi import pip
+from corral.sources.pypi.wheel import Unpacked, unpack
 from corral.store import Store
 
 
