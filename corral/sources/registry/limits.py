@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from corral.sources.registry.http import ANSWER_SECONDS
 
+_MIN_SLICE_BYTES = 4 << 20
+_MAX_SLICE_BYTES = 32 << 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -14,6 +17,7 @@ class Limits:
     slice_bytes: int = 0
     """0: by the blob's size."""
     connections: int = 8
+    """At once, for one pull: of a large blob, or of several small ones."""
     attempts: int = 6
     """How often a slice is tried again without anything to show for it."""
     pause: float = 1.0
@@ -29,3 +33,12 @@ class Limits:
     checkpoint_bytes: int = 64 << 20
     """What may be lost of a transfer when the process is killed, beside what is on its way."""
     checkpoint_seconds: float = 1.0
+
+    def slice_size(self, total: int) -> int:
+        """How many bytes of a blob of `total` bytes are asked for in one request."""
+        return self.slice_bytes or min(max(total // 64, _MIN_SLICE_BYTES), _MAX_SLICE_BYTES)
+
+    def connections_for(self, total: int) -> int:
+        """How many connections fetch a blob of `total` bytes: one for each slice, as far as there are so many."""
+        slices = -(-total // self.slice_size(total))
+        return min(max(slices, 1), self.connections)

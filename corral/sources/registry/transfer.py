@@ -22,6 +22,7 @@ from corral.names import Digest
 from corral.sources.registry.http import Contradiction, Interrupted, is_passing
 from corral.sources.registry.ledger import Partial, Span, arrived, open_partial, part_bytes
 from corral.sources.registry.limits import Limits
+from corral.sources.registry.parallel import first_error
 from corral.sources.registry.repository import BlobSource
 from corral.sources.registry.retry import pause
 from corral.store import Layer, Store
@@ -36,8 +37,6 @@ PROGRESS_SECONDS = 0.06
 
 _POLL_SECONDS = 0.25
 _HASH_AHEAD_BYTES = 32 << 20
-_MIN_SLICE_BYTES = 4 << 20
-_MAX_SLICE_BYTES = 32 << 20
 
 
 class _FalseBytesError(Contradiction):
@@ -190,7 +189,7 @@ class Transfer:
 
     async def _fill(self, partial: Partial) -> None:
         """Fetches what is missing and hashes all of it."""
-        slice_size = self._limits.slice_bytes or min(max(partial.total // 64, _MIN_SLICE_BYTES), _MAX_SLICE_BYTES)
+        slice_size = self._limits.slice_size(partial.total)
         self._slices = [
             _Slice(offset, min(offset + slice_size, end))
             for start, end in partial.missing
@@ -204,7 +203,7 @@ class Transfer:
                 group.create_task(self._hash(partial))
                 saver = group.create_task(self._save_regularly(partial))
                 async with asyncio.TaskGroup() as fetchers:
-                    for number in range(min(self._limits.connections, len(self._slices))):
+                    for number in range(min(self._limits.connections_for(partial.total), len(self._slices))):
                         fetchers.create_task(self._fetch_slices(partial, is_first=number == 0))
                 saver.cancel()
         except BaseExceptionGroup as errors:
@@ -362,10 +361,3 @@ class Transfer:
     async def _in_thread(self, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
         call = partial_call(function, *arguments, **keywords)
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
-
-
-def first_error(error: BaseException) -> BaseException:
-    """The first single error of a group of them."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

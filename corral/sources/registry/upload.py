@@ -25,9 +25,10 @@ from corral.messages import Progress
 from corral.sources.registry.http import Contradiction, Interrupted, StatusError, is_passing, shown
 from corral.sources.registry.ledger import part_bytes
 from corral.sources.registry.limits import Limits
+from corral.sources.registry.parallel import first_error
 from corral.sources.registry.repository import Repository, resolve
 from corral.sources.registry.retry import patiently, pause
-from corral.sources.registry.transfer import PROGRESS_SECONDS, first_error
+from corral.sources.registry.transfer import PROGRESS_SECONDS
 from corral.store import Layer, disk
 
 P = ParamSpec("P")
