@@ -27,12 +27,12 @@ from contextlib import aclosing
 from pathlib import Path
 from corral import names
 from corral.errors import DiskFull
-from corral.sources.registry import Limits, Registry
+from corral.sources.registry import Registry, TransferLimits
 from corral.store import Store
 
 async def pull(name, folder, room):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    limits = Limits(
+    limits = TransferLimits(
         part_bytes={PART}, slice_bytes=250_000, connections={CONNECTIONS}, write_bytes=100_000, checkpoint_bytes=250_000
     )
     registry = Registry(docker_config=folder / "none", key_folder=folder, limits=limits)

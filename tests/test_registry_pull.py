@@ -14,7 +14,7 @@ from corral import names
 from corral.errors import SourceError, Unreachable
 from corral.messages import Progress
 from corral.names import Name
-from corral.sources.registry import Limits, Registry
+from corral.sources.registry import Registry, RetryPolicy, TransferLimits
 from corral.sources.registry.ledger import arrived
 from corral.store import PruneReport, Store, disk
 from tests.registry import (
@@ -28,14 +28,13 @@ from tests.registry import (
 )
 
 MODEL = noise(3_000_000, 1)
-LIMITS = Limits(
+LIMITS = TransferLimits(
     part_bytes=1_000_000,
     slice_bytes=250_000,
     write_bytes=20_000,
     checkpoint_bytes=50_000,
     connections=4,
-    attempts=3,
-    pause=0.01,
+    retry=RetryPolicy(3, 0.01),
     stall=5,
 )
 
@@ -71,7 +70,7 @@ async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
     await registry.close()
 
 
-def make_registry(folder: Path, limits: Limits = LIMITS) -> Registry:
+def make_registry(folder: Path, limits: TransferLimits = LIMITS) -> Registry:
     return Registry(docker_config=folder / "config.json", key_folder=folder / "keys", limits=limits)
 
 
@@ -217,7 +216,7 @@ async def test_a_slice_that_fails_is_fetched_again(
 
 
 async def test_what_arrived_of_a_slice_is_not_fetched_again(proxy: FaultProxy, tmp_path: Path, store: Store) -> None:
-    registry = make_registry(tmp_path, Limits(slice_bytes=750_000, stall=2, connections=4))
+    registry = make_registry(tmp_path, TransferLimits(slice_bytes=750_000, stall=2, connections=4))
     proxy.rules({"path": digest_of(MODEL), "stall_after": 400_000})
     await collect(registry.pull(tiny(proxy), store, insecure=True))
     assert blob(store, MODEL) == MODEL
@@ -245,7 +244,7 @@ async def test_machines_that_serve_one_name_may_have_their_own_words_for_a_file(
 
 
 async def test_a_silent_connection_is_replaced(proxy: FaultProxy, tmp_path: Path, store: Store) -> None:
-    registry = make_registry(tmp_path, Limits(slice_bytes=250_000, stall=0.2, pause=0.01))
+    registry = make_registry(tmp_path, TransferLimits(slice_bytes=250_000, stall=0.2, retry=RetryPolicy(pause=0.01)))
     proxy.rules({"path": digest_of(MODEL), "stall_after": 64 << 10, "times": 2})
     await collect(registry.pull(tiny(proxy), store, insecure=True))
     assert blob(store, MODEL) == MODEL
@@ -253,7 +252,7 @@ async def test_a_silent_connection_is_replaced(proxy: FaultProxy, tmp_path: Path
 
 
 async def test_a_registry_that_stays_silent_is_given_up(proxy: FaultProxy, tmp_path: Path, store: Store) -> None:
-    registry = make_registry(tmp_path, Limits(slice_bytes=250_000, stall=0.05, silence=0.15))
+    registry = make_registry(tmp_path, TransferLimits(slice_bytes=250_000, stall=0.05, silence=0.15))
     proxy.rules({"path": digest_of(MODEL), "stall_after": 0})
     with pytest.raises(SourceError, match=r"^download stalled: no data for 0\.15 s$"):
         await collect(registry.pull(tiny(proxy), store, insecure=True))
@@ -274,12 +273,13 @@ async def test_a_slice_is_tried_so_often_and_no_more(proxy: FaultProxy, registry
     proxy.rules({"path": digest_of(MODEL), "status": 500, "body": "out of order\n"})
     with pytest.raises(SourceError, match=r"^max retries exceeded: 500: out of order$"):
         await collect(registry.pull(tiny(proxy), store, insecure=True))
-    assert len(proxy.log(digest_of(MODEL))) == 1 + LIMITS.attempts
+    assert len(proxy.log(digest_of(MODEL))) == 1 + LIMITS.retry.attempts
     assert files(store) == []
 
 
 async def test_an_address_that_has_expired_is_asked_for_again(proxy: FaultProxy, tmp_path: Path, store: Store) -> None:
-    registry = make_registry(tmp_path, Limits(slice_bytes=250_000, connections=1, pause=0.01))
+    limits = TransferLimits(slice_bytes=250_000, connections=1, retry=RetryPolicy(pause=0.01))
+    registry = make_registry(tmp_path, limits)
     proxy.rules(
         {"path": "/blobs/", "at": "registry", "redirect": "elsewhere"},
         {"path": digest_of(MODEL), "at": "elsewhere", "skip": 1, "times": 1, "status": 403},

@@ -12,7 +12,7 @@ from corral.errors import ConfigError, CorralError, StoreError, Unreachable
 from corral.models import assemble
 from corral.names import parse
 from corral.sources.mirrors import FileSource, PackageSource, RegistrySource, mirrors_of, parse_source
-from corral.sources.registry import Limits, Registry
+from corral.sources.registry import Registry, RetryPolicy, TransferLimits
 from corral.store import Store
 from tests.hub import running_tunnel
 from tests.registry import RegistryServer, digest_of, running_proxy, running_registry
@@ -230,7 +230,7 @@ async def test_a_registry_whose_blobs_cannot_be_reached_is_replaced_by_a_mirror(
 ) -> None:
     """The registry answers; the host where its blobs are does not."""
     raw = mirror.put_model("library/elsewhere", "latest", model=b"from the mirror")
-    registry = Registry(docker_config=tmp_path, key_folder=tmp_path, limits=Limits(attempts=1, pause=0.01))
+    registry = Registry(docker_config=tmp_path, key_folder=tmp_path, limits=TransferLimits(retry=RetryPolicy(1, 0.01)))
     with running_proxy(mirror.url) as proxy:
         proxy.rules({"path": "/blobs/", "redirect": "http://127.0.0.1:9/"})
         source = f"registry:http://{mirror.host}"

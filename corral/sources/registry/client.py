@@ -1,4 +1,4 @@
-"""Models from and to registries: what to fetch or send, in which order, and the words for it. Knows no HTTP.
+"""Pulling and pushing models: what to fetch or send, in which order, with which status lines. Knows no HTTP.
 
 Any registry that speaks the OCI distribution API: Ollama's, Hugging Face's, a plain one. Rules and words: spec cli §9
 and §10, api §15.3 and §15.4.
@@ -19,45 +19,46 @@ from corral.errors import CorralError, ModelNotFound, NotFound, SourceError, Sto
 from corral.messages import Progress
 from corral.names import Digest, Name
 from corral.sources.registry.auth import Authenticator
-from corral.sources.registry.http import Http, StatusError, is_passing
+from corral.sources.registry.errors import StatusError, is_retryable
+from corral.sources.registry.http import Http
 from corral.sources.registry.ledger import allocated
-from corral.sources.registry.limits import Limits
+from corral.sources.registry.limits import TransferLimits
 from corral.sources.registry.parallel import Job, in_parallel
 from corral.sources.registry.repository import BlobSource, Repository
-from corral.sources.registry.retry import patiently
+from corral.sources.registry.retry import retry
 from corral.sources.registry.transfer import DigestMismatchError, Transfer, is_stored
-from corral.sources.registry.upload import Upload
+from corral.sources.registry.upload import UnfinishedUploads, Upload
 from corral.store import BlobMissing, Layer, Manifest, MediaType, Store, parse_manifest
 from corral.store.blobs import require_space
 
 _MACHINES = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64"}
 _SYSTEMS = {"win32": "windows"}
 _THREADS = 8
-_TRIES = 5
-"""How often a pull looks for what is missing when blobs go, with other models, as fast as they come."""
+_ROUNDS = 5
+"""How often a pull fetches what is missing while blobs of it are deleted with other models."""
 
 USER_AGENT = (
     f"ollama/{EMULATES} ({_MACHINES.get(platform.machine(), platform.machine())} "
     f"{_SYSTEMS.get(sys.platform, sys.platform)}) corral/{__version__}"
 )
-"""Some registries answer by what the client says it is (spec cli §9); ours says both."""
+"""Some registries answer by the client's name (spec cli §9); ours has Ollama's and its own."""
 
 
 class Registry:
     """Pulls and pushes. One for a process: pulls of the same blob share one transfer. Closed at its end."""
 
-    def __init__(self, *, docker_config: Path, key_folder: Path, limits: Limits | None = None) -> None:
+    def __init__(self, *, docker_config: Path, key_folder: Path, limits: TransferLimits | None = None) -> None:
         """`docker_config`: the file `docker login` writes; `key_folder`: where `id_ed25519` lies or will lie."""
         self._docker_config = docker_config
         self._key_folder = key_folder
-        self._limits = limits or Limits()
+        self._limits = limits or TransferLimits()
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="transfer")
         self._transfers: dict[Path, Transfer] = {}
-        self._uploads: dict[URL, URL] = {}
+        self._unfinished_uploads = UnfinishedUploads()
         self._is_closed = False
 
     async def close(self) -> None:
-        """Stops what is under way, keeping what has arrived, and waits for threads at work."""
+        """Stops all transfers, which keep what has arrived, and waits for their threads."""
         self._is_closed = True
         for transfer in list(self._transfers.values()):
             await transfer.stop()
@@ -75,7 +76,7 @@ class Registry:
         async with self._repository(there or name, insecure) as repository:
             manifest = await _fetch_manifest(repository, self._limits)
             await self._check_space(manifest, store)
-            for tries_left in reversed(range(_TRIES)):
+            for rounds_left in reversed(range(_ROUNDS)):
                 async with aclosing(self._pull_blobs(repository, store, manifest)) as steps:
                     async for step in steps:
                         yield step
@@ -86,14 +87,14 @@ class Registry:
                     await asyncio.to_thread(store.write_manifest, name, manifest.raw, prune)
                     break
                 except BlobMissing:  # it was here for another model, which was deleted meanwhile
-                    if not tries_left:
+                    if not rounds_left:
                         raise
         if leftovers:
             yield Progress("removing unused layers")
         yield Progress("success")
 
     async def push(self, name: Name, store: Store, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
-        """Sends a model to the registry its name says. What the registry has already is not sent again.
+        """Sends a model to the registry in its name. What the registry has already is not sent again.
 
         Closing the iterator stops the work; a push of the same blob goes on with what the registry took, if it can.
         """
@@ -115,13 +116,15 @@ class Registry:
                     is_first=number == 0,
                     limits=self._limits,
                     executor=self._executor,
-                    sessions=self._uploads,
+                    unfinished=self._unfinished_uploads,
                 )
                 async with aclosing(upload.watch()) as steps:
                     async for step in steps:
                         yield step
             yield Progress("pushing manifest")
-            await patiently(lambda: repository.put_manifest(stored.manifest), self._limits, _may_help_to_put_again)
+            await retry(
+                lambda: repository.put_manifest(stored.manifest), self._limits.retry, retryable=_is_put_retryable
+            )
         yield Progress("success")
 
     async def _pull_blobs(
@@ -176,7 +179,7 @@ class Registry:
                 await asyncio.to_thread(store.expect, manifest)
                 return
             except (SourceError, NotFound):
-                if not is_joined or self._is_closed:  # another's registry failed; ours may do better
+                if not is_joined or self._is_closed:  # the transfer of another pull failed; its registry may be another
                     raise
             finally:
                 if self._transfers.get(path) is transfer and transfer.is_over:
@@ -205,9 +208,9 @@ class Registry:
             yield Repository(http, authenticator, name)
 
 
-async def _fetch_manifest(repository: Repository, limits: Limits) -> Manifest:
+async def _fetch_manifest(repository: Repository, limits: TransferLimits) -> Manifest:
     try:
-        manifest = parse_manifest(await patiently(repository.manifest, limits, _asks_us_to_wait))
+        manifest = parse_manifest(await retry(repository.manifest, limits.retry, retryable=_asks_us_to_wait))
     except CorralError as error:
         raise _about_manifest(error) from error
     if any(layer.media_type == MediaType.TENSOR for layer in manifest.layers):
@@ -216,13 +219,13 @@ async def _fetch_manifest(repository: Repository, limits: Limits) -> Manifest:
 
 
 def _asks_us_to_wait(error: SourceError) -> bool:
-    """A registry that only says that it is out of order is not waited for: there may be mirrors."""
-    return is_passing(error) and isinstance(error, StatusError) and error.pause > 0
+    """Whether the error names a time to wait. Any other is raised at once: there may be mirrors."""
+    return is_retryable(error) and isinstance(error, StatusError) and error.pause > 0
 
 
-def _may_help_to_put_again(error: SourceError) -> bool:
+def _is_put_retryable(error: SourceError) -> bool:
     """Also where a blob is unknown that has just been seen: while another push writes it, a registry may miss it."""
-    return is_passing(error) or (isinstance(error, StatusError) and "BLOB_UNKNOWN" in str(error))
+    return is_retryable(error) or (isinstance(error, StatusError) and "BLOB_UNKNOWN" in str(error))
 
 
 def _about_manifest(error: CorralError) -> CorralError:
