@@ -116,7 +116,7 @@ def _write_file(archive: FileIO, name: str, data: bytes) -> None:
 
 
 def _write_blob(archive: FileIO, store: Store, layer: Layer, report: Report) -> None:
-    """Copies a blob, and makes sure that it is what its name says."""
+    """Copies a blob; `StoreError` if its bytes are not those of its digest."""
     count = in_hundredths(report, f"exporting {layer.digest.short}", str(layer.digest), layer.size)
     _write(archive, tar.header(_blob_name(layer.digest), layer.size))
     state, done = hashlib.sha256(), 0
