@@ -1,12 +1,13 @@
 """A proxy in front of a registry that breaks things on request: a program of its own, told what to do over HTTP.
 
 It listens at two addresses. The first is the registry's; the second, "elsewhere", stands for the hosts a registry sends
-its clients on to. `PUT /_faults/rules` sets the rules, `GET /_faults/log` tells what was asked and sent, `GET
-/_faults/held` answers once a rule holds an answer back and `POST /_faults/release` lets it go on.
+its clients on to. `PUT /_faults/rules` sets the rules, `GET /_faults/log` gives what was asked and sent, `GET
+/_faults/held?count=N` answers once rules hold N answers back and `POST /_faults/release` lets them go on.
 
 A rule is an object: `method` and `path` (a regular expression) and `at` ("registry" or "elsewhere") say which requests
 it is for; `skip` lets the first few pass and `times` is how many it then strikes. What it does:
 
+    hold                    answers only when released
     status, body            answers so, instead of the registry
     headers                 go over the answer's own; null: without that header
     forward                 asks this server instead of the registry
@@ -50,7 +51,8 @@ class Proxy:
         self.rules: list[dict[str, Any]] = []
         self.log: list[dict[str, Any]] = []
         self.sent = 0
-        self.held = asyncio.Event()
+        self.held = 0
+        self.held_more = asyncio.Condition()
         self.released = asyncio.Event()
         self.parts: dict[str, dict[int, bytes]] = {}
         self.session: aiohttp.ClientSession | None = None
@@ -62,7 +64,7 @@ class Proxy:
             case "PUT", "rules":
                 self.rules = [{**rule, "seen": 0} for rule in await request.json()]
                 self.log.clear()
-                self.held.clear()
+                self.held = 0
                 self.released.clear()
                 self.sent = 0
             case "PUT", "upstream":
@@ -70,7 +72,9 @@ class Proxy:
             case "GET", "log":
                 return web.json_response(self.log)
             case "GET", "held":
-                await self.held.wait()
+                count = int(request.query.get("count", "1"))
+                async with self.held_more:
+                    await self.held_more.wait_for(lambda: self.held >= count)
             case "POST", "release":
                 self.released.set()
             case _:
@@ -93,10 +97,13 @@ class Proxy:
         }
         self.log.append(entry)
         response: web.StreamResponse = web.Response()
+        if "hold" in rule:
+            await self.hold()
+            await self.released.wait()
         if "uploads" in rule or (at == "elsewhere" and "/_parts/" in request.path):
             response = await self.take_part(request)
         elif "silent" in rule:
-            self.held.set()
+            await self.hold()
             await asyncio.Event().wait()
         elif "redirect" in rule:
             target = self.elsewhere + request.path_qs if rule["redirect"] == "elsewhere" else rule["redirect"]
@@ -192,11 +199,17 @@ class Proxy:
             request.transport.close()
             raise ConnectionResetError
         if deed == "stall_after":
-            self.held.set()
+            await self.hold()
             await asyncio.Event().wait()
         if deed in ("hold_after", "hold_at"):
-            self.held.set()
+            await self.hold()
             await self.released.wait()
+
+    async def hold(self) -> None:
+        """Counts an answer that is held back from here on."""
+        async with self.held_more:
+            self.held += 1
+            self.held_more.notify_all()
 
     async def send_endless(self, request: web.Request, entry: dict[str, Any]) -> web.StreamResponse:
         response = web.StreamResponse()

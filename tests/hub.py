@@ -25,13 +25,17 @@ SIGNATURE = "X-Signature=a%2Fb%2Bc%3D~d&Expires=1"
 
 @dataclass
 class Hub:
-    """`environment` makes a program reach it; `asked` are the requests: host, path, and whether with credentials."""
+    """`environment` makes a program reach it; `asked` are the requests: host, path, and whether with credentials.
+
+    With a `gate`, no blob is sent before as many requests for blobs have come as the barrier counts.
+    """
 
     environment: Mapping[str, str]
     tunnels: list[str]
     manifests: dict[str, bytes] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     asked: list[tuple[str, str, bool]] = field(default_factory=list)
+    gate: threading.Barrier | None = None
 
     def put_model(self, repository: str, tags: tuple[str, ...], **layers: bytes) -> bytes:
         """Its manifest."""
@@ -49,6 +53,8 @@ class Hub:
         if host in HOSTS and "/blobs/" in path and digest in self.blobs:
             return 307, {"Location": f"https://{STORAGE}/{digest}?{SIGNATURE}"}, b""
         if host == STORAGE and digest in self.blobs and query == SIGNATURE:
+            if self.gate is not None:
+                self.gate.wait()
             return 200, {}, self.blobs[digest]
         return 404, {}, b'{"error":"Repository not found"}'
 

@@ -170,9 +170,9 @@ class FaultProxy(RegistryServer):
     def point_at(self, url: str) -> None:
         assert self.request("PUT", "/_faults/upstream", url.encode())[0] == 200
 
-    def wait_until_held(self) -> None:
-        """Returns once a rule holds something back."""
-        assert self.request("GET", "/_faults/held")[0] == 200
+    def wait_until_held(self, count: int = 1) -> None:
+        """Returns once rules hold so many answers back."""
+        assert self.request("GET", f"/_faults/held?count={count}")[0] == 200
 
     def release(self) -> None:
         assert self.request("POST", "/_faults/release", b"")[0] == 200

@@ -23,7 +23,8 @@ WORDS = {
 FORMATS = {"gguf", "modelfile", "template", "parsers", "media", "schemas"}
 MACHINES = {"machine", "store", "engine"}
 BELOW_MACHINES = WORDS | FORMATS
-BELOW_SERVING = BELOW_MACHINES | MACHINES | {"models", "sources"}
+SOURCES = {"sources", "sources.registry"}
+BELOW_SERVING = BELOW_MACHINES | MACHINES | SOURCES | {"models"}
 MIDDLE = BELOW_SERVING | {"serving", "inference"}
 HTTP = MIDDLE | {"server.http"}
 
@@ -32,7 +33,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(FORMATS, WORDS | FORMATS),
     **dict.fromkeys(MACHINES, BELOW_MACHINES),
     "models": BELOW_MACHINES | {"store"},
-    "sources": BELOW_MACHINES | {"store", "models"},
+    "sources": BELOW_MACHINES | {"store", "models", "sources.registry"},
+    "sources.registry": WORDS | {"store"},
     "serving": BELOW_MACHINES | {"machine", "engine", "models"},
     "inference": BELOW_SERVING | {"serving"},
     "server.http": MIDDLE,

@@ -15,13 +15,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from corral import names
+from corral.config import load
 from corral.errors import ConfigError, CorralError, SourceError, Unauthorized, Unreachable
 from corral.messages import Progress
 from corral.names import Name
-from corral.sources import keys
-from corral.sources.auth import Challenge, Credentials, docker_config_file, find_credentials, parse_challenges
-from corral.sources.limits import Limits
-from corral.sources.registry import Registry
+from corral.sources.registry import Registry, RetryPolicy, TransferLimits, keys
+from corral.sources.registry.auth import Challenge, Credentials, find_credentials, parse_challenges
 from corral.store import Store
 from tests.registry import (
     FaultProxy,
@@ -83,9 +82,8 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
-    registry = Registry(
-        docker_config=tmp_path / "config.json", key_folder=tmp_path / "keys", limits=Limits(pause=0.01, attempts=1)
-    )
+    limits = TransferLimits(retry=RetryPolicy(1, 0.01))
+    registry = Registry(docker_config=tmp_path / "config.json", key_folder=tmp_path / "keys", limits=limits)
     yield registry
     await registry.close()
 
@@ -424,8 +422,8 @@ def test_a_helper_that_fails_is_no_matter_to_those_who_never_logged_in(helper: s
 
 
 def test_where_docker_keeps_its_configuration() -> None:
-    assert docker_config_file({"DOCKER_CONFIG": "/etc/docker"}) == Path("/etc/docker/config.json")
-    assert docker_config_file({}) == Path.home() / ".docker" / "config.json"
+    assert load({"DOCKER_CONFIG": "/etc/docker"}).config.docker_config == Path("/etc/docker/config.json")
+    assert load({}).config.docker_config == Path.home() / ".docker" / "config.json"
 
 
 def _umask() -> int:

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from corral import names
-from corral.sources import ledger
+from corral.sources.registry import ledger
 from corral.store import Store
 from tests.registry import FaultProxy, digest_of, noise, running_proxy, running_registry
 
 MODEL = noise(32_000_000, 4)
+SMALL = {f"part{number}": noise(240_000, 40 + number) for number in range(6)}
 PART = 2_000_000
+CONNECTIONS = 4
 KILLS = 5
 
 PULL = f"""
@@ -25,20 +27,19 @@ from contextlib import aclosing
 from pathlib import Path
 from corral import names
 from corral.errors import DiskFull
-from corral.sources.registry import Registry
-from corral.sources.limits import Limits
+from corral.sources.registry import Registry, TransferLimits
 from corral.store import Store
 
 async def pull(name, folder, room):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    limits = Limits(
-        part_bytes={PART}, slice_bytes=250_000, connections=4, write_bytes=100_000, checkpoint_bytes=250_000
+    limits = TransferLimits(
+        part_bytes={PART}, slice_bytes=250_000, connections={CONNECTIONS}, write_bytes=100_000, checkpoint_bytes=250_000
     )
     registry = Registry(docker_config=folder / "none", key_folder=folder, limits=limits)
     async with aclosing(registry.pull(names.parse(name), Store(folder), insecure=True)) as steps:
         async for step in steps:
-            if step.digest == {digest_of(MODEL)!r}:
-                print(step.completed, flush=True)
+            if step.total:
+                print(step.digest, step.completed, flush=True)
                 if room:  # from here on, as on a full disk, nothing can be written further back
                     resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
     await registry.close()
@@ -54,6 +55,7 @@ except DiskFull as error:
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultProxy]:
     with running_registry(tmp_path_factory.mktemp("registry")) as server, running_proxy(server.url) as proxy:
         server.put_model("library/big", "latest", model=MODEL)
+        server.put_model("library/many", "latest", **SMALL)
         yield proxy
 
 
@@ -73,10 +75,7 @@ def test_a_pull_that_is_killed_loses_less_than_a_part(proxy: FaultProxy, tmp_pat
         kept = noted(store)
         sent += proxy.sent(digest_of(MODEL))
     proxy.rules()
-    with start(proxy, store) as process:
-        assert process.stdout is not None
-        completed = [int(line) for line in process.stdout]
-    assert process.returncode == 0
+    completed = completed_by(proxy, store)
     assert store.open_path(names.parse_digest(digest_of(MODEL))).read_bytes() == MODEL
     assert completed == sorted(completed)
     assert completed[0] == kept >= sent - KILLS * PART
@@ -84,16 +83,44 @@ def test_a_pull_that_is_killed_loses_less_than_a_part(proxy: FaultProxy, tmp_pat
     assert [path.name for path in store.blobs_folder.glob("*-partial*")] == []
 
 
-def noted(store: Store) -> int:
-    """How many bytes the ledgers say have arrived."""
-    return ledger.arrived(store.blob_path(names.parse_digest(digest_of(MODEL))), len(MODEL))
+def test_a_pull_of_many_layers_that_is_killed_goes_on_with_each_of_them(proxy: FaultProxy, tmp_path: Path) -> None:
+    store = Store(tmp_path / "models")
+    begun = list(SMALL.values())[:CONNECTIONS]
+    proxy.rules({"path": "/blobs/", "hold_after": 200_000})
+    with start(proxy, store, model="many") as process:
+        proxy.wait_until_held(CONNECTIONS)
+        assert process.stdout is not None
+        assert any(all(noted(store, data) for data in begun) for _ in itertools.islice(process.stdout, 2000))
+        process.send_signal(signal.SIGKILL)
+    kept = {data: noted(store, data) for data in SMALL.values()}
+    proxy.rules()
+    with start(proxy, store, model="many") as process:
+        process.communicate()
+    assert process.returncode == 0
+    for data, size in kept.items():
+        assert store.open_path(names.parse_digest(digest_of(data))).read_bytes() == data
+        assert proxy.sent(digest_of(data)) == len(data) - size
+    assert [path.name for path in store.blobs_folder.glob("*-partial*")] == []
+
+
+def completed_by(proxy: FaultProxy, store: Store) -> list[int]:
+    """How many bytes of the large layer there were at each step of a pull that ends well."""
+    with start(proxy, store) as process:
+        output, _ = process.communicate()
+    assert process.returncode == 0
+    lines = [line.split() for line in output.splitlines()]
+    return [int(completed) for digest, completed in lines if digest == digest_of(MODEL)]
+
+
+def noted(store: Store, data: bytes = MODEL) -> int:
+    """How many bytes of a layer the ledgers say have arrived."""
+    return ledger.arrived(store.blob_path(names.parse_digest(digest_of(data))), len(data))
 
 
 def wait_until_noted(process: "subprocess.Popen[str]", store: Store, least: int) -> None:
     """What was sent still has to arrive, and to be written down; it says every few moments how far it is."""
     assert process.stdout is not None
-    told = itertools.islice(process.stdout, 2000)
-    assert any(noted(store) >= least for _ in told)
+    assert any(noted(store) >= least for _ in itertools.islice(process.stdout, 2000))
 
 
 def test_a_pull_that_finds_the_disk_full_goes_on_when_there_is_room(proxy: FaultProxy, tmp_path: Path) -> None:
@@ -107,17 +134,14 @@ def test_a_pull_that_finds_the_disk_full_goes_on_when_there_is_room(proxy: Fault
     names_left = {path.name for path in store.root.rglob("*") if path.is_file()}
     assert names_left == {partial.name, *(f"{partial.name}-{number}" for number in range(len(MODEL) // PART))}
     proxy.rules()
-    with start(proxy, store) as process:
-        assert process.stdout is not None
-        completed = [int(line) for line in process.stdout]
-    assert process.returncode == 0
+    completed = completed_by(proxy, store)
     assert completed[0] > len(MODEL) // 4
     assert proxy.sent(digest_of(MODEL)) == len(MODEL) - completed[0]
     assert store.open_path(names.parse_digest(digest_of(MODEL))).read_bytes() == MODEL
 
 
-def start(proxy: FaultProxy, store: Store, room: int = 0) -> "subprocess.Popen[str]":
+def start(proxy: FaultProxy, store: Store, room: int = 0, model: str = "big") -> "subprocess.Popen[str]":
     """`room`: the position in a file from which on nothing can be written once the pull has begun; 0: none."""
-    command = [sys.executable, "-c", PULL, f"{proxy.host}/library/big", str(store.root), str(room)]
+    command = [sys.executable, "-c", PULL, f"{proxy.host}/library/{model}", str(store.root), str(room)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe if room else None, text=True)

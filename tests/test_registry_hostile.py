@@ -14,11 +14,12 @@ from corral import names
 from corral.errors import CorralError, DiskFull, NotFound, SourceError, Unreachable
 from corral.messages import Progress
 from corral.names import Name
-from corral.sources.auth import Authenticator
-from corral.sources.http import Http, _Reach, is_public, proxy_for
-from corral.sources.limits import Limits
-from corral.sources.registry import Registry
-from corral.sources.repository import Repository
+from corral.sources.registry import Registry, RetryPolicy, TransferLimits
+from corral.sources.registry.addresses import AddressPolicy, is_public
+from corral.sources.registry.auth import Authenticator
+from corral.sources.registry.http import Http
+from corral.sources.registry.proxies import proxy_for
+from corral.sources.registry.repository import Repository
 from corral.store import Store
 from tests.registry import (
     CONFIG_BYTES,
@@ -33,13 +34,12 @@ from tests.registry import (
 
 MODEL = noise(600_000, 3)
 DIGEST = digest_of(MODEL)
-LIMITS = Limits(
+LIMITS = TransferLimits(
     part_bytes=300_000,
     slice_bytes=100_000,
     write_bytes=10_000,
     connections=2,
-    attempts=1,
-    pause=0.01,
+    retry=RetryPolicy(1, 0.01),
     stall=10,
     answer=3,
 )
@@ -346,7 +346,7 @@ async def test_a_damaged_blob_is_replaced(proxy: FaultProxy, registry: Registry,
 
 
 async def test_trickling_does_not_count_as_giving(tmp_path: Path, proxy: FaultProxy, name: Name, store: Store) -> None:
-    limits = Limits(slice_bytes=100_000, stall=0.05, silence=0.15, trickle_bytes=64 << 10)
+    limits = TransferLimits(slice_bytes=100_000, stall=0.05, silence=0.15, trickle_bytes=64 << 10)
     registry = Registry(docker_config=tmp_path, key_folder=tmp_path / "keys", limits=limits)
     proxy.rules({"path": DIGEST, "stall_after": 1000})
     with pytest.raises(SourceError, match=r"^download stalled: no data for 0\.15 s$"):
@@ -396,7 +396,8 @@ async def test_a_public_registry_may_not_send_us_into_our_own_network(host: str,
 async def test_one_found_at_a_public_address_may_not_do_so_without_encryption_either(proxy: FaultProxy) -> None:
     """A socket for its address is made, as connecting to it begins, and goes no further."""
     http = Http(URL("http://registry.example"), trusted=True, user_agent="test")
-    http._socket_factory(_Reach.OWN)((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("93.184.216.34", 80))).close()
+    make_socket = http._socket_factory(AddressPolicy.ORIGIN)
+    make_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("93.184.216.34", 80))).close()
     async with http.hold():
         with pytest.raises(SourceError, match=r'leads to the private address "127\.0\.0\.1", where no registry may'):
             await http.fetch("GET", URL(f"{proxy.url}/v2/"), limit=100)

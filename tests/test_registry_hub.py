@@ -1,5 +1,6 @@
 """Models named after Hugging Face's hub (`hf.co/owner/repository:QUANTISATION`), pulled by a running server."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from corral.store import Store
 from tests.commands import Outcome, Shell
 from tests.conftest import StartServer
 from tests.hub import SIGNATURE, STORAGE, Hub, running_hub, running_tunnel
-from tests.registry import digest_of
+from tests.registry import CONFIG_BYTES, digest_of
 
 TEMPLATE = b"{{ .Prompt }}"
 
@@ -40,6 +41,21 @@ def test_a_quantisation_of_a_repository_is_pulled_shown_and_run(
     assert [model.model for model in client.list().models] == [name]
     assert client.show("HF.co/some-owner/tiny-gguf:q4_k_m").template == TEMPLATE.decode()
     assert client.generate(name, "hi", options={"num_predict": 2}).done_reason == "length"
+
+
+def test_the_small_layers_of_a_model_are_asked_for_together(start_server: StartServer, hub: Hub) -> None:
+    """Five layers and the config: the hub sends none of the six before all have been asked for."""
+    layers = {f"part{number}": bytes([number]) * 1000 for number in range(5)}
+    hub.put_model("Some-Owner/Many", ("latest",), **layers)
+    hub.gate = threading.Barrier(len(layers) + 1, timeout=60)
+    server = start_server(**hub.environment)
+    steps = list(ollama.Client(server.url).pull("hf.co/Some-Owner/Many", stream=True))
+    digests = [step.digest for step in steps if step.digest]
+    assert list(dict.fromkeys(digests)) == [digest_of(data) for data in (*layers.values(), CONFIG_BYTES)]
+    assert digests == sorted(digests, key=list(dict.fromkeys(digests)).index), "the lines of one layer stand together"
+    assert steps[-1].status == "success"
+    store = Store(server.models)
+    assert all(store.has_blob(names.parse_digest(digest_of(data))) for data in layers.values())
 
 
 def test_the_hub_chooses_when_no_quantisation_is_named(start_server: StartServer, hub: Hub) -> None:

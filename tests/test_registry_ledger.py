@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from corral.errors import StoreError
 from corral.names import Digest
-from corral.sources import ledger
-from corral.sources.ledger import Part, decode, encode, open_partial
+from corral.sources.registry import ledger
+from corral.sources.registry.ledger import Part, decode, encode, open_partial
 
 TOTAL = 1000
 

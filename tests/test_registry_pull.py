@@ -14,9 +14,8 @@ from corral import names
 from corral.errors import SourceError, Unreachable
 from corral.messages import Progress
 from corral.names import Name
-from corral.sources.ledger import arrived
-from corral.sources.limits import Limits
-from corral.sources.registry import Registry
+from corral.sources.registry import Registry, RetryPolicy, TransferLimits
+from corral.sources.registry.ledger import arrived
 from corral.store import PruneReport, Store, disk
 from tests.registry import (
     CONFIG_BYTES,
@@ -29,14 +28,13 @@ from tests.registry import (
 )
 
 MODEL = noise(3_000_000, 1)
-LIMITS = Limits(
+LIMITS = TransferLimits(
     part_bytes=1_000_000,
     slice_bytes=250_000,
     write_bytes=20_000,
     checkpoint_bytes=50_000,
     connections=4,
-    attempts=3,
-    pause=0.01,
+    retry=RetryPolicy(3, 0.01),
     stall=5,
 )
 
@@ -72,7 +70,7 @@ async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
     await registry.close()
 
 
-def make_registry(folder: Path, limits: Limits = LIMITS) -> Registry:
+def make_registry(folder: Path, limits: TransferLimits = LIMITS) -> Registry:
     return Registry(docker_config=folder / "config.json", key_folder=folder / "keys", limits=limits)
 
 
@@ -218,7 +216,7 @@ async def test_a_slice_that_fails_is_fetched_again(
 
 
 async def test_what_arrived_of_a_slice_is_not_fetched_again(proxy: FaultProxy, tmp_path: Path, store: Store) -> None:
-    registry = make_registry(tmp_path, Limits(slice_bytes=750_000, stall=2, connections=4))
+    registry = make_registry(tmp_path, TransferLimits(slice_bytes=750_000, stall=2, connections=4))
     proxy.rules({"path": digest_of(MODEL), "stall_after": 400_000})
     await collect(registry.pull(tiny(proxy), store, insecure=True))
     assert blob(store, MODEL) == MODEL
@@ -246,7 +244,7 @@ async def test_machines_that_serve_one_name_may_have_their_own_words_for_a_file(
 
 
 async def test_a_silent_connection_is_replaced(proxy: FaultProxy, tmp_path: Path, store: Store) -> None:
-    registry = make_registry(tmp_path, Limits(slice_bytes=250_000, stall=0.2, pause=0.01))
+    registry = make_registry(tmp_path, TransferLimits(slice_bytes=250_000, stall=0.2, retry=RetryPolicy(pause=0.01)))
     proxy.rules({"path": digest_of(MODEL), "stall_after": 64 << 10, "times": 2})
     await collect(registry.pull(tiny(proxy), store, insecure=True))
     assert blob(store, MODEL) == MODEL
@@ -254,7 +252,7 @@ async def test_a_silent_connection_is_replaced(proxy: FaultProxy, tmp_path: Path
 
 
 async def test_a_registry_that_stays_silent_is_given_up(proxy: FaultProxy, tmp_path: Path, store: Store) -> None:
-    registry = make_registry(tmp_path, Limits(slice_bytes=250_000, stall=0.05, silence=0.15))
+    registry = make_registry(tmp_path, TransferLimits(slice_bytes=250_000, stall=0.05, silence=0.15))
     proxy.rules({"path": digest_of(MODEL), "stall_after": 0})
     with pytest.raises(SourceError, match=r"^download stalled: no data for 0\.15 s$"):
         await collect(registry.pull(tiny(proxy), store, insecure=True))
@@ -275,12 +273,13 @@ async def test_a_slice_is_tried_so_often_and_no_more(proxy: FaultProxy, registry
     proxy.rules({"path": digest_of(MODEL), "status": 500, "body": "out of order\n"})
     with pytest.raises(SourceError, match=r"^max retries exceeded: 500: out of order$"):
         await collect(registry.pull(tiny(proxy), store, insecure=True))
-    assert len(proxy.log(digest_of(MODEL))) == 1 + LIMITS.attempts
+    assert len(proxy.log(digest_of(MODEL))) == 1 + LIMITS.retry.attempts
     assert files(store) == []
 
 
 async def test_an_address_that_has_expired_is_asked_for_again(proxy: FaultProxy, tmp_path: Path, store: Store) -> None:
-    registry = make_registry(tmp_path, Limits(slice_bytes=250_000, connections=1, pause=0.01))
+    limits = TransferLimits(slice_bytes=250_000, connections=1, retry=RetryPolicy(pause=0.01))
+    registry = make_registry(tmp_path, limits)
     proxy.rules(
         {"path": "/blobs/", "at": "registry", "redirect": "elsewhere"},
         {"path": digest_of(MODEL), "at": "elsewhere", "skip": 1, "times": 1, "status": 403},
@@ -497,6 +496,119 @@ async def test_what_has_arrived_of_a_model_is_kept_from_prunes_until_the_rest_is
     assert store.prune().deleted_blobs == 3, "in the end nobody goes on with it"
     assert not (store.root / "expected").exists()
     assert files(store) == []
+
+
+# Several layers at once
+
+SMALL = {f"part{number}": noise(200_000, 20 + number) for number in range(6)}
+"""Layers of one slice each, more than there are connections."""
+
+
+@pytest.fixture
+def many(proxy: FaultProxy) -> Name:
+    """A model of small layers."""
+    proxy.put_model("library/many", "latest", **SMALL)
+    return names.parse(f"{proxy.host}/library/many")
+
+
+def asked_for(proxy: FaultProxy) -> list[str]:
+    return [entry["path"].rpartition("/")[2] for entry in proxy.log("/blobs/")]
+
+
+async def test_small_layers_are_fetched_side_by_side_and_reported_in_order(
+    proxy: FaultProxy, registry: Registry, store: Store, many: Name
+) -> None:
+    """No answer goes on before four requests are there: one after the other, they would never be."""
+    proxy.rules({"path": "/blobs/", "hold_after": 0})
+    pull = asyncio.create_task(collect(registry.pull(many, store, insecure=True)))
+    await asyncio.to_thread(proxy.wait_until_held, LIMITS.connections)
+    assert sorted(asked_for(proxy)) == sorted(map(digest_of, list(SMALL.values())[: LIMITS.connections]))
+    proxy.release()
+    assert list(dict.fromkeys(ends(await pull))) == [
+        Progress("pulling manifest"),
+        *(pulling(data, completed) for data in (*SMALL.values(), CONFIG_BYTES) for completed in (0, len(data))),
+        Progress("verifying sha256 digest"),
+        Progress("writing manifest"),
+        Progress("success"),
+    ]
+    assert [blob(store, data) for data in SMALL.values()] == list(SMALL.values())
+
+
+async def test_a_large_layer_has_all_connections_to_itself(proxy: FaultProxy, registry: Registry, store: Store) -> None:
+    proxy.put_model("library/mixed", "latest", license=b"before it", model=MODEL, template=b"after it")
+    proxy.rules({"path": digest_of(MODEL), "hold_after": 0})
+    name = names.parse(f"{proxy.host}/library/mixed")
+    pull = asyncio.create_task(collect(registry.pull(name, store, insecure=True)))
+    await asyncio.to_thread(proxy.wait_until_held, LIMITS.connections)
+    assert asked_for(proxy) == [digest_of(b"before it")] + [digest_of(MODEL)] * LIMITS.connections
+    proxy.release()
+    await pull
+    assert [blob(store, data) for data in (b"before it", MODEL, b"after it")] == [b"before it", MODEL, b"after it"]
+
+
+async def test_a_layer_that_fails_stops_the_others_which_keep_what_has_arrived(
+    proxy: FaultProxy, registry: Registry, store: Store, many: Name
+) -> None:
+    first, second, *_ = SMALL.values()
+    proxy.rules(
+        {"path": digest_of(second), "hold": True, "status": 403},
+        {"path": digest_of(first), "stall_after": 100_000},
+        {"path": "/blobs/", "hold_after": 0},
+    )
+    steps = registry.pull(many, store, insecure=True)
+    await until(steps, LIMITS.write_bytes)
+    await asyncio.to_thread(proxy.wait_until_held, LIMITS.connections)
+    proxy.release()
+    with pytest.raises(SourceError, match=r"^403: Forbidden$"):
+        await collect(steps)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    kept = arrived(store.blob_path(names.parse_digest(digest_of(first))), len(first))
+    assert LIMITS.write_bytes <= kept <= 100_000
+    assert store.list() == []
+
+    proxy.rules()
+    await collect(registry.pull(many, store, insecure=True))
+    assert [blob(store, data) for data in SMALL.values()] == list(SMALL.values())
+    assert proxy.sent(digest_of(first)) == len(first) - kept
+    assert [name for name in files(store) if "partial" in name] == []
+
+
+async def test_a_pull_that_is_cancelled_stops_all_its_layers(
+    proxy: FaultProxy, registry: Registry, store: Store, many: Name
+) -> None:
+    proxy.rules({"path": "/blobs/", "hold_after": 0})
+    pull = asyncio.create_task(collect(registry.pull(many, store, insecure=True)))
+    await asyncio.to_thread(proxy.wait_until_held, LIMITS.connections)
+    pull.cancel()
+    await asyncio.wait((pull,))
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    proxy.rules()
+    await collect(registry.pull(many, store, insecure=True))
+    assert [blob(store, data) for data in SMALL.values()] == list(SMALL.values())
+
+
+async def test_two_pulls_share_the_layers_they_have_in_common(
+    proxy: FaultProxy, registry: Registry, store: Store, many: Name
+) -> None:
+    proxy.rules({"path": "/blobs/", "hold_after": 0})
+    first = asyncio.create_task(collect(registry.pull(many, store, insecure=True)))
+    await asyncio.to_thread(proxy.wait_until_held, LIMITS.connections)
+    second = registry.pull(many, store, insecure=True)
+    await until(second, 0)
+    proxy.release()
+    await asyncio.gather(first, collect(second))
+    assert all(proxy.sent(digest_of(data)) == len(data) for data in SMALL.values())
+
+
+async def test_a_layer_named_twice_is_fetched_once(proxy: FaultProxy, registry: Registry, store: Store) -> None:
+    proxy.put_model("library/twice", "latest", model=b"the same", projector=b"the same")
+    proxy.rules()
+    steps = await collect(registry.pull(names.parse(f"{proxy.host}/library/twice"), store, insecure=True))
+    assert steps[-1] == Progress("success")
+    assert len(proxy.log(digest_of(b"the same"))) == 1
+
+
+# Around the transfer
 
 
 async def test_layers_that_a_new_manifest_leaves_behind_are_removed(

@@ -12,8 +12,7 @@ from corral import names
 from corral.errors import CorralError, ModelNotFound, NotFound, SourceError
 from corral.messages import Progress
 from corral.names import Name
-from corral.sources.limits import Limits
-from corral.sources.registry import Registry
+from corral.sources.registry import Registry, RetryPolicy, TransferLimits
 from corral.store import Layer, MediaType, Store, encode_manifest
 from tests.registry import (
     CONFIG_BYTES,
@@ -30,7 +29,7 @@ from tests.registry import (
 
 MODEL = noise(1_000_000, 2)
 TEMPLATE = b"{{ .Prompt }}"
-LIMITS = Limits(part_bytes=300_000, attempts=2, pause=0.01, stall=5)
+LIMITS = TransferLimits(part_bytes=300_000, retry=RetryPolicy(2, 0.01), stall=5)
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +264,8 @@ async def test_a_push_that_nobody_watches_stops(
 
 
 async def test_a_silent_registry_is_given_up(proxy: FaultProxy, tmp_path: Path, store: Store, name: Name) -> None:
-    registry = Registry(docker_config=tmp_path, key_folder=tmp_path, limits=Limits(answer=3, attempts=0))
+    limits = TransferLimits(answer=3, retry=RetryPolicy(0))
+    registry = Registry(docker_config=tmp_path, key_folder=tmp_path, limits=limits)
     proxy.rules({"method": "POST", "silent": True})
     with pytest.raises(SourceError, match=r"^max retries exceeded: .* no whole answer in 3 seconds$"):
         await collect(registry.push(name, store, insecure=True))

@@ -17,7 +17,7 @@ import ollama
 import pytest
 
 from corral import names
-from corral.sources import keys, ledger
+from corral.sources.registry import keys, ledger
 from corral.store import Store, disk
 from tests.commands import Outcome, Shell
 from tests.conftest import StartServer, add_model

@@ -16,7 +16,8 @@ import pytest
 from corral.errors import BadRequest, CorralError, ModelNotFound, NotFound, SourceError, StoreError
 from corral.messages import Progress
 from corral.names import Digest, Name, parse
-from corral.sources import archive, tar
+from corral.sources import archive
+from corral.sources.archive import tar
 from corral.store import Store
 from tests.registry import running_registry
 from tests.test_store import add_model, lay_out

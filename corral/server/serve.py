@@ -20,7 +20,7 @@ from corral.server.http.guards import Origins
 from corral.server.http.protocol import Protocol
 from corral.server.runtime import runtime
 from corral.serving.scheduler import Scheduler
-from corral.sources import keys
+from corral.sources.registry import keys
 
 log = logging.getLogger(__name__)
 

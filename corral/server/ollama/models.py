@@ -33,8 +33,8 @@ from corral.server.ollama import wire
 from corral.server.ollama.errors import ServerFault
 from corral.server.ollama.replies import body_as, progress_answer, reply
 from corral.serving.scheduler import Runner
-from corral.sources import Source, archive
-from corral.sources.mirrors import FileSource
+from corral.sources import Mirror, archive
+from corral.sources.mirrors import FileMirror
 from corral.store import Store
 
 
@@ -258,21 +258,21 @@ async def pull(request: Request) -> Response:
     return await progress_answer(request, steps, asked.stream)
 
 
-def _source(request: Request, text: str) -> Source | None:
+def _source(request: Request, text: str) -> Mirror | None:
     """The one source a pull is to use; files only for those who sit at this machine."""
     if not text:
         return None
     try:
-        source = sources.parse_source(text)
+        source = sources.parse_mirror(text)
     except ConfigError as error:  # its class is for settings, where such sources stand too
         raise BadRequest(str(error)) from error
-    if isinstance(source, FileSource):
+    if isinstance(source, FileMirror):
         require_local(request)
     return source
 
 
 def _pull(
-    runtime: Runtime, name: Name, *, insecure: bool = False, source: Source | None = None
+    runtime: Runtime, name: Name, *, insecure: bool = False, source: Mirror | None = None
 ) -> AsyncGenerator[Progress, None]:
     store, prune = runtime.models.store, not runtime.config.no_prune
     if source is not None:

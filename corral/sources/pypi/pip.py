@@ -1,6 +1,7 @@
 """Running pip to fetch one wheel. Knows pip's options and what it prints; what is in a wheel is `wheel`'s business.
 
-pip does the work as it is configured on this machine: indexes, mirrors, proxies, local folders, credentials.
+pip does the work as it is configured on this machine: indexes, mirrors, proxies, local folders, credentials. Part of
+that configuration is in environment variables, so pip gets our whole environment; nothing else here reads it.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ _UNITS = {"bytes": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """How far a download is. `total` is 0 until pip has said it; older versions say it rounded."""
+    """How far a download is. `total` is 0 until pip has printed it; older versions round it."""
 
     name: str
     completed: int
@@ -62,7 +63,7 @@ async def download(requirement: str, folder: Path) -> AsyncGenerator[Fetched, No
             else:
                 output = step
     if process.returncode:
-        raise _explained(requirement, output)
+        raise _failure(requirement, output)
     wheels = sorted(target.glob("*.whl"))
     if len(wheels) != 1:
         raise SourceError(f'pip brought {len(wheels)} wheels for "{requirement}"')
@@ -74,7 +75,7 @@ async def download(requirement: str, folder: Path) -> AsyncGenerator[Fetched, No
 class _Pip:
     words: tuple[str, ...]
     is_raw: bool
-    """Whether it tells its progress in plain numbers."""
+    """Whether it prints its progress in plain numbers."""
 
 
 async def _find_pip() -> _Pip:
@@ -199,8 +200,8 @@ _BROKEN = re.compile(
 )
 
 
-def _explained(requirement: str, lines: Iterable[str]) -> SourceError | NotFound | DiskFull:
-    """One sentence for why pip failed."""
+def _failure(requirement: str, lines: Iterable[str]) -> SourceError | NotFound | DiskFull:
+    """Why pip failed, from the lines it printed."""
     text = "\n".join(lines)
     last = next((line.strip() for line in reversed(text.splitlines()) if line.startswith("ERROR:")), "")
     if _FULL.search(text):

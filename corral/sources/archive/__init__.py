@@ -21,7 +21,7 @@ from corral.errors import BadRequest, CorralError, InvalidName, NotFound, Source
 from corral.messages import Progress
 from corral.models.assemble import in_hundredths
 from corral.names import Digest, Name, parse_digest
-from corral.sources import tar
+from corral.sources.archive import tar
 from corral.store import MAX_MANIFEST_BYTES, Layer, Manifest, Store, disk, parse_manifest
 from corral.store.blobs import require_space
 
@@ -116,7 +116,7 @@ def _write_file(archive: FileIO, name: str, data: bytes) -> None:
 
 
 def _write_blob(archive: FileIO, store: Store, layer: Layer, report: Report) -> None:
-    """Copies a blob, and makes sure that it is what its name says."""
+    """Copies a blob; `StoreError` if its bytes are not those of its digest."""
     count = in_hundredths(report, f"exporting {layer.digest.short}", str(layer.digest), layer.size)
     _write(archive, tar.header(_blob_name(layer.digest), layer.size))
     state, done = hashlib.sha256(), 0

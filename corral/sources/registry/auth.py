@@ -21,8 +21,9 @@ import msgspec
 from yarl import URL
 
 from corral.errors import ConfigError, CorralError, SourceError, Unauthorized
-from corral.sources import keys
-from corral.sources.http import Http, StatusError
+from corral.sources.registry import keys
+from corral.sources.registry.errors import StatusError
+from corral.sources.registry.http import Http
 
 logger = logging.getLogger(__name__)
 
@@ -61,16 +62,11 @@ class Credentials:
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
-def docker_config_file(environ: Mapping[str, str]) -> Path:
-    """Where the docker command keeps what it logged in with."""
-    folder = environ.get("DOCKER_CONFIG", "")
-    return (Path(folder) if folder else Path.home() / ".docker") / "config.json"
-
-
 def find_credentials(config_file: Path, host: str) -> Credentials | None:
     """What the docker configuration has for `host[:port]`. Blocking; `ConfigError` if the file cannot be used.
 
-    The helper for all hosts may fail where the file has no other word of this one: nobody has logged in there.
+    The helper for all hosts may fail, without an error, when the file has no other entry for this one: then there was
+    no login.
     """
     config = _read_docker_config(config_file)
     entries = {server: entry or {} for server, entry in (config.auths or {}).items() if _host_of(server) == host}
@@ -82,7 +78,7 @@ def find_credentials(config_file: Path, host: str) -> Credentials | None:
         except ConfigError as error:
             if entries:
                 raise
-            logger.warning("%s, so nothing is known of %s", error, host)
+            logger.warning("%s, so there are no credentials for %s", error, host)
     for server, helper in helpers.items():
         if found := _ask_helper(helper, server):
             return found
@@ -106,7 +102,7 @@ def parse_challenges(headers: Sequence[str]) -> list[Challenge]:
 
 
 class Authenticator:
-    """Holds the `Authorization` header that a registry accepts from us, and gets a new one when it asks."""
+    """Keeps the `Authorization` header that a registry accepts from us, and gets a new one when it asks."""
 
     def __init__(self, http: Http, *, docker_config: Path, key_folder: Path) -> None:
         self._http = http
@@ -118,10 +114,10 @@ class Authenticator:
     async def answer(self, challenges: Sequence[Challenge], refused: str) -> None:
         """Sets `header` anew. `refused` is the header the server did not take, "" for none.
 
-        `Unauthorized` when there is nothing (more) to show, `SourceError` when the challenge makes no sense.
+        `Unauthorized` when there are no (more) credentials, `SourceError` when the challenge makes no sense.
         """
         async with self._lock:
-            if self.header != refused:  # somebody else has just been here
+            if self.header != refused:  # another request has just brought a new one
                 return
             self.header = ""
             credentials = await asyncio.to_thread(find_credentials, self._docker_config, self._host)
@@ -145,13 +141,13 @@ class Authenticator:
         realm = self._realm(challenge)
         if credentials and credentials.identity_token:
             return await self._exchange(realm, challenge, credentials.identity_token)
-        url = _with_query(realm, _wanted(challenge))
+        url = _with_query(realm, _token_query(challenge))
         if credentials:
             return await self._ask(url, {"Authorization": credentials.basic})
         try:
             return await self._ask_signed(realm, challenge)
         except (StatusError, Unauthorized):
-            try:  # a plain token service does not know our key, and may let anybody in
+            try:  # a plain token service does not know our key, and may give out tokens without one
                 return await self._ask(url, {})
             except CorralError:
                 pass
@@ -173,7 +169,7 @@ class Authenticator:
 
     async def _ask_signed(self, realm: URL, challenge: Challenge) -> str:
         nonce = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
-        url = _with_query(realm, [*_wanted(challenge), ("ts", str(int(time.time()))), ("nonce", nonce)])
+        url = _with_query(realm, [*_token_query(challenge), ("ts", str(int(time.time()))), ("nonce", nonce)])
         key = await asyncio.to_thread(keys.load_or_create, self._key_folder)
         signature = key.authorization(f"GET,{url},{_EMPTY_HASH}".encode())
         return await self._ask(url, {"Authorization": signature})
@@ -216,7 +212,7 @@ class _TokenReply(msgspec.Struct):
 
 
 def _read_token(status: int, body: bytes) -> str:
-    """A token as a token service gives it; the text of an answer that is none is for the person to read."""
+    """The token in a token service's answer; an error has the answer's text."""
     if status >= 300:
         text = body[:4096].decode("utf-8", "replace").strip()
         if status in (401, 403):
@@ -232,7 +228,7 @@ def _read_token(status: int, body: bytes) -> str:
     return token
 
 
-def _wanted(challenge: Challenge) -> list[tuple[str, str]]:
+def _token_query(challenge: Challenge) -> list[tuple[str, str]]:
     scopes = [("scope", scope) for scope in challenge.get("scope").split()]
     return [("service", challenge.get("service")), *scopes]
 

@@ -19,11 +19,12 @@ from aiohttp import StreamReader
 from corral.errors import CorralError, NotFound, SourceError, StoreError
 from corral.messages import Progress
 from corral.names import Digest
-from corral.sources.http import Contradiction, Interrupted, is_passing
-from corral.sources.ledger import Partial, Span, arrived, open_partial, part_bytes
-from corral.sources.limits import Limits
-from corral.sources.patience import pause
-from corral.sources.repository import BlobSource
+from corral.sources.registry.errors import Contradiction, Interrupted
+from corral.sources.registry.ledger import Partial, Span, arrived, open_partial
+from corral.sources.registry.limits import TransferLimits
+from corral.sources.registry.parallel import first_error
+from corral.sources.registry.repository import BlobSource
+from corral.sources.registry.retry import retry
 from corral.store import Layer, Store
 
 logger = logging.getLogger(__name__)
@@ -36,19 +37,21 @@ PROGRESS_SECONDS = 0.06
 
 _POLL_SECONDS = 0.25
 _HASH_AHEAD_BYTES = 32 << 20
-_MIN_SLICE_BYTES = 4 << 20
-_MAX_SLICE_BYTES = 32 << 20
 
 
-class _FalseBytesError(Contradiction):
+class _WrongBytesError(Contradiction):
     """The bytes that came are not the blob's: none of them can be kept."""
 
 
-class DigestMismatchError(_FalseBytesError):
+class DigestMismatchError(_WrongBytesError):
     """What came is not what was asked for (spec api §15.3)."""
 
     def __init__(self, wanted: Digest, actual: Digest) -> None:
         super().__init__(f"digest mismatch, file must be downloaded again: want {wanted}, got {actual}")
+
+
+class _StalledError(SourceError):
+    """No connection has brought data for so long that the transfer ends."""
 
 
 def is_stored(store: Store, layer: Layer) -> bool:
@@ -62,16 +65,18 @@ def is_stored(store: Store, layer: Layer) -> bool:
 
 @dataclass(slots=True)
 class _Slice:
-    """What is still to come, of what one request asks for."""
+    """What is still to come, of what one request asks for: from `position` (inclusive) to `end` (exclusive)."""
 
     position: int
     end: int
 
 
 class Transfer:
-    """A blob being fetched by one task, for any number of waiters; it stops when the last of them goes."""
+    """A blob being fetched by one task, for any number of waiters; it stops when the last of them leaves."""
 
-    def __init__(self, source: BlobSource, store: Store, layer: Layer, limits: Limits, executor: Executor) -> None:
+    def __init__(
+        self, source: BlobSource, store: Store, layer: Layer, limits: TransferLimits, executor: Executor
+    ) -> None:
         self.layer = layer
         self._source = source
         self._store = store
@@ -79,35 +84,37 @@ class Transfer:
         self._limits = limits
         self._executor = executor
         self._slices: list[_Slice] = []
-        self._next = 0
-        self._first = 0
+        self._next_slice = 0
+        """The first slice that no connection has taken."""
+        self._first_unfinished = 0
         self._missing_bytes = layer.size
-        self._saved = layer.size
+        self._missing_in_ledgers = layer.size
         self._hashed = 0
         self._completed = 0
-        self._heard = asyncio.get_running_loop().time()
+        """Bytes that have been reported as arrived; never less than before."""
+        self._last_data = asyncio.get_running_loop().time()
         self._waiters = 0
         self._is_ranged: bool | None = None
-        self._answered = asyncio.Event()
-        self._grown = asyncio.Event()
-        self._filled = asyncio.Event()
-        self._known: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._first_answer = asyncio.Event()
+        self._written = asyncio.Event()
+        self._checkpoint_due = asyncio.Event()
+        self._start_known: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when `_completed` says what earlier attempts left."""
         self._task = asyncio.create_task(self._run(), name=f"pull {layer.digest.short}")
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody may join any more."""
+        """Whether it takes no more waiters."""
         return self._task.done() or self._task.cancelling() > 0
 
     async def watch(self) -> AsyncGenerator[Progress, None]:
         """How far it is, every `PROGRESS_SECONDS` and at the end, which comes with the blob in the store.
 
-        Leaving early stops the transfer, if nobody else watches it; what has arrived is kept.
+        Leaving early stops the transfer if there is no other waiter; what has arrived is kept.
         """
         self._waiters += 1
         try:
-            await asyncio.wait((self._task, self._known), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((self._task, self._start_known), return_when=asyncio.FIRST_COMPLETED)
             while not self._task.done():
                 yield self._progress(self._completed)
                 await asyncio.wait((self._task,), timeout=PROGRESS_SECONDS)
@@ -121,7 +128,7 @@ class Transfer:
                 await self.stop()
 
     async def stop(self) -> None:
-        """Ends it, whoever watches; what has arrived is kept."""
+        """Ends it, whatever waiters there are; what has arrived is kept."""
         if not self._task.done():
             self._task.cancel()
             await asyncio.wait((self._task,))
@@ -142,7 +149,7 @@ class Transfer:
                     raise DigestMismatchError(self.layer.digest, actual)
                 await self._in_thread(partial.commit, self._blob)
             except BaseException as error:
-                await self._give_up(partial, error)
+                await self._keep_or_remove(partial, error)
                 raise
             finally:
                 await self._in_thread(partial.close)
@@ -154,15 +161,15 @@ class Transfer:
             partial = await self._open()
             if partial is not None and await self._is_wanted(partial):
                 return partial
-            if await self._is_there():
+            if await self._is_stored():
                 return None
             self._completed = max(self._completed, await self._in_thread(arrived, self._blob, size))
-            self._tell()
+            self._set_start_known()
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _open(self) -> Partial | None:
-        """The partial file if it is free. A claim that comes when nobody waits for it any more is given back."""
-        part_size = self._limits.part_bytes or part_bytes(self.layer.size)
+        """The partial file if it is free. When we are stopped meanwhile, its claim is given back."""
+        part_size = self._limits.part_size(self.layer.size)
         opening = asyncio.ensure_future(
             self._in_thread(open_partial, self._blob, self.layer.digest, self.layer.size, part_size)
         )
@@ -177,7 +184,7 @@ class Transfer:
         """Whether the blob is still to come; if it has come, or we are stopped while looking, the claim ends."""
         is_wanted = False
         try:
-            is_wanted = not await self._is_there()
+            is_wanted = not await self._is_stored()
             if not is_wanted:
                 await self._in_thread(partial.remove)
         finally:
@@ -185,36 +192,36 @@ class Transfer:
                 await self._in_thread(partial.close)
         return is_wanted
 
-    async def _is_there(self) -> bool:
+    async def _is_stored(self) -> bool:
         return await self._in_thread(is_stored, self._store, self.layer)
 
     async def _fill(self, partial: Partial) -> None:
         """Fetches what is missing and hashes all of it."""
-        slice_size = self._limits.slice_bytes or min(max(partial.total // 64, _MIN_SLICE_BYTES), _MAX_SLICE_BYTES)
+        slice_size = self._limits.slice_size(partial.total)
         self._slices = [
             _Slice(offset, min(offset + slice_size, end))
             for start, end in partial.missing
             for offset in range(start, end, slice_size)
         ]
-        self._count()
-        self._tell()
-        self._saved = self._missing_bytes
+        self._count_missing()
+        self._set_start_known()
+        self._missing_in_ledgers = self._missing_bytes
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._hash(partial))
                 saver = group.create_task(self._save_regularly(partial))
                 async with asyncio.TaskGroup() as fetchers:
-                    for number in range(min(self._limits.connections, len(self._slices))):
+                    for number in range(min(self._limits.connections_for(partial.total), len(self._slices))):
                         fetchers.create_task(self._fetch_slices(partial, is_first=number == 0))
                 saver.cancel()
         except BaseExceptionGroup as errors:
             leaf = first_error(errors)
             raise leaf from leaf.__cause__
 
-    async def _give_up(self, partial: Partial, error: BaseException) -> None:
-        """Keeps what has arrived, to be gone on with, but nothing of what has proven false."""
+    async def _keep_or_remove(self, partial: Partial, error: BaseException) -> None:
+        """Keeps what has arrived, to be gone on with, but nothing of what has proven wrong."""
         try:
-            if isinstance(error, _FalseBytesError) or not self._completed:
+            if isinstance(error, _WrongBytesError) or not self._completed:
                 await self._in_thread(partial.remove)
             else:
                 await self._in_thread(partial.save, self._missing())
@@ -222,112 +229,115 @@ class Transfer:
             logger.warning("what has arrived of %s may be lost: %s", self.layer.digest, second)
 
     async def _fetch_slices(self, partial: Partial, *, is_first: bool) -> None:
+        """Fetches one slice after the other that no other connection has taken."""
         if not is_first:  # the first answer says where the bytes are, and whether in ranges
-            await self._answered.wait()
-        while self._next < len(self._slices):
-            piece = self._slices[self._next]
-            self._next += 1
-            await self._fetch_slice(partial, piece)
+            await self._first_answer.wait()
+        while self._next_slice < len(self._slices):
+            slice_ = self._slices[self._next_slice]
+            self._next_slice += 1
+            await self._fetch_slice(partial, slice_)
 
-    async def _fetch_slice(self, partial: Partial, piece: _Slice) -> None:
-        attempt = 0
-        while piece.position < piece.end:
-            before = piece.position
-            try:
-                await self._attempt(partial, piece)
-                continue
-            except TimeoutError as error:
-                if asyncio.get_running_loop().time() - self._heard >= self._limits.silence:
-                    raise Interrupted(f"download stalled: no data for {self._limits.silence:g} s") from error
-                continue
-            except SourceError as error:
-                if not is_passing(error):
-                    raise
-                if piece.position - before >= self._limits.trickle_bytes:
-                    attempt = 0
-                await pause(attempt, error, self._limits)
-            attempt += 1
+    async def _fetch_slice(self, partial: Partial, slice_: _Slice) -> None:
+        at_last_failure = slice_.position
 
-    async def _attempt(self, partial: Partial, piece: _Slice) -> None:
-        """One request for what is missing of a slice. `TimeoutError` when it stalls."""
-        async with (
-            asyncio.timeout(self._limits.stall) as patience,
-            self._source.open(piece.position, piece.end) as answer,
-        ):
-            skip = 0
-            if not answer.is_ranged:
-                self._take_whole(piece)
-                skip = piece.position
-            elif self._is_ranged is None:
-                self._is_ranged = True
-            self._answered.set()
-            await self._receive(partial, piece, answer.stream, skip, patience)
+        def has_progressed() -> bool:
+            nonlocal at_last_failure
+            progress, at_last_failure = slice_.position - at_last_failure, slice_.position
+            return progress >= self._limits.trickle_bytes
 
-    def _take_whole(self, piece: _Slice) -> None:
+        async def fetch() -> None:
+            while slice_.position < slice_.end:
+                await self._request(partial, slice_)
+
+        await retry(fetch, self._limits.retry, has_progressed=has_progressed)
+
+    async def _request(self, partial: Partial, slice_: _Slice) -> None:
+        """One request for what is missing of a slice, given up when it stalls.
+
+        A stall is no error as long as some connection brings data; then the slice is to be asked for again at once.
+        """
+        try:
+            async with (
+                asyncio.timeout(self._limits.stall) as stall_timeout,
+                self._source.open(slice_.position, slice_.end) as answer,
+            ):
+                skip = 0
+                if not answer.is_ranged:
+                    self._take_whole(slice_)
+                    skip = slice_.position
+                elif self._is_ranged is None:
+                    self._is_ranged = True
+                self._first_answer.set()
+                await self._receive(partial, slice_, answer.stream, skip, stall_timeout)
+        except TimeoutError as error:
+            if asyncio.get_running_loop().time() - self._last_data >= self._limits.silence:
+                raise _StalledError(f"download stalled: no data for {self._limits.silence:g} s") from error
+
+    def _take_whole(self, slice_: _Slice) -> None:
         """Makes one slice of all that is missing, for a server that begins at the beginning whatever it is asked."""
         if self._is_ranged:
             raise Interrupted("the registry stopped answering in ranges")
         if self._is_ranged is None:
             self._is_ranged = False
-            start = piece.position
+            start = slice_.position
             for other in self._slices:
                 other.position = other.end
-            piece.position, piece.end = start, self.layer.size
-            self._count()
+            slice_.position, slice_.end = start, self.layer.size
+            self._count_missing()
 
     async def _receive(
-        self, partial: Partial, piece: _Slice, stream: StreamReader, skip: int, patience: asyncio.Timeout
+        self, partial: Partial, slice_: _Slice, stream: StreamReader, skip: int, stall_timeout: asyncio.Timeout
     ) -> None:
-        """Writes what comes; what has come when the stream breaks off is written, too."""
+        """Writes what comes after the first `skip` bytes; what has come when the stream breaks off is written, too."""
         chunks: list[bytes] = []
-        held = heard = 0
+        buffered = since_progress = 0
         try:
-            while piece.position + held < piece.end:
+            while slice_.position + buffered < slice_.end:
                 chunk = await stream.readany()
                 if not chunk:
                     raise Interrupted("the answer ended early")
-                heard += len(chunk)
-                if heard >= self._limits.trickle_bytes:
-                    heard = 0
-                    self._heard = asyncio.get_running_loop().time()
-                    patience.reschedule(self._heard + self._limits.stall)
+                since_progress += len(chunk)
+                if since_progress >= self._limits.trickle_bytes:
+                    since_progress = 0
+                    self._last_data = asyncio.get_running_loop().time()
+                    stall_timeout.reschedule(self._last_data + self._limits.stall)
                 if skip:
                     skipped = min(skip, len(chunk))
                     skip, chunk = skip - skipped, chunk[skipped:]
                 chunks.append(chunk)
-                held += len(chunk)
-                if piece.position + held > piece.end:
+                buffered += len(chunk)
+                if slice_.position + buffered > slice_.end:
                     raise self._too_many()
-                if held >= self._limits.write_bytes:
-                    await self._write(partial, piece, chunks, held)
-                    held = 0
+                if buffered >= self._limits.write_bytes:
+                    await self._write(partial, slice_, chunks, buffered)
+                    buffered = 0
             if not self._is_ranged and await stream.readany():
                 raise self._too_many()
         finally:
             if chunks:
-                await self._write(partial, piece, chunks, held)
+                await self._write(partial, slice_, chunks, buffered)
 
-    def _too_many(self) -> _FalseBytesError:
-        return _FalseBytesError(f'"{self.layer.digest}" is larger than the {self.layer.size} bytes announced')
+    def _too_many(self) -> _WrongBytesError:
+        return _WrongBytesError(f'"{self.layer.digest}" is larger than the {self.layer.size} bytes announced')
 
-    async def _write(self, partial: Partial, piece: _Slice, chunks: list[bytes], size: int) -> None:
+    async def _write(self, partial: Partial, slice_: _Slice, chunks: list[bytes], size: int) -> None:
         """Puts the chunks in their place and empties the list, in this order: writing them twice does no harm."""
-        await self._in_thread(partial.write, piece.position, chunks)
+        await self._in_thread(partial.write, slice_.position, chunks)
         chunks.clear()
-        piece.position += size
+        slice_.position += size
         self._missing_bytes -= size
         self._completed = max(self._completed, self.layer.size - self._missing_bytes)
-        self._grown.set()
-        if self._saved - self._missing_bytes >= self._limits.checkpoint_bytes:
-            self._filled.set()
+        self._written.set()
+        if self._missing_in_ledgers - self._missing_bytes >= self._limits.checkpoint_bytes:
+            self._checkpoint_due.set()
 
     async def _hash(self, partial: Partial) -> None:
         """Follows the growing beginning of the file with the digest."""
         while self._hashed < self.layer.size:
-            self._grown.clear()
-            end = min(self._front(), self._hashed + _HASH_AHEAD_BYTES)
+            self._written.clear()
+            end = min(self._first_missing(), self._hashed + _HASH_AHEAD_BYTES)
             if end == self._hashed:
-                await self._grown.wait()
+                await self._written.wait()
                 continue
             await self._in_thread(partial.hash, self._hashed, end)
             self._hashed = end
@@ -336,36 +346,32 @@ class Transfer:
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._limits.checkpoint_seconds):
-                    await self._filled.wait()
-            self._filled.clear()
-            if self._saved != self._missing_bytes:
-                self._saved = self._missing_bytes
+                    await self._checkpoint_due.wait()
+            self._checkpoint_due.clear()
+            if self._missing_in_ledgers != self._missing_bytes:
+                self._missing_in_ledgers = self._missing_bytes
                 await self._in_thread(partial.save, self._missing())
 
-    def _tell(self) -> None:
-        if not self._known.done():
-            self._known.set_result(None)
+    def _set_start_known(self) -> None:
+        if not self._start_known.done():
+            self._start_known.set_result(None)
 
-    def _front(self) -> int:
-        """Where the first byte that is still missing belongs."""
-        while self._first < len(self._slices) and self._slices[self._first].position >= self._slices[self._first].end:
-            self._first += 1
-        return self._slices[self._first].position if self._first < len(self._slices) else self.layer.size
+    def _first_missing(self) -> int:
+        """Where the first byte that is still missing belongs; the blob's size when none is."""
+        while self._first_unfinished < len(self._slices):
+            slice_ = self._slices[self._first_unfinished]
+            if slice_.position < slice_.end:
+                return slice_.position
+            self._first_unfinished += 1
+        return self.layer.size
 
     def _missing(self) -> list[Span]:
-        return [(piece.position, piece.end) for piece in self._slices if piece.position < piece.end]
+        return [(slice_.position, slice_.end) for slice_ in self._slices if slice_.position < slice_.end]
 
-    def _count(self) -> None:
+    def _count_missing(self) -> None:
         self._missing_bytes = sum(end - start for start, end in self._missing())
         self._completed = max(self._completed, self.layer.size - self._missing_bytes)
 
     async def _in_thread(self, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
         call = partial_call(function, *arguments, **keywords)
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
-
-
-def first_error(error: BaseException) -> BaseException:
-    """The first single error of a group of them."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -1,7 +1,7 @@
 """The tar format, as much of it as plain files need. Knows headers and padding, not what the files are for.
 
-Reading is for archives from strangers: only plain files and folders are let through, every size is held against what
-is left of the file, and nothing of a size the archive chooses is kept in memory.
+Archives are not trusted: only plain files and folders are read, every size is compared with what is left of the file,
+and nothing of a size the archive chooses is kept in memory.
 """
 
 import os

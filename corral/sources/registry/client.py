@@ -1,4 +1,4 @@
-"""Models from and to registries: what to fetch or send, in which order, and the words for it. Knows no HTTP.
+"""Pulling and pushing models: what to fetch or send, in which order, with which status lines. Knows no HTTP.
 
 Any registry that speaks the OCI distribution API: Ollama's, Hugging Face's, a plain one. Rules and words: spec cli §9
 and §10, api §15.3 and §15.4.
@@ -7,7 +7,7 @@ and §10, api §15.3 and §15.4.
 import asyncio
 import platform
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -26,46 +26,48 @@ from corral.errors import (
     Unreachable,
 )
 from corral.messages import Progress
-from corral.names import Name
-from corral.sources.auth import Authenticator
-from corral.sources.http import Http, StatusError, is_passing
-from corral.sources.ledger import allocated
-from corral.sources.limits import Limits
-from corral.sources.patience import patiently
-from corral.sources.repository import BlobSource, Repository
-from corral.sources.transfer import DigestMismatchError, Transfer, is_stored
-from corral.sources.upload import Upload
+from corral.names import Digest, Name
+from corral.sources.registry.auth import Authenticator
+from corral.sources.registry.errors import StatusError, is_retryable
+from corral.sources.registry.http import Http
+from corral.sources.registry.ledger import allocated
+from corral.sources.registry.limits import TransferLimits
+from corral.sources.registry.parallel import Job, in_parallel
+from corral.sources.registry.repository import BlobSource, Repository
+from corral.sources.registry.retry import retry
+from corral.sources.registry.transfer import DigestMismatchError, Transfer, is_stored
+from corral.sources.registry.upload import UnfinishedUploads, Upload
 from corral.store import BlobMissing, Layer, Manifest, MediaType, Store, parse_manifest
 from corral.store.blobs import require_space
 
 _MACHINES = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64"}
 _SYSTEMS = {"win32": "windows"}
 _THREADS = 8
-_TRIES = 5
-"""How often a pull looks for what is missing when blobs go, with other models, as fast as they come."""
+_ROUNDS = 5
+"""How often a pull fetches what is missing while blobs of it are deleted with other models."""
 
 USER_AGENT = (
     f"ollama/{EMULATES} ({_MACHINES.get(platform.machine(), platform.machine())} "
     f"{_SYSTEMS.get(sys.platform, sys.platform)}) corral/{__version__}"
 )
-"""Some registries answer by what the client says it is (spec cli §9); ours says both."""
+"""Some registries answer by the client's name (spec cli §9); ours has Ollama's and its own."""
 
 
 class Registry:
     """Pulls and pushes. One for a process: pulls of the same blob share one transfer. Closed at its end."""
 
-    def __init__(self, *, docker_config: Path, key_folder: Path, limits: Limits | None = None) -> None:
+    def __init__(self, *, docker_config: Path, key_folder: Path, limits: TransferLimits | None = None) -> None:
         """`docker_config`: the file `docker login` writes; `key_folder`: where `id_ed25519` lies or will lie."""
         self._docker_config = docker_config
         self._key_folder = key_folder
-        self._limits = limits or Limits()
+        self._limits = limits or TransferLimits()
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="transfer")
         self._transfers: dict[Path, Transfer] = {}
-        self._uploads: dict[URL, URL] = {}
+        self._unfinished_uploads = UnfinishedUploads()
         self._is_closed = False
 
     async def close(self) -> None:
-        """Stops what is under way, keeping what has arrived, and waits for threads at work."""
+        """Stops all transfers, which keep what has arrived, and waits for their threads."""
         self._is_closed = True
         for transfer in list(self._transfers.values()):
             await transfer.stop()
@@ -83,7 +85,7 @@ class Registry:
         async with self._repository(there or name, insecure) as repository:
             manifest = await _fetch_manifest(repository, self._limits)
             await self._check_space(manifest, store)
-            for tries_left in reversed(range(_TRIES)):
+            for rounds_left in reversed(range(_ROUNDS)):
                 async with aclosing(self._pull_blobs(repository, store, manifest)) as steps:
                     async for step in steps:
                         yield step
@@ -94,14 +96,14 @@ class Registry:
                     await asyncio.to_thread(store.write_manifest, name, manifest.raw, prune)
                     break
                 except BlobMissing:  # it was here for another model, which was deleted meanwhile
-                    if not tries_left:
+                    if not rounds_left:
                         raise
         if leftovers:
             yield Progress("removing unused layers")
         yield Progress("success")
 
     async def push(self, name: Name, store: Store, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
-        """Sends a model to the registry its name says. What the registry has already is not sent again.
+        """Sends a model to the registry in its name. What the registry has already is not sent again.
 
         Closing the iterator stops the work; a push of the same blob goes on with what the registry took, if it can.
         """
@@ -123,26 +125,50 @@ class Registry:
                     is_first=number == 0,
                     limits=self._limits,
                     executor=self._executor,
-                    sessions=self._uploads,
+                    unfinished=self._unfinished_uploads,
                 )
                 async with aclosing(upload.watch()) as steps:
                     async for step in steps:
                         yield step
             yield Progress("pushing manifest")
-            await patiently(lambda: repository.put_manifest(stored.manifest), self._limits, _may_help_to_put_again)
+            await retry(
+                lambda: repository.put_manifest(stored.manifest), self._limits.retry, retryable=_is_put_retryable
+            )
         yield Progress("success")
 
     async def _pull_blobs(
         self, repository: Repository, store: Store, manifest: Manifest
     ) -> AsyncGenerator[Progress, None]:
+        """Fetches small blobs side by side, and reports the blobs in the manifest's order (spec api §15.3).
+
+        Clients draw one bar after the other, so the lines of two blobs never mix.
+        """
+        by_digest: dict[Digest, list[Layer]] = {}
+        for layer in manifest.blobs:
+            by_digest.setdefault(layer.digest, []).append(layer)
+        jobs = [
+            Job(
+                self._pull_in_turn(repository, store, layers, manifest),
+                max(self._limits.connections_for(layer.size) for layer in layers),
+            )
+            for layers in by_digest.values()
+        ]
         try:
-            for layer in manifest.blobs:
-                async with aclosing(self._pull_blob(repository, store, layer, manifest)) as steps:
-                    async for step in steps:
-                        yield step
+            async with aclosing(in_parallel(jobs, self._limits.connections)) as steps:
+                async for step in steps:
+                    yield step
         except DigestMismatchError:
             yield Progress("verifying sha256 digest")
             raise
+
+    async def _pull_in_turn(
+        self, repository: Repository, store: Store, layers: Iterable[Layer], manifest: Manifest
+    ) -> AsyncGenerator[Progress, None]:
+        """Fetches layers that share a digest, and so a file; a manifest may contradict itself about their size."""
+        for layer in layers:
+            async with aclosing(self._pull_blob(repository, store, layer, manifest)) as steps:
+                async for step in steps:
+                    yield step
 
     async def _pull_blob(
         self, repository: Repository, store: Store, layer: Layer, manifest: Manifest
@@ -162,7 +188,7 @@ class Registry:
                 await asyncio.to_thread(store.expect, manifest)
                 return
             except (SourceError, NotFound):
-                if not is_joined or self._is_closed:  # another's registry failed; ours may do better
+                if not is_joined or self._is_closed:  # the transfer of another pull failed; its registry may be another
                     raise
             finally:
                 if self._transfers.get(path) is transfer and transfer.is_over:
@@ -191,9 +217,9 @@ class Registry:
             yield Repository(http, authenticator, name)
 
 
-async def _fetch_manifest(repository: Repository, limits: Limits) -> Manifest:
+async def _fetch_manifest(repository: Repository, limits: TransferLimits) -> Manifest:
     try:
-        manifest = parse_manifest(await patiently(repository.manifest, limits, _asks_us_to_wait))
+        manifest = parse_manifest(await retry(repository.manifest, limits.retry, retryable=_asks_us_to_wait))
     except CorralError as error:
         raise _about_manifest(error) from error
     if any(layer.media_type == MediaType.TENSOR for layer in manifest.layers):
@@ -202,13 +228,13 @@ async def _fetch_manifest(repository: Repository, limits: Limits) -> Manifest:
 
 
 def _asks_us_to_wait(error: SourceError) -> bool:
-    """A registry that only says that it is out of order is not waited for: there may be mirrors."""
-    return is_passing(error) and isinstance(error, StatusError) and error.pause > 0
+    """Whether the error names a time to wait. Any other is raised at once: there may be mirrors."""
+    return is_retryable(error) and isinstance(error, StatusError) and error.pause > 0
 
 
-def _may_help_to_put_again(error: SourceError) -> bool:
+def _is_put_retryable(error: SourceError) -> bool:
     """Also where a blob is unknown that has just been seen: while another push writes it, a registry may miss it."""
-    return is_passing(error) or (isinstance(error, StatusError) and "BLOB_UNKNOWN" in str(error))
+    return is_retryable(error) or (isinstance(error, StatusError) and "BLOB_UNKNOWN" in str(error))
 
 
 def _about_manifest(error: CorralError) -> CorralError:

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ from yarl import URL
 from corral import names
 from corral.errors import InvalidName, NotFound, SourceError, StoreError, Unreachable
 from corral.messages import Progress
-from corral.sources.http import Contradiction, Interrupted, StatusError, is_passing, shown
-from corral.sources.ledger import part_bytes
-from corral.sources.limits import Limits
-from corral.sources.patience import patiently, pause
-from corral.sources.repository import Repository, resolve
-from corral.sources.transfer import PROGRESS_SECONDS, first_error
+from corral.sources.registry.errors import Contradiction, Interrupted, StatusError, is_retryable, redacted
+from corral.sources.registry.limits import TransferLimits
+from corral.sources.registry.parallel import first_error
+from corral.sources.registry.repository import Repository, resolve
+from corral.sources.registry.retry import retry
+from corral.sources.registry.transfer import PROGRESS_SECONDS
 from corral.store import Layer, disk
 
 P = ParamSpec("P")
@@ -40,6 +40,8 @@ _COMMIT_SECONDS = 1800.0
 
 _PART_SECONDS = 120.0
 """How long it may take over its answer once it has all of a part."""
+
+_MAX_UNFINISHED = 1000
 
 _STORED_RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})\Z", re.ASCII)
 
@@ -56,10 +58,32 @@ class _Place:
     offset: int = 0
 
 
-class Upload:
-    """Sends one blob. `sessions` remembers, by blob address, the uploads that were begun and not finished.
+class UnfinishedUploads:
+    """Where uploads that were begun and not finished can go on, by the blob's URL.
 
-    `is_first`: nothing was heard of the registry yet, so when nobody answers, that is the end; later it is waited for.
+    Of more than `most` the oldest are forgotten, as registries themselves forget them after a while.
+    """
+
+    def __init__(self, most: int = _MAX_UNFINISHED) -> None:
+        self._most = most
+        self._locations: dict[URL, URL] = {}
+
+    def take(self, blob: URL) -> URL | None:
+        """The upload's location, for one caller alone: another push of the same blob begins an upload of its own."""
+        return self._locations.pop(blob, None)
+
+    def put(self, blob: URL, location: URL) -> None:
+        self._locations.pop(blob, None)
+        self._locations[blob] = location
+        if len(self._locations) > self._most:
+            del self._locations[next(iter(self._locations))]
+
+
+class Upload:
+    """Sends one blob.
+
+    `is_first`: it is the first request to the registry, which is given up when it cannot be reached; later it is tried
+    again. `unfinished`: what earlier uploads left, and where this one is noted if it does not end.
     """
 
     def __init__(
@@ -69,9 +93,9 @@ class Upload:
         path: Path,
         *,
         is_first: bool = False,
-        limits: Limits,
+        limits: TransferLimits,
         executor: Executor,
-        sessions: MutableMapping[URL, URL],
+        unfinished: UnfinishedUploads,
     ) -> None:
         self._repository = repository
         self._layer = layer
@@ -79,15 +103,17 @@ class Upload:
         self._is_first = is_first
         self._limits = limits
         self._executor = executor
-        self._sessions = sessions
+        self._unfinished = unfinished
         self._url = repository.blob_url(layer.digest)
-        self._part_bytes = limits.part_bytes or part_bytes(layer.size)
+        self._part_size = limits.part_size(layer.size)
         self._descriptor = -1  # of the blob, while it is sent
         self._stored = 0
-        self._flying: dict[int, int] = {}
+        """Bytes that the registry has confirmed."""
+        self._in_flight: dict[int, int] = {}
+        """Bytes sent of each part that is not confirmed, by where the part begins."""
         self._completed = 0
         self._is_redirecting = False
-        self._reached: URL | None = None
+        self._resume_at: URL | None = None
         """Where a later push can go on."""
 
     async def watch(self) -> AsyncGenerator[Progress, None]:
@@ -110,36 +136,39 @@ class Upload:
         return Progress(f"pushing {digest.short}", str(digest), self._layer.size, self._completed)
 
     async def _run(self) -> None:
-        if await self._is_there():
+        if await self._is_stored():
             return
         with disk.explained(self._path, "reading"):
             opened = disk.open_regular(self._path)
         with opened as file:
             self._descriptor = file.fileno()
             try:
-                await self._send_at_last()
+                await self._send_until_stored()
             finally:
-                if self._reached is not None:
-                    self._sessions[self._url] = self._reached
+                if self._resume_at is not None:
+                    self._unfinished.put(self._url, self._resume_at)
 
-    async def _send_at_last(self) -> None:
+    async def _send_until_stored(self) -> None:
         """Sends it all, from the beginning again whenever the registry has forgotten what it had."""
-        for _ in range(self._limits.attempts + 1):
+        for _ in range(self._limits.retry.attempts + 1):
             try:
                 place = await self._begin()
                 if place is not None:
                     await self._send(place)
             except _UploadLostError as error:
-                lost, self._reached = error, None
+                lost, self._resume_at = error, None
                 continue
-            self._reached = None
+            self._resume_at = None
             return
         raise Interrupted(f"max retries exceeded: {lost}") from lost
 
-    async def _is_there(self) -> bool:
+    async def _is_stored(self) -> bool:
+        """Whether the registry has the blob. `Contradiction` if it has another size there."""
         try:
-            size = await patiently(
-                lambda: self._repository.blob_size(self._layer.digest), self._limits, self._may_help_to_ask_again
+            size = await retry(
+                lambda: self._repository.blob_size(self._layer.digest),
+                self._limits.retry,
+                retryable=self._is_look_retryable,
             )
         except NotFound:
             return False
@@ -147,14 +176,14 @@ class Upload:
             raise Contradiction(f'the registry has {size} bytes of "{self._layer.digest}", not {self._layer.size}')
         return True
 
-    def _may_help_to_ask_again(self, error: SourceError) -> bool:
-        """Not where nobody is there: the first question of a push says so at once."""
-        return is_passing(error) and not (self._is_first and isinstance(error, Unreachable))
+    def _is_look_retryable(self, error: SourceError) -> bool:
+        """The first request of a push is not repeated when the registry cannot be reached."""
+        return is_retryable(error) and not (self._is_first and isinstance(error, Unreachable))
 
     async def _begin(self) -> _Place | None:
         """Goes on with an upload that was begun earlier, or begins one; None when the blob is there by a mount."""
-        known = self._sessions.pop(self._url, None)  # ours alone now: another push of the blob begins its own
-        if known is not None and (place := await self._ask(known)) is not None:
+        known = self._unfinished.take(self._url)
+        if known is not None and (place := await self._find_known(known)) is not None:
             return place
         url = self._repository.uploads_url()
         if source := _mountable(self._layer, self._repository.name):
@@ -169,14 +198,14 @@ class Upload:
                 if response.status == 201:
                     return None
                 if response.status != 202:
-                    raise Contradiction(f'"{shown(url)}" answered with the status {response.status}')
+                    raise Contradiction(f'"{redacted(url)}" answered with the status {response.status}')
                 return _Place(self._next_location(response))
 
-        return await self._patiently(begin)
+        return await self._retry(begin)
 
     async def _send(self, place: _Place) -> None:
         self._stored = place.offset
-        starts = range(0, self._layer.size, self._part_bytes)
+        starts = range(0, self._layer.size, self._part_size)
         try:
             async with asyncio.TaskGroup() as group:
                 hashes = group.create_task(self._hash_parts(starts))
@@ -185,7 +214,7 @@ class Upload:
                     if self._end(start) <= place.offset:
                         continue
                     place, direct = await self._patch(place, start)
-                    self._reached = place.location if direct is None else None
+                    self._resume_at = place.location if direct is None else None
                     if direct is not None:
                         self._is_redirecting = True
                         await free.acquire()
@@ -197,26 +226,28 @@ class Upload:
         await self._finish(place, hashes.result())
 
     async def _patch(self, place: _Place, start: int) -> tuple[_Place, URL | None]:
-        """Sends what is missing of a part: where the next one goes, and where this one is wanted instead, if it is."""
+        """Sends what is missing of a part: where the next one goes, and where this one is wanted instead, if it is.
+
+        `_UploadLostError` when the registry does not know the upload any more.
+        """
         end = self._end(start)
-        attempt = 0
-        while True:
-            try:
-                return await self._patch_once(place, start, end)
-            except SourceError as error:
-                if isinstance(error, StatusError) and error.code in (404, 416) and not self._is_redirecting:
-                    raise _UploadLostError(str(error)) from error
-                if not is_passing(error):
-                    raise
-                await pause(attempt, error, self._limits)
-            attempt += 1
-            if not self._is_redirecting:
-                asked = await self._ask(place.location)
-                if asked is None:
-                    raise _UploadLostError("the registry does not know the upload any more")
-                place = asked
+        is_repeated = False
+
+        async def patch() -> tuple[_Place, URL | None]:
+            nonlocal place, is_repeated
+            if is_repeated and not self._is_redirecting:
+                place = await self._ask_again(place)
                 if place.offset >= end:
                     return place, None
+            is_repeated = True
+            try:
+                return await self._patch_once(place, start, end)
+            except StatusError as error:
+                if error.code in (404, 416) and not self._is_redirecting:
+                    raise _UploadLostError(str(error)) from error
+                raise
+
+        return await self._retry(patch)
 
     async def _patch_once(self, place: _Place, start: int, end: int) -> tuple[_Place, URL | None]:
         headers = {
@@ -245,7 +276,7 @@ class Upload:
             async with self._sending("PUT", url, headers, start, end):
                 self._stored += end - start
 
-        await self._patiently(put)
+        await self._retry(put)
 
     async def _finish(self, place: _Place, hashes: list[bytes]) -> None:
         etag = f"{hashlib.md5(b''.join(hashes), usedforsecurity=False).hexdigest()}-{len(hashes)}"
@@ -258,29 +289,41 @@ class Upload:
             ):
                 pass
         except SourceError as error:
-            if not is_passing(error) and not (isinstance(error, StatusError) and error.code == 404):
+            if not is_retryable(error) and not (isinstance(error, StatusError) and error.code == 404):
                 raise
-            if not await self._is_there():  # it may have been the answer alone that was lost
+            if not await self._is_stored():  # it may have been the answer alone that was lost
                 raise _UploadLostError(str(error)) from error
 
-    async def _ask(self, location: URL) -> _Place | None:
-        """How much of an upload the registry has; None if it knows nothing of it, or does not say."""
-
-        async def ask() -> _Place | None:
-            async with (
-                self._repository.http.answer_time("GET", location),
-                self._repository.open("GET", location, follow=()) as response,
-            ):
-                if response.status != 204:
-                    return None
-                match = _STORED_RANGE.match(response.headers.get("Range", ""))
-                last = int(match[1]) if match else 0  # "0-0" is what registries say of an empty upload
-                return _Place(self._next_location(response), last + 1 if last else 0)
-
+    async def _find_known(self, location: URL) -> _Place | None:
+        """Where an upload that was begun earlier goes on; None if the registry does not know it."""
         try:
-            return await self._patiently(ask)
+            return await self._retry(lambda: self._ask(location))
         except StatusError:
             return None
+
+    async def _ask_again(self, place: _Place) -> _Place:
+        """How much the registry has of the upload under way, after a request has failed."""
+        try:
+            found = await self._ask(place.location)
+        except StatusError as error:
+            if is_retryable(error):
+                raise
+            found = None
+        if found is None:
+            raise _UploadLostError("the registry does not know the upload any more")
+        return found
+
+    async def _ask(self, location: URL) -> _Place | None:
+        """How much of an upload the registry has; None if it does not say."""
+        async with (
+            self._repository.http.answer_time("GET", location),
+            self._repository.open("GET", location, follow=()) as response,
+        ):
+            if response.status != 204:
+                return None
+            match = _STORED_RANGE.match(response.headers.get("Range", ""))
+            last = int(match[1]) if match else 0  # "0-0" is what registries say of an empty upload
+            return _Place(self._next_location(response), last + 1 if last else 0)
 
     def _next_location(self, response: aiohttp.ClientResponse) -> URL:
         location = response.headers.get("Docker-Upload-Location", "")
@@ -298,29 +341,29 @@ class Upload:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
             async with (
-                asyncio.timeout(self._limits.stall) as patience,
+                asyncio.timeout(self._limits.stall) as stall_timeout,
                 self._repository.open(
-                    method, url, headers=headers, data=lambda: self._body(start, end, patience), follow=()
+                    method, url, headers=headers, data=lambda: self._body(start, end, stall_timeout), follow=()
                 ) as response,
             ):
                 yield response
         except TimeoutError as error:
             raise Interrupted(f"upload stalled: nothing was taken for {self._limits.stall:g} s") from error
         finally:
-            self._flying.pop(start, None)
+            self._in_flight.pop(start, None)
 
-    async def _body(self, start: int, end: int, patience: asyncio.Timeout) -> AsyncIterator[bytes]:
+    async def _body(self, start: int, end: int, stall_timeout: asyncio.Timeout) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         position = start
         while position < end:
             chunk = await self._in_thread(os.pread, self._descriptor, min(_READ_BYTES, end - position), position)
             if not chunk:
-                raise StoreError(f'"{self._path}" was cut short by somebody else')
+                raise StoreError(f'"{self._path}" was cut short by another program')
             yield chunk
             position += len(chunk)
-            patience.reschedule(loop.time() + (self._limits.stall if position < end else _PART_SECONDS))
-            self._flying[start] = position - start
-            self._completed = max(self._completed, min(self._stored + sum(self._flying.values()), self._layer.size))
+            stall_timeout.reschedule(loop.time() + (self._limits.stall if position < end else _PART_SECONDS))
+            self._in_flight[start] = position - start
+            self._completed = max(self._completed, min(self._stored + sum(self._in_flight.values()), self._layer.size))
 
     async def _hash_parts(self, starts: Iterable[int]) -> list[bytes]:
         return [await self._in_thread(self._md5, start, self._end(start)) for start in starts]
@@ -333,10 +376,10 @@ class Upload:
         return hashed.digest()
 
     def _end(self, start: int) -> int:
-        return min(start + self._part_bytes, self._layer.size)
+        return min(start + self._part_size, self._layer.size)
 
-    async def _patiently(self, action: Callable[[], Awaitable[T]]) -> T:
-        return await patiently(action, self._limits)
+    async def _retry(self, action: Callable[[], Awaitable[T]]) -> T:
+        return await retry(action, self._limits.retry)
 
     async def _in_thread(self, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
         call = partial(function, *arguments, **keywords)

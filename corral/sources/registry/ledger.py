@@ -94,16 +94,16 @@ class Partial:
         self._written: dict[Part, bytes] = {}
         self._idle = threading.Condition()
         self._order = threading.Lock()
-        self._settled = False
+        self._is_finished = False
         self._users = 0
         self._closed = False
         with disk.explained(path, "writing"):
             status = os.fstat(descriptor)
             self.allocated = min(getattr(status, "st_blocks", 0) * 512, total)
             parts, missing = decode(_read_ledgers(path) if status.st_size else (), total, part_size)
-            held = min(status.st_size, total)
+            file_end = min(status.st_size, total)
             self._parts = parts
-            self.missing = list(_without((0, total), _without((0, held), missing)))
+            self.missing = list(_without((0, total), _without((0, file_end), missing)))
             os.ftruncate(descriptor, total)
             self._remove_ledgers(beyond=len(parts))
             self.save(self.missing)
@@ -125,7 +125,7 @@ class Partial:
             while start < end:
                 count = os.preadv(self._descriptor, [buffer[: end - start]], start)
                 if not count:
-                    raise StoreError(f'"{self.path}" was cut short by somebody else')
+                    raise StoreError(f'"{self.path}" was cut short by another program')
                 self._hash.update(buffer[:count])
                 start += count
 
@@ -134,9 +134,9 @@ class Partial:
         return Digest(self._hash.hexdigest())
 
     def save(self, missing: Sequence[Span]) -> None:
-        """Records what has arrived, once it is on the disk itself: a power cut does not make the ledgers liars."""
+        """Records what has arrived, once it is on the disk itself: a power cut leaves no ledger that claims more."""
         with self._used(), self._order, disk.explained(self.path, "writing"):
-            if self._settled:
+            if self._is_finished:
                 return
             if self._written:  # as the file is found, there is nothing new in it
                 os.fsync(self._descriptor)
@@ -149,7 +149,7 @@ class Partial:
     def commit(self, blob: Path) -> None:
         """Gives the finished file its name. The caller has compared the digests."""
         with self._used(), self._order, disk.explained(blob, "writing"):
-            self._settled = True
+            self._is_finished = True
             os.fsync(self._descriptor)
             try:
                 self.path.replace(blob)
@@ -161,7 +161,7 @@ class Partial:
     def remove(self) -> None:
         """Leaves nothing of it."""
         with self._used(), self._order, disk.explained(self.path, "deleting"):
-            self._settled = True
+            self._is_finished = True
             self.path.unlink(missing_ok=True)
             self._remove_ledgers()
 
@@ -194,7 +194,7 @@ class Partial:
 
 
 def open_partial(blob: Path, digest: Digest, total: int, part_size: int) -> Partial | None:
-    """The unfinished files of a blob, found or made; None while somebody else is at work on them."""
+    """The unfinished files of a blob, found or made; None while another transfer, here or elsewhere, has them open."""
     path = partial_path(blob)
     with disk.explained(path, "writing"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -213,7 +213,7 @@ def open_partial(blob: Path, digest: Digest, total: int, part_size: int) -> Part
 
 
 def arrived(blob: Path, total: int) -> int:
-    """How many bytes the ledgers say have arrived, whoever is writing them."""
+    """How many bytes have arrived according to the ledgers, which another program may be writing."""
     _, missing = decode(_read_ledgers(partial_path(blob)), total, part_bytes(total))
     return total - sum(end - start for start, end in missing)
 

@@ -1,4 +1,4 @@
-"""The key pair that says who this machine is to a registry. Knows its two files and how to sign, nothing of HTTP.
+"""The key pair by which a registry knows this machine. Knows its two files and how to sign, nothing of HTTP.
 
 Files as spec cli §2.2 has them: shared with Ollama, so that an account keeps working.
 """
@@ -27,7 +27,7 @@ _MAX_KEY_BYTES = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An Ed25519 key pair. `is_new`: it was made just now, and its owner may want to be told."""
+    """An Ed25519 key pair. `is_new`: it was made just now, which its owner may want to know."""
 
     path: Path
     is_new: bool = False

@@ -13,18 +13,9 @@ from yarl import URL
 
 from corral.errors import CorralError, NotFound, SourceError, Unauthorized
 from corral.names import Digest, Name
-from corral.sources.auth import Authenticator, parse_challenges
-from corral.sources.http import (
-    Body,
-    Contradiction,
-    Http,
-    Interrupted,
-    StatusError,
-    read_all,
-    refuse_compressed,
-    shown,
-    status_error,
-)
+from corral.sources.registry.auth import Authenticator, parse_challenges
+from corral.sources.registry.errors import Contradiction, Interrupted, StatusError, redacted
+from corral.sources.registry.http import Body, Http, read_all, refuse_compressed, status_error
 from corral.store.manifest import MAX_MANIFEST_BYTES, Manifest, MediaType
 
 _MAX_REDIRECTS = 5
@@ -61,13 +52,13 @@ class Repository:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The head of a good answer, credentials shown, and redirects followed where the status is in `follow`.
 
-        `data` makes the body anew for each attempt. `StatusError` from 400 on, `Unauthorized` if we are not let in.
+        `data` makes the body anew for each attempt. `StatusError` from 400 on, `Unauthorized` if we have no access.
         """
         is_challenged = False
         for _ in range(_MAX_REDIRECTS + 2):
             is_own = self.http.is_own(url)
-            shown_header = self._authenticator.header if is_own else ""
-            sent = {**(headers or {}), **({"Authorization": shown_header} if shown_header else {})}
+            authorization = self._authenticator.header if is_own else ""
+            sent = {**(headers or {}), **({"Authorization": authorization} if authorization else {})}
             async with self.http.send(method, url, headers=sent, data=data() if data else None) as response:
                 if response.status == 401 and is_own and not is_challenged:
                     is_challenged = True
@@ -77,7 +68,7 @@ class Repository:
                     url = target
                     continue
                 elif response.status in REDIRECTS and follow:
-                    raise Contradiction(f'"{shown(url)}" redirects to nowhere')
+                    raise Contradiction(f'"{redacted(url)}" redirects to nowhere')
                 elif response.status == 401 and is_own:
                     raise Unauthorized("unauthorized: access denied")
                 elif response.status >= 400:
@@ -85,8 +76,8 @@ class Repository:
                 else:
                     yield response
                     return
-            await self._authenticator.answer(challenges, shown_header)
-        raise SourceError(f'"{shown(url)}": too many redirects')
+            await self._authenticator.answer(challenges, authorization)
+        raise SourceError(f'"{redacted(url)}": too many redirects')
 
     async def manifest(self) -> bytes:
         """The manifest of the name's tag, byte for byte. `NotFound` if there is none."""
@@ -138,9 +129,9 @@ class Repository:
     def check_redirect(self, source: URL, target: URL) -> None:
         """`SourceError` where following would leave the web, or leave encryption behind."""
         if target.scheme not in ("http", "https") or not target.host:
-            raise SourceError(f'"{shown(source)}" redirects to "{shown(target)}", which is no web address')
+            raise SourceError(f'"{redacted(source)}" redirects to "{redacted(target)}", which is no web address')
         if source.scheme == "https" and target.scheme == "http":
-            raise SourceError(f'"{shown(source)}" redirects to "{shown(target)}", which is not encrypted')
+            raise SourceError(f'"{redacted(source)}" redirects to "{redacted(target)}", which is not encrypted')
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +184,10 @@ class BlobSource:
             if first == start <= last < end and match[3] in (None, str(self._size)):
                 return
         asked = f"bytes {start}-{end - 1}/{self._size}"
-        raise Contradiction(f'"{shown(response.url)}" answered with the range "{given[:80]}", not "{asked}"')
+        raise Contradiction(f'"{redacted(response.url)}" answered with the range "{given[:80]}", not "{asked}"')
 
     def _check_whole(self, response: aiohttp.ClientResponse) -> None:
-        where, size = f'"{shown(response.url)}"', response.content_length
+        where, size = f'"{redacted(response.url)}"', response.content_length
         if response.status != 200:
             raise Contradiction(f"{where} answered with the status {response.status}")
         if size not in (None, self._size):
@@ -222,7 +213,7 @@ def resolve(base: URL, location: str) -> URL:
         _ = target.port  # asking for it checks it
         return target
     except ValueError as error:
-        raise SourceError(f'"{shown(base)}" redirects to "{location[:200]}", which is no web address') from error
+        raise SourceError(f'"{redacted(base)}" redirects to "{location[:200]}", which is no web address') from error
 
 
 _BLOB_REDIRECTS = (*REDIRECTS, 200)

