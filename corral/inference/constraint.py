@@ -60,7 +60,7 @@ async def of_calls(tools: Sequence[Tool]) -> Schema:
 
 async def check_kept(schema: dict[str, Json] | None, said: str) -> None:
     """The engine drops a constraint it cannot keep up and writes on freely: such an answer is an `EngineError`."""
-    if schema is not None and not await asyncio.to_thread(schemas.admits, schema, said):
+    if schema is not None and not await asyncio.to_thread(schemas.accepts_prefix, schema, said):
         raise EngineError("the answer left the format it was held to: the schema may be too complex for the engine")
 
 
