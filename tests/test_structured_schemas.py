@@ -120,7 +120,7 @@ def test_what_is_wrong_is_named_with_its_place(schema: Any, pointer: str, reason
         ({"oneOf": [{"type": "object", "properties": {"a": {"const": number}}} for number in (1, 2)]}, "#/oneOf"),
     ],
 )
-def test_what_cannot_be_enforced_is_left_out_and_told(schema: Any, ignored: str) -> None:
+def test_what_cannot_be_enforced_is_left_out_and_named(schema: Any, ignored: str) -> None:
     assert schemas.judge(schema).ignored == (ignored,)
 
 
@@ -150,16 +150,16 @@ def test_alternatives_imply_types_of_their_own() -> None:
 def test_whole_numbers_end_where_64_bits_do() -> None:
     for kinds in ("integer", ["integer", "null"]):
         value = schemas.judge({"type": kinds}).value
-        assert schemas.admits(value, str(2**62))
-        assert not schemas.admits(value, str(2**64))
-    assert schemas.admits(schemas.judge({"type": ["integer", "number"]}).value, str(2**64))
+        assert schemas.accepts_prefix(value, str(2**62))
+        assert not schemas.accepts_prefix(value, str(2**64))
+    assert schemas.accepts_prefix(schemas.judge({"type": ["integer", "number"]}).value, str(2**64))
 
 
 PETS = {
     kind: {"type": "object", "properties": {"kind": {"const": kind}, fact: {}}, "required": ["kind", fact]}
     for kind, fact in (("cat", "lives"), ("dog", "tricks"))
 }
-"""Told apart by a constant, as typed clients write a union of classes."""
+"""Distinguished by a constant, as typed clients write a union of classes."""
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ AT_THE_LIMIT = [
 
 
 def test_the_limits_themselves_are_no_harm() -> None:
-    """In a process of its own with 2 GB: what is let through may neither end the stack nor eat the memory."""
+    """In a process of its own with 2 GB: an accepted schema may neither end the stack nor eat the memory."""
     program = """
 import json, resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
@@ -280,13 +280,13 @@ NAMED = {"type": "object", "properties": {"name": {"type": "string"}}, "required
 )
 def test_an_object_has_what_is_listed_unless_there_may_be_more(schema: Any, answer: str, closed: bool) -> None:
     value = schemas.judge(schema).value
-    assert schemas.admits(value, answer)
-    assert schemas.admits(value, f'{answer}, "more": 1') is not closed
+    assert schemas.accepts_prefix(value, answer)
+    assert schemas.accepts_prefix(value, f'{answer}, "more": 1') is not closed
 
 
 def test_an_answer_is_admitted_while_it_may_still_fit() -> None:
     given = {"properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": True}
     schema = schemas.judge({"type": "object", **given}).value
-    admitted = [schemas.admits(schema, text) for text in ("", '{"n', '{ "n": 12', '{"n": 1, "é": "→"}')]
-    refused = [schemas.admits(schema, text) for text in ("Sure", '{"n": "', '{"n": 1} and', '{"m": 1}')]
+    admitted = [schemas.accepts_prefix(schema, text) for text in ("", '{"n', '{ "n": 12', '{"n": 1, "é": "→"}')]
+    refused = [schemas.accepts_prefix(schema, text) for text in ("Sure", '{"n": "', '{"n": 1} and', '{"m": 1}')]
     assert (admitted, refused) == ([True] * 4, [False] * 4)

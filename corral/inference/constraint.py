@@ -64,7 +64,7 @@ async def check_tools(tools: Sequence[Tool]) -> None:
 
 async def verify_answer(schema: dict[str, Json] | None, answer: str) -> None:
     """`EngineError` for an answer that does not fit: the engine drops a constraint it cannot keep up with."""
-    if schema is not None and not await asyncio.to_thread(schemas.admits, schema, answer):
+    if schema is not None and not await asyncio.to_thread(schemas.accepts_prefix, schema, answer):
         raise EngineError("the answer does not fit the format: the schema may be too complex for the engine")
 
 

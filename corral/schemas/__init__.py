@@ -1,8 +1,9 @@
-"""JSON Schemas of answers: whether the engine can hold an answer to one, and whether an answer has kept to one.
+"""JSON Schemas of answers: whether the engine can enforce one, and whether an answer fits one.
 
 Knows no model and no engine process. The engine ignores a grammar it cannot compile without a word and writes free
-text, and some small schemas cost it gigabytes or its life; so every schema is judged here first: its shape, size and
-depth by `clean`, then by the very library that the engine compiles grammars with (`grammar`).
+text, and some small schemas cost it gigabytes or its life. So every schema goes through three hands before the engine
+sees it: `safety` refuses what is wrong or too large (`limits`), `policy` decides what JSON Schema leaves open, and
+`grammar` compiles the outcome with the very library that the engine uses.
 """
 
 import time
@@ -13,17 +14,16 @@ from msgspec import Struct
 
 from corral.errors import BadRequest
 from corral.messages import Json
-from corral.schemas import grammar
-from corral.schemas.clean import MAX_BYTES, Cleaned, Unfit, clean
+from corral.schemas import grammar, policy, safety
+from corral.schemas.draft import Draft, InvalidSchema
+from corral.schemas.limits import MAX_BYTES
 from corral.schemas.pointers import relocated
+from corral.schemas.policy import ON_ONE_LINE
 
-__all__ = ["ON_ONE_LINE", "Schema", "admits", "judge", "relocated"]
+__all__ = ["ON_ONE_LINE", "Schema", "accepts_prefix", "judge", "relocated"]
 
-ON_ONE_LINE = {"x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}}
-"""What tells the engine's compiler to let no other white space be written: small models begin and never end it."""
-
-PATIENCE = 0.5
-"""Seconds for which parts of a schema are tried one by one to find the one an error is about."""
+LOCATE_SECONDS = 0.5
+"""How long parts of a schema are compiled one by one to find the one an error is about."""
 
 
 class Schema(Struct, frozen=True):
@@ -44,39 +44,52 @@ def judge(given: Json, subject: str = "format") -> Schema:
     try:
         text = msgspec.json.encode(given)
         if len(text) > MAX_BYTES:
-            raise Unfit("#", f"a schema of {len(text)} bytes is too large, at most {MAX_BYTES} are read")
+            raise InvalidSchema("#", f"a schema of {len(text)} bytes is too large, at most {MAX_BYTES} are read")
         return _judge(text)
-    except Unfit as error:
+    except InvalidSchema as error:
         raise BadRequest(f'invalid {subject}: "{_shortened(error.pointer)}": {error.reason}') from error
     except (UnicodeError, RecursionError, OverflowError) as error:
         raise BadRequest(f"invalid {subject}: it cannot be written as JSON") from error
 
 
-def admits(value: Json, text: str) -> bool:
+def accepts_prefix(value: Json, text: str) -> bool:
     """Whether `text` is an answer to a judged schema or the beginning of one, whatever its white space."""
-    return grammar.admits({key: part for key, part in value.items() if key not in ON_ONE_LINE}, text)
+    return grammar.accepts_prefix({key: part for key, part in value.items() if key not in ON_ONE_LINE}, text)
 
 
 @lru_cache(maxsize=64)
 def _judge(text: bytes) -> Schema:
-    cleaned = clean(msgspec.json.decode(text))
-    reason = grammar.objection(cleaned.value)
+    draft = sanitize(msgspec.json.decode(text))
+    value = _with_definitions(draft.root, draft)
+    reason = grammar.compile_error(value)
     if reason:
-        raise _blamed(cleaned, reason)
-    whole = cleaned.value if isinstance(cleaned.value, dict) else {}
-    return Schema({**whole, **ON_ONE_LINE}, cleaned.ignored)
+        raise _locate_error(draft, reason)
+    return Schema({**(value if isinstance(value, dict) else {}), **ON_ONE_LINE}, tuple(draft.ignored))
 
 
-def _blamed(cleaned: Cleaned, reason: str) -> Unfit:
-    """The innermost part that is refused by itself, and why; the whole when each part is fine by itself."""
-    patience = time.monotonic() + PATIENCE
-    for pointer, part in cleaned.parts:
-        told = "" if isinstance(part, bool) else grammar.objection({**part, "$defs": cleaned.definitions})
-        if told:
-            return Unfit(pointer, told)
-        if time.monotonic() > patience:
+def sanitize(schema: Json) -> Draft:
+    """`InvalidSchema` for what is no schema, too large, or refers to nothing."""
+    draft = safety.read(schema)
+    policy.apply(draft)
+    return draft
+
+
+def _with_definitions(value: Json, draft: Draft) -> Json:
+    if not draft.definitions:
+        return value
+    return {**({} if value is True else value), "$defs": draft.definitions}
+
+
+def _locate_error(draft: Draft, reason: str) -> InvalidSchema:
+    """The innermost part that does not compile by itself, and why; the whole when each part does."""
+    deadline = time.monotonic() + LOCATE_SECONDS
+    for part in draft.parts:
+        inner = "" if isinstance(part.value, bool) else grammar.compile_error(_with_definitions(part.value, draft))
+        if inner:
+            return InvalidSchema(part.place.at(), inner)
+        if time.monotonic() > deadline:
             break
-    return Unfit("#", reason)
+    return InvalidSchema("#", reason)
 
 
 def _shortened(pointer: str) -> str:

@@ -1,7 +1,7 @@
-"""Objects have the properties that are listed, and no others. Knows parts as `clean` leaves them.
+"""Objects have the properties that are listed, and no others. Part of `policy`; knows parts as `safety` leaves them.
 
-JSON Schema lets an object have any others unless `additionalProperties` says otherwise. Few who write a schema mean
-that, llama.cpp's own grammars do not take it so, and a small model goes on to invent properties without end.
+JSON Schema lets an object have any others unless `additionalProperties` says otherwise. Few authors of
+schemas mean that, llama.cpp's own grammars do not take it so, and a small model invents properties without end.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 from corral.messages import Json
 
 OF_OBJECTS = ("properties", "patternProperties", "required", "additionalProperties", "minProperties", "maxProperties")
-"""Keywords that speak of objects only."""
+"""Keywords that constrain objects only."""
 _CONDITIONS = ("if", "dependentSchemas", "dependencies", "$dynamicRef", "$recursiveRef")
 
 
@@ -18,19 +18,19 @@ def close(parts: Iterable[Json], ignored: Sequence[str]) -> None:
     """Forbids other properties in each part that lists some and says nothing of others.
 
     Not where several parts speak of the same value, in a schema that combines them or has `ignored` a condition: what
-    one of them lists the other must let through.
+    one of them lists the other must allow.
     """
     objects = [part for part in parts if isinstance(part, dict)]
     if any(pointer.rpartition("/")[2] in _CONDITIONS for pointer in ignored):
         return
-    if any(_speakers(part) > 1 for part in objects):
+    if any(_schemas_of_the_value(part) > 1 for part in objects):
         return
     for part in objects:
         if _lists_all(part):
             part["additionalProperties"] = False
 
 
-def _speakers(part: dict[str, Any]) -> int:
+def _schemas_of_the_value(part: dict[str, Any]) -> int:
     """How many schemas say something of the value that this part is for."""
     alternatives = sum(keyword in part for keyword in ("$ref", "anyOf", "oneOf"))
     return alternatives + len(part.get("allOf", ())) + (not part.keys().isdisjoint(OF_OBJECTS))

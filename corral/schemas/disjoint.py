@@ -1,4 +1,6 @@
-"""Whether schemas exclude each other, as far as constants and types tell. Knows parts as `clean` leaves them."""
+"""Whether schemas exclude each other, as far as constants and types show.
+
+Part of `policy`; knows parts as `safety` leaves them."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -13,7 +15,7 @@ MAX_DEPTH = 8
 
 
 def disjoint(options: Sequence[Json], definitions: Mapping[str, Json]) -> bool:
-    """Whether no value can fit two of `options`; false also where that cannot be told."""
+    """Whether no value can fit two of `options`; false also where that is unknown."""
     if len(options) > MAX_OPTIONS:
         return False
     return all(_exclude(one, other, definitions, MAX_DEPTH) for one, other in combinations(options, 2))

@@ -12,8 +12,8 @@ import msgspec
 from corral.messages import Json
 
 
-def objection(schema: Json) -> str:
-    """Why no answer can be held to a schema, in words; empty when one can be."""
+def compile_error(schema: Json) -> str:
+    """Why the engine cannot compile a schema, in words; empty when it can."""
     matcher = _matcher(schema)
     if not matcher.is_error():
         matcher.compute_bitmask()
@@ -22,13 +22,13 @@ def objection(schema: Json) -> str:
     return _in_words(str(matcher.get_error()))
 
 
-def pattern_objection(pattern: str) -> str:
+def pattern_error(pattern: str) -> str:
     """Why a regular expression cannot be used; empty when it can."""
-    return objection({"type": "string", "pattern": pattern})
+    return compile_error({"type": "string", "pattern": pattern})
 
 
-def admits(schema: Json, text: str) -> bool:
-    """Whether `text` is an answer to a schema without objection, or the beginning of one."""
+def accepts_prefix(schema: Json, text: str) -> bool:
+    """Whether `text` is an answer to a schema without compile_error, or the beginning of one."""
     matcher = _matcher(schema)
     raw = text.encode("utf-8", "surrogatepass")
     return not matcher.is_error() and int(matcher.try_consume_tokens(list(raw))) == len(raw)
@@ -37,7 +37,7 @@ def admits(schema: Json, text: str) -> bool:
 def _matcher(schema: Json) -> Any:
     from llguidance import LLMatcher
 
-    # The same words that llama.cpp puts around a schema.
+    # The same text that llama.cpp puts around a schema.
     text = "%llguidance {}\nstart: %json " + msgspec.json.encode(schema).decode()
     return LLMatcher(_bytes_as_tokens(), text, log_level=0)
 
@@ -62,21 +62,21 @@ def _bytes_as_tokens() -> Any:
 
 
 def _in_words(error: str) -> str:
-    """The first line that tells a person something."""
-    told = re.sub(r"\A(?:at \d+\(\d+\): )?(?:failed to compile JSON schema: )?(?:Unsatisfiable schema: )?", "", error)
-    if told.startswith("NoExtension"):
+    """The part of the library's error that says something to a person."""
+    reason = re.sub(r"\A(?:at \d+\(\d+\): )?(?:failed to compile JSON schema: )?(?:Unsatisfiable schema: )?", "", error)
+    if reason.startswith("NoExtension"):
         return "nothing fits it"
-    if told.startswith("Regex is empty"):
+    if reason.startswith("Regex is empty"):
         return "no string fits it"
-    if told.startswith("oneOf constraints"):
+    if reason.startswith("oneOf constraints"):
         return ONE_OF
-    if "look-around" in told or "lookarounds" in told:
+    if "look-around" in reason or "lookarounds" in reason:
         return LOOK_AROUND
-    if "backreferences" in told:
+    if "backreferences" in reason:
         return BACK_REFERENCES
-    if told.startswith("regex parse error"):
-        return "not a regular expression: " + told.rsplit("error: ", 1)[-1].splitlines()[0]
-    line = told.splitlines()[0] if told else "it cannot be compiled"
+    if reason.startswith("regex parse error"):
+        return "not a regular expression: " + reason.rsplit("error: ", 1)[-1].splitlines()[0]
+    line = reason.splitlines()[0] if reason else "it cannot be compiled"
     return (line[0].lower() + line[1:])[:200].rstrip(".")
 
 
