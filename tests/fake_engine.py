@@ -31,13 +31,15 @@ PROMPT_MS, TOKEN_MS = 10.0, 2.0
 def arguments(argv: list[str]) -> argparse.Namespace:
     """The options Corral gives an engine; anything else is refused, as llama-server does."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    for text in ("host", "model", "flash-attn", "cache-type-k", "cache-type-v", "pooling", "mmproj", "chat-template"):
+    for text in ("host", "model", "cache-type-k", "cache-type-v", "pooling", "mmproj", "chat-template"):
         parser.add_argument(f"--{text}", default="")
+    for text, choices in (("flash-attn", "on off auto"), ("fit", "on off"), ("load-mode", "auto none mmap mlock dio")):
+        parser.add_argument(f"--{text}", choices=choices.split())
     for number in ("port", "ctx-size", "parallel", "kv-unified-per-slot", "batch-size", "ubatch-size", "gpu-layers"):
         parser.add_argument(f"--{number}", type=int, default=0)
-    for number in ("main-gpu", "threads", "threads-batch", "cache-ram"):
+    for number in ("main-gpu", "threads", "threads-batch", "cache-ram", "image-min-tokens"):
         parser.add_argument(f"--{number}", type=int)
-    for switch in ("no-webui", "offline", "kv-unified", "embeddings", "context-shift", "no-mmap", "mmap", "no-warmup"):
+    for switch in ("no-webui", "offline", "kv-unified", "embeddings", "context-shift", "no-warmup"):
         parser.add_argument(f"--{switch}", action="store_true")
     parser.add_argument("--lora", action="append", default=[])
     return parser.parse_args(argv)

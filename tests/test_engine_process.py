@@ -14,7 +14,7 @@ import pytest
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.client import LlamaEngine, launch
 from corral.engine.llama.process import WorkerProcess
-from corral.engine.llama.worker import arguments
+from corral.engine.llama.worker import WorkerConfig, arguments
 from corral.errors import EngineDied, EngineError, OutOfMemory
 from tests.conftest import FAKE_ENGINE
 from tests.engines import engines, tell
@@ -74,40 +74,38 @@ ALL_OPTIONS = RunnerSpec(
     flash_attention="on",
 )
 
-COMMON = "--host 127.0.0.1 --port 1234 --model {} --no-webui --offline"
+COMMON = "--host 127.0.0.1 --port 1234 --cache-ram 77 --no-webui --offline --no-warmup --kv-unified --model {} {}"
 COMMAND_LINES: list[tuple[RunnerSpec, str]] = [
     (
         SPEC,
-        COMMON.format("model.gguf") + " --ctx-size 8192 --parallel 4 --kv-unified --kv-unified-per-slot 2048"
-        " --flash-attn auto --cache-type-k f16 --cache-type-v f16 --context-shift"
-        " --batch-size 512 --ubatch-size 512 --cache-ram 77 --no-warmup",
+        COMMON.format("model.gguf", "--context-shift") + " --kv-unified-per-slot 2048 --parallel 4 --ctx-size 8192"
+        " --batch-size 512 --ubatch-size 512 --cache-type-k f16 --cache-type-v f16 --flash-attn auto",
     ),
     (
         ALL_OPTIONS,
-        COMMON.format("m.gguf") + " --ctx-size 24576 --parallel 3 --kv-unified --kv-unified-per-slot 8192"
-        " --flash-attn on --cache-type-k q8_0 --cache-type-v q8_0 --context-shift"
-        " --batch-size 512 --ubatch-size 64 --cache-ram 77 --no-warmup"
-        " --gpu-layers 5 --main-gpu 1 --threads 6 --threads-batch 6 --no-mmap"
-        " --mmproj p.gguf --lora l1.gguf --lora l2.gguf",
+        COMMON.format("m.gguf", "--context-shift") + " --kv-unified-per-slot 8192 --parallel 3 --ctx-size 24576"
+        " --batch-size 512 --ubatch-size 64 --gpu-layers 5 --fit off --main-gpu 1 --load-mode none"
+        " --threads 6 --threads-batch 6 --mmproj p.gguf --lora l1.gguf --lora l2.gguf"
+        " --cache-type-k q8_0 --cache-type-v q8_0 --flash-attn on",
     ),
     (
         msgspec.structs.replace(SPEC, mode="embed", pooling="mean", num_ctx=8192, use_mmap=True),
-        COMMON.format("model.gguf") + " --ctx-size 8192 --parallel 4 --kv-unified --kv-unified-per-slot 8192"
-        " --flash-attn auto --cache-type-k f16 --cache-type-v f16 --embeddings --pooling mean"
-        " --batch-size 2048 --ubatch-size 2048 --cache-ram 77 --no-warmup --mmap",
+        COMMON.format("model.gguf", "--embeddings") + " --pooling mean --kv-unified-per-slot 8192 --parallel 4"
+        " --ctx-size 8192 --batch-size 2048 --ubatch-size 2048 --load-mode mmap"
+        " --cache-type-k f16 --cache-type-v f16 --flash-attn auto",
     ),
     (
         msgspec.structs.replace(SPEC, own_template=False),
-        COMMON.format("model.gguf") + " --ctx-size 8192 --parallel 4 --kv-unified --kv-unified-per-slot 2048"
-        " --flash-attn auto --cache-type-k f16 --cache-type-v f16 --context-shift"
-        " --batch-size 512 --ubatch-size 512 --cache-ram 77 --no-warmup --chat-template chatml",
+        COMMON.format("model.gguf", "--context-shift") + " --kv-unified-per-slot 2048 --parallel 4 --ctx-size 8192"
+        " --batch-size 512 --ubatch-size 512 --chat-template chatml --cache-type-k f16 --cache-type-v f16"
+        " --flash-attn auto",
     ),
 ]
 
 
 @pytest.mark.parametrize(("spec", "expected"), COMMAND_LINES)
 def test_command_line_of_another_llama_server(spec: RunnerSpec, expected: str) -> None:
-    assert " ".join(arguments(spec, 1234, 77)) == expected
+    assert " ".join(arguments(WorkerConfig(spec=spec, key="", parent=0, cache_ram_mib=77), 1234)) == expected
 
 
 async def test_the_program_gets_what_was_asked_for_and_no_secrets(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from corral.engine.base import RunnerSpec
+from corral.engine.load_options import can_serve
 from corral.machine.gpus import Gpu
 from corral.machine.memory import GIB, Memory
 from corral.serving.scheduler import (
@@ -18,7 +19,6 @@ from corral.serving.scheduler import (
     decide,
     pool_size,
     victim,
-    will_do,
 )
 
 KIB = 1 << 10
@@ -127,23 +127,23 @@ def test_three_models_are_kept_for_each_gpu() -> None:
 )
 def test_only_what_was_asked_for_and_differs_needs_a_new_load(change: dict[str, object], fits: bool) -> None:
     loaded = asked(A, num_gpu=7, main_gpu=0, use_mmap=False, num_thread=4, num_batch=512, draft_num_predict=2)
-    assert will_do(asked(A, **change), loaded) is fits
+    assert can_serve(asked(A, **change), loaded) is fits
 
 
 @pytest.mark.parametrize("change", [{"use_mmap": False}, {"use_mmap": True}, {"num_gpu": 0}, {"main_gpu": 1}])
 def test_a_wish_is_a_wish_also_when_it_is_no_or_zero(change: dict[str, object]) -> None:
-    assert will_do(asked(A, **change), A) is False
-    assert will_do(A, asked(A, **change)) is True
+    assert can_serve(asked(A, **change), A) is False
+    assert can_serve(A, asked(A, **change)) is True
 
 
 @pytest.mark.parametrize("change", [{"main_gpu": 0}, {"draft_num_predict": 0}, {"num_thread": 0}])
 def test_to_wish_for_what_is_so_anyway_needs_no_new_load(change: dict[str, object]) -> None:
-    assert will_do(asked(A, **change), A) is True
+    assert can_serve(asked(A, **change), A) is True
 
 
 def test_files_that_were_not_asked_for_are_a_difference_too() -> None:
-    assert will_do(A, asked(A, adapters=("l",))) is False
-    assert will_do(A, asked(A, projectors=("p",))) is False
+    assert can_serve(A, asked(A, adapters=("l",))) is False
+    assert can_serve(A, asked(A, projectors=("p",))) is False
 
 
 @pytest.mark.parametrize(
@@ -182,5 +182,5 @@ def test_kept_for_ever_is_sent_away_last() -> None:
 
 def test_a_model_that_never_saw_its_own_template_is_loaded_anew_for_it() -> None:
     without = asked(A, own_template=False)
-    assert will_do(without, A) is True
-    assert will_do(A, without) is False
+    assert can_serve(without, A) is True
+    assert can_serve(A, without) is False

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from corral.engine.base import RunnerSpec
+from corral.engine.load_options import can_serve
 from corral.errors import Busy, EngineDied, OutOfMemory
 from corral.machine.memory import GIB, Memory
-from corral.serving.scheduler import Events, Limits, Runner, Scheduler, will_do
+from corral.serving.scheduler import Events, Limits, Runner, Scheduler
 from tests.conftest import RANDOM_CASES
 from tests.stub_engines import Launcher, turn_the_loop
 
@@ -32,7 +33,7 @@ class Client:
 
     async def _ask(self, scheduler: Scheduler, keep_alive: float | None) -> None:
         async with scheduler.runner(self.spec, self.spec.model, keep_alive) as runner:
-            assert will_do(self.spec, runner.spec)
+            assert can_serve(self.spec, runner.spec)
             self.holds = runner
             try:
                 await self.leave.wait()

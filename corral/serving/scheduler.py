@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from corral.engine.base import Engine, RunnerSpec
+from corral.engine.load_options import can_serve, same_model
 from corral.errors import Busy, EngineDied, OutOfMemory
 from corral.machine.memory import Memory
 from corral.serving.admission import Pool
@@ -98,7 +99,7 @@ def decide(wanted: RunnerSpec, loaded: Sequence[RunnerState], memory: Memory, li
         if same_model(wanted, state.spec):
             if state.draining:
                 return Wait()
-            return Reuse(index) if will_do(wanted, state.spec) else Evict(index, "it is wanted with other options")
+            return Reuse(index) if can_serve(wanted, state.spec) else Evict(index, "it is wanted with other options")
     if any(state.loading or state.draining for state in loaded):
         return Wait()
     if loaded and len(loaded) >= (limits.max_loaded or MODELS_PER_GPU * max(1, len(memory.gpus))):
@@ -107,28 +108,6 @@ def decide(wanted: RunnerSpec, loaded: Sequence[RunnerState], memory: Memory, li
     if loaded and room < wanted.num_ctx * wanted.cache_bytes_per_token:
         return Evict(victim(loaded), "memory does not suffice for another model beside it")
     return Start(msgspec.structs.replace(wanted, pool=pool_size(wanted, room, limits.pool_contexts)))
-
-
-def same_model(one: RunnerSpec, other: RunnerSpec) -> bool:
-    """Whether both are the same weights in the same use: names do not matter, and embedding is another use."""
-    return (one.model, one.mode, one.pooling) == (other.model, other.mode, other.pooling)
-
-
-def will_do(wanted: RunnerSpec, loaded: RunnerSpec) -> bool:
-    """Whether a loaded model can serve a request: never reload to shrink, and not for what nobody asked for."""
-    if (wanted.projectors, wanted.adapters) != (loaded.projectors, loaded.adapters):
-        return False
-    if 0 <= wanted.num_gpu != loaded.num_gpu or wanted.own_template > loaded.own_template:
-        return False
-    if wanted.num_thread not in (0, loaded.num_thread):
-        return False
-    if wanted.use_mmap not in (None, loaded.use_mmap) or wanted.num_batch not in (None, loaded.num_batch):
-        return False
-    if wanted.main_gpu not in (None, loaded.main_gpu or 0):
-        return False
-    if wanted.draft_num_predict not in (None, loaded.draft_num_predict or 0):
-        return False
-    return wanted.num_ctx_automatic or wanted.num_ctx <= loaded.num_ctx
 
 
 def victim(loaded: Sequence[RunnerState]) -> int:
@@ -302,7 +281,7 @@ class Scheduler:
             runner.check.add_done_callback(lambda check: self._checked(runner, check))
         if runner.check is not None:
             await asyncio.wait({runner.check})
-        return runner.closing is None and will_do(spec, runner.spec)
+        return runner.closing is None and can_serve(spec, runner.spec)
 
     def _checked(self, runner: Runner, check: asyncio.Task[bool]) -> None:
         runner.check = None
@@ -342,7 +321,7 @@ class Scheduler:
 
     def _ready_for(self, spec: RunnerSpec) -> Runner | None:
         for runner in self._runners:
-            if same_model(spec, runner.spec) and not runner.draining and will_do(spec, runner.spec):
+            if same_model(spec, runner.spec) and not runner.draining and can_serve(spec, runner.spec):
                 return runner
         return None
 

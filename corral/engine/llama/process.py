@@ -16,7 +16,7 @@ import msgspec
 import psutil
 
 from corral.engine.base import RunnerSpec
-from corral.engine.llama.worker import Orders, Report
+from corral.engine.llama.worker import Ready, WorkerConfig
 from corral.errors import EngineDied, EngineError, OutOfMemory
 
 TICK = 0.2
@@ -83,9 +83,11 @@ class WorkerProcess:
                 start_new_session=True,
             )
         worker = cls(process, secrets.token_urlsafe(24), log)
-        orders = Orders(spec=spec, key=worker.key, parent=os.getpid(), program=program, cache_ram_mib=cache_ram_mib)
+        config = WorkerConfig(
+            spec=spec, key=worker.key, parent=os.getpid(), program=program, cache_ram_mib=cache_ram_mib
+        )
         assert process.stdin is not None
-        process.stdin.write(msgspec.json.encode(orders) + b"\n")  # nobody waits until it is read: `ready` does
+        process.stdin.write(msgspec.json.encode(config) + b"\n")  # nobody waits until it is read: `ready` does
         return worker
 
     @property
@@ -102,7 +104,7 @@ class WorkerProcess:
         line = asyncio.ensure_future(self._process.stdout.readline())
         try:
             await self.progressing(line, patience)
-            report = msgspec.json.decode(line.result() or b"{}", type=Report)
+            report = msgspec.json.decode(line.result() or b"{}", type=Ready)
         except BaseException:
             line.cancel()
             await self.stop(grace=0)
