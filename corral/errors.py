@@ -16,6 +16,7 @@ CorralError            500  anything that stops a request or a command
 ├── ModelFileError     500  a model file that is broken, hostile or not supported
 ├── TemplateError      500  a template that does not parse, or fails or overruns its budget when run
 └── EngineError        500  the engine refused or failed
+    ├── EngineRefused  400  the engine calls the request bad
     ├── EngineDied     500  the worker is gone
     └── OutOfMemory    500
 
@@ -96,6 +97,12 @@ class TemplateError(CorralError):
 
 class EngineError(CorralError):
     """The engine refused a request or failed at it."""
+
+
+class EngineRefused(EngineError):
+    """The engine calls the request bad."""
+
+    status = 400
 
 
 class EngineDied(EngineError):

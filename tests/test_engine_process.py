@@ -29,8 +29,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-async def start(home: Path, spec: RunnerSpec = SPEC, patience: float = 20) -> LlamaEngine:
-    return await launch(spec, log=home / "logs" / "worker.log", patience=patience, program=str(FAKE_ENGINE))
+async def start(home: Path, spec: RunnerSpec = SPEC, stall_timeout: float = 20) -> LlamaEngine:
+    return await launch(spec, log=home / "logs" / "worker.log", stall_timeout=stall_timeout, program=str(FAKE_ENGINE))
 
 
 async def started(home: Path) -> None:
@@ -128,7 +128,7 @@ async def test_the_program_gets_what_was_asked_for_and_no_secrets(home: Path, mo
 
 async def test_a_program_that_cannot_be_run_is_named(home: Path) -> None:
     with pytest.raises(EngineDied, match=r'terminated: "/nowhere/llama-server" is no program that can be run$'):
-        await launch(SPEC, log=home / "worker.log", patience=20, program="/nowhere/llama-server")
+        await launch(SPEC, log=home / "worker.log", stall_timeout=20, program="/nowhere/llama-server")
 
 
 async def test_a_log_that_cannot_be_written_is_named(home: Path) -> None:
@@ -165,15 +165,15 @@ async def test_memory_that_does_not_suffice_is_an_error_of_its_own(home: Path, w
 async def test_a_load_without_progress_is_given_up(home: Path) -> None:
     tell(home, never_healthy=True)
     with pytest.raises(EngineError, match=r"^timed out waiting for llama-server to start - "):
-        await start(home, patience=0.3)
+        await start(home, stall_timeout=0.3)
     assert all(not engine.alive for engine in engines(home))
 
 
-async def test_a_load_with_progress_may_take_longer_than_patience(home: Path) -> None:
+async def test_a_load_with_progress_may_take_longer_than_stall_timeout(home: Path) -> None:
     tell(home, loads_when="go", prints=True)
-    loading = asyncio.ensure_future(start(home, patience=0.2))
+    loading = asyncio.ensure_future(start(home, stall_timeout=0.2))
     log = home / "logs" / "worker.log"
-    while not (log.exists() and log.read_text().count("loading tensors") > 60):  # which takes three times patience
+    while not (log.exists() and log.read_text().count("loading tensors") > 60):  # which takes three times stall_timeout
         assert not loading.done()
         await asyncio.sleep(0.02)
     (home / "go").touch()
@@ -211,7 +211,7 @@ async def test_a_worker_that_refuses_sigterm_is_killed(home: Path) -> None:
     await started(home)
     await worker.stop(grace=0.2)
     assert gone(worker.pid)
-    assert worker.why() == "stopped"
+    assert worker.exit_reason() == "stopped"
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ from corral.engine.llama.client import launch
 
 async def main():
     spec = RunnerSpec(model=sys.argv[1], num_ctx=512, slots=1, pool=512)
-    engine = await launch(spec, log=Path(sys.argv[2]), patience=60, program=sys.argv[3])
+    engine = await launch(spec, log=Path(sys.argv[2]), stall_timeout=60, program=sys.argv[3])
     print(engine.pid, flush=True)
     await asyncio.sleep(600)
 
@@ -256,6 +256,6 @@ async def test_the_real_engine_says_why_a_file_cannot_be_loaded(home: Path) -> N
     broken = home / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(EngineDied, match=r"^llama-server process has terminated: "):
-        await launch(msgspec.structs.replace(SPEC, model=str(broken)), log=home / "worker.log", patience=60)
+        await launch(msgspec.structs.replace(SPEC, model=str(broken)), log=home / "worker.log", stall_timeout=60)
     with pytest.raises(EngineDied):
-        await launch(msgspec.structs.replace(SPEC, model=str(home / "none")), log=home / "worker.log", patience=60)
+        await launch(msgspec.structs.replace(SPEC, model=str(home / "none")), log=home / "worker.log", stall_timeout=60)

@@ -11,9 +11,9 @@ from corral.serving.scheduler import (
     OVERHEAD,
     Decision,
     Evict,
-    Limits,
     Reuse,
     RunnerState,
+    SchedulerLimits,
     Start,
     Wait,
     decide,
@@ -23,7 +23,7 @@ from corral.serving.scheduler import (
 
 KIB = 1 << 10
 PLENTY = Memory(total=64 * GIB, available=32 * GIB)
-LIMITS = Limits(max_loaded=2)
+LIMITS = SchedulerLimits(max_loaded=2)
 
 A = RunnerSpec(model="a", num_ctx=4096, slots=16, weights_bytes=GIB, cache_bytes_per_token=64 * KIB)
 B = msgspec.structs.replace(A, model="b")
@@ -84,8 +84,8 @@ def test_decide(case: str) -> None:
 
 
 def test_without_a_limit_three_models_are_kept() -> None:
-    assert decide(C, [at(A), at(B)], PLENTY, Limits()) == started(C)
-    assert decide(C, [at(A), at(B), at(EMBEDDING)], PLENTY, Limits()) == Evict(0, TOO_MANY)
+    assert decide(C, [at(A), at(B)], PLENTY, SchedulerLimits()) == started(C)
+    assert decide(C, [at(A), at(B), at(EMBEDDING)], PLENTY, SchedulerLimits()) == Evict(0, TOO_MANY)
 
 
 def test_too_little_memory_sends_another_model_away_and_shrinks_the_pool_of_the_last() -> None:
@@ -97,8 +97,8 @@ def test_three_models_are_kept_for_each_gpu() -> None:
     gpus = (Gpu("0", "", GIB, GIB), Gpu("1", "", GIB, GIB))
     memory = Memory(PLENTY.total, PLENTY.available, gpus)
     models = [at(asked(A, model=f"m{number}")) for number in range(5)]
-    assert isinstance(decide(A, models, memory, Limits()), Start)
-    assert isinstance(decide(A, [*models, at(B)], memory, Limits()), Evict)
+    assert isinstance(decide(A, models, memory, SchedulerLimits()), Start)
+    assert isinstance(decide(A, [*models, at(B)], memory, SchedulerLimits()), Evict)
 
 
 @pytest.mark.parametrize(

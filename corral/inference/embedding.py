@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 from msgspec import Struct
 
-from corral.errors import BadRequest, EngineError
+from corral.errors import BadRequest, EngineRefused
 from corral.messages import EmbedRequest
 from corral.models.model import Model
 from corral.options import Options
@@ -52,8 +52,8 @@ async def embed_inputs(
         with serving():
             try:
                 found = await runner.engine.embed(texts)
-            except EngineError as error:
-                if error.status != 400 or not request.truncate:
+            except EngineRefused:
+                if not request.truncate:
                     raise
                 texts, cut = await _cut_to_batch(runner, texts)
                 truncated += cut

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from corral.engine.base import MEDIA_MARKER
-from corral.errors import BadRequest, EngineError, TemplateError
+from corral.errors import BadRequest, EngineRefused, TemplateError
 from corral.media import MAX_FILES, PICTURES, SOUNDS, kind_of, prepare
 from corral.messages import Message, Think, Tool
 from corral.models.model import Model
@@ -151,9 +151,9 @@ async def _written(messages: Sequence[Message], first: int, write: Write) -> tup
     while True:
         try:
             return kept, await write(kept)
-        except (EngineError, TemplateError) as error:
+        except (EngineRefused, TemplateError):
             another = next(forms, None)
-            if another is None or not (isinstance(error, TemplateError) or error.status == 400):
+            if another is None:
                 raise
             kept = another
 
@@ -173,12 +173,12 @@ def _forms(messages: Sequence[Message], first: int) -> Iterator[tuple[Message, .
             yield tidied
 
 
-def refusal(error: EngineError) -> EngineError:
+def refusal(error: EngineRefused) -> EngineRefused:
     """What a Jinja template said when it refused a conversation, without the engine's words around it."""
     said = re.search(r"Jinja Exception: (.+)", str(error))
     if said is None:
         return error
-    return EngineError(f"the model's template refuses the conversation: {said[1]}", status=error.status)
+    return EngineRefused(f"the model's template refuses the conversation: {said[1]}")
 
 
 def keep_from(messages: Sequence[Message], first: int) -> list[Message]:

@@ -14,7 +14,7 @@ import msgspec
 
 from corral import template
 from corral.engine.base import CompletionRequest, EngineChat, Sampling
-from corral.errors import BadRequest, EngineError
+from corral.errors import BadRequest, EngineError, EngineRefused
 from corral.inference import constraint, prompt
 from corral.inference.completion import complete
 from corral.inference.metrics import Account, Clock
@@ -186,9 +186,7 @@ class Answering:
             chat = EngineChat(messages=tuple(messages), tools=tuple(tools), think=think, max_tokens=1)
             try:
                 return prompt.with_numbers(await self._engine.render(chat))
-            except EngineError as error:
-                if error.status != 400:
-                    raise
+            except EngineRefused as error:
                 await constraint.check_tools(tools)
                 raise prompt.refusal(error) from error
 

@@ -13,12 +13,21 @@ import signal
 import socket
 import sys
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from corral.engine.base import RunnerSpec
+from corral.engine.llama.log import FAILED, WorkerLog
 from corral.engine.load_options import Setting, settings
+
+FAILURE = "Failed to init server"
+"""How the engine's exception for any failed load begins; it carries no cause."""
+
+LOG_TIMEOUT = 2.0
+"""Seconds that the engine has to print the last lines of a failed load; it takes thousandths of one."""
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +40,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The id of the process that the worker ends with."""
     program: str = ""
     """Path of a llama-server to run; empty: the one in the `xllamacpp` package."""
+    log: str = ""
+    """The file that standard error goes to; the first error of a failed load is read from it."""
     cache_ram_mib: int = 1024
     """Most main memory the prompt cache may take, in MiB."""
 
@@ -43,6 +54,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool = False
     """Whether requests are served already; else `/health` says when."""
     error: str = ""
+    """The first error of the load."""
+    out_of_memory: bool = False
 
 
 def main() -> None:
@@ -54,7 +67,7 @@ def main() -> None:
     try:
         server = _start_builtin(config)
     except Exception as error:  # native code raises errors of any kind: the parent reports them
-        _send(report, Ready(error=str(error)))
+        _send(report, _failure(config, error))
         sys.exit(1)
     _send(report, Ready(port=int(server.listening_address.rsplit(":", 1)[1]), ready=True))
     threading.Event().wait()
@@ -63,6 +76,18 @@ def main() -> None:
 def _send(channel: Any, report: Ready) -> None:
     channel.write(msgspec.json.encode(report) + b"\n")
     channel.close()
+
+
+def _failure(config: WorkerConfig, error: Exception) -> Ready:
+    """The report of a failed load. The exception says only that it failed; the cause is the engine's first error."""
+    log = WorkerLog(Path(config.log))
+    give_up = time.monotonic() + LOG_TIMEOUT
+    while FAILURE in str(error) and FAILED not in log.last_line() and time.monotonic() < give_up:
+        time.sleep(0.005)  # the engine writes its log from a thread of its own
+    return Ready(
+        error=log.first_error() or str(error) or type(error).__name__,
+        out_of_memory=isinstance(error, MemoryError) or log.is_out_of_memory(),
+    )
 
 
 def _take_standard_output() -> Any:
