@@ -24,7 +24,8 @@ _LINE = re.compile(
     r"(?P<text>.*)"
 )
 _ERROR_WORDS = re.compile(
-    r"\berror\b|^(?:failed|unable|insufficient|cannot|terminate called|GGML_ASSERT)\b|Malloc failed: |: GGML_ASSERT\(",
+    r"\berror\b|^(?:failed|unable|insufficient|cannot|terminate called|GGML_ASSERT)\b|: GGML_ASSERT\("
+    r"|Malloc failed: |memory allocation of size ",
     re.IGNORECASE,
 )
 """How a text without a level is recognised as an error."""
