@@ -31,13 +31,15 @@ PROMPT_MS, TOKEN_MS = 10.0, 2.0
 def arguments(argv: list[str]) -> argparse.Namespace:
     """The options Corral gives an engine; anything else is refused, as llama-server does."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    for text in ("host", "model", "flash-attn", "cache-type-k", "cache-type-v", "pooling", "mmproj", "chat-template"):
+    for text in ("host", "model", "cache-type-k", "cache-type-v", "pooling", "mmproj", "chat-template"):
         parser.add_argument(f"--{text}", default="")
+    for text, choices in (("flash-attn", "on off auto"), ("fit", "on off"), ("load-mode", "auto none mmap mlock dio")):
+        parser.add_argument(f"--{text}", choices=choices.split())
     for number in ("port", "ctx-size", "parallel", "kv-unified-per-slot", "batch-size", "ubatch-size", "gpu-layers"):
         parser.add_argument(f"--{number}", type=int, default=0)
-    for number in ("main-gpu", "threads", "threads-batch", "cache-ram"):
+    for number in ("main-gpu", "threads", "threads-batch", "cache-ram", "image-min-tokens"):
         parser.add_argument(f"--{number}", type=int)
-    for switch in ("no-webui", "offline", "kv-unified", "embeddings", "context-shift", "no-mmap", "mmap", "no-warmup"):
+    for switch in ("no-webui", "offline", "kv-unified", "embeddings", "context-shift", "no-warmup"):
         parser.add_argument(f"--{switch}", action="store_true")
     parser.add_argument("--lora", action="append", default=[])
     return parser.parse_args(argv)
@@ -97,7 +99,8 @@ class Answer:
     them and `!call=name` a tool call after them (chat only); `!delay=S` seconds before each token; `!hold=N` waits
     after N tokens until the file `go` appears in the home folder; `!hang` and `!hang-after=N` answer nothing more;
     `!error=STATUS`, `!error-after=N` and `!old-error-after=N` refuse; `!crash` and `!crash-after=N` end the process;
-    `!cut-after=N` drops the connection; `!nan` embeds as no number.
+    `!cut-after=N` drops the connection; `!nan` embeds as no number; `!render-hang` and `!render-grow=MIB` make the
+    chat template hang, with so much more memory, until the file `rendered` appears in the home folder.
     """
 
     words: dict[str, str]
@@ -166,7 +169,7 @@ class Handler(BaseHTTPRequestHandler):
         routes = {
             "/completion": self.completion,
             "/v1/chat/completions": self.chat,
-            "/apply-template": lambda body: self.reply(200, {"prompt": rendered(body["messages"])}),
+            "/apply-template": self.apply_template,
             "/tokenize": lambda body: self.reply(200, {"tokens": tokens_of(body["content"])}),
             "/detokenize": lambda body: self.reply(200, {"content": text_of(body["tokens"])}),
             "/v1/embeddings": self.embeddings,
@@ -248,6 +251,16 @@ class Handler(BaseHTTPRequestHandler):
             self.event({"choices": [], "usage": usage, "timings": timings(len(tokens), said)})
             self.chunk(b"data: [DONE]\n\n")
             self.chunk(b"")
+
+    def apply_template(self, body: dict[str, Any]) -> None:
+        prompt = rendered(body["messages"])
+        words = Answer.to(prompt).words
+        grown = b"x" * (int(words.get("render-grow", 0)) << 20)
+        if grown or "render-hang" in words:
+            JOURNAL.write("rendering", number=self.number, bytes=len(grown))
+            while not (HOME / "rendered").exists():
+                time.sleep(0.01)  # like a template's run, it does not notice when the client goes away
+        self.reply(200, {"prompt": prompt})
 
     def embeddings(self, body: dict[str, Any]) -> None:
         if not OPTIONS.embeddings:
@@ -374,7 +387,8 @@ def orders() -> dict[str, Any]:
 def load(told: dict[str, Any]) -> None:
     """Loads as it was told.
 
-    `loads_when`: a file of the home folder that must appear first; `prints`: lines until then. `fails`: text printed
+    `loads_when`: a file of the home folder that must appear first; `prints`: lines until then. `spins_after`: text
+    printed before it computes for ever, as a chat template may that is tried at load. `fails`: text printed
     before it exits with status 1; `fails_above_context`: only with a pool larger than that; `fails_times`: only the
     first so many engines. `never_healthy`: it goes on loading for ever. `ignores_sigterm`: only SIGKILL ends it.
     """
@@ -384,6 +398,10 @@ def load(told: dict[str, Any]) -> None:
             if told.get("prints"):
                 print("loading tensors", file=sys.stderr, flush=True)
             time.sleep(0.01)
+    if text := told.get("spins_after"):
+        print(text, file=sys.stderr, flush=True)
+        while True:
+            pass
     earlier = len(list((HOME / "engines").glob("*.jsonl"))) - 1
     too_large = OPTIONS.ctx_size > told.get("fails_above_context", 0)
     if "fails" in told and too_large and earlier < told.get("fails_times", 1 << 30):

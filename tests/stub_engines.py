@@ -27,10 +27,15 @@ class StubEngine:
         self.holds_ping: asyncio.Event | None = None
         self.holds_close: asyncio.Event | None = None
         self._end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._retiring: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def die(self, reason: str = "signal: killed") -> None:
         if not self._end.done():
             self._end.set_result(reason)
+
+    def retire(self, reason: str = "the model's chat template takes too long or too much memory") -> None:
+        if not self._retiring.done():
+            self._retiring.set_result(reason)
 
     async def healthy(self) -> bool:
         self.pings += 1
@@ -40,6 +45,9 @@ class StubEngine:
 
     async def ended(self) -> str:
         return await asyncio.shield(self._end)
+
+    async def retiring(self) -> str:
+        return await asyncio.shield(self._retiring)
 
     def memory(self) -> int:
         return 1

@@ -14,7 +14,7 @@ import pytest
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.client import LlamaEngine, launch
 from corral.engine.llama.process import WorkerProcess
-from corral.engine.llama.worker import arguments
+from corral.engine.llama.worker import WorkerConfig, arguments
 from corral.errors import EngineDied, EngineError, OutOfMemory
 from tests.conftest import FAKE_ENGINE
 from tests.engines import engines, tell
@@ -29,8 +29,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-async def start(home: Path, spec: RunnerSpec = SPEC, patience: float = 20) -> LlamaEngine:
-    return await launch(spec, log=home / "logs" / "worker.log", patience=patience, program=str(FAKE_ENGINE))
+async def start(home: Path, spec: RunnerSpec = SPEC, stall_timeout: float = 20) -> LlamaEngine:
+    return await launch(spec, log=home / "logs" / "worker.log", stall_timeout=stall_timeout, program=str(FAKE_ENGINE))
 
 
 async def started(home: Path) -> None:
@@ -74,40 +74,38 @@ ALL_OPTIONS = RunnerSpec(
     flash_attention="on",
 )
 
-COMMON = "--host 127.0.0.1 --port 1234 --model {} --no-webui --offline"
+COMMON = "--host 127.0.0.1 --port 1234 --cache-ram 77 --no-webui --offline --no-warmup --kv-unified --model {} {}"
 COMMAND_LINES: list[tuple[RunnerSpec, str]] = [
     (
         SPEC,
-        COMMON.format("model.gguf") + " --ctx-size 8192 --parallel 4 --kv-unified --kv-unified-per-slot 2048"
-        " --flash-attn auto --cache-type-k f16 --cache-type-v f16 --context-shift"
-        " --batch-size 512 --ubatch-size 512 --cache-ram 77 --no-warmup",
+        COMMON.format("model.gguf", "--context-shift") + " --kv-unified-per-slot 2048 --parallel 4 --ctx-size 8192"
+        " --batch-size 512 --ubatch-size 512 --cache-type-k f16 --cache-type-v f16 --flash-attn auto",
     ),
     (
         ALL_OPTIONS,
-        COMMON.format("m.gguf") + " --ctx-size 24576 --parallel 3 --kv-unified --kv-unified-per-slot 8192"
-        " --flash-attn on --cache-type-k q8_0 --cache-type-v q8_0 --context-shift"
-        " --batch-size 512 --ubatch-size 64 --cache-ram 77 --no-warmup"
-        " --gpu-layers 5 --main-gpu 1 --threads 6 --threads-batch 6 --no-mmap"
-        " --mmproj p.gguf --lora l1.gguf --lora l2.gguf",
+        COMMON.format("m.gguf", "--context-shift") + " --kv-unified-per-slot 8192 --parallel 3 --ctx-size 24576"
+        " --batch-size 512 --ubatch-size 64 --gpu-layers 5 --fit off --main-gpu 1 --load-mode none"
+        " --threads 6 --threads-batch 6 --mmproj p.gguf --lora l1.gguf --lora l2.gguf"
+        " --cache-type-k q8_0 --cache-type-v q8_0 --flash-attn on",
     ),
     (
         msgspec.structs.replace(SPEC, mode="embed", pooling="mean", num_ctx=8192, use_mmap=True),
-        COMMON.format("model.gguf") + " --ctx-size 8192 --parallel 4 --kv-unified --kv-unified-per-slot 8192"
-        " --flash-attn auto --cache-type-k f16 --cache-type-v f16 --embeddings --pooling mean"
-        " --batch-size 2048 --ubatch-size 2048 --cache-ram 77 --no-warmup --mmap",
+        COMMON.format("model.gguf", "--embeddings") + " --pooling mean --kv-unified-per-slot 8192 --parallel 4"
+        " --ctx-size 8192 --batch-size 2048 --ubatch-size 2048 --load-mode mmap"
+        " --cache-type-k f16 --cache-type-v f16 --flash-attn auto",
     ),
     (
         msgspec.structs.replace(SPEC, own_template=False),
-        COMMON.format("model.gguf") + " --ctx-size 8192 --parallel 4 --kv-unified --kv-unified-per-slot 2048"
-        " --flash-attn auto --cache-type-k f16 --cache-type-v f16 --context-shift"
-        " --batch-size 512 --ubatch-size 512 --cache-ram 77 --no-warmup --chat-template chatml",
+        COMMON.format("model.gguf", "--context-shift") + " --kv-unified-per-slot 2048 --parallel 4 --ctx-size 8192"
+        " --batch-size 512 --ubatch-size 512 --chat-template chatml --cache-type-k f16 --cache-type-v f16"
+        " --flash-attn auto",
     ),
 ]
 
 
 @pytest.mark.parametrize(("spec", "expected"), COMMAND_LINES)
 def test_command_line_of_another_llama_server(spec: RunnerSpec, expected: str) -> None:
-    assert " ".join(arguments(spec, 1234, 77)) == expected
+    assert " ".join(arguments(WorkerConfig(spec=spec, key="", parent=0, cache_ram_mib=77), 1234)) == expected
 
 
 async def test_the_program_gets_what_was_asked_for_and_no_secrets(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +128,7 @@ async def test_the_program_gets_what_was_asked_for_and_no_secrets(home: Path, mo
 
 async def test_a_program_that_cannot_be_run_is_named(home: Path) -> None:
     with pytest.raises(EngineDied, match=r'terminated: "/nowhere/llama-server" is no program that can be run$'):
-        await launch(SPEC, log=home / "worker.log", patience=20, program="/nowhere/llama-server")
+        await launch(SPEC, log=home / "worker.log", stall_timeout=20, program="/nowhere/llama-server")
 
 
 async def test_a_log_that_cannot_be_written_is_named(home: Path) -> None:
@@ -167,15 +165,15 @@ async def test_memory_that_does_not_suffice_is_an_error_of_its_own(home: Path, w
 async def test_a_load_without_progress_is_given_up(home: Path) -> None:
     tell(home, never_healthy=True)
     with pytest.raises(EngineError, match=r"^timed out waiting for llama-server to start - "):
-        await start(home, patience=0.3)
+        await start(home, stall_timeout=0.3)
     assert all(not engine.alive for engine in engines(home))
 
 
-async def test_a_load_with_progress_may_take_longer_than_patience(home: Path) -> None:
+async def test_a_load_with_progress_may_take_longer_than_stall_timeout(home: Path) -> None:
     tell(home, loads_when="go", prints=True)
-    loading = asyncio.ensure_future(start(home, patience=0.2))
+    loading = asyncio.ensure_future(start(home, stall_timeout=0.2))
     log = home / "logs" / "worker.log"
-    while not (log.exists() and log.read_text().count("loading tensors") > 60):  # which takes three times patience
+    while not (log.exists() and log.read_text().count("loading tensors") > 60):  # which takes three times stall_timeout
         assert not loading.done()
         await asyncio.sleep(0.02)
     (home / "go").touch()
@@ -213,7 +211,7 @@ async def test_a_worker_that_refuses_sigterm_is_killed(home: Path) -> None:
     await started(home)
     await worker.stop(grace=0.2)
     assert gone(worker.pid)
-    assert worker.why() == "stopped"
+    assert worker.exit_reason() == "stopped"
 
 
 @pytest.mark.parametrize(
@@ -235,7 +233,7 @@ from corral.engine.llama.client import launch
 
 async def main():
     spec = RunnerSpec(model=sys.argv[1], num_ctx=512, slots=1, pool=512)
-    engine = await launch(spec, log=Path(sys.argv[2]), patience=60, program=sys.argv[3])
+    engine = await launch(spec, log=Path(sys.argv[2]), stall_timeout=60, program=sys.argv[3])
     print(engine.pid, flush=True)
     await asyncio.sleep(600)
 
@@ -258,6 +256,6 @@ async def test_the_real_engine_says_why_a_file_cannot_be_loaded(home: Path) -> N
     broken = home / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(EngineDied, match=r"^llama-server process has terminated: "):
-        await launch(msgspec.structs.replace(SPEC, model=str(broken)), log=home / "worker.log", patience=60)
+        await launch(msgspec.structs.replace(SPEC, model=str(broken)), log=home / "worker.log", stall_timeout=60)
     with pytest.raises(EngineDied):
-        await launch(msgspec.structs.replace(SPEC, model=str(home / "none")), log=home / "worker.log", patience=60)
+        await launch(msgspec.structs.replace(SPEC, model=str(home / "none")), log=home / "worker.log", stall_timeout=60)

@@ -1,10 +1,10 @@
-"""Long prompts are read in parts: how large these are, and which prompts are read whole."""
+"""Chunked prefill: how large the parts of a long prompt are, and which prompts are computed at once."""
 
 from collections.abc import Sequence
 
 import pytest
 
-from corral.engine.llama.prefill import BEGINNING, REMEMBERED, Beginnings, Reading, is_long, read_ahead
+from corral.engine.llama.prefill import PREFIX, REMEMBERED, PrefillStats, SeenPrefixes, chunked_prefill, is_long
 
 
 @pytest.mark.parametrize(
@@ -21,26 +21,26 @@ from corral.engine.llama.prefill import BEGINNING, REMEMBERED, Beginnings, Readi
 async def test_parts_take_about_a_second_each(length: int, tokens_a_second: int, ends: list[int]) -> None:
     asked: list[int] = []
 
-    async def read(beginning: Sequence[int]) -> Reading:
-        assert list(beginning) == list(range(len(beginning)))
-        tokens = len(beginning) - (asked[-1] if asked else 0)
-        asked.append(len(beginning))
-        return Reading(tokens, tokens / tokens_a_second * 1000)
+    async def compute(prefix: Sequence[int]) -> PrefillStats:
+        assert list(prefix) == list(range(len(prefix)))
+        tokens = len(prefix) - (asked[-1] if asked else 0)
+        asked.append(len(prefix))
+        return PrefillStats(tokens, tokens / tokens_a_second * 1000)
 
-    whole = await read_ahead(range(length), read)
+    whole = await chunked_prefill(range(length), compute)
     assert asked == ends
     assert whole.tokens == (ends[-1] if ends else 0)
     assert whole.milliseconds == pytest.approx(whole.tokens / tokens_a_second * 1000)
 
 
-async def test_an_engine_that_keeps_nothing_is_not_made_to_read_again_and_again() -> None:
+async def test_an_engine_that_keeps_nothing_is_not_made_to_compute_again_and_again() -> None:
     asked: list[int] = []
 
-    async def read(beginning: Sequence[int]) -> Reading:
-        asked.append(len(beginning))
-        return Reading(len(beginning), 1000.0)
+    async def compute(prefix: Sequence[int]) -> PrefillStats:
+        asked.append(len(prefix))
+        return PrefillStats(len(prefix), 1000.0)
 
-    assert (await read_ahead(range(5000), read)).tokens == 512 + 1024
+    assert (await chunked_prefill(range(5000), compute)).tokens == 512 + 1024
     assert asked == [512, 1024]
 
 
@@ -50,9 +50,9 @@ def test_a_text_is_long_by_its_bytes() -> None:
     assert is_long("ä" * 769)
 
 
-def test_a_prompt_is_new_when_none_before_it_began_so() -> None:
-    seen = Beginnings()
-    system = "be brief " * (BEGINNING // 9 + 1)
+def test_a_prompt_is_new_when_none_before_it_has_its_prefix() -> None:
+    seen = SeenPrefixes()
+    system = "be brief " * (PREFIX // 9 + 1)
     assert seen.is_new(system + "one")
     assert not seen.is_new(system + "two"), "they share what the cache may have"
     assert seen.is_new("hello")
@@ -61,15 +61,15 @@ def test_a_prompt_is_new_when_none_before_it_began_so() -> None:
     assert seen.is_new("hell"), "only the cache of a longer prompt would be cut"
 
 
-def test_an_empty_prompt_is_not_the_beginning_of_all() -> None:
-    """That of a conversation with pictures is not known, and told as empty."""
-    seen = Beginnings()
+def test_an_empty_prompt_is_not_the_prefix_of_all() -> None:
+    """The prompt of a conversation with pictures is not known, and given as empty."""
+    seen = SeenPrefixes()
     assert seen.is_new("")
     assert seen.is_new("hello")
 
 
-def test_only_the_last_beginnings_are_remembered() -> None:
-    seen = Beginnings()
+def test_only_the_last_prefixes_are_remembered() -> None:
+    seen = SeenPrefixes()
     assert all(seen.is_new(f"{number}.") for number in range(REMEMBERED + 1))
     assert seen.is_new("0.")
     assert not seen.is_new("2.")

@@ -4,26 +4,26 @@ import msgspec
 import pytest
 
 from corral.engine.base import RunnerSpec
+from corral.engine.load_options import can_serve
 from corral.machine.gpus import Gpu
 from corral.machine.memory import GIB, Memory
 from corral.serving.scheduler import (
     OVERHEAD,
     Decision,
     Evict,
-    Limits,
     Reuse,
     RunnerState,
+    SchedulerLimits,
     Start,
     Wait,
     decide,
     pool_size,
     victim,
-    will_do,
 )
 
 KIB = 1 << 10
 PLENTY = Memory(total=64 * GIB, available=32 * GIB)
-LIMITS = Limits(max_loaded=2)
+LIMITS = SchedulerLimits(max_loaded=2)
 
 A = RunnerSpec(model="a", num_ctx=4096, slots=16, weights_bytes=GIB, cache_bytes_per_token=64 * KIB)
 B = msgspec.structs.replace(A, model="b")
@@ -84,8 +84,8 @@ def test_decide(case: str) -> None:
 
 
 def test_without_a_limit_three_models_are_kept() -> None:
-    assert decide(C, [at(A), at(B)], PLENTY, Limits()) == started(C)
-    assert decide(C, [at(A), at(B), at(EMBEDDING)], PLENTY, Limits()) == Evict(0, TOO_MANY)
+    assert decide(C, [at(A), at(B)], PLENTY, SchedulerLimits()) == started(C)
+    assert decide(C, [at(A), at(B), at(EMBEDDING)], PLENTY, SchedulerLimits()) == Evict(0, TOO_MANY)
 
 
 def test_too_little_memory_sends_another_model_away_and_shrinks_the_pool_of_the_last() -> None:
@@ -97,8 +97,8 @@ def test_three_models_are_kept_for_each_gpu() -> None:
     gpus = (Gpu("0", "", GIB, GIB), Gpu("1", "", GIB, GIB))
     memory = Memory(PLENTY.total, PLENTY.available, gpus)
     models = [at(asked(A, model=f"m{number}")) for number in range(5)]
-    assert isinstance(decide(A, models, memory, Limits()), Start)
-    assert isinstance(decide(A, [*models, at(B)], memory, Limits()), Evict)
+    assert isinstance(decide(A, models, memory, SchedulerLimits()), Start)
+    assert isinstance(decide(A, [*models, at(B)], memory, SchedulerLimits()), Evict)
 
 
 @pytest.mark.parametrize(
@@ -127,23 +127,23 @@ def test_three_models_are_kept_for_each_gpu() -> None:
 )
 def test_only_what_was_asked_for_and_differs_needs_a_new_load(change: dict[str, object], fits: bool) -> None:
     loaded = asked(A, num_gpu=7, main_gpu=0, use_mmap=False, num_thread=4, num_batch=512, draft_num_predict=2)
-    assert will_do(asked(A, **change), loaded) is fits
+    assert can_serve(asked(A, **change), loaded) is fits
 
 
 @pytest.mark.parametrize("change", [{"use_mmap": False}, {"use_mmap": True}, {"num_gpu": 0}, {"main_gpu": 1}])
 def test_a_wish_is_a_wish_also_when_it_is_no_or_zero(change: dict[str, object]) -> None:
-    assert will_do(asked(A, **change), A) is False
-    assert will_do(A, asked(A, **change)) is True
+    assert can_serve(asked(A, **change), A) is False
+    assert can_serve(A, asked(A, **change)) is True
 
 
 @pytest.mark.parametrize("change", [{"main_gpu": 0}, {"draft_num_predict": 0}, {"num_thread": 0}])
 def test_to_wish_for_what_is_so_anyway_needs_no_new_load(change: dict[str, object]) -> None:
-    assert will_do(asked(A, **change), A) is True
+    assert can_serve(asked(A, **change), A) is True
 
 
 def test_files_that_were_not_asked_for_are_a_difference_too() -> None:
-    assert will_do(A, asked(A, adapters=("l",))) is False
-    assert will_do(A, asked(A, projectors=("p",))) is False
+    assert can_serve(A, asked(A, adapters=("l",))) is False
+    assert can_serve(A, asked(A, projectors=("p",))) is False
 
 
 @pytest.mark.parametrize(
@@ -182,5 +182,5 @@ def test_kept_for_ever_is_sent_away_last() -> None:
 
 def test_a_model_that_never_saw_its_own_template_is_loaded_anew_for_it() -> None:
     without = asked(A, own_template=False)
-    assert will_do(without, A) is True
-    assert will_do(A, without) is False
+    assert can_serve(without, A) is True
+    assert can_serve(A, without) is False

@@ -11,14 +11,14 @@ import pytest
 from corral.engine.base import RunnerSpec
 from corral.errors import Busy, EngineDied, EngineError, OutOfMemory
 from corral.machine.memory import GIB, Memory
-from corral.serving.scheduler import Events, Limits, Runner, Scheduler
+from corral.serving.scheduler import Runner, Scheduler, SchedulerEvents, SchedulerLimits
 from tests.stub_engines import Launcher, StubEngine, turn_the_loop
 
 A = RunnerSpec(model="a", num_ctx=4096, slots=4, weights_bytes=GIB)
 B = msgspec.structs.replace(A, model="b")
 C = msgspec.structs.replace(A, model="c")
-TWO = Limits(max_loaded=2)
-ONE = Limits(max_loaded=1)
+TWO = SchedulerLimits(max_loaded=2)
+ONE = SchedulerLimits(max_loaded=1)
 
 
 def longer(spec: RunnerSpec, num_ctx: int) -> RunnerSpec:
@@ -31,11 +31,11 @@ def plenty() -> Memory:
 
 @asynccontextmanager
 async def scheduling(
-    launcher: Launcher, limits: Limits = TWO, events: Events | None = None
+    launcher: Launcher, limits: SchedulerLimits = TWO, events: SchedulerEvents | None = None
 ) -> AsyncGenerator[Scheduler, None]:
     """A scheduler; at the end nothing of it may be left: no engine, no load, no task."""
     before = asyncio.all_tasks()
-    scheduler = Scheduler(launcher, plenty, limits, events or Events())
+    scheduler = Scheduler(launcher, plenty, limits, events or SchedulerEvents())
     try:
         yield scheduler
     finally:
@@ -100,7 +100,7 @@ async def test_one_load_serves_all_who_wait_for_it() -> None:
 
 async def test_models_load_one_at_a_time_and_in_order() -> None:
     launcher = Launcher(by_itself=False)
-    async with scheduling(launcher, Limits(max_loaded=3)) as scheduler:
+    async with scheduling(launcher, SchedulerLimits(max_loaded=3)) as scheduler:
         clients = [Client(scheduler, spec) for spec in (A, B, C)]
         await turn_the_loop()
         for number, model in enumerate("abc"):
@@ -168,7 +168,7 @@ async def test_a_shorter_context_shares_and_a_longer_one_waits_for_the_users() -
 
 async def test_the_shortest_lived_idle_model_is_evicted() -> None:
     launcher, told = Launcher(), list[tuple[str, str]]()
-    events = Events(evicted=lambda label, reason: told.append((label, reason)))
+    events = SchedulerEvents(evicted=lambda label, reason: told.append((label, reason)))
     async with scheduling(launcher, TWO, events) as scheduler:
         for spec, keep_alive in ((A, 600.0), (B, 60.0), (C, None)):
             client = Client(scheduler, spec, keep_alive)
@@ -200,7 +200,7 @@ async def test_twenty_clients_of_three_models_with_room_for_two_are_all_served()
 
 async def test_a_full_line_refuses_but_not_who_need_not_wait() -> None:
     launcher = Launcher(by_itself=False)
-    async with scheduling(launcher, Limits(max_loaded=2, max_queue=2)) as scheduler:
+    async with scheduling(launcher, SchedulerLimits(max_loaded=2, max_queue=2)) as scheduler:
         first = Client(scheduler, A)
         await turn_the_loop()
         launcher.loads[0].finish()
@@ -221,14 +221,14 @@ async def test_a_full_line_refuses_but_not_who_need_not_wait() -> None:
 
 
 async def test_a_queue_of_none_still_serves_who_need_not_wait() -> None:
-    async with scheduling(Launcher(), Limits(max_loaded=2, max_queue=0)) as scheduler:
+    async with scheduling(Launcher(), SchedulerLimits(max_loaded=2, max_queue=0)) as scheduler:
         client = Client(scheduler, A)
         assert await served(client) == [True]
         await client.leave()
 
 
 async def test_a_crowd_at_a_loaded_model_counts_as_waiting() -> None:
-    async with scheduling(Launcher(), Limits(max_loaded=2, max_queue=1)) as scheduler:
+    async with scheduling(Launcher(), SchedulerLimits(max_loaded=2, max_queue=1)) as scheduler:
         clients = [Client(scheduler, A)]
         await turn_the_loop()
         clients += [Client(scheduler, A) for _ in range(4)]  # four have slots, one waits
@@ -345,11 +345,12 @@ async def test_a_runner_that_dies_is_replaced_by_the_next_request() -> None:
         assert [runner.users for runner in scheduler.runners] == [0, 0]
 
 
-async def test_an_unload_is_told_once_also_when_the_runner_died_in_use() -> None:
-    launcher, told = Launcher(), list[str]()
-    async with scheduling(launcher, events=Events(unloaded=told.append)) as scheduler:
+async def test_a_runner_is_unloaded_once_also_when_it_died_in_use() -> None:
+    launcher = Launcher()
+    async with scheduling(launcher) as scheduler:
         client = Client(scheduler, A)
         await turn_the_loop()
+        (runner,) = scheduler.runners
         closing = asyncio.Event()
         client.engine.holds_close = closing
         client.engine.die()
@@ -357,8 +358,53 @@ async def test_an_unload_is_told_once_also_when_the_runner_died_in_use() -> None
         await client.leave()
         closing.set()
         await turn_the_loop()
-        assert told == ["a"]
+        assert runner.gone.is_set()
+        assert scheduler.runners == ()
         assert launcher.engines[0].closed == 1
+
+
+async def test_an_engine_that_retires_gets_no_new_users_and_is_replaced_after_those_it_has() -> None:
+    launcher = Launcher()
+    async with scheduling(launcher) as scheduler:
+        first, second = Client(scheduler, A), Client(scheduler, A)
+        await turn_the_loop()
+        first.engine.retire()
+        await turn_the_loop()
+        next_one, other = Client(scheduler, A), Client(scheduler, B)
+        assert await served(next_one, other) == [False, False]
+        await first.leave()
+        assert await served(next_one) == [False]
+        assert launcher.engines[0].closed == 0, "one request still runs on it"
+        await second.leave()
+        assert await served(next_one, other) == [True, True]
+        assert launcher.engines[0].closed == 1
+        assert next_one.engine is not launcher.engines[0]
+        for client in (next_one, other):
+            await client.leave()
+
+
+async def test_an_engine_that_retires_without_users_is_unloaded_at_once() -> None:
+    launcher = Launcher()
+    async with scheduling(launcher) as scheduler:
+        engine = await idle(scheduler, A)
+        engine.retire()
+        await turn_the_loop()
+        assert (engine.closed, scheduler.runners) == (1, ())
+        engine = await idle(scheduler, A)
+        assert engine is launcher.engines[1]
+
+
+async def test_an_engine_that_dies_while_it_retires_is_replaced_at_once() -> None:
+    launcher = Launcher()
+    async with scheduling(launcher) as scheduler:
+        client = Client(scheduler, A)
+        await turn_the_loop()
+        client.engine.retire()
+        await turn_the_loop()
+        client.engine.die()
+        await turn_the_loop()
+        assert (launcher.engines[0].closed, scheduler.runners) == (1, ())
+        await client.leave()
 
 
 async def idle(scheduler: Scheduler, spec: RunnerSpec) -> StubEngine:
@@ -369,7 +415,7 @@ async def idle(scheduler: Scheduler, spec: RunnerSpec) -> StubEngine:
     return client.engine
 
 
-AT_ONCE = Limits(max_loaded=2, ping_after=-1)
+AT_ONCE = SchedulerLimits(max_loaded=2, ping_after=-1)
 """Every idle runner is asked before it is used."""
 
 
@@ -503,21 +549,21 @@ async def test_keep_alive_0_unloads_as_soon_as_nobody_uses_it() -> None:
 
 
 async def test_keep_alive_runs_out_and_only_when_idle() -> None:
-    launcher, unloaded = Launcher(), asyncio.Event()
-    async with scheduling(launcher, events=Events(unloaded=lambda label: unloaded.set())) as scheduler:
+    launcher = Launcher()
+    async with scheduling(launcher) as scheduler:
         client = Client(scheduler, A, keep_alive=0.01)
         await turn_the_loop()
         assert client.runner is not None
         assert client.runner.expires_at == float("inf")
         await client.leave()
         async with asyncio.timeout(10):
-            await unloaded.wait()
+            await client.runner.gone.wait()
         assert scheduler.runners == ()
 
 
 async def test_a_request_stops_the_keep_alive_clock() -> None:
     launcher = Launcher()
-    async with scheduling(launcher, Limits(keep_alive=0.02)) as scheduler:
+    async with scheduling(launcher, SchedulerLimits(keep_alive=0.02)) as scheduler:
         engine = await idle(scheduler, A)
         client = Client(scheduler, A)
         await turn_the_loop()

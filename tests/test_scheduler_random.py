@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from corral.engine.base import RunnerSpec
+from corral.engine.load_options import can_serve
 from corral.errors import Busy, EngineDied, OutOfMemory
 from corral.machine.memory import GIB, Memory
-from corral.serving.scheduler import Events, Limits, Runner, Scheduler, will_do
+from corral.serving.scheduler import Runner, Scheduler, SchedulerEvents, SchedulerLimits
 from tests.conftest import RANDOM_CASES
 from tests.stub_engines import Launcher, turn_the_loop
 
@@ -32,7 +33,7 @@ class Client:
 
     async def _ask(self, scheduler: Scheduler, keep_alive: float | None) -> None:
         async with scheduler.runner(self.spec, self.spec.model, keep_alive) as runner:
-            assert will_do(self.spec, runner.spec)
+            assert can_serve(self.spec, runner.spec)
             self.holds = runner
             try:
                 await self.leave.wait()
@@ -50,8 +51,8 @@ class Scheduling(RuleBasedStateMachine):
         self.loop.run_until_complete(self._start())
 
     async def _start(self) -> None:
-        limits = Limits(max_loaded=MOST, max_queue=QUEUE, ping_after=-1)
-        events = Events(evicted=lambda label, reason: self.evicted.append(label))
+        limits = SchedulerLimits(max_loaded=MOST, max_queue=QUEUE, ping_after=-1)
+        events = SchedulerEvents(evicted=lambda label, reason: self.evicted.append(label))
         self.scheduler = Scheduler(self.launcher, lambda: Memory(64 * GIB, 32 * GIB), limits, events)
 
     def do(self, step: Callable[[], object]) -> None:
@@ -110,6 +111,12 @@ class Scheduling(RuleBasedStateMachine):
         engines = self.launcher.engines
         if engines:
             self.do(engines[which % len(engines)].die)
+
+    @rule(which=st.integers(0, 50))
+    def engine_retires(self, which: int) -> None:
+        engines = self.launcher.engines
+        if engines:
+            self.do(engines[which % len(engines)].retire)
 
     @rule(which=st.integers(0, 50), answers=st.booleans())
     def engine_hangs(self, which: int, answers: bool) -> None:

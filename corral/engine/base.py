@@ -1,4 +1,7 @@
-"""The engine's border: what runs, what is asked of it, and what it hands back. Knows no process and no wire format."""
+"""What an engine is: how a model is loaded, what is asked of it, and what it answers.
+
+Knows no process and no wire format.
+"""
 
 import secrets
 from collections.abc import AsyncGenerator, Sequence
@@ -13,7 +16,10 @@ CacheType: TypeAlias = str
 
 
 class RunnerSpec(Struct, frozen=True, kw_only=True):
-    """A model as it is to be loaded: its files and the options that are fixed by loading. Sizes are in tokens."""
+    """A model as it is to be loaded: its files and the options that are fixed by loading.
+
+    `corral.engine.load_options` says what each field means to an engine.
+    """
 
     model: str
     """The weights' file."""
@@ -23,27 +29,36 @@ class RunnerSpec(Struct, frozen=True, kw_only=True):
     pooling: Literal["model", "mean"] = "model"
     """How an embedding is made of token vectors: as the model says, or their mean."""
     num_ctx: int
-    """Most tokens one request may hold at once."""
+    """The context length: most tokens one request may hold at once, prompt and answer together."""
     num_ctx_automatic: bool = True
-    """Whether nobody asked for that length, so a loaded model of any length will do."""
+    """Whether the request left that length open, so that a loaded model of any length can serve it."""
     slots: int = 1
+    """Requests that are computed at once, at most."""
     pool: int = 0
-    """Tokens of KV cache that all slots share; 0: chosen when it is loaded."""
+    """Tokens of KV cache that all slots share; 0: the scheduler chooses when the model is loaded."""
     num_batch: int | None = None
+    """Most tokens computed in one step; None: chosen by the context length."""
     num_gpu: int = -1
+    """Layers in GPU memory; -1: as many as fit."""
     main_gpu: int | None = None
+    """The GPU that holds what is not divided, counted from 0; None: the first."""
     use_mmap: bool | None = None
+    """Whether weights are mapped into memory instead of read; None: the engine chooses."""
     num_thread: int = 0
+    """Threads that compute; 0: the engine chooses."""
     draft_num_predict: int | None = None
+    """Tokens drafted in one step; None: not given."""
     own_template: bool = True
     """Whether the chat template in the file is wanted; else the engine never runs it."""
     image_min_tokens: int = 0
-    """Tokens a picture is read with at least; 0: as the projector says."""
+    """Least tokens a picture is represented by; 0: as the projector says."""
     cache_type: CacheType = "f16"
     flash_attention: str = "auto"
     """`on`, `off` or `auto`."""
     weights_bytes: int = 0
+    """Size of all files, an estimate of what the weights take."""
     cache_bytes_per_token: int = 0
+    """Bytes of KV cache a token takes."""
 
 
 class Sampling(Struct, frozen=True, kw_only=True):
@@ -63,7 +78,7 @@ class Sampling(Struct, frozen=True, kw_only=True):
 
 
 class CompletionRequest(Struct, frozen=True, kw_only=True):
-    """A prompt to go on with. `max_tokens` is always positive; `num_keep` tokens survive a context shift."""
+    """A prompt to continue. `max_tokens` is positive; the first `num_keep` tokens survive a context shift."""
 
     prompt: str | tuple[int, ...]
     media: tuple[bytes, ...] = ()
@@ -74,13 +89,13 @@ class CompletionRequest(Struct, frozen=True, kw_only=True):
     schema: Json = None
     """JSON Schema the answer must fit; None: any text."""
     preserved_tokens: tuple[str, ...] = ()
-    """Special tokens whose text is to be seen in the answer."""
+    """Special tokens whose text is kept in the answer; that of others is left out."""
     top_logprobs: int | None = None
     """Alternatives to report with each token; None: no log probabilities at all."""
 
 
 MEDIA_MARKER = f"<__media_{secrets.token_hex(8)}__>"
-"""Where a picture or sound goes in a prompt handed to an engine; nobody else can write it."""
+"""Where a picture or sound goes in a prompt for an engine; random, so that no text from outside contains it."""
 
 
 class EngineChat(Struct, frozen=True, kw_only=True):
@@ -88,7 +103,7 @@ class EngineChat(Struct, frozen=True, kw_only=True):
 
     messages: tuple[Message, ...]
     prompt: str = ""
-    """What the engine rendered these messages to, where that is known and holds no media."""
+    """What `Engine.render` gave for these messages, where that is known and holds no media; empty: not known."""
     tools: tuple[Tool, ...] = ()
     think: Think = None
     sampling: Sampling = Sampling()
@@ -99,19 +114,26 @@ class EngineChat(Struct, frozen=True, kw_only=True):
 
 
 class Finish(Struct, frozen=True, kw_only=True):
-    """How a generation ended and what it took. Durations in nanoseconds."""
+    """How an answer ended and what it took. Durations in nanoseconds."""
 
     reason: Literal["stop", "length"]
+    """`stop`: at a stop word or because the model ended; `length`: at `max_tokens` or at the end of the context."""
+    stop_text: str = ""
+    """Which of `Sampling.stop` matched; empty: none did, or (from `chat`) the engine does not say."""
     prompt_tokens: int = 0
-    """The whole prompt, cached or not."""
+    """Tokens of the whole prompt, cached or not."""
     cached_tokens: int = 0
+    """Those of them that were found in the prompt cache."""
     prompt_duration: int = 0
     generated_tokens: int = 0
     generation_duration: int = 0
 
 
 class Piece(Struct, frozen=True):
-    """What came at once: raw text, or (from `chat`) text already told apart. Only the last has a `finish`."""
+    """What an engine sent at once: raw text and its tokens from `complete`; text, thinking or calls from `chat`.
+
+    Only the last one has a `finish`. `logprobs` are there when the request wants them, one a token.
+    """
 
     text: str = ""
     tokens: tuple[int, ...] = ()
@@ -122,41 +144,83 @@ class Piece(Struct, frozen=True):
 
 
 class Embeddings(Struct, frozen=True):
-    """One pooled vector a text, as the engine gives them, and the tokens of all texts together."""
+    """One pooled vector a text, in their order, and the tokens of all texts together."""
 
     vectors: list[list[float]]
     tokens: int
 
 
 class Engine(Protocol):
-    """A loaded model. Errors are `EngineError` and its kinds; closing an iterator cancels its work."""
+    """A loaded model, wherever it runs. Everything is in tokens, nanoseconds and bytes.
 
-    def complete(self, request: CompletionRequest) -> AsyncGenerator[Piece, None]: ...
+    Errors: `EngineRefused` when the engine calls a request bad, `EngineDied` when it is gone, other `EngineError`s when
+    it fails. An error may come at any piece of a stream. Closing an iterator early cancels its work and frees its slot.
+    """
 
-    def chat(self, request: EngineChat) -> AsyncGenerator[Piece, None]: ...
+    def complete(self, request: CompletionRequest) -> AsyncGenerator[Piece, None]:
+        """The pieces of raw text that the model says after a prompt; the last one has the `finish`.
 
-    async def render(self, request: EngineChat) -> str:
-        """The prompt that `chat` would send, with `MEDIA_MARKER` for each picture."""
+        A text prompt is tokenized as `tokenize(…, add_special=True)` does, token ids are taken as they are, and neither
+        may be empty. A stop word is not part of the text. A prompt that alone does not fit the context length is
+        refused before the first piece; beyond it the engine shifts the context, keeping `num_keep` tokens.
+        """
         ...
 
-    async def embed(self, inputs: Sequence[str]) -> Embeddings: ...
+    def chat(self, request: EngineChat) -> AsyncGenerator[Piece, None]:
+        """The pieces of an answer to a conversation, which the engine writes with the model's own template and parses.
 
-    async def tokenize(self, text: str, *, add_special: bool = False) -> list[int]: ...
+        Text and thinking come apart as they are said; complete tool calls come with the last piece, which has the
+        `finish`. Lengths as in `complete`. A conversation that the template refuses is `EngineRefused`.
+        """
+        ...
 
-    async def detokenize(self, tokens: Sequence[int]) -> str: ...
+    async def render(self, request: EngineChat) -> str:
+        """The prompt that `chat` would send, with `MEDIA_MARKER` for each picture or sound.
+
+        A conversation that the template refuses is `EngineRefused`. A template that runs beyond its time or memory is
+        an `EngineError`, after which the engine wants to be replaced (`retiring`).
+        """
+        ...
+
+    async def embed(self, inputs: Sequence[str]) -> Embeddings:
+        """One vector a text, in the order of the texts, each of the model's embedding length and not normalised.
+
+        Texts are tokenized with special tokens, which `Embeddings.tokens` counts. A text that is longer than a batch
+        (`num_batch`) refuses the whole request; a value that is not a number comes as NaN. Only after a load with
+        `mode="embed"`.
+        """
+        ...
+
+    async def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+        """The token ids of a text, of any length. Special tokens in it are recognised.
+
+        `add_special` adds what the model puts around a prompt, such as BOS.
+        """
+        ...
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of token ids, special tokens included; an id that is not in the vocabulary is an `EngineError`."""
+        ...
 
     async def healthy(self) -> bool:
-        """Whether it answers at all."""
+        """Whether it answers a ping within ten seconds."""
         ...
 
     async def ended(self) -> str:
-        """Waits until the engine is gone; returns why."""
+        """Waits until the engine is gone; returns the reason: `stopped` after `close`, else how it ended."""
+        ...
+
+    async def retiring(self) -> str:
+        """Waits until the engine should get no new requests; returns the reason.
+
+        Those under way are still served. The owner closes it after the last of them; most engines never retire.
+        """
         ...
 
     def memory(self) -> int:
-        """Bytes of main memory it holds now."""
+        """Bytes of main memory it holds now; 0 when it is gone."""
         ...
 
     async def close(self) -> None:
-        """Ends it, at once or after a short grace; nothing of it is left behind."""
+        """Ends it, at once or after a short grace, with every request under way; nothing of it is left behind."""
         ...

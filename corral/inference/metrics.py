@@ -74,7 +74,11 @@ class RequestMetrics:
             log.warning("model %s: %s", self._label, warning.replace("_", " "))
             self._series.parsing.labels(self._label, warning).inc()
         return Chunk(
-            done_reason=finish.reason, metrics=metrics, context=context, truncated_tokens=self._truncated_tokens
+            done_reason=finish.reason,
+            stop_text=finish.stop_text,
+            metrics=metrics,
+            context=context,
+            truncated_tokens=self._truncated_tokens,
         )
 
     def embedded(self, tokens: int, truncated_tokens: int) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from corral.engine.base import MEDIA_MARKER
-from corral.errors import BadRequest, ContextExceeded, EngineError, EngineRefused, TemplateError, Unsupported
+from corral.errors import BadRequest, ContextExceeded, EngineRefused, TemplateError, Unsupported
 from corral.media import MAX_FILES, PICTURES, SOUNDS, kind_of, prepare
 from corral.messages import Message, Text, Think, Tool
 from corral.models.model import Model
@@ -158,9 +158,9 @@ async def _written(messages: Sequence[Message], first: int, write: Write) -> tup
     while True:
         try:
             return kept, await write(kept)
-        except (EngineError, TemplateError) as error:
+        except (EngineRefused, TemplateError):
             another = next(forms, None)
-            if another is None or not isinstance(error, TemplateError | EngineRefused):
+            if another is None:
                 raise
             kept = another
 
@@ -180,12 +180,12 @@ def _forms(messages: Sequence[Message], first: int) -> Iterator[tuple[Message, .
             yield tidied
 
 
-def refusal(error: EngineError) -> EngineError:
+def refusal(error: EngineRefused) -> EngineRefused:
     """What a Jinja template said when it refused a conversation, without the engine's words around it."""
     said = re.search(r"Jinja Exception: (.+)", str(error))
     if said is None:
         return error
-    return type(error)(f"the model's template refuses the conversation: {said[1]}", code=error.code)
+    return EngineRefused(f"the model's template refuses the conversation: {said[1]}", code=error.code)
 
 
 def keep_from(messages: Sequence[Message], first: int) -> list[Message]:

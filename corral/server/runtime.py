@@ -19,7 +19,7 @@ from corral.machine import Machine
 from corral.machine.memory import memory
 from corral.machine.threads import threads_here
 from corral.models.model import Models
-from corral.serving.scheduler import Events, Limits, Scheduler
+from corral.serving.scheduler import Scheduler, SchedulerEvents, SchedulerLimits
 from corral.sources.registry import Registry
 from corral.store import Store
 from corral.telemetry import Series
@@ -39,7 +39,7 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     machine = Machine()
     startup = asyncio.ensure_future(_startup_tasks(config, store, machine))
     series = Series()
-    limits = Limits(
+    limits = SchedulerLimits(
         max_loaded=config.max_loaded_models,
         max_queue=config.max_queue,
         pool_contexts=config.pool_contexts,
@@ -74,7 +74,7 @@ def _launcher(config: Config) -> Callable[[RunnerSpec, str], Coroutine[Any, Any,
         return await launch(
             msgspec.structs.replace(spec, num_thread=threads),
             log=await asyncio.to_thread(_worker_log, config.state, next(numbers)),
-            patience=config.load_timeout,
+            stall_timeout=config.load_timeout,
             program=config.engine,
             cache_ram_mib=min(CACHE_RAM_MIB, free_mib // 8),
         )
@@ -92,9 +92,9 @@ def _worker_log(state: Path, number: int) -> Path:
     return folder / f"{os.getpid()}-{number}.log"
 
 
-def _events(series: Series) -> Events:
+def _events(series: Series) -> SchedulerEvents:
     def loaded(label: str, seconds: float) -> None:
         series.loads.labels(label).inc()
         series.load_time.labels(label).observe(seconds)
 
-    return Events(loaded=loaded, evicted=lambda label, reason: series.evictions.labels(label).inc())
+    return SchedulerEvents(loaded=loaded, evicted=lambda label, reason: series.evictions.labels(label).inc())

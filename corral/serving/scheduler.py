@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from corral.engine.base import Engine, RunnerSpec
+from corral.engine.load_options import can_serve, same_model
 from corral.errors import EngineDied, OutOfMemory, QueueFull, ServerStopping
 from corral.machine.memory import Memory
 from corral.serving.admission import Pool
@@ -39,7 +40,7 @@ MODELS_PER_GPU = 3
 """Models kept loaded for each GPU, and without one (spec cli §11)."""
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+class SchedulerLimits(Struct, frozen=True, kw_only=True):
     """What the configuration allows. `max_loaded` counts models, 0: by the GPUs; `max_queue` waiting requests."""
 
     max_loaded: int = 0
@@ -86,7 +87,7 @@ class Wait(Struct, frozen=True):
 Decision: TypeAlias = Reuse | Start | Evict | Wait
 
 
-def decide(wanted: RunnerSpec, loaded: Sequence[RunnerState], memory: Memory, limits: Limits) -> Decision:
+def decide(wanted: RunnerSpec, loaded: Sequence[RunnerState], memory: Memory, limits: SchedulerLimits) -> Decision:
     """What to do for a request that wants `wanted`.
 
     1. The model is loaded: reuse it when it will do, else evict it.
@@ -98,7 +99,7 @@ def decide(wanted: RunnerSpec, loaded: Sequence[RunnerState], memory: Memory, li
         if same_model(wanted, state.spec):
             if state.draining:
                 return Wait()
-            return Reuse(index) if will_do(wanted, state.spec) else Evict(index, "it is wanted with other options")
+            return Reuse(index) if can_serve(wanted, state.spec) else Evict(index, "it is wanted with other options")
     if any(state.loading or state.draining for state in loaded):
         return Wait()
     if loaded and len(loaded) >= (limits.max_loaded or MODELS_PER_GPU * max(1, len(memory.gpus))):
@@ -107,28 +108,6 @@ def decide(wanted: RunnerSpec, loaded: Sequence[RunnerState], memory: Memory, li
     if loaded and room < wanted.num_ctx * wanted.cache_bytes_per_token:
         return Evict(victim(loaded), "memory does not suffice for another model beside it")
     return Start(msgspec.structs.replace(wanted, pool=pool_size(wanted, room, limits.pool_contexts)))
-
-
-def same_model(one: RunnerSpec, other: RunnerSpec) -> bool:
-    """Whether both are the same weights in the same use: names do not matter, and embedding is another use."""
-    return (one.model, one.mode, one.pooling) == (other.model, other.mode, other.pooling)
-
-
-def will_do(wanted: RunnerSpec, loaded: RunnerSpec) -> bool:
-    """Whether a loaded model can serve a request: never reload to shrink, and not for what nobody asked for."""
-    if (wanted.projectors, wanted.adapters) != (loaded.projectors, loaded.adapters):
-        return False
-    if 0 <= wanted.num_gpu != loaded.num_gpu or wanted.own_template > loaded.own_template:
-        return False
-    if wanted.num_thread not in (0, loaded.num_thread):
-        return False
-    if wanted.use_mmap not in (None, loaded.use_mmap) or wanted.num_batch not in (None, loaded.num_batch):
-        return False
-    if wanted.main_gpu not in (None, loaded.main_gpu or 0):
-        return False
-    if wanted.draft_num_predict not in (None, loaded.draft_num_predict or 0):
-        return False
-    return wanted.num_ctx_automatic or wanted.num_ctx <= loaded.num_ctx
 
 
 def victim(loaded: Sequence[RunnerState]) -> int:
@@ -180,14 +159,14 @@ class Runner:
         """Users that are not served yet: all but the one who started a load, or those who find no room."""
         return max(0, self.users - 1) if self.loading else max(self.pool.waiting, self.users - self.spec.slots)
 
-    def keep_until_idle_for(self, seconds: float, expire: Callable[[], None]) -> None:
+    def start_keep_alive_timer(self, seconds: float, expire: Callable[[], None]) -> None:
         """Starts the keep-alive clock anew; `expire` is called when it runs out."""
-        self.stop_clock()
+        self.stop_timer()
         self.expires_at = time.time() + seconds
         if seconds < 10 * 365 * 86400:
             self._timer = asyncio.get_running_loop().call_later(seconds, expire)
 
-    def stop_clock(self) -> None:
+    def stop_timer(self) -> None:
         self.expires_at = math.inf
         if self._timer is not None:
             self._timer.cancel()
@@ -204,12 +183,11 @@ class _Ticket:
         self.granted: asyncio.Future[Runner] = asyncio.get_running_loop().create_future()
 
 
-class Events(Struct, frozen=True):
-    """Whom to tell of loads and evictions; metrics listen here."""
+class SchedulerEvents(Struct, frozen=True):
+    """What is called at a load (label, seconds) and at an eviction (label, reason); metrics count them."""
 
     loaded: Callable[[str, float], None] = lambda label, seconds: None
     evicted: Callable[[str, str], None] = lambda label, reason: None
-    unloaded: Callable[[str], None] = lambda label: None
 
 
 class Scheduler:
@@ -219,8 +197,8 @@ class Scheduler:
         self,
         launch: Callable[[RunnerSpec, str], Coroutine[Any, Any, Engine]],
         memory: Callable[[], Memory],
-        limits: Limits,
-        events: Events = Events(),  # noqa: B008 - frozen
+        limits: SchedulerLimits,
+        events: SchedulerEvents = SchedulerEvents(),  # noqa: B008 - frozen
     ) -> None:
         self._launch = launch
         self._memory = memory
@@ -259,9 +237,9 @@ class Scheduler:
 
     async def _acquire(self, spec: RunnerSpec, label: str, keep_alive: float | None) -> Runner:
         """Gets a runner that works; one that turns out not to is replaced, once."""
-        for again in (False, True):
+        for is_retry in (False, True):
             ticket = _Ticket(spec, label, keep_alive)
-            runner = await self._granted(ticket, again)
+            runner = await self._wait_in_queue(ticket, is_retry)
             try:
                 if await self._works(runner, spec):
                     return runner
@@ -271,17 +249,17 @@ class Scheduler:
             self._release(runner)
         raise EngineDied(f'model "{label}" ended as soon as it was loaded; see its log')
 
-    async def _granted(self, ticket: _Ticket, again: bool) -> Runner:
-        """Stands in line, in front when `again`; `QueueFull` when the line is full and there is nothing but to wait."""
+    async def _wait_in_queue(self, ticket: _Ticket, is_retry: bool) -> Runner:
+        """Waits for a runner, at the front when `is_retry`; `QueueFull` when the queue is full and none is ready."""
         if self._closing:
             raise ServerStopping
-        if again:
+        if is_retry:
             self._waiting.appendleft(ticket)
         else:
             self._waiting.append(ticket)
         self._advance(ticket)
         served_at_once = ticket.granted.done() and ticket.granted.result().waiting == 0
-        if self.queued > self._limits.max_queue and not again and not served_at_once:
+        if self.queued > self._limits.max_queue and not is_retry and not served_at_once:
             self._give_up(ticket)
             raise QueueFull
         try:
@@ -303,7 +281,7 @@ class Scheduler:
             runner.check.add_done_callback(lambda check: self._checked(runner, check))
         if runner.check is not None:
             await asyncio.wait({runner.check})
-        return runner.closing is None and will_do(spec, runner.spec)
+        return runner.closing is None and can_serve(spec, runner.spec)
 
     def _checked(self, runner: Runner, check: asyncio.Task[bool]) -> None:
         runner.check = None
@@ -343,13 +321,13 @@ class Scheduler:
 
     def _ready_for(self, spec: RunnerSpec) -> Runner | None:
         for runner in self._runners:
-            if same_model(spec, runner.spec) and not runner.draining and will_do(spec, runner.spec):
+            if same_model(spec, runner.spec) and not runner.draining and can_serve(spec, runner.spec):
                 return runner
         return None
 
     def _grant(self, ticket: _Ticket, runner: Runner) -> None:
         runner.users += 1
-        runner.stop_clock()
+        runner.stop_timer()
         if ticket.keep_alive is not None:
             runner.keep_alive = ticket.keep_alive
         ticket.granted.set_result(runner)
@@ -359,24 +337,24 @@ class Scheduler:
         if runner.users > 0 or runner not in self._runners:
             return
         if runner.loading is None:
-            self._rest(runner)
+            self._on_idle(runner)
         elif not runner.loading.done():
             runner.draining = True  # whoever comes now needs a load of its own
             runner.loading.cancel()
 
-    def _rest(self, runner: Runner) -> None:
+    def _on_idle(self, runner: Runner) -> None:
         """What becomes of a loaded runner that nobody uses."""
         runner.idle_since = time.monotonic()
         if runner.draining or runner.keep_alive <= 0:
             self._unload(runner)
         else:
-            runner.keep_until_idle_for(runner.keep_alive, lambda: self._unload(runner))
+            runner.start_keep_alive_timer(runner.keep_alive, lambda: self._unload(runner))
 
     def _start(self, spec: RunnerSpec, label: str) -> Runner:
         runner = Runner(spec, label, self._limits.keep_alive)
         self._runners.append(runner)
         runner.loading = self._task(self._load(runner))
-        runner.loading.add_done_callback(lambda load: self._settle(runner, load))
+        runner.loading.add_done_callback(lambda load: self._on_load_done(runner, load))
         return runner
 
     async def _load(self, runner: Runner) -> None:
@@ -386,7 +364,7 @@ class Scheduler:
         log.info("model %s loaded in %.2f s, context %d", runner.label, seconds, runner.spec.num_ctx)
         self._events.loaded(runner.label, seconds)
 
-    def _settle(self, runner: Runner, load: asyncio.Task[None]) -> None:
+    def _on_load_done(self, runner: Runner, load: asyncio.Task[None]) -> None:
         """After a load, however it ended, even when it was cancelled before it began."""
         runner.loading = None
         runner.idle_since = time.monotonic()
@@ -397,7 +375,7 @@ class Scheduler:
         else:
             self._task(self._watch(runner))
             if runner.users == 0:
-                self._rest(runner)
+                self._on_idle(runner)
         self._advance()
 
     async def _launch_with_fallback(self, runner: Runner) -> Engine:
@@ -419,8 +397,17 @@ class Scheduler:
         return await self._launch(runner.spec, runner.label)
 
     async def _watch(self, runner: Runner) -> None:
-        """Forgets a runner whose engine ended by itself, so that the next request starts a new one."""
-        reason = await runner.engine.ended()
+        """Forgets a runner whose engine ended by itself, so that the next request starts a new one.
+
+        One whose engine wants to be replaced gets no new users, and is unloaded after those it has.
+        """
+        ended, retiring = self._task(runner.engine.ended()), self._task(runner.engine.retiring())
+        await asyncio.wait({ended, retiring}, return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            log.error("model %s is unloaded after its requests: %s", runner.label, retiring.result())
+            self._drain(runner)
+        reason = await ended
+        retiring.cancel()
         if runner.closing is None:
             log.error("model %s ended unexpectedly: %s", runner.label, reason)
             self._discard(runner, reason)
@@ -430,6 +417,10 @@ class Scheduler:
             return
         log.info("model %s is evicted: %s", runner.label, reason)
         self._events.evicted(runner.label, reason)
+        self._drain(runner)
+
+    def _drain(self, runner: Runner) -> None:
+        """Gives a runner no new users, and unloads it after those it has."""
         runner.draining = True
         if runner.users == 0:
             self._unload(runner)
@@ -448,7 +439,7 @@ class Scheduler:
         self._unload(runner)
 
     def _unload(self, runner: Runner) -> None:
-        runner.stop_clock()
+        runner.stop_timer()
         runner.draining = True
         if runner.loading is None and runner.closing is None:
             runner.closing = self._task(self._close(runner))
@@ -460,7 +451,6 @@ class Scheduler:
             self._runners.remove(runner)
             runner.gone.set()
             log.info("model %s unloaded", runner.label)
-            self._events.unloaded(runner.label)
             self._advance()
 
     def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

@@ -1,10 +1,13 @@
-"""Client of llama-server's HTTP API: our requests into its JSON, its events into pieces. Nothing else knows it."""
+"""Client of llama-server's HTTP API: turns our requests into its JSON and its events into pieces.
+
+No other module knows that API.
+"""
 
 import asyncio
 import base64
 import contextlib
 import math
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,17 +25,17 @@ from corral.engine.base import (
     RunnerSpec,
     Sampling,
 )
-from corral.engine.llama.prefill import Beginnings, Reading, is_long, read_ahead
-from corral.engine.llama.process import WorkerProcess
+from corral.engine.llama.prefill import PrefillStats, SeenPrefixes, chunked_prefill, is_long
+from corral.engine.llama.process import GRACE, RunawayTemplateError, WorkerProcess, discard
 from corral.errors import EngineDied, EngineError, EngineRefused
-from corral.media import kind_of
+from corral.media_kinds import kind_of
 from corral.messages import Message, Part, Picture, Sound, Text, TokenLogprob, Tool, ToolCall
 
 HEALTH_TIMEOUT = 10.0
 """Seconds an engine has to answer a health ping (spec cli §11)."""
 
 HEALTH_INTERVAL = 0.02
-"""Seconds between questions to a llama-server that does not say by itself when it has loaded."""
+"""Seconds between pings of a llama-server that does not report by itself when it has loaded."""
 
 T = TypeVar("T")
 
@@ -43,22 +46,29 @@ _GONE = (
 
 
 async def launch(
-    spec: RunnerSpec, *, log: Path, patience: float, program: str = "", cache_ram_mib: int = 1024
+    spec: RunnerSpec, *, log: Path, stall_timeout: float, program: str = "", cache_ram_mib: int = 1024
 ) -> "LlamaEngine":
-    """Starts a worker for `spec` and waits until it serves; cancelling ends the worker. Errors as `WorkerProcess`."""
+    """Starts a worker for `spec` and waits until it serves; cancelling ends the worker.
+
+    `stall_timeout` is how many seconds the load may go by without progress; the other arguments and the errors are
+    those of `WorkerProcess.start` and `WorkerProcess.ready`.
+    """
     process = await WorkerProcess.start(spec, log=log, program=program, cache_ram_mib=cache_ram_mib)
-    serves = await process.ready(patience)
+    serves = await process.ready(stall_timeout)
     engine = LlamaEngine(process)
     if not serves:
-        await engine.wait_until_served(patience)
+        await engine.wait_until_served(stall_timeout)
     return engine
 
 
 class LlamaEngine:
-    """The engine behind a worker's llama-server."""
+    """An `Engine` that is the llama-server of a worker process."""
 
     def __init__(self, process: WorkerProcess) -> None:
         self._process = process
+        self._running = 0
+        self._started = 0
+        self._retiring: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._session = aiohttp.ClientSession(
             base_url=process.url,
             headers={"Authorization": f"Bearer {process.key}"},
@@ -67,7 +77,7 @@ class LlamaEngine:
             read_bufsize=1 << 18,
         )
         self._marker: str | None = None
-        self._beginnings = Beginnings()
+        self._seen_prefixes = SeenPrefixes()
 
     @property
     def pid(self) -> int:
@@ -75,7 +85,7 @@ class LlamaEngine:
 
     @property
     def log(self) -> Path:
-        return self._process.log
+        return self._process.log.path
 
     async def complete(self, request: CompletionRequest) -> AsyncGenerator[Piece, None]:
         body = {
@@ -92,30 +102,42 @@ class LlamaEngine:
             body["preserved_tokens"] = list(request.preserved_tokens)
         if request.top_logprobs is not None:
             body["n_probs"] = max(1, request.top_logprobs)
-        ahead = Reading() if request.media else await self._ahead(request.prompt, body)
+        prefill = PrefillStats() if request.media else await self._prefill(request.prompt, body)
         async with contextlib.aclosing(self._events("/completion", body)) as events:
             async for data in events:
                 event = _decoded(_decode_completion, data)
                 if event.error is not None:
                     raise _refusal(event.error)
-                yield _piece(event, request.top_logprobs, ahead)
+                yield _piece(event, request.top_logprobs, prefill)
                 if event.stop:
                     return
         raise await self._dead(None)
 
-    async def _ahead(self, prompt: str | tuple[int, ...], body: dict[str, Any]) -> Reading:
-        """Reads a long new prompt in parts before the request itself, if what was read may be used (`_sampling`)."""
-        if not isinstance(prompt, str) or not self._beginnings.is_new(prompt):
-            return Reading()
+    async def _prefill(self, prompt: str | tuple[int, ...], body: dict[str, Any]) -> PrefillStats:
+        """Has a long new prompt computed in parts before the request itself, if its cache may be used (`_sampling`)."""
+        if not isinstance(prompt, str) or not self._seen_prefixes.is_new(prompt):
+            return PrefillStats()
         if not (body["cache_prompt"] and is_long(prompt)):
-            return Reading()
-        return await read_ahead(await self.tokenize(prompt, add_special=True), self._read)
+            return PrefillStats()
+        return await chunked_prefill(await self.tokenize(prompt, add_special=True), self._compute)
 
-    async def _read(self, tokens: Sequence[int]) -> Reading:
-        """Has the engine read a prompt and say nothing."""
+    async def _compute(self, tokens: Sequence[int]) -> PrefillStats:
+        """Has the engine compute a prompt and generate nothing."""
         body = {"prompt": list(tokens), "n_predict": 0, "cache_prompt": True, "stream": False}
-        timings = msgspec.convert((await self._ask("POST", "/completion", body))["timings"], _Timings)
-        return Reading(timings.prompt_n, timings.prompt_ms)
+        with self._counted():
+            answer = await self._ask("POST", "/completion", body)
+        timings = msgspec.convert(answer["timings"], _Timings)
+        return PrefillStats(timings.prompt_n, timings.prompt_ms)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Counts a request that computes, and so may fill the prompt cache."""
+        self._running += 1
+        self._started += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
 
     async def _prompt(self, request: CompletionRequest) -> Any:
         if isinstance(request.prompt, tuple):
@@ -140,7 +162,7 @@ class LlamaEngine:
         body = _chat_body(request)
         calls: dict[int, _CallParts] = {}
         reason, usage, timings = "", _Usage(), _Timings()
-        ahead = await self._ahead(request.prompt, body)
+        prefill = await self._prefill(request.prompt, body)
         async with contextlib.aclosing(self._events("/v1/chat/completions", body)) as events:
             async for data in events:
                 event = _decoded(_decode_chat, data)
@@ -155,23 +177,31 @@ class LlamaEngine:
                         yield piece
         if not reason:
             raise await self._dead(None)
-        told, unread = _finished(calls)
-        finish = _finish(reason, timings, ahead, prompt=usage.prompt_tokens, generated=usage.completion_tokens)
-        yield Piece(unread, tool_calls=told, finish=finish)
+        complete, unread = _finished(calls)
+        finish = _finish(reason, timings, prefill, prompt=usage.prompt_tokens, generated=usage.completion_tokens)
+        yield Piece(unread, tool_calls=complete, finish=finish)
 
     async def render(self, request: EngineChat) -> str:
+        if self._retiring.done():
+            raise EngineError(self._retiring.result())
+        started = self._started
         asked = asyncio.ensure_future(self._ask("POST", "/apply-template", _chat_body(request)))
         try:
-            await self._process.rendering(asked, self.healthy)
+            await self._process.rendering(asked, self.healthy, lambda: bool(self._running or self._started > started))
             text = str(asked.result()["prompt"])
+        except RunawayTemplateError as error:
+            if not self._retiring.done():
+                self._retiring.set_result(str(error))
+            raise
         finally:
-            asked.cancel()
+            await discard(asked)
         if not any(message.media for message in request.messages):
             return text
         return text.replace(await self._media_marker(), MEDIA_MARKER)
 
     async def embed(self, inputs: Sequence[str]) -> Embeddings:
-        answer = await self._ask("POST", "/v1/embeddings", {"input": list(inputs), "encoding_format": "float"})
+        with self._counted():
+            answer = await self._ask("POST", "/v1/embeddings", {"input": list(inputs), "encoding_format": "float"})
         rows = sorted(answer["data"], key=lambda row: int(row["index"]))
         return Embeddings([_numbers(row["embedding"]) for row in rows], int(answer["usage"]["prompt_tokens"]))
 
@@ -191,16 +221,17 @@ class LlamaEngine:
         except (aiohttp.ClientError, TimeoutError):
             return False
 
-    async def wait_until_served(self, patience: float) -> None:
-        """For a llama-server that says its port before it has loaded the model. Errors as `WorkerProcess.ready`."""
+    async def wait_until_served(self, stall_timeout: float) -> None:
+        """Waits for a llama-server that reports its port before it has loaded. Errors as `WorkerProcess.ready`."""
         served = asyncio.ensure_future(self._served())
         try:
-            await self._process.progressing(served, patience)
+            await self._process.progressing(served, stall_timeout)
             served.result()
         except BaseException:
-            served.cancel()
             await self.close()
             raise
+        finally:
+            await discard(served)
 
     async def _served(self) -> None:
         while not await self.healthy():
@@ -211,12 +242,15 @@ class LlamaEngine:
     async def ended(self) -> str:
         return await self._process.ended()
 
+    async def retiring(self) -> str:
+        return await asyncio.shield(self._retiring)
+
     def memory(self) -> int:
         return self._process.memory()
 
     async def close(self) -> None:
         await self._session.close()
-        await self._process.stop()
+        await self._process.stop(grace=0 if self._retiring.done() else GRACE)
 
     async def _ask(self, method: str, path: str, body: Any = None) -> Any:
         data = None if body is None else msgspec.json.encode(body)
@@ -230,36 +264,43 @@ class LlamaEngine:
         return _decoded(msgspec.json.decode, answer)
 
     async def _events(self, path: str, body: Any) -> AsyncGenerator[bytes, None]:
-        """The data of each server-sent event. Leaving it early closes the connection, which frees the slot."""
+        """The data of each server-sent event."""
         try:
+            async with self._streamed(path, body) as response:
+                rest = b""
+                async for received in response.content.iter_any():
+                    *events, rest = (rest + received).split(b"\n\n")
+                    for event in events:
+                        data = event.lstrip(b"\n")
+                        if data.startswith(b"data: {"):
+                            yield data[6:]
+                        elif data.startswith(b"error: {"):  # as older ones put it
+                            raise _refusal(_decoded(_decode_error, data[7:]))
+        except (aiohttp.ClientError, OSError) as error:
+            raise await self._dead(error) from error
+
+    @contextlib.asynccontextmanager
+    async def _streamed(self, path: str, body: Any) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        """An answer as it comes. Leaving it early closes the connection, which frees the slot."""
+        with self._counted():
             async with self._session.post(path, data=msgspec.json.encode(body)) as response:
                 try:
                     if response.status >= 400:
                         raise _refusal(_decoded(_decode_failed, await response.read()).error)
-                    rest = b""
-                    async for received in response.content.iter_any():
-                        *events, rest = (rest + received).split(b"\n\n")
-                        for event in events:
-                            data = event.lstrip(b"\n")
-                            if data.startswith(b"data: {"):
-                                yield data[6:]
-                            elif data.startswith(b"error: {"):  # as older ones put it
-                                raise _refusal(_decoded(_decode_error, data[7:]))
+                    yield response
                 finally:
                     response.close()
-        except (aiohttp.ClientError, OSError) as error:
-            raise await self._dead(error) from error
 
     async def _dead(self, error: BaseException | None) -> EngineError:
-        """Why the connection broke: the worker is gone, as a rule; its exit may reach us a moment later.
+        """Why a connection broke. As a rule the worker is gone, but its exit may become known a moment later.
 
         `error` None: the answer just ended, without its last event.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
                 reason = await self._process.ended()
-                words = self._process.last_words()
-                return EngineDied(f"{_GONE} ({reason}{f': {words}' if 'error' in words.lower() else ''})")
+                last = self._process.log.last_error()
+                return EngineDied(f"{_GONE} ({reason}{f': {last}' if last else ''})")
         text = str(error or "unexpected EOF")
         return EngineError(f"an error was encountered while running the model: {text}")
 
@@ -294,7 +335,7 @@ class _Completion(Struct, frozen=True):
     tokens: tuple[int, ...] = ()
     stop: bool = False
     stop_type: str = ""
-    tokens_evaluated: int = 0
+    stopping_word: str = ""
     tokens_predicted: int = 0
     completion_probabilities: list[_Probability] = []
     timings: _Timings = _Timings()
@@ -383,17 +424,18 @@ def _sampling(sampling: Sampling) -> dict[str, Any]:
         "stop": list(sampling.stop),
         **({} if sampling.seed is None else {"seed": sampling.seed}),
         # A prompt found in the cache gives logits that differ in the last digits from those of a prompt that is read,
-        # enough to draw another token: who names a seed wants the same text again.
+        # enough to draw another token; a request with a seed is to give the same text again.
         "cache_prompt": sampling.seed is None or sampling.temperature == 0,
     }
 
 
-def _piece(event: _Completion, top: int | None, ahead: Reading) -> Piece:
+def _piece(event: _Completion, top: int | None, prefill: PrefillStats) -> Piece:
     logprobs = () if top is None else tuple(_logprob(item, top) for item in event.completion_probabilities)
     if not event.stop:
         return Piece(event.content, event.tokens, logprobs)
     reason = "length" if event.stop_type == "limit" else "stop"
-    finish = _finish(reason, event.timings, ahead, generated=event.tokens_predicted)
+    stop_text = event.stopping_word if event.stop_type == "word" else ""
+    finish = _finish(reason, event.timings, prefill, generated=event.tokens_predicted, stop_text=stop_text)
     return Piece(event.content, event.tokens, logprobs, finish=finish)
 
 
@@ -442,11 +484,11 @@ def _part(part: Part) -> dict[str, Any]:
         case Text(text):
             return {"type": "text", "text": text}
         case Picture(file):
-            url = f"data:image/png;base64,{base64.b64encode(file).decode()}"
+            url = f"data:image/{kind_of(file) or 'png'};base64,{base64.b64encode(file).decode()}"
             return {"type": "image_url", "image_url": {"url": url}}
         case Sound(file):
-            form = "wav" if kind_of(file) == "wav" else "mp3"
-            return {"type": "input_audio", "input_audio": {"data": base64.b64encode(file).decode(), "format": form}}
+            audio = {"data": base64.b64encode(file).decode(), "format": kind_of(file) or "wav"}
+            return {"type": "input_audio", "input_audio": audio}
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
@@ -468,8 +510,8 @@ def _collect(calls: dict[int, _CallParts], deltas: Sequence[_CallDelta]) -> None
 
 
 def _finished(calls: dict[int, _CallParts]) -> tuple[tuple[ToolCall, ...], str]:
-    """The calls, and the text of those whose arguments were cut off: nobody should make such a call."""
-    told: list[ToolCall] = []
+    """The complete calls, and as text those whose arguments were cut off, which must not be made."""
+    complete: list[ToolCall] = []
     unread = ""
     for _, parts in sorted(calls.items()):
         try:
@@ -477,8 +519,8 @@ def _finished(calls: dict[int, _CallParts]) -> tuple[tuple[ToolCall, ...], str]:
         except msgspec.MsgspecError:
             unread += f'{{"name": "{parts.name}", "arguments": {parts.arguments}'
         else:
-            told.append(ToolCall(parts.name, arguments, len(told), parts.id))
-    return tuple(told), unread
+            complete.append(ToolCall(parts.name, arguments, len(complete), parts.id))
+    return tuple(complete), unread
 
 
 def _chat_piece(choice: _Choice, top: int | None) -> Piece | None:
@@ -491,13 +533,16 @@ def _chat_piece(choice: _Choice, top: int | None) -> Piece | None:
     return Piece(delta.content or "", logprobs=logprobs, thinking=delta.reasoning_content or "")
 
 
-def _finish(reason: str, timings: _Timings, ahead: Reading, *, prompt: int = 0, generated: int = 0) -> Finish:
-    """How it ended, with what was read before; `prompt` and `generated` tokens where they are told."""
+def _finish(
+    reason: str, timings: _Timings, prefill: PrefillStats, *, prompt: int = 0, generated: int = 0, stop_text: str = ""
+) -> Finish:
+    """How an answer ended, with the prefill before it; `prompt` and `generated` tokens where they are known."""
     return Finish(
         reason="length" if reason == "length" else "stop",
+        stop_text=stop_text,
         prompt_tokens=prompt or timings.cache_n + timings.prompt_n,
-        cached_tokens=max(0, timings.cache_n - ahead.tokens),
-        prompt_duration=int((timings.prompt_ms + ahead.milliseconds) * 1e6),
+        cached_tokens=max(0, timings.cache_n - prefill.tokens),
+        prompt_duration=int((timings.prompt_ms + prefill.milliseconds) * 1e6),
         generated_tokens=generated or timings.predicted_n,
         generation_duration=int(timings.predicted_ms * 1e6),
     )

@@ -1,11 +1,11 @@
-"""How a long prompt is read: in parts, so that other prompts get their turn in between. Knows no wire format.
+"""Chunked prefill: a long prompt is computed in parts, so that other prompts get their turn in between.
 
-llama-server fills a batch from its slots in their order. While it reads a long prompt, a short one in a slot behind it
-waits until that is read whole, which may take minutes. A part that was read stays in its slot's cache, so the next
-request with the same beginning goes on from there; between two parts nobody stands in front.
+llama-server fills a batch from its slots in their order. While it computes a long prompt, a short one in a slot behind
+it waits until the long one is through, which may take minutes. A part that was computed stays in its slot's cache, so
+the next request with the same prefix goes on from there; between two parts the other slots get their turn.
 
-A part that is shorter than what a slot has in its cache would cut the rest of that off. So only a prompt that begins
-like none before it is read in parts: of it, nothing can be in the cache.
+A part that is shorter than what a slot has in its cache would cut the rest of that off. So only a prompt with a prefix
+that was never seen before is computed in parts: of it, nothing can be in the cache. Knows no wire format.
 """
 
 from collections import deque
@@ -13,63 +13,65 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec import Struct
 
-FIRST = 512
-"""Tokens of the first part; a prompt that is not much longer is read at once."""
+FIRST_CHUNK = 512
+"""Tokens of the first part; a prompt that is not much longer is computed at once."""
 
-LEAST = 256
-"""Tokens of the smallest part, which the engine reads as fast as larger ones."""
+MIN_CHUNK = 256
+"""Tokens of the smallest part, which the engine computes as fast as larger ones."""
 
-SECONDS = 1.0
+CHUNK_SECONDS = 1.0
 """How long a part is to take, by the speed of the one before it."""
 
 BYTES_PER_TOKEN = 3
-"""Texts have more, as a rule: by this a prompt is taken for short without being counted."""
+"""Texts have more, as a rule: a prompt with fewer is taken for short without being tokenized."""
 
-BEGINNING = 1024
-"""Characters in which two prompts have to be the same for one to be of use to the other."""
+PREFIX = 1024
+"""Characters in which two prompts have to be the same for the cache of one to be of use to the other."""
 
 REMEMBERED = 256
-"""Beginnings that are remembered, more than a worker's cache has prompts."""
+"""Prefixes that are remembered, more than a worker's cache has prompts."""
 
 
-class Reading(Struct, frozen=True):
-    """What reading came to: tokens that were computed, not found in the cache, and milliseconds."""
+class PrefillStats(Struct, frozen=True):
+    """What a prefill took: tokens that were computed, not found in the cache, and milliseconds."""
 
     tokens: int = 0
     milliseconds: float = 0.0
 
 
-class Beginnings:
-    """How the prompts began that an engine was given."""
+class SeenPrefixes:
+    """The prefixes of the latest prompts that an engine was given."""
 
     def __init__(self) -> None:
         self._seen: deque[str] = deque(maxlen=REMEMBERED)
 
     def is_new(self, text: str) -> bool:
-        """Whether no prompt before was like this one, or the beginning of it; it is remembered unless it is empty."""
-        is_new = not any(text.startswith(beginning) for beginning in self._seen)
-        if text and text[:BEGINNING] not in self._seen:
-            self._seen.append(text[:BEGINNING])
+        """Whether no earlier prompt shares its prefix with this one; remembers this one unless it is empty."""
+        is_new = not any(text.startswith(prefix) for prefix in self._seen)
+        if text and text[:PREFIX] not in self._seen:
+            self._seen.append(text[:PREFIX])
         return is_new
 
 
 def is_long(text: str) -> bool:
-    """Whether a text may be worth reading in parts."""
-    return len(text.encode()) > BYTES_PER_TOKEN * FIRST
+    """Whether a text may be worth a prefill in parts."""
+    return len(text.encode()) > BYTES_PER_TOKEN * FIRST_CHUNK
 
 
-async def read_ahead(tokens: Sequence[int], read: Callable[[Sequence[int]], Awaitable[Reading]]) -> Reading:
-    """Has `read` take in longer and longer beginnings, until what is left is no more than one and a half parts.
+async def chunked_prefill(
+    tokens: Sequence[int], compute: Callable[[Sequence[int]], Awaitable[PrefillStats]]
+) -> PrefillStats:
+    """Has `compute` take longer and longer prefixes, until what is left is no more than one and a half parts.
 
     Where a part took more than was new in it, the engine has not kept the one before, and the rest is left whole.
     """
-    done, size, whole = 0, FIRST, Reading()
+    done, size, total = 0, FIRST_CHUNK, PrefillStats()
     while len(tokens) - done > size + size // 2:
-        part = await read(tokens[: done + size])
-        whole = Reading(whole.tokens + part.tokens, whole.milliseconds + part.milliseconds)
+        part = await compute(tokens[: done + size])
+        total = PrefillStats(total.tokens + part.tokens, total.milliseconds + part.milliseconds)
         if part.tokens > size:
             break
         done += size
         if part.milliseconds > 0:
-            size = max(LEAST, int(part.tokens / part.milliseconds * 1000 * SECONDS))
-    return whole
+            size = max(MIN_CHUNK, int(part.tokens / part.milliseconds * 1000 * CHUNK_SECONDS))
+    return total

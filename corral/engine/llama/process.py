@@ -1,9 +1,11 @@
-"""One child process: started, awaited until ready, stopped; its log kept and its end explained. Knows no model."""
+"""One worker process: started, awaited until ready, watched while it runs a chat template, stopped; its end explained.
+
+Knows no model and no HTTP.
+"""
 
 import asyncio
 import contextlib
 import os
-import re
 import secrets
 import signal
 import sys
@@ -16,11 +18,12 @@ import msgspec
 import psutil
 
 from corral.engine.base import RunnerSpec
-from corral.engine.llama.worker import Orders, Report
+from corral.engine.llama.log import WorkerLog
+from corral.engine.llama.worker import Ready, WorkerConfig
 from corral.errors import EngineDied, EngineError, OutOfMemory
 
 TICK = 0.2
-"""Seconds between looks at a child that loads."""
+"""Seconds between looks at what a worker uses."""
 
 GRACE = 5.0
 """Seconds a worker has to end after it was asked to."""
@@ -38,29 +41,31 @@ Its usual 300,000 outlast the slice of time that another program gets: with one 
 answering, each of the hundreds of barriers of a token waited for such a slice (`benchmarks/neighbours.py`).
 """
 
-
-LOADED = "initializing, n_slots"
-"""What llama-server prints when all is loaded but the model's chat template, which it tries next."""
-
 TEMPLATE_SECONDS = 5.0
 """Of processor time, in which a chat template has been tried; it takes thousandths of one."""
 
 TEMPLATE_BYTES = 1 << 29
 """By which a worker may grow while it runs a chat template."""
 
-RENDER_PATIENCE, RENDER_TIMEOUT = 1.0, 10.0
+RENDER_CHECK, RENDER_TIMEOUT = 1.0, 10.0
 """Seconds after which rendering a prompt is looked at, and those it may take; it takes thousandths of one."""
 
-TEMPLATE_STRAINS = "the model's chat template takes too long or too much memory"
+
+class RunawayTemplateError(EngineError):
+    """A chat template ran beyond its time or memory; a thread of the worker still runs it."""
+
+    def __init__(self) -> None:
+        super().__init__("the model's chat template takes too long or too much memory")
 
 
 class WorkerProcess:
-    """A worker from its start to its end. `url` and `key` are where and how it is spoken to."""
+    """A worker from its start to its end. `url` and `key` are where and how clients reach it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, key: str, log: Path) -> None:
-        self.key = key
+    def __init__(self, process: asyncio.subprocess.Process, config: WorkerConfig) -> None:
+        self.key = config.key
         self.url = ""
-        self.log = log
+        self.log = WorkerLog(Path(config.log))
+        self.cache_bytes = config.cache_ram_mib << 20
         self._process = process
         self._stopped = False
         self._exit = asyncio.ensure_future(process.wait())
@@ -69,7 +74,19 @@ class WorkerProcess:
     async def start(
         cls, spec: RunnerSpec, *, log: Path, program: str = "", cache_ram_mib: int = 1024
     ) -> "WorkerProcess":
-        """Starts a child for `spec` and hands it its orders; `ready` waits for it. The child's prints go to `log`."""
+        """Starts a worker for `spec`; `ready` waits for it. What it prints goes to `log`.
+
+        `program` is another llama-server to run, `cache_ram_mib` bounds the prompt cache in MiB. `EngineError` when
+        the log cannot be written.
+        """
+        config = WorkerConfig(
+            spec=spec,
+            key=secrets.token_urlsafe(24),
+            parent=os.getpid(),
+            program=program,
+            log=str(log),
+            cache_ram_mib=cache_ram_mib,
+        )
         with _create(log) as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -82,58 +99,59 @@ class WorkerProcess:
                 env=_environment(),
                 start_new_session=True,
             )
-        worker = cls(process, secrets.token_urlsafe(24), log)
-        orders = Orders(spec=spec, key=worker.key, parent=os.getpid(), program=program, cache_ram_mib=cache_ram_mib)
+        worker = cls(process, config)
         assert process.stdin is not None
-        process.stdin.write(msgspec.json.encode(orders) + b"\n")  # nobody waits until it is read: `ready` does
+        process.stdin.write(msgspec.json.encode(config) + b"\n")  # `ready` waits until it is read
         return worker
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    async def ready(self, patience: float) -> bool:
-        """Waits until the child says where it listens; returns whether it serves already.
+    async def ready(self, stall_timeout: float) -> bool:
+        """Waits until the worker says where it listens; returns whether it serves already.
 
-        `patience` is how many seconds may go by without progress (spec cli §11). `EngineDied`, `OutOfMemory` or
-        `EngineError` tell why it did not come up; the child is gone then.
+        `stall_timeout` is how many seconds may go by without progress (spec cli §11). `EngineDied`, `OutOfMemory` or
+        `EngineError` say why it did not come up; the process is gone then.
         """
         assert self._process.stdout is not None
         line = asyncio.ensure_future(self._process.stdout.readline())
         try:
-            await self.progressing(line, patience)
-            report = msgspec.json.decode(line.result() or b"{}", type=Report)
+            await self.progressing(line, stall_timeout)
+            report = msgspec.json.decode(line.result() or b"{}", type=Ready)
         except BaseException:
-            line.cancel()
             await self.stop(grace=0)
             raise
+        finally:
+            await discard(line)
         if not report.port:
             await self.stop(grace=GRACE)
-            raise self.failure(report.error)
+            raise self.failure(report)
         self.url = f"http://127.0.0.1:{report.port}"
         return report.ready
 
-    async def progressing(self, goal: asyncio.Future[Any], patience: float) -> None:
-        """Waits for `goal` as long as the child makes progress: prints or grows every `patience` seconds.
+    async def progressing(self, goal: asyncio.Future[Any], stall_timeout: float) -> None:
+        """Waits for `goal` as long as the worker makes progress: prints or grows every `stall_timeout` seconds.
 
-        A chat template that would run for ever, or grow, is no progress.
+        A chat template that would run for ever, or grow, is no progress. `EngineError` when the wait is given up.
         """
-        strained = asyncio.ensure_future(self._strained_by_template())
+        runaway = asyncio.ensure_future(self._wait_for_runaway_template())
         try:
             while not goal.done():
                 before = self._progress()
-                timeout = None if patience == float("inf") else patience
-                done, _ = await asyncio.wait({goal, strained}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-                if strained in done and not goal.done():
-                    raise EngineError(TEMPLATE_STRAINS)
+                timeout = None if stall_timeout == float("inf") else stall_timeout
+                done, _ = await asyncio.wait({goal, runaway}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                if runaway in done and not goal.done():
+                    raise RunawayTemplateError
                 if not done and self._progress() == before:
-                    raise EngineError(f"timed out waiting for llama-server to start - {self.last_words()}")
+                    last = self.log.last_error() or self.log.last_line()
+                    raise EngineError(f"timed out waiting for llama-server to start - {last}")
         finally:
-            strained.cancel()
+            await discard(runaway)
 
-    async def _strained_by_template(self) -> None:
-        """Waits until the child, all loaded, runs the model's chat template beyond all measure."""
-        while LOADED not in self.log_tail():  # noqa: ASYNC110 - nothing tells what a process has used
+    async def _wait_for_runaway_template(self) -> None:
+        """Returns when the worker, all loaded, runs the model's chat template beyond its time or memory."""
+        while not self.log.has_loaded():  # noqa: ASYNC110 - another process, which sets no event of ours
             await asyncio.sleep(TICK)
         seconds, size = self._processor_seconds(), self.memory()
         within = True
@@ -142,18 +160,21 @@ class WorkerProcess:
             spent, grown = self._processor_seconds() - seconds, self.memory() - size
             within = spent < TEMPLATE_SECONDS and grown < TEMPLATE_BYTES
 
-    async def rendering(self, prompt: asyncio.Future[Any], healthy: Callable[[], Awaitable[bool]]) -> None:
-        """Waits for a prompt. A chat template that never ends, or grows, takes the child with it: `EngineError`.
+    async def rendering(
+        self, prompt: asyncio.Future[Any], healthy: Callable[[], Awaitable[bool]], others: Callable[[], bool]
+    ) -> None:
+        """Waits for a prompt; `RunawayTemplateError` when its chat template runs beyond its time or memory.
 
-        That the child answers pings shows that the request is not waiting behind others.
+        `healthy` asks whether the worker answers pings: else the request only waits behind others. `others` says
+        whether other requests have run meanwhile: the prompt cache may have grown for them.
         """
-        began, size = time.monotonic(), self.memory()
-        await asyncio.wait({prompt}, timeout=RENDER_PATIENCE)
+        began, size = time.monotonic(), self._own_memory()
+        await asyncio.wait({prompt}, timeout=RENDER_CHECK)
         while not prompt.done():
-            is_strained = time.monotonic() - began > RENDER_TIMEOUT or self.memory() - size > TEMPLATE_BYTES
-            if is_strained and await healthy() and not prompt.done():
-                await self.stop(grace=0)
-                raise EngineError(TEMPLATE_STRAINS)
+            allowed = TEMPLATE_BYTES + (self.cache_bytes if others() else 0)
+            is_runaway = time.monotonic() - began > RENDER_TIMEOUT or self._own_memory() - size > allowed
+            if is_runaway and await healthy() and not prompt.done():
+                raise RunawayTemplateError
             await asyncio.wait({prompt}, timeout=TICK)
 
     def _processor_seconds(self) -> float:
@@ -164,34 +185,36 @@ class WorkerProcess:
         return float(times.user + times.system)
 
     def _progress(self) -> tuple[int, int]:
-        size = self.log.stat().st_size if self.log.exists() else 0
-        return size, self.memory() >> 20
+        return self.log.size(), self.memory() >> 20
 
-    def failure(self, error: str = "") -> EngineError:
-        """Why a load failed, after the child has ended; `error` is what it said itself."""
-        text = self.log_tail(4000).lower()
-        reason = error or self.why()
-        if LOADED in text:
-            found = _TEMPLATE_ERROR.search(self.log_tail(4000))
-            reason = f"the model's chat template cannot be run: {found[1] if found else reason}"
-            return EngineDied(f"llama-server process has terminated: {reason}")
-        if ("alloc" in text and ("fail" in text or "unable" in text)) or "out of memory" in text:
-            return OutOfMemory(f"not enough memory to load the model: {self.last_words() or reason}")
-        words = self.last_words()
-        told = f"{reason}: {words}" if words and words not in reason else reason
-        return EngineDied(f"llama-server process has terminated: {told}")
+    def failure(self, report: Ready = Ready()) -> EngineError:  # noqa: B008 - frozen
+        """Why a load failed, after the worker has ended; `report` is what it said itself.
+
+        A program that reports nothing is judged by its log.
+        """
+        terminated = "llama-server process has terminated"
+        if self.log.has_loaded():
+            reason = self.log.template_error() or report.error or self.exit_reason()
+            return EngineDied(f"{terminated}: the model's chat template cannot be run: {reason}")
+        error = report.error or self.log.first_error()
+        if report.out_of_memory or (not report.error and self.log.is_out_of_memory()):
+            return OutOfMemory(f"not enough memory to load the model: {error}")
+        if report.error:
+            return EngineDied(f"{terminated}: {error}")
+        last = error or self.log.last_line()
+        return EngineDied(f"{terminated}: {self.exit_reason()}{f': {last}' if last else ''}")
 
     async def ended(self) -> str:
-        """Waits for the end of the child; returns the reason in words."""
+        """Waits for the end of the worker; returns `exit_reason`."""
         await asyncio.shield(self._exit)
-        return self.why()
+        return self.exit_reason()
 
     @property
     def alive(self) -> bool:
         return not self._exit.done()
 
-    def why(self) -> str:
-        """How the child ended: `exit status 1`, `signal: killed`, or `stopped` when we ended it."""
+    def exit_reason(self) -> str:
+        """How the worker ended: `exit status 1`, `signal: killed`, or `stopped` when we ended it."""
         code = self._process.returncode
         if code is None:
             return "still running"
@@ -201,30 +224,23 @@ class WorkerProcess:
             return f"signal: {(signal.strsignal(-code) or str(-code)).lower()}"
         return f"exit status {code}"
 
-    def log_tail(self, size: int = 2000) -> str:
-        """The last bytes of what the child printed."""
-        try:
-            with open(self.log, "rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - size))
-                return file.read().decode("utf-8", "replace")
-        except OSError:
-            return ""
-
-    def last_words(self) -> str:
-        """The last line of the log that reports an error, or else the last one."""
-        lines = [line.strip() for line in self.log_tail().splitlines() if line.strip()]
-        errors = [line for line in lines if " E " in line or "error" in line.lower()]
-        return (errors or lines or [""])[-1]
-
     def memory(self) -> int:
-        """Bytes of main memory the child holds; 0 when it is gone."""
+        """Bytes of main memory the worker holds; 0 when it is gone."""
         try:
             return int(psutil.Process(self.pid).memory_info().rss) if self.alive else 0
         except psutil.Error:
             return 0
 
+    def _own_memory(self) -> int:
+        """`memory` without pages of files, where the system tells them apart: weights come in while others compute."""
+        try:
+            held = psutil.Process(self.pid).memory_info()
+        except psutil.Error:
+            return 0
+        return int(held.rss - getattr(held, "shared", 0))
+
     async def stop(self, grace: float = GRACE) -> None:
-        """Asks the child to end by closing its standard input, and kills it when it has not within `grace` seconds."""
+        """Asks the worker to end by closing its standard input, and kills it if it runs on after `grace` seconds."""
         self._stopped = self._stopped or self.alive
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -238,7 +254,12 @@ class WorkerProcess:
             await asyncio.shield(self._exit)
 
 
-_TEMPLATE_ERROR = re.compile(r"(?:common_chat_templates_init: error|Error: Jinja Exception): (.+)")
+async def discard(work: asyncio.Future[Any]) -> None:
+    """Cancels work whose outcome is not needed and waits for its end; an error of it is dropped."""
+    work.cancel()
+    await asyncio.wait({work})
+    if not work.cancelled():
+        work.exception()
 
 
 def _create(log: Path) -> BinaryIO:

@@ -1,67 +1,97 @@
-"""The child process's main: reads its orders from standard input, hosts one model, and ends when its parent does.
+"""The main program of a worker process: reads its configuration, loads one model, and ends when its parent does.
 
-Orders are one JSON line, `Orders`. The answer is one JSON line on standard output, `Report`; everything llama.cpp
-prints goes to standard error. Standard input stays open: its end means that the parent is gone.
+The configuration is one JSON line on standard input, `WorkerConfig`; the answer is one JSON line on standard output,
+`Ready`. Everything llama.cpp prints goes to standard error. Standard input stays open: its end means that the parent
+is gone. Which options a model is loaded with stands in `corral.engine.load_options`.
 """
 
 import contextlib
 import ctypes
+import enum
 import os
 import signal
 import socket
 import sys
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from corral.engine.base import RunnerSpec
+from corral.engine.llama.log import FAILED, WorkerLog
+from corral.engine.load_options import Setting, settings
 
-HARMLESS_TEMPLATE = "chatml"
-"""Stands in for the file's own where prompts are written by others; an engine runs what it finds while it loads."""
+FAILURE = "Failed to init server"
+"""How the engine's exception for any failed load begins; it carries no cause."""
+
+LOG_TIMEOUT = 2.0
+"""Seconds that the engine has to print the last lines of a failed load; it takes thousandths of one."""
 
 
-class Orders(msgspec.Struct, frozen=True, kw_only=True):
-    """What to host. `program`: another llama-server to become, empty for the one that comes with the package."""
+class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What to load, and how the worker is spoken to."""
 
     spec: RunnerSpec
     key: str
+    """What clients of the worker have to send as their API key."""
     parent: int
+    """The id of the process that the worker ends with."""
     program: str = ""
+    """Path of a llama-server to run; empty: the one in the `xllamacpp` package."""
+    log: str = ""
+    """The file that standard error goes to; the first error of a failed load is read from it."""
     cache_ram_mib: int = 1024
-    slot_folder: str = ""
+    """Most main memory the prompt cache may take, in MiB."""
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of it: the loopback port, and whether requests are served already; or why it failed."""
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """What the worker reports, once: where it listens, or why it failed."""
 
     port: int = 0
+    """The port on loopback; 0: it failed."""
     ready: bool = False
+    """Whether requests are served already; else `/health` says when."""
     error: str = ""
+    """The first error of the load."""
+    out_of_memory: bool = False
 
 
 def main() -> None:
     report = _take_standard_output()
-    orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
-    _die_with_parent(orders.parent)
-    if orders.program:
-        _become(orders, report)
+    config = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerConfig)
+    _die_with_parent(config.parent)
+    if config.program:
+        _exec_external(config, report)
     try:
-        server = _host(orders)
-    except Exception as error:  # whatever native code objects to is told to who asked for the load
-        _tell(report, Report(error=str(error)))
+        server = _start_builtin(config)
+    except Exception as error:  # native code raises errors of any kind: the parent reports them
+        _send(report, _failure(config, error))
         sys.exit(1)
-    _tell(report, Report(port=int(server.listening_address.rsplit(":", 1)[1]), ready=True))
+    _send(report, Ready(port=int(server.listening_address.rsplit(":", 1)[1]), ready=True))
     threading.Event().wait()
 
 
-def _tell(channel: Any, report: Report) -> None:
+def _send(channel: Any, report: Ready) -> None:
     channel.write(msgspec.json.encode(report) + b"\n")
     channel.close()
 
 
+def _failure(config: WorkerConfig, error: Exception) -> Ready:
+    """The report of a failed load. The exception says only that it failed; the cause is the engine's first error."""
+    log = WorkerLog(Path(config.log))
+    give_up = time.monotonic() + LOG_TIMEOUT
+    while FAILURE in str(error) and FAILED not in log.last_line() and time.monotonic() < give_up:
+        time.sleep(0.005)  # the engine writes its log from a thread of its own
+    return Ready(
+        error=log.first_error() or str(error) or type(error).__name__,
+        out_of_memory=isinstance(error, MemoryError) or log.is_out_of_memory(),
+    )
+
+
 def _take_standard_output() -> Any:
-    """The report's own channel; prints of native code are led to standard error so that they cannot get in between."""
+    """The channel of the report. What native code prints goes to standard error, so that it cannot get in between."""
     channel = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return channel
@@ -90,69 +120,41 @@ def _die_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _host(orders: Orders) -> Any:
+def _start_builtin(config: WorkerConfig) -> Any:
     """llama-server on a free loopback port, from the wheel."""
     import xllamacpp
 
-    return xllamacpp.Server(_params(xllamacpp, orders))
+    return xllamacpp.Server(parameters(xllamacpp, config))
 
 
-def _params(xllamacpp: Any, orders: Orders) -> Any:
-    spec = orders.spec
+def parameters(xllamacpp: Any, config: WorkerConfig) -> Any:
+    """The `CommonParams` of the built-in engine; `arguments` says the same to a program.
+
+    One difference stays: fitting a model into memory is for GPUs and doubles the time of a load on the CPU, so it is
+    turned off here where there is no GPU. Another program knows its own devices.
+    """
     params = xllamacpp.CommonParams()
-    params.model.path = spec.model
     params.port = 0
-    params.api_keys = [orders.key]
-    params.ui = False
-    params.offline = True
-    params.warmup = False  # costs as much as it saves: the first request warms the same pages
-    params.fit_params = spec.num_gpu < 0 and _has_gpu(xllamacpp)  # the fit pass is for GPUs and doubles a CPU load
-    params.n_ctx = spec.pool
-    params.n_parallel = spec.slots
-    params.kv_unified = True
-    params.kv_unified_per_slot = spec.num_ctx
-    params.ctx_shift = spec.mode == "generate"
-    params.cache_ram_mib = orders.cache_ram_mib
-    params.endpoint_slots = True
-    params.slot_save_path = orders.slot_folder
-    params.cache_type_k = params.cache_type_v = _member(xllamacpp.ggml_type, "GGML_TYPE_", spec.cache_type)
-    attention = {"on": "ENABLED", "off": "DISABLED", "auto": "AUTO"}[spec.flash_attention]
-    params.flash_attn_type = getattr(xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{attention}")
-    params.n_batch, params.n_ubatch = _batches(spec)
-    _set_machine(xllamacpp, params, spec)
-    if not spec.own_template:
-        params.chat_template = HARMLESS_TEMPLATE
-    if spec.projectors:
-        params.mmproj.path = spec.projectors[0]
-    if spec.image_min_tokens:
-        params.image_min_tokens = spec.image_min_tokens
-    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 1.0) for path in spec.adapters]
-    if spec.mode == "embed":
-        params.embedding = True
-        if spec.pooling == "mean":
-            params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    params.api_keys = [config.key]
+    params.cache_ram_mib = config.cache_ram_mib
+    params.fit_params = _has_gpu(xllamacpp)
+    for setting in settings(config.spec):
+        _set(xllamacpp, params, setting)
     return params
 
 
-def _batches(spec: RunnerSpec) -> tuple[int, int]:
-    """Tokens of a logical and a physical batch : by context unless given; an embedding fits into one (spec api §6)."""
-    automatic = 2048 if spec.num_ctx > 32768 else 1024 if spec.num_ctx > 4096 else 512
-    if spec.mode == "embed":
-        automatic = min(2048, spec.num_ctx)
-    physical = spec.num_batch or automatic
-    return (max(physical, 512) if spec.mode == "generate" else physical), physical
-
-
-def _set_machine(xllamacpp: Any, params: Any, spec: RunnerSpec) -> None:
-    if spec.num_gpu >= 0:
-        params.n_gpu_layers = spec.num_gpu
-    if spec.main_gpu is not None:
-        params.main_gpu = spec.main_gpu
-    if spec.num_thread > 0:
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = spec.num_thread
-    if spec.use_mmap is not None:
-        mode = "MMAP" if spec.use_mmap else "NONE"
-        params.load_mode = getattr(xllamacpp.llama_load_mode, f"LLAMA_LOAD_MODE_{mode}")
+def _set(xllamacpp: Any, params: Any, setting: Setting) -> None:
+    *path, name = setting.parameter.split(".")
+    for part in path:
+        params = getattr(params, part)
+    current = getattr(params, name)
+    value: Any = setting.value
+    if isinstance(value, tuple):
+        value = [xllamacpp.CommonAdapterLoraInfo(path, 1.0) for path in value]
+    elif isinstance(current, enum.Enum):
+        members = type(current).__members__
+        value = members[min((member for member in members if member.endswith(f"_{value}".upper())), key=len)]
+    setattr(params, name, value)
 
 
 def _has_gpu(xllamacpp: Any) -> bool:
@@ -160,47 +162,23 @@ def _has_gpu(xllamacpp: Any) -> bool:
     return any(device.get("type") != cpu for device in xllamacpp.get_device_info())
 
 
-def _member(enumeration: Any, prefix: str, name: str) -> Any:
-    return next(member for key, member in enumeration.__members__.items() if key.lower() == f"{prefix}{name}".lower())
-
-
-def _become(orders: Orders, report: Any) -> None:
-    """Turns this process into another llama-server; who started us asks its /health until it is ready."""
+def _exec_external(config: WorkerConfig, report: Any) -> None:
+    """Turns this process into another llama-server. The parent then asks its `/health` until it is ready."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environ = {**os.environ, "LLAMA_API_KEY": orders.key}
-    if not os.access(orders.program, os.X_OK):
-        _tell(report, Report(error=f'"{orders.program}" is no program that can be run'))
+    environ = {**os.environ, "LLAMA_API_KEY": config.key}
+    if not os.access(config.program, os.X_OK):
+        _send(report, Ready(error=f'"{config.program}" is no program that can be run'))
         sys.exit(1)
-    _tell(report, Report(port=port))
-    os.execve(orders.program, [orders.program, *arguments(orders.spec, port, orders.cache_ram_mib)], environ)
+    _send(report, Ready(port=port))
+    os.execve(config.program, [config.program, *arguments(config, port)], environ)
 
 
-def arguments(spec: RunnerSpec, port: int, cache_ram_mib: int) -> list[str]:
-    """llama-server's command line for a specification; the same choices as `_params` makes."""
-    batch, physical_batch = _batches(spec)
-    flags = ["--host", "127.0.0.1", "--port", str(port), "--model", spec.model, "--no-webui", "--offline"]
-    flags += ["--ctx-size", str(spec.pool), "--parallel", str(spec.slots), "--kv-unified"]
-    flags += ["--kv-unified-per-slot", str(spec.num_ctx), "--flash-attn", spec.flash_attention]
-    flags += ["--cache-type-k", spec.cache_type, "--cache-type-v", spec.cache_type]
-    flags += ["--embeddings"] if spec.mode == "embed" else ["--context-shift"]
-    flags += ["--pooling", "mean"] if spec.pooling == "mean" else []
-    flags += ["--batch-size", str(batch), "--ubatch-size", str(physical_batch)]
-    flags += ["--cache-ram", str(cache_ram_mib), "--no-warmup"]
-    for flag, value in (
-        ("--gpu-layers", spec.num_gpu if spec.num_gpu >= 0 else None),
-        ("--main-gpu", spec.main_gpu),
-        ("--threads", spec.num_thread or None),
-        ("--threads-batch", spec.num_thread or None),
-    ):
-        flags += [flag, str(value)] if value is not None else []
-    flags += [] if spec.use_mmap is None else ["--mmap" if spec.use_mmap else "--no-mmap"]
-    flags += [part for path in spec.projectors[:1] for part in ("--mmproj", path)]
-    flags += ["--image-min-tokens", str(spec.image_min_tokens)] if spec.image_min_tokens else []
-    flags += [part for path in spec.adapters for part in ("--lora", path)]
-    flags += [] if spec.own_template else ["--chat-template", HARMLESS_TEMPLATE]
-    return flags
+def arguments(config: WorkerConfig, port: int) -> list[str]:
+    """llama-server's command line; the same choices as `parameters` makes. The key is in the environment."""
+    own = ["--host", "127.0.0.1", "--port", str(port), "--cache-ram", str(config.cache_ram_mib)]
+    return own + [argument for setting in settings(config.spec) for argument in setting.arguments]
 
 
 if __name__ == "__main__":

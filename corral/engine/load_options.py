@@ -1,0 +1,224 @@
+"""Every load option in one table: the request's option, the field of `RunnerSpec`, when a loaded model can serve a
+request that asks for it, the parameter of the built-in engine, and the arguments of a llama-server program.
+
+Knows no process and no request. The worker writes parameters or arguments from it, the scheduler compares by it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from corral.engine.base import RunnerSpec
+
+PLAIN_TEMPLATE = "chatml"
+"""A built-in chat template that replaces the file's own where the engine must not run that one."""
+
+Value: TypeAlias = bool | int | str | tuple[str, ...]
+
+
+class Setting(Struct, frozen=True):
+    """One choice in both forms: `parameter` of xllamacpp's `CommonParams` (a dotted path) and its `value`, and the
+    `arguments` that mean the same on llama-server's command line.
+
+    An enumeration's member is given by the end of its name, in lower case: `q8_0`, `mean`.
+    """
+
+    parameter: str
+    value: Value
+    arguments: tuple[str, ...]
+
+
+class LoadOption(Struct, frozen=True, kw_only=True):
+    """One field of `RunnerSpec` and everything that follows from it."""
+
+    field: str
+    option: str = ""
+    """The request's option that sets the field; empty: the model or the configuration does."""
+    can_serve: Callable[[RunnerSpec, RunnerSpec], bool]
+    """Whether a model loaded by the second specification can serve a request for the first."""
+    settings: Callable[[RunnerSpec], Sequence[Setting]] = lambda spec: ()
+
+
+def can_serve(wanted: RunnerSpec, loaded: RunnerSpec) -> bool:
+    """Whether a loaded model can serve a request: never reload to shrink, nor for an option the request leaves open."""
+    return all(option.can_serve(wanted, loaded) for option in LOAD_OPTIONS)
+
+
+def same_model(one: RunnerSpec, other: RunnerSpec) -> bool:
+    """Whether both are the same weights in the same use: names do not matter, and embedding is another use."""
+    return all(option.can_serve(one, other) for option in LOAD_OPTIONS if option.field in IDENTITY)
+
+
+def settings(spec: RunnerSpec) -> Iterator[Setting]:
+    """Everything that a worker is to set for a specification, the same for every engine."""
+    yield from COMMON
+    for option in LOAD_OPTIONS:
+        yield from option.settings(spec)
+
+
+def batches(spec: RunnerSpec) -> tuple[int, int]:
+    """Tokens of a logical and a physical batch: by context unless given; an embedding fits into one (spec api §6)."""
+    automatic = 2048 if spec.num_ctx > 32768 else 1024 if spec.num_ctx > 4096 else 512
+    if spec.mode == "embed":
+        automatic = min(2048, spec.num_ctx)
+    physical = spec.num_batch or automatic
+    return (max(physical, 512) if spec.mode == "generate" else physical), physical
+
+
+def _same(field: str) -> Callable[[RunnerSpec, RunnerSpec], bool]:
+    return lambda wanted, loaded: bool(getattr(wanted, field) == getattr(loaded, field))
+
+
+def _same_if_given(
+    field: str, unset: int | None = None, default: int | None = None
+) -> Callable[[RunnerSpec, RunnerSpec], bool]:
+    """Equal, or not given. `unset` marks "not given"; a model loaded without the option has `default`."""
+
+    def compare(wanted: RunnerSpec, loaded: RunnerSpec) -> bool:
+        asked, found = getattr(wanted, field), getattr(loaded, field)
+        return bool(asked == unset or asked == (default if found is None else found))
+
+    return compare
+
+
+def _always(wanted: RunnerSpec, loaded: RunnerSpec) -> bool:
+    """For what follows from the model's files or from the configuration, and for sizes chosen at each load."""
+    return True
+
+
+def _number(parameter: str, flag: str, value: int) -> Setting:
+    return Setting(parameter, value, (flag, str(value)))
+
+
+def _text(parameter: str, flag: str, value: str) -> Setting:
+    return Setting(parameter, value, (flag, value))
+
+
+def _mode(spec: RunnerSpec) -> Sequence[Setting]:
+    if spec.mode == "embed":
+        return [Setting("embedding", True, ("--embeddings",))]
+    return [Setting("ctx_shift", True, ("--context-shift",))]
+
+
+def _pooling(spec: RunnerSpec) -> Sequence[Setting]:
+    return [_text("pooling_type", "--pooling", "mean")] if spec.pooling == "mean" else []
+
+
+def _batch(spec: RunnerSpec) -> Sequence[Setting]:
+    logical, physical = batches(spec)
+    return [_number("n_batch", "--batch-size", logical), _number("n_ubatch", "--ubatch-size", physical)]
+
+
+def _gpu_layers(spec: RunnerSpec) -> Sequence[Setting]:
+    """A given number of layers is loaded as it is. Without one the engine fits the model into the GPUs' memory."""
+    if spec.num_gpu < 0:
+        return []
+    return [_number("n_gpu_layers", "--gpu-layers", spec.num_gpu), Setting("fit_params", False, ("--fit", "off"))]
+
+
+def _threads(spec: RunnerSpec) -> Sequence[Setting]:
+    if spec.num_thread <= 0:
+        return []
+    return [
+        _number("cpuparams.n_threads", "--threads", spec.num_thread),
+        _number("cpuparams_batch.n_threads", "--threads-batch", spec.num_thread),
+    ]
+
+
+def _mmap(spec: RunnerSpec) -> Sequence[Setting]:
+    if spec.use_mmap is None:
+        return []
+    return [_text("load_mode", "--load-mode", "mmap" if spec.use_mmap else "none")]
+
+
+def _adapters(spec: RunnerSpec) -> Sequence[Setting]:
+    flags = tuple(word for path in spec.adapters for word in ("--lora", path))
+    return [Setting("lora_adapters", spec.adapters, flags)] if spec.adapters else []
+
+
+def _flash_attention(spec: RunnerSpec) -> Sequence[Setting]:
+    member = {"on": "enabled", "off": "disabled", "auto": "auto"}[spec.flash_attention]
+    return [Setting("flash_attn_type", member, ("--flash-attn", spec.flash_attention))]
+
+
+COMMON = (
+    Setting("ui", False, ("--no-webui",)),
+    Setting("offline", True, ("--offline",)),
+    # A warm-up costs as much as it saves: the first request warms the same pages.
+    Setting("warmup", False, ("--no-warmup",)),
+    Setting("kv_unified", True, ("--kv-unified",)),
+)
+"""What every worker sets, whatever it loads."""
+
+IDENTITY = ("model", "mode", "pooling")
+"""The fields that make two specifications the same model in the same use."""
+
+LOAD_OPTIONS: tuple[LoadOption, ...] = (
+    LoadOption(
+        field="model",
+        can_serve=_same("model"),
+        settings=lambda spec: [_text("model.path", "--model", spec.model)],
+    ),
+    LoadOption(field="mode", can_serve=_same("mode"), settings=_mode),
+    LoadOption(field="pooling", can_serve=_same("pooling"), settings=_pooling),
+    LoadOption(
+        field="num_ctx",
+        option="num_ctx",
+        can_serve=lambda wanted, loaded: wanted.num_ctx_automatic or wanted.num_ctx <= loaded.num_ctx,
+        settings=lambda spec: [_number("kv_unified_per_slot", "--kv-unified-per-slot", spec.num_ctx)],
+    ),
+    LoadOption(field="num_ctx_automatic", can_serve=_always),
+    LoadOption(
+        field="slots", can_serve=_always, settings=lambda spec: [_number("n_parallel", "--parallel", spec.slots)]
+    ),
+    LoadOption(field="pool", can_serve=_always, settings=lambda spec: [_number("n_ctx", "--ctx-size", spec.pool)]),
+    LoadOption(field="num_batch", option="num_batch", can_serve=_same_if_given("num_batch"), settings=_batch),
+    LoadOption(field="num_gpu", option="num_gpu", can_serve=_same_if_given("num_gpu", unset=-1), settings=_gpu_layers),
+    LoadOption(
+        field="main_gpu",
+        option="main_gpu",
+        can_serve=_same_if_given("main_gpu", default=0),
+        settings=lambda spec: [] if spec.main_gpu is None else [_number("main_gpu", "--main-gpu", spec.main_gpu)],
+    ),
+    LoadOption(field="use_mmap", option="use_mmap", can_serve=_same_if_given("use_mmap"), settings=_mmap),
+    LoadOption(
+        field="num_thread", option="num_thread", can_serve=_same_if_given("num_thread", unset=0), settings=_threads
+    ),
+    LoadOption(
+        # Compared, so that a request for another value gets a load of its own; the engine drafts nothing yet.
+        field="draft_num_predict",
+        option="draft_num_predict",
+        can_serve=_same_if_given("draft_num_predict", default=0),
+    ),
+    LoadOption(
+        field="projectors",
+        can_serve=_same("projectors"),
+        settings=lambda spec: [_text("mmproj.path", "--mmproj", path) for path in spec.projectors[:1]],
+    ),
+    LoadOption(field="adapters", can_serve=_same("adapters"), settings=_adapters),
+    LoadOption(
+        field="own_template",
+        can_serve=lambda wanted, loaded: loaded.own_template or not wanted.own_template,
+        settings=lambda spec: [] if spec.own_template else [_text("chat_template", "--chat-template", PLAIN_TEMPLATE)],
+    ),
+    LoadOption(
+        field="image_min_tokens",
+        can_serve=_always,
+        settings=lambda spec: [
+            _number("image_min_tokens", "--image-min-tokens", tokens) for tokens in [spec.image_min_tokens] if tokens
+        ],
+    ),
+    LoadOption(
+        field="cache_type",
+        can_serve=_always,
+        settings=lambda spec: [
+            _text("cache_type_k", "--cache-type-k", spec.cache_type),
+            _text("cache_type_v", "--cache-type-v", spec.cache_type),
+        ],
+    ),
+    LoadOption(field="flash_attention", can_serve=_always, settings=_flash_attention),
+    LoadOption(field="weights_bytes", can_serve=_always),
+    LoadOption(field="cache_bytes_per_token", can_serve=_always),
+)
+"""One row a field of `RunnerSpec`, in its order."""
