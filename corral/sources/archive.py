@@ -247,7 +247,7 @@ def _read_blob(
 ) -> None:
     count = in_hundredths(report, f"importing {layer.digest.short}", str(layer.digest), layer.size)
     archive.seek(member.offset)
-    if store.renew(layer.digest, layer.size):
+    if store.touch(layer.digest, layer.size):
         state, done = hashlib.sha256(), 0
         for chunk in _chunks(archive, member):
             state.update(chunk)

@@ -7,12 +7,14 @@ done under an advisory lock of the folder.
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from corral.background import Arguments, Result, Threads
 from corral.errors import InvalidName, ModelNotFound, NotFound, StoreError
 from corral.names import Digest, Name
 from corral.store import disk
@@ -51,23 +53,68 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
+LOCK_SECONDS = 60.0
+"""How long a change waits for the folder's lock: longer than a prune of a large store takes."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Shut:
-    """A folder of manifests that cannot be read, relative to that of all."""
+class _UnreadableFolder:
+    """A folder of manifests that cannot be read, and why; `path` is relative to the manifests folder."""
 
     path: Path
     reason: str
 
 
 class Store:
-    """The models below one folder. Holds no state of its own: every call looks at the disk. Errors: `StoreError`."""
+    """The models below one folder. Every call looks at the disk; what it finds is not kept. Errors: `StoreError`.
 
-    def __init__(self, root: Path) -> None:
+    The calls block: an event loop makes them through `run` and `run_locking`. `lock_seconds`: how long a call waits
+    for another program that has locked the folder.
+    """
+
+    def __init__(self, root: Path, lock_seconds: float = LOCK_SECONDS) -> None:
         self.root = root
+        self._lock_seconds = lock_seconds
+        self._closing = threading.Event()
+        self._threads = Threads("store", 8)
+        self._locking_threads = Threads("store-locking", 4)
         self.manifests_folder = root / "manifests"
         self.blobs_folder = root / "blobs"
         self._expected_folder = root / "expected"
-        self._blobs = Blobs(self.blobs_folder, Adoptions(root / "adopted"))
+        self._blobs = Blobs(self.blobs_folder, Adoptions(root / "adopted", self._closing))
+
+    # From an event loop
+
+    async def run(
+        self, function: Callable[Arguments, Result], *arguments: Arguments.args, **options: Arguments.kwargs
+    ) -> Result:
+        """Runs a call in threads kept for those that wait for no lock, though they may hash a blob for minutes."""
+        return await self._threads.run(function, *arguments, **options)
+
+    async def run_locking(
+        self, function: Callable[Arguments, Result], *arguments: Arguments.args, **options: Arguments.kwargs
+    ) -> Result:
+        """Runs a call in threads kept for those that wait for the folder's lock.
+
+        They are `write_manifest`, `keep_for`, `copy`, `delete`, `discard` and `prune`.
+        """
+        return await self._locking_threads.run(function, *arguments, **options)
+
+    @asynccontextmanager
+    async def receiving(self) -> AsyncIterator[BlobWriter]:
+        """A `writer` whose file is opened and closed in a thread; its methods are to be run there too."""
+        writer = self.writer()
+        await self.run(writer.__enter__)
+        try:
+            yield writer
+        finally:
+            await self.run(writer.__exit__, None, None, None)
+
+    def close(self) -> None:
+        """Ends what waits for the lock or hashes a blob again, in `StoreError`; other calls go on to their end."""
+        self._closing.set()
+        self._threads.close()
+        self._locking_threads.close()
 
     # Models
 
@@ -86,9 +133,9 @@ class Store:
     def list(self) -> list[Stored]:
         """All models, newest first to the second, then by path. What cannot be read is left out, with a warning."""
         found = []
-        files, shut = self._manifest_files()
-        for place in shut:
-            logger.warning("skipping the models below %s: %s", place.path, place.reason)
+        files, unreadable = self._manifest_files()
+        for folder in unreadable:
+            logger.warning("skipping the models below %s: %s", folder.path, folder.reason)
         for path in files:
             try:
                 found.append(self._read(_name_of(path)))
@@ -114,7 +161,7 @@ class Store:
                     self.add_bytes(small[digest])
             return self._replace(name, manifest, prune)
 
-    def expect(self, manifest: Manifest) -> None:
+    def keep_for(self, manifest: Manifest) -> None:
         """Keeps the blobs of a model that is on its way from prunes, until it is written or nobody goes on with it.
 
         They are as long in coming as a download may take; the time begins anew with each call.
@@ -132,8 +179,11 @@ class Store:
                 return stored
             return self._replace(destination, stored.manifest, prune)
 
-    def delete(self, name: Name, prune: bool = True) -> None:
-        """Removes a model, and with `prune` the blobs no other model needs; `ModelNotFound` (spec api §15.2)."""
+    def delete(self, name: Name, prune: bool = True) -> Name:
+        """Removes a model, and with `prune` the blobs no other model needs; its name as it was spelled on disk.
+
+        `ModelNotFound` (spec api §15.2).
+        """
         with self._locked():
             found = self.resolve(name)
             before = self._readable(found)
@@ -150,13 +200,14 @@ class Store:
                     folder.rmdir()
             if prune and before is not None:
                 self._delete_unreferenced({layer.digest for layer in before.blobs})
+            return found
 
     def references(self) -> set[Digest]:
         """Every blob some manifest names; `StoreError` when a manifest cannot be read, so that nobody can know."""
         found: set[Digest] = set()
-        files, shut = self._manifest_files()
-        for place in shut:
-            raise StoreError(f'"{place.path}": {place.reason}')
+        files, unreadable = self._manifest_files()
+        for folder in unreadable:
+            raise StoreError(f'"{folder.path}": {folder.reason}')
         for path in files:
             try:
                 found.update(layer.digest for layer in self._read(_name_of(path)).manifest.blobs)
@@ -184,9 +235,17 @@ class Store:
     def has_blob(self, digest: Digest) -> bool:
         return self._blobs.path(digest).is_file()
 
-    def renew(self, digest: Digest, size: int) -> bool:
+    def touch(self, digest: Digest, size: int) -> bool:
         """Whether there is a sound blob of this size, which is then kept from the next prune as if just added."""
-        return self._blobs.renew(digest, size)
+        return self._blobs.touch(digest, size)
+
+    def size_and_time(self, digest: Digest) -> tuple[int, int] | None:
+        """A blob's size in bytes and its modification time in ns; None when there is none that can be looked at."""
+        try:
+            status = self.blob_path(digest).stat()
+        except OSError:
+            return None
+        return status.st_size, status.st_mtime_ns
 
     def blob_size(self, digest: Digest) -> int:
         """Bytes of a blob; `NotFound`."""
@@ -227,10 +286,6 @@ class Store:
         """A folder on the store's disk to work in; it goes when the block ends, or with a later prune."""
         return disk.scratch_folder(disk.temporary(self.root, pruning.TEMPORARY_PREFIX))
 
-    def free_space(self) -> int:
-        """Bytes free on the disk that holds the store."""
-        return disk.free_bytes(self.root)
-
     # Housekeeping
 
     def prune(self, grace: float = GRACE, delete: bool = True) -> PruneReport:
@@ -269,14 +324,14 @@ class Store:
         path = self._path(name)
         try:
             with disk.open_regular(path) as file:
-                raw = file.read(MAX_MANIFEST_BYTES + 1)
-                modified = os.fstat(file.fileno()).st_mtime
+                status = os.fstat(file.fileno())
+                raw = file.read(min(status.st_size, MAX_MANIFEST_BYTES) + 1)
         except (NotADirectoryError, IsADirectoryError):
             raise FileNotFoundError(path) from None
         except PermissionError as error:
             raise StoreError(f'reading "{path}" failed: permission denied') from error
         manifest = parse_manifest(raw)
-        return Stored(name, manifest, manifest.digest, modified, manifest.size)
+        return Stored(name, manifest, manifest.digest, status.st_mtime, manifest.size)
 
     def _readable(self, name: Name) -> Manifest | None:
         """What lies under a name, None where there is nothing or it is broken."""
@@ -285,7 +340,7 @@ class Store:
         except (FileNotFoundError, StoreError):
             return None
 
-    def _manifest_files(self) -> tuple[Sequence[Path], Sequence[_Shut]]:
+    def _manifest_files(self) -> tuple[Sequence[Path], Sequence[_UnreadableFolder]]:
         """Whatever lies where a manifest should, in the order of paths, relative to the manifests folder.
 
         What other programs leave behind (`.DS_Store`) is passed over. A folder that cannot be read is told apart: taken
@@ -300,8 +355,10 @@ class Store:
             folders = [entry for entry in entries if entry.is_dir()]
             files += [entry for entry in entries if entry.is_symlink() and not entry.exists()]
         files += [entry for folder in folders for entry in _entries(folder, unread) if not entry.is_dir()]
-        shut = [_Shut(path.relative_to(self.manifests_folder), reason) for path, reason in unread.items()]
-        return sorted(path.relative_to(self.manifests_folder) for path in files), shut
+        unreadable = [
+            _UnreadableFolder(path.relative_to(self.manifests_folder), reason) for path, reason in unread.items()
+        ]
+        return sorted(path.relative_to(self.manifests_folder) for path in files), unreadable
 
     def _replace(self, name: Name, manifest: Manifest, prune: bool) -> Stored:
         """`write_manifest` under the lock."""
@@ -352,7 +409,7 @@ class Store:
         with disk.explained(self.blobs_folder, "making"):
             self.blobs_folder.mkdir(parents=True, exist_ok=True)
             self.manifests_folder.mkdir(parents=True, exist_ok=True)
-        with disk.locked(self.blobs_folder):
+        with disk.locked(self.blobs_folder, self._lock_seconds, self._closing):
             yield
 
 

@@ -6,6 +6,7 @@ programs do not look at; `is_unchanged` compares and, when the file was touched,
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from io import FileIO
@@ -32,8 +33,9 @@ class _Record(msgspec.Struct):
 class Adoptions:
     """The records, one file a blob, under the blob's own file name."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, closing: threading.Event) -> None:
         self._folder = folder
+        self._closing = closing
 
     def record(self, digest: Digest, blob: Path, source: Path) -> None:
         status = blob.stat()
@@ -48,7 +50,7 @@ class Adoptions:
         except FileNotFoundError:
             return None
 
-    def renew(self, digest: Digest) -> bool:
+    def touch(self, digest: Digest) -> bool:
         """Notes that the blob was asked for now; false when it is not a hard link that was recorded."""
         try:
             os.utime(self._path(digest))
@@ -75,7 +77,10 @@ class Adoptions:
                     path.unlink()
 
     def check(self, digest: Digest, blob: Path) -> None:
-        """`StoreError` when the blob is shared with a file whose bytes have been changed since."""
+        """`StoreError` when the blob is shared with a file whose bytes have been changed since.
+
+        Hashes the whole blob when the file's time or size is another, and ends early when the store is closed.
+        """
         try:
             record = msgspec.json.decode(self._path(digest).read_bytes(), type=_Record)
         except FileNotFoundError:
@@ -86,7 +91,7 @@ class Adoptions:
         if (status.st_size, status.st_mtime_ns) == (record.size, record.mtime_ns):
             return
         with disk.open_regular(blob) as file:
-            unchanged = hash_file(file) == digest
+            unchanged = hash_file(file, self._go_on) == digest
         if not unchanged:
             raise StoreError(
                 f'the file "{record.source}" was changed after it became the blob "{digest}": '
@@ -95,12 +100,16 @@ class Adoptions:
         with suppress(OSError):  # where nothing can be written, it is hashed again next time
             self.record(digest, blob, Path(record.source))
 
+    def _go_on(self, _: int) -> None:
+        if self._closing.is_set():
+            raise StoreError(disk.CLOSING)
+
     def _path(self, digest: Digest) -> Path:
         return self._folder / digest.filename
 
 
 def hash_file(file: FileIO, progress: Callable[[int], None] | None = None) -> Digest:
-    """The digest of all that is left to read of an open file; `progress` is told the bytes read so far."""
+    """The digest of all that is left to read of an open file; `progress` gets the bytes read so far."""
     state = hashlib.sha256()
     buffer = memoryview(bytearray(disk.COPY_BYTES))
     done = 0

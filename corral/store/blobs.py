@@ -86,9 +86,9 @@ class Blobs:
         self.adoptions.forget(digest)
         return size
 
-    def settle(self, written: Path, digest: Digest, size: int) -> bool:
+    def publish(self, written: Path, digest: Digest, size: int) -> bool:
         """Gives finished bytes their name, unless a sound blob has it. Whether it was new."""
-        if self.renew(digest, size):
+        if self.touch(digest, size):
             return False
         try:
             written.replace(self.path(digest))
@@ -99,7 +99,7 @@ class Blobs:
         self.adoptions.forget(digest)
         return True
 
-    def renew(self, digest: Digest, size: int) -> bool:
+    def touch(self, digest: Digest, size: int) -> bool:
         """Keeps a blob that is there from the next prune; false when there is none, or not a sound one."""
         if self.size(digest) != size:
             return False
@@ -107,7 +107,7 @@ class Blobs:
             self.adoptions.check(digest, self.path(digest))
         except StoreError:
             return False
-        if not self.adoptions.renew(digest):
+        if not self.adoptions.touch(digest):
             with suppress(OSError):  # another's file, a disk for reading only: prunes have no power over them either
                 os.utime(self.path(digest))
         return True
@@ -136,7 +136,7 @@ class Blobs:
         with disk.open_regular(target) as file:
             digest = hash_file(file, progress)
             size = os.fstat(file.fileno()).st_size
-        return Adopted(digest, size, self.settle(target, digest, size), "reflink")
+        return Adopted(digest, size, self.publish(target, digest, size), "reflink")
 
     def _adopt_link(self, file: FileIO, source: Path, target: Path, progress: Callable[[int], None] | None) -> Adopted:
         disk.claim(file)  # and with it the link, which is as old as the file, from a prune
@@ -145,7 +145,7 @@ class Blobs:
         after = os.fstat(file.fileno())
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise StoreError(f'"{source}" is being written to')
-        created = self.settle(target, digest, after.st_size)
+        created = self.publish(target, digest, after.st_size)
         if created:
             self.adoptions.record(digest, self.path(digest), source)
         return Adopted(digest, after.st_size, created, "hardlink")
@@ -205,7 +205,7 @@ class BlobWriter:
         with disk.explained(self._path, "writing"):
             disk.flush(self._opened)
             self._close()
-            created = self._blobs.settle(self._path, digest, self.size)
+            created = self._blobs.publish(self._path, digest, self.size)
         if expected is not None and digest != expected:
             raise DigestMismatch(expected, digest)
         return digest, created

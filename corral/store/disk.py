@@ -10,6 +10,8 @@ import secrets
 import shutil
 import stat
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -40,22 +42,48 @@ def explained(path: Path, doing: str) -> Iterator[None]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, seconds: float, closing: threading.Event) -> Iterator[None]:
     """Holds the folder's advisory lock: one process, and one thread of it, at a time.
 
-    Where folders cannot be locked (Windows, some network file systems) nothing is held: files still appear whole, by
-    rename, and what is lost is only the order between a delete and a write at the same moment.
+    `StoreError` when another has held it for so many seconds, or when `closing` is set meanwhile. Where folders cannot
+    be locked (Windows, some network file systems) nothing is held: files still appear whole, by rename, and what is
+    lost is only the order between a delete and a write at the same moment.
     """
     if sys.platform == "win32":
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor, folder, seconds, closing)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path, seconds: float, closing: threading.Event) -> None:
+    if sys.platform == "win32":
+        return
+    deadline = time.monotonic() + seconds
+    pause = 0.001
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            left = deadline - time.monotonic()
+        except OSError:  # a file system without locks
+            return
+        if left <= 0:
+            raise StoreError(
+                f'the folder "{folder}" has been locked by another program for {seconds:g} s: '
+                "try again when it has finished its work on the models"
+            )
+        if closing.wait(min(pause, left)):
+            raise StoreError(CLOSING)
+        pause = min(pause * 2, 0.05)
+
+
+CLOSING = "the server is stopping"
 
 
 @contextmanager
@@ -64,7 +92,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     with explained(path, "making"):
         path.mkdir(parents=True)
     try:
-        with locked(path):
+        with locked(path, 0, threading.Event()):  # so new a folder is locked by no other
             yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
