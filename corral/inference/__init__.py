@@ -45,13 +45,13 @@ class Runtime:
     machine: Machine
 
 
-def find_model(runtime: Runtime, text: str, missing: str = "model '{}' not found") -> Model:
+async def find_model(runtime: Runtime, text: str, missing: str = "model '{}' not found") -> Model:
     """The model a request names. `NotFound` with `missing`, `BadRequest` or `Forbidden` (spec api §3, §21)."""
     reference = names.parse_reference(text)
     if reference.cloud:
         raise Forbidden("ollama cloud is disabled: remote model is unavailable")
     try:
-        return runtime.models.load(reference.name)
+        return await runtime.models.load(reference.name)
     except ModelNotFound:
         raise NotFound(missing.format(text)) from None
 
@@ -61,7 +61,7 @@ async def chat(runtime: Runtime, request: ChatRequest) -> AsyncGenerator[Chunk, 
     clock = Clock()
     if not request.model:
         raise BadRequest("model is required")
-    model = find_model(runtime, request.model)
+    model = await find_model(runtime, request.model)
     with _failures_counted(runtime, model):
         if not request.messages and request.keep_alive == 0:
             yield _unload(runtime, model)
@@ -90,7 +90,7 @@ async def generate(runtime: Runtime, request: GenerateRequest) -> AsyncGenerator
     clock = Clock()
     if not request.model:
         raise NotFound("model '' not found")
-    model = find_model(runtime, request.model)
+    model = await find_model(runtime, request.model)
     with _failures_counted(runtime, model):
         if not request.prompt and request.keep_alive == 0:
             yield _unload(runtime, model)
@@ -117,7 +117,7 @@ async def generate(runtime: Runtime, request: GenerateRequest) -> AsyncGenerator
 async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = True) -> Vectors:
     """Vectors of texts, in the order of the texts (spec api §10). No texts: the model is loaded."""
     clock = Clock()
-    model = find_model(runtime, request.model, 'model "{}" not found, try pulling it first')
+    model = await find_model(runtime, request.model, 'model "{}" not found, try pulling it first')
     with _failures_counted(runtime, model):
         chosen, spec = await _wanted(runtime, model, request.options, embed=True)
         async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
@@ -162,7 +162,7 @@ def _unload(runtime: Runtime, model: Model) -> Chunk:
 def _think(model: Model, name: str, think: Think) -> Think:
     """Spec api §5.2: on by default where the model can, refused where it cannot."""
     if "thinking" in model.capabilities:
-        if think == "max" and model.family in ("gptoss", "gpt-oss"):
+        if think == "max" and model.is_gpt_oss:
             return "high"
         return True if think is None else think
     if think:

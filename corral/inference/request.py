@@ -144,13 +144,13 @@ class Answering:
 
     @property
     def _jinja_think_tags(self) -> tuple[str, str] | None:
-        return template.jinja_think_tags(self._model.gguf.chat_template or "")
+        return self._model.jinja_think_tags
 
     def _reader(self, text: str, think: Think, tools: Sequence[Tool] = ()) -> Reader:
         """Who reads the answer to a prompt that was completed as text (spec cli §14.1, §16)."""
         written = self._model.template
         if written is None:
-            tag = template.jinja_tool_tag(self._model.gguf.chat_template or "") if tools else ""
+            tag = self._model.jinja_tool_tag if tools else ""
             return reader_for(
                 prompt=text,
                 family=self._model.native_format,

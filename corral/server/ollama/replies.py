@@ -34,8 +34,13 @@ def error_line(error: CorralError) -> bytes:
     return error_body(error) + b"\n"
 
 
-def reply(value: Any, media_type: str = JSON) -> Response:
-    return Response(gojson.encode(value), media_type=None, headers={"content-type": media_type})
+def reply(value: Any) -> Response:
+    return encoded_reply(gojson.encode(value))
+
+
+def encoded_reply(data: bytes) -> Response:
+    """A reply whose JSON was made elsewhere: a large one is encoded in a thread."""
+    return Response(data, headers={"content-type": JSON})
 
 
 LARGE = 1 << 18
