@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, get_args, overload
@@ -386,10 +386,10 @@ class Models:
 
     async def list(self, wanted: Callable[[Stored], bool] = lambda _: True) -> list[Listed]:
         """The wanted ones whose config can be read, newest first; the others are left out with a warning."""
-        found, summaries = await self.store.run(self._look, wanted)
+        found, summaries, rows = await self.store.run(self._look, wanted)
         while missing := [stored for stored in found if stored.digest not in summaries]:
             async with self._summarising:  # so that one list goes on with what another has begun
-                summaries |= await self._summarisers.run(self._summarise, missing)
+                summaries |= await self._summarisers.run(self._summarise, missing, rows)
         return [Listed(stored, summary) for stored in found if (summary := summaries[stored.digest]) is not None]
 
     async def delete(self, name: Name) -> Name:
@@ -421,21 +421,30 @@ class Models:
             self._index.put(_row(stored.digest, self._go_template), signature, model.summary)
         return model
 
-    def _look(self, wanted: Callable[[Stored], bool]) -> tuple[Sequence[Stored], dict[Digest, Summary | None]]:
-        """The wanted models, and those of their summaries that the index has; it forgets models that are gone."""
+    def _look(
+        self, wanted: Callable[[Stored], bool]
+    ) -> tuple[Sequence[Stored], dict[Digest, Summary | None], Collection[str]]:
+        """The wanted models, those of their summaries that the index has, and all rows it may have.
+
+        The index forgets the rows of models that are gone.
+        """
         stored = self.store.list()
-        self._index.save({_row(one.digest, setting): None for one in stored for setting in _SETTINGS})
+        rows = {_row(one.digest, setting): None for one in stored for setting in _SETTINGS}
+        self._index.save(rows)
         found = [one for one in stored if wanted(one)]
-        sizes: dict[Digest, tuple[int, int] | None] = {}
+        seen: dict[str, tuple[int, int] | None] = {}
         summaries: dict[Digest, Summary | None] = {}
         for one in found:
-            summary = self._index.get(_row(one.digest, self._go_template), self._signature(one, sizes))
+            summary = self._index.get(_row(one.digest, self._go_template), self._signature(one, seen))
             if summary is not None:
                 summaries[one.digest] = summary
-        return found, summaries
+        return found, summaries, rows
 
-    def _summarise(self, missing: Sequence[Stored]) -> dict[Digest, Summary | None]:
-        """Summaries of the first of these, as many as are made within `_TURN` seconds; None for a broken config."""
+    def _summarise(self, missing: Sequence[Stored], rows: Collection[str]) -> dict[Digest, Summary | None]:
+        """Summaries of the first of these, as many as are made within `_TURN` seconds; None for a broken config.
+
+        They are saved in the index, which keeps no others than `rows`.
+        """
         end = time.monotonic() + _TURN
         summaries: dict[Digest, Summary | None] = {}
         for stored in missing:
@@ -450,14 +459,16 @@ class Models:
             summaries[stored.digest] = summary
             if time.monotonic() > end:
                 break
+        self._index.save(rows)
         return summaries
 
-    def _signature(self, stored: Stored, sizes: dict[Digest, tuple[int, int] | None]) -> Signature:
-        """The index's; `sizes` keeps what was found of a blob, for models that share it."""
-        for layer in stored.manifest.blobs:
-            if layer.media_type in _SUMMARISED and layer.digest not in sizes:
-                sizes[layer.digest] = self.store.size_and_time(layer.digest)
-        return tuple(sizes[layer.digest] for layer in stored.manifest.blobs if layer.media_type in _SUMMARISED)
+    def _signature(self, stored: Stored, seen: dict[str, tuple[int, int] | None]) -> Signature:
+        """What the index compares; `seen` keeps what was found of a blob, for models that share it."""
+        digests = [layer.digest for layer in stored.manifest.blobs if layer.media_type in _SUMMARISED]
+        for digest in digests:
+            if digest.hex not in seen:
+                seen[digest.hex] = self.store.size_and_time(digest)
+        return tuple(seen[digest.hex] for digest in digests)
 
 
 _Key: TypeAlias = tuple[Name, Digest, float]

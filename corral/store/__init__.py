@@ -11,8 +11,10 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeAlias
 
 from corral.background import Arguments, Result, Threads
 from corral.errors import InvalidName, ModelNotFound, NotFound, StoreError
@@ -55,6 +57,10 @@ logger = logging.getLogger(__name__)
 
 LOCK_SECONDS = 60.0
 """How long a change waits for the folder's lock: longer than a prune of a large store takes."""
+
+
+_Place: TypeAlias = tuple[str, ...]
+"""A path relative to the manifests folder: host, namespace, model, tag. For a long list, `Path` is too slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +142,13 @@ class Store:
         files, unreadable = self._manifest_files()
         for folder in unreadable:
             logger.warning("skipping the models below %s: %s", folder.path, folder.reason)
-        for path in files:
+        for place in files:
             try:
-                found.append(self._read(_name_of(path)))
+                found.append(self._read(_name_of(place)))
             except FileNotFoundError:
                 continue
             except (StoreError, InvalidName) as error:
-                logger.warning("skipping the manifest %s: %s", path, error)
+                logger.warning("skipping the manifest %s: %s", "/".join(place), error)
         return sorted(found, key=lambda stored: -int(stored.modified))
 
     def write_manifest(
@@ -208,9 +214,10 @@ class Store:
         files, unreadable = self._manifest_files()
         for folder in unreadable:
             raise StoreError(f'"{folder.path}": {folder.reason}')
-        for path in files:
+        for place in files:
+            path = "/".join(place)
             try:
-                found.update(layer.digest for layer in self._read(_name_of(path)).manifest.blobs)
+                found.update(layer.digest for layer in self._read(_name_of(place)).manifest.blobs)
             except FileNotFoundError:
                 if os.path.lexists(self.manifests_folder / path):
                     raise StoreError(f'"{path}" is a link that leads nowhere') from None
@@ -321,7 +328,7 @@ class Store:
 
     def _read(self, name: Name) -> Stored:
         """`FileNotFoundError` or `StoreError` when it cannot be."""
-        path = self._path(name)
+        path = self._below((name.host, name.namespace, name.model, name.tag))
         try:
             with disk.open_regular(path) as file:
                 status = os.fstat(file.fileno())
@@ -330,7 +337,7 @@ class Store:
             raise FileNotFoundError(path) from None
         except PermissionError as error:
             raise StoreError(f'reading "{path}" failed: permission denied') from error
-        manifest = parse_manifest(raw)
+        manifest = _parsed(raw) if len(raw) <= _KEPT_BYTES else parse_manifest(raw)
         return Stored(name, manifest, manifest.digest, status.st_mtime, manifest.size)
 
     def _readable(self, name: Name) -> Manifest | None:
@@ -340,25 +347,38 @@ class Store:
         except (FileNotFoundError, StoreError):
             return None
 
-    def _manifest_files(self) -> tuple[Sequence[Path], Sequence[_UnreadableFolder]]:
-        """Whatever lies where a manifest should, in the order of paths, relative to the manifests folder.
+    def _manifest_files(self) -> tuple[Sequence[_Place], Sequence[_UnreadableFolder]]:
+        """Where files lie in the place of a manifest, in the order of their parts, and which folders cannot be read.
 
-        What other programs leave behind (`.DS_Store`) is passed over. A folder that cannot be read is told apart: taken
-        for empty, it would cost the blobs its models need. For the same reason a link that leads nowhere (to a disk
-        that is not there today) is told like a manifest, wherever it lies. `StoreError` when nothing can be read.
+        What other programs leave behind (`.DS_Store`) is passed over. A folder that cannot be read is not taken for
+        empty, which would cost its models their blobs. For the same reason a link that leads nowhere (to a disk that
+        is not mounted today) is listed like a manifest, wherever it lies. `StoreError` when nothing can be read.
         """
         with disk.explained(self.manifests_folder, "reading"), suppress(FileNotFoundError):
             next(self.manifests_folder.iterdir(), None)
-        folders, files, unread = [self.manifests_folder], [], dict[Path, str]()
-        for _ in ("host", "namespace", "model"):
-            entries = [entry for folder in folders for entry in _entries(folder, unread)]
-            folders = [entry for entry in entries if entry.is_dir()]
-            files += [entry for entry in entries if entry.is_symlink() and not entry.exists()]
-        files += [entry for folder in folders for entry in _entries(folder, unread) if not entry.is_dir()]
-        unreadable = [
-            _UnreadableFolder(path.relative_to(self.manifests_folder), reason) for path, reason in unread.items()
-        ]
-        return sorted(path.relative_to(self.manifests_folder) for path in files), unreadable
+        folders: list[_Place] = [()]
+        files: list[_Place] = []
+        unreadable: list[_UnreadableFolder] = []
+        for level in ("host", "namespace", "model", "tag"):
+            entries = []
+            for folder in folders:
+                try:
+                    entries += [((*folder, entry.name), entry) for entry in os.scandir(self._below(folder))]
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    unreadable.append(_UnreadableFolder(Path(*folder), (error.strerror or str(error)).lower()))
+            visible = [(place, entry) for place, entry in entries if not entry.name.startswith(".")]
+            folders = [place for place, entry in visible if entry.is_dir()]
+            files += [
+                place
+                for place, entry in visible
+                if (not entry.is_dir() if level == "tag" else entry.is_symlink() and not Path(entry.path).exists())
+            ]
+        return sorted(files), unreadable
+
+    def _below(self, place: _Place) -> str:
+        return "/".join((str(self.manifests_folder), *place))
 
     def _replace(self, name: Name, manifest: Manifest, prune: bool) -> Stored:
         """`write_manifest` under the lock."""
@@ -413,22 +433,16 @@ class Store:
             yield
 
 
-def _name_of(path: Path) -> Name:
-    """The name behind a path relative to the manifests folder; `InvalidName`."""
-    if len(path.parts) != 4:
+_KEPT_BYTES = 1 << 14
+_parsed = lru_cache(1024)(parse_manifest)
+"""For manifests of up to `_KEPT_BYTES`, which lists and references read again and again."""
+
+
+def _name_of(place: _Place) -> Name:
+    """The name of the model whose manifest lies there; `InvalidName`."""
+    if len(place) != 4:
         raise InvalidName("invalid model name")
-    return Name(*path.parts)
-
-
-def _entries(folder: Path, unread: dict[Path, str]) -> list[Path]:
-    """What is in a folder; if it cannot be read, that is noted."""
-    try:
-        return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        unread[folder] = (error.strerror or str(error)).lower()
-        return []
+    return Name(*place)
 
 
 def _spelling(folder: Path, parts: tuple[str, ...]) -> tuple[str, ...]:

@@ -198,7 +198,7 @@ def _give_name(file: FileIO, path: Path) -> None:
     os.link(opened, path, src_dir_fd=file.fileno(), follow_symlinks=True)  # without src_dir_fd it is not followed
 
 
-def open_regular(path: Path) -> FileIO:
+def open_regular(path: Path | str) -> FileIO:
     """Opens a plain file for reading. Devices, pipes and folders, which could block or never end, are refused."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags)

@@ -35,9 +35,10 @@ def _tag(stored: Stored, summary: Summary) -> dict[str, Any]:
             "details": _details(stored, summary) | {name: length for name, length in lengths.items() if length},
             "capabilities": summary.capabilities,
         }
+    name = str(stored.name)
     return {
-        "name": str(stored.name),
-        "model": str(stored.name),
+        "name": name,
+        "model": name,
         "modified_at": timestamps.local(int(stored.modified * 1e9)),
         "size": stored.size,
         "digest": stored.digest.hex,
