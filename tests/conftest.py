@@ -131,7 +131,7 @@ def running_server(home: Path, **variables: str) -> Iterator[RunningServer]:
     """Starts a server with these environment variables, waits until it answers, and ends it with SIGTERM."""
     home.mkdir(parents=True, exist_ok=True)
     log = home / "serve.log"
-    told_before = log.stat().st_size if log.exists() else 0
+    log_begin = log.stat().st_size if log.exists() else 0
     with open(log, "ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "corral", "serve"],
@@ -141,7 +141,7 @@ def running_server(home: Path, **variables: str) -> Iterator[RunningServer]:
             stderr=output,
         )
     try:
-        yield RunningServer(f"http://{_announced(process, log, told_before)}", home, process, log)
+        yield RunningServer(f"http://{_announced(process, log, log_begin)}", home, process, log)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -152,10 +152,10 @@ def running_server(home: Path, **variables: str) -> Iterator[RunningServer]:
             raise
 
 
-def _announced(process: subprocess.Popen[bytes], log: Path, told_before: int) -> str:
+def _announced(process: subprocess.Popen[bytes], log: Path, log_begin: int) -> str:
     """The address in the line `Listening on …`; a server that ends first fails the test with its log."""
     with open(log, errors="replace") as lines:
-        lines.seek(told_before)
+        lines.seek(log_begin)
         text = ""
         while "Listening on " not in text or not text.endswith("\n"):
             assert process.poll() is None, f"the server ended with {process.returncode}: {text}"

@@ -107,7 +107,7 @@ def test_a_change_that_waits_for_the_folder_ends_when_the_store_is_closed(tmp_pa
             changing.result()
 
 
-def test_copying_over_a_model_leaves_its_blobs_when_told_to(
+def test_copying_over_a_model_leaves_its_blobs_where_pruning_is_off(
     start_server: StartServer, tiny_gguf: Path, tmp_path: Path
 ) -> None:
     store = Store(tmp_path / "home" / ".ollama" / "models")

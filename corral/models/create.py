@@ -1,4 +1,6 @@
-"""From a request to a new model: base, changes, manifest, told step by step. Knows no route. Source: spec api §11.
+"""From a request to a new model: base, changes, manifest, with a progress line a step. Knows no route.
+
+Source: spec api §11.
 
 Safetensors, quantising and adapters are refused with a sentence for now.
 """
@@ -53,9 +55,9 @@ class _Draft:
     config: ModelConfig
     notes: list[str]
     created: list[Digest] = field(default_factory=list)
-    """Blobs that came into the store for it: to be discarded when no model comes of them after all."""
+    """Blobs that were added to the store for it, to be discarded when the model is not made after all."""
     small: dict[Digest, bytes] = field(default_factory=dict)
-    """What was added, for `Store.write_manifest`."""
+    """The bytes of small blobs that were added, for `Store.write_manifest`."""
 
     def replace_all(self, store: Store, media_type: MediaType, data: bytes) -> None:
         """Puts a layer of this type in the place of those there are."""

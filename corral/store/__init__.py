@@ -168,9 +168,9 @@ class Store:
             return self._replace(name, manifest, prune)
 
     def keep_for(self, manifest: Manifest) -> None:
-        """Keeps the blobs of a model that is on its way from prunes, until it is written or nobody goes on with it.
+        """Keeps the blobs of a model that is being fetched from prunes, until its manifest is written.
 
-        They are as long in coming as a download may take; the time begins anew with each call.
+        At most for `PARTIAL_LIFETIME` after the last call, when the fetching counts as abandoned.
         """
         path = self._expected_folder / manifest.digest.filename
         with disk.explained(path, "writing"), self._locked():
@@ -209,7 +209,7 @@ class Store:
             return found
 
     def references(self) -> set[Digest]:
-        """Every blob some manifest names; `StoreError` when a manifest cannot be read, so that nobody can know."""
+        """Every blob some manifest names; `StoreError` when a manifest cannot be read, which may name any."""
         found: set[Digest] = set()
         files, unreadable = self._manifest_files()
         for folder in unreadable:
@@ -232,7 +232,7 @@ class Store:
         return self._blobs.path(digest)
 
     def open_path(self, digest: Digest) -> Path:
-        """Where an existing blob's bytes are, for a reader that trusts its digest; `NotFound` without it.
+        """Where an existing blob's bytes are, for a reader that trusts its digest; `NotFound` when there is none.
 
         A blob that is a hard link to a file of the user's is hashed again when that file was touched since;
         `StoreError` when its bytes have changed. Others are not read.
@@ -243,7 +243,7 @@ class Store:
         return self._blobs.path(digest).is_file()
 
     def touch(self, digest: Digest, size: int) -> bool:
-        """Whether there is a sound blob of this size, which is then kept from the next prune as if just added."""
+        """Whether there is a sound blob of this size. If so, the next prune keeps it as if it had just been added."""
         return self._blobs.touch(digest, size)
 
     def size_and_time(self, digest: Digest) -> tuple[int, int] | None:
@@ -279,12 +279,12 @@ class Store:
 
         A reflink is tried first: it shares the disk blocks and yet cannot be changed from outside. Then, unless `link`
         is false, a hard link: the file's owner may still write into it, which `open_path` notices. Then a copy.
-        `progress` is told the bytes hashed so far. The file itself is never written to, nor its time changed.
+        `progress` gets the bytes hashed so far. The file itself is never written to, nor its time changed.
         """
         return self._blobs.adopt(path, link, progress)
 
     def discard(self, digests: Iterable[Digest]) -> None:
-        """Deletes blobs that a job which failed had added, unless a model has come to need them."""
+        """Deletes blobs that a job which failed had added, unless a manifest names them by now."""
         if candidates := set(digests):
             with self._locked():
                 self._delete_unreferenced(candidates)

@@ -1,7 +1,7 @@
-"""Which blobs are hard links to a file of the user's, who may write into it one day.
+"""Records of the blobs that are hard links to a file of the user's, who may write into it.
 
-A reflink needs none of this: its bytes are its own. Of a hard link a record is kept beside the blobs, in a folder other
-programs do not look at; `is_unchanged` compares and, when the file was touched, hashes it again.
+A reflink needs no record: its bytes are its own. The records lie beside the blobs, in a folder other programs do not
+look at; `check` compares the file with its record and, when the file was touched, hashes it again.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _TEMPORARY = ".new-"
 
 
 class _Record(msgspec.Struct):
-    """What the file was like when its bytes last had the blob's digest."""
+    """Size and time of the file when it was last hashed and had the blob's digest."""
 
     size: int
     mtime_ns: int
@@ -44,19 +44,19 @@ class Adoptions:
         disk.write_whole(self._path(digest), data, disk.temporary(self._folder, _TEMPORARY))
 
     def touched(self, digest: Digest) -> float | None:
-        """When the blob was last asked for, as far as records tell: the file's own time is the user's."""
+        """When the blob was last used, by the record's time; None without a record. The file's time is the user's."""
         try:
             return self._path(digest).stat().st_mtime
         except FileNotFoundError:
             return None
 
     def touch(self, digest: Digest) -> bool:
-        """Notes that the blob was asked for now; false when it is not a hard link that was recorded."""
+        """Sets the record's time to now; false when there is no record, as the blob is no hard link."""
         try:
             os.utime(self._path(digest))
         except FileNotFoundError:
             return False
-        except OSError:  # it is known, though it cannot be noted
+        except OSError:  # there is a record, though its time cannot be set
             return True
         return True
 

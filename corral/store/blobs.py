@@ -23,7 +23,7 @@ How = Literal["reflink", "hardlink", "copy"]
 
 
 class DigestMismatch(BadRequest):
-    """The bytes have another digest than was said. They stay stored under their own (spec api §12)."""
+    """The bytes have another digest than the caller expected. They stay stored under their own (spec api §12)."""
 
     def __init__(self, expected: Digest, actual: Digest) -> None:
         super().__init__(f'digest mismatch, expected "{expected}", got "{actual}"')
@@ -32,7 +32,7 @@ class DigestMismatch(BadRequest):
 
 
 class BlobMissing(StoreError):
-    """A manifest is to be written, and not all of its blobs are there."""
+    """A manifest was not written, because one of its blobs is not in the store."""
 
     def __init__(self, digest: Digest) -> None:
         super().__init__(f'blob "{digest}" is missing')
@@ -40,7 +40,7 @@ class BlobMissing(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """What came of taking a file over. `created` is false when its bytes were in the store already."""
+    """A local file's blob. `created` is false when its bytes were in the store already; `how` they came to be there."""
 
     digest: Digest
     size: int
@@ -87,20 +87,20 @@ class Blobs:
         return size
 
     def publish(self, written: Path, digest: Digest, size: int) -> bool:
-        """Gives finished bytes their name, unless a sound blob has it. Whether it was new."""
+        """Moves finished bytes to the blob's name, unless there is a sound blob. True when the blob is new."""
         if self.touch(digest, size):
             return False
         try:
             written.replace(self.path(digest))
         except PermissionError:
-            if self.size(digest) != size:  # Windows lets nobody replace a file that is mapped
+            if self.size(digest) != size:  # Windows does not replace a file that is mapped
                 raise
             return False
         self.adoptions.forget(digest)
         return True
 
     def touch(self, digest: Digest, size: int) -> bool:
-        """Keeps a blob that is there from the next prune; false when there is none, or not a sound one."""
+        """Keeps an existing blob from the next prune; false when there is none of this size, or it was changed."""
         if self.size(digest) != size:
             return False
         try:

@@ -1,4 +1,4 @@
-"""What the store asks of the operating system: locks, flushed writes, links, and its errors said in our words.
+"""What the store asks of the operating system: locks, flushed writes, links, and its errors as sentences.
 
 Knows no digest and no manifest. Where a system or a file system lacks something, the next best way is taken.
 """
@@ -106,7 +106,7 @@ def claim(file: FileIO) -> None:
 
 
 def is_claimed(path: Path) -> bool:
-    """Whether somebody, here or in another process, is working on this file or in this folder."""
+    """Whether this process or another is working on this file or in this folder (see `claim`)."""
     if sys.platform == "win32":
         return False
     try:
@@ -125,7 +125,7 @@ def is_claimed(path: Path) -> bool:
 
 
 def temporary(folder: Path, prefix: str) -> Path:
-    """A name nobody else has, `prefix` and random decimal digits, as the layout asks for (spec cli §8)."""
+    """A name no other file has: `prefix` and random decimal digits, as the layout asks for (spec cli §8)."""
     return folder / f"{prefix}{secrets.randbelow(10**18):018d}"
 
 
@@ -157,7 +157,8 @@ def appearing(path: Path, temporary_path: Path) -> Iterator[FileIO]:
     """A new file for writing, which is at `path`, whole and flushed, when the block ends well.
 
     Where the system can, it has no name before, so that nothing is left of it even when the process is killed;
-    elsewhere it has the temporary one. `FileExistsError` where somebody else was quicker (there: it is replaced).
+    elsewhere it has the temporary one. `FileExistsError` when the file has appeared meanwhile (elsewhere it is
+    replaced).
     """
     if _can_be_nameless(temporary_path):
         with _nameless(path.parent) as file:
