@@ -1,12 +1,13 @@
 """What a manifest amounts to: which template is in use, what the model can do, what broken layers do."""
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
 
 from corral import names
-from corral.errors import CorralError, ModelNotFound
+from corral.errors import CorralError, ModelNotFound, NotFound
 from corral.models import assemble
 from corral.models.config import ModelConfig, encode_config
 from corral.models.model import GoTemplate, Model, Models
@@ -147,3 +148,30 @@ def test_a_template_that_does_not_parse_is_an_error_of_that_model(tmp_path: Path
     model = make(tmp_path, jinja=None, go="{{ .Prompt")
     with pytest.raises(CorralError, match="unclosed action"):
         _ = model.template
+
+
+async def test_what_is_broken_is_an_error_of_what_needs_it_and_is_read_again_with_the_next_load(tmp_path: Path) -> None:
+    store = Store(tmp_path / "models")
+    file = tiny_llama(tmp_path / "tiny.gguf")
+    made = assemble.assemble({"tiny.gguf": file}, store)
+    assemble.write_model(names.parse("m"), made, store)
+    models = Models(store)
+    weights = store.blob_path(made.layers[0].digest)
+    weights.rename(tmp_path / "aside")
+    broken = await models.load(names.parse("m"))
+    assert broken.config.model_family == "llama"
+    for _ in range(2):
+        with pytest.raises(NotFound, match="blob"):
+            _ = broken.capabilities
+    (tmp_path / "aside").rename(weights)
+    assert (await models.load(names.parse("m"))).capabilities == ("completion",)
+
+
+def test_a_loaded_model_needs_the_disk_no_more(tmp_path: Path) -> None:
+    model = make(tmp_path, jinja=TOOL_JINJA, go=GO_TOOLS)
+    shutil.rmtree(tmp_path / "models")
+    assert model.weights.name.startswith("sha256-")
+    assert (model.native, model.output_format, model.native_format, model.bos_text) == (False, "", "", "")
+    assert (model.projectors, model.adapters, model.system, model.parameters, model.messages) == ((), (), "", {}, ())
+    assert "tools" in model.capabilities
+    assert model.kv_bytes_per_token(2.0) == 2 * model.kv_elements_per_token > 0

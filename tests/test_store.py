@@ -271,6 +271,19 @@ def test_an_adopted_file_that_changes_is_noticed_and_healed(store: Store, tmp_pa
     assert source.read_bytes() == b"WEIGHTS"
 
 
+def test_hashing_a_touched_file_ends_when_the_store_is_closed(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "mine"
+    source.write_bytes(b"weights")
+    adopted = store.adopt(source)
+    source.touch()
+    store.close()
+    if adopted.how == "hardlink":
+        with pytest.raises(StoreError, match="the server is stopping"):
+            store.open_path(adopted.digest)
+    else:
+        assert store.open_path(adopted.digest).read_bytes() == b"weights"
+
+
 def test_a_prune_leaves_the_record_another_process_is_just_writing(store: Store, tmp_path: Path) -> None:
     (store.root / "adopted").mkdir(parents=True)
     (store.root / "manifests").mkdir()

@@ -51,11 +51,11 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     try:
         yield Runtime(config, models, scheduler, registry, series, machine)
     finally:
-        models.close()
         chores.cancel()
         await scheduler.close()
         await registry.close()
         await machine.close()
+        models.close()
 
 
 async def _chores(config: Config, store: Store, machine: Machine) -> None:
