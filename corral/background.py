@@ -1,28 +1,54 @@
-"""Work that hashes and copies, done in a thread and told as it goes. Knows nothing of what the work is."""
+"""Work that must not run on the event loop, done in threads. Knows nothing of what the work is.
+
+`Threads` runs a call and waits for what it returns; `Work` runs one long job whose progress is reported on the way.
+"""
 
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Generic, ParamSpec, TypeVar
 
 from corral.messages import Progress
 
 Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
 Report = Callable[[Progress], None]
-"""Takes a step of the work; raises to end it when nobody listens any more. To be called every few megabytes."""
+"""Takes a step of the work; raises to end the work when its reader has gone. To be called every few megabytes."""
 
 
 _AHEAD = 2
-"""How many steps the work may be ahead of whoever is told: a client that does not read holds it up."""
+"""Steps that the work may be ahead of their reader: a client that does not read holds the work up."""
 
 
-class _NobodyListensError(Exception):
+class Threads:
+    """At most `count` threads for one kind of work: calls that block there delay no other kind.
+
+    A thread is started when a call finds none idle.
+    """
+
+    def __init__(self, name: str, count: int) -> None:
+        self._executor = ThreadPoolExecutor(count, thread_name_prefix=name)
+
+    async def run(
+        self, function: Callable[Arguments, Result], *arguments: Arguments.args, **options: Arguments.kwargs
+    ) -> Result:
+        """What the call returns or raises. Cancelled while it runs, it goes on, and its result is dropped."""
+        call = partial(function, *arguments, **options)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+    def close(self) -> None:
+        """Drops calls that have not begun; those that have go on to their end."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+class _ReaderGoneError(Exception):
     pass
 
 
 class Work(Generic[Result]):
-    """One run of a function in a thread: iterate `steps` to its end, then `result` is there.
+    """One run of a function in a thread of its own: iterate `steps` to its end, then `result` is there.
 
     Closing the iterator early makes the work end at its next report, and waits for that.
     """
@@ -42,7 +68,7 @@ class Work(Generic[Result]):
         def report(step: Progress) -> None:
             room.acquire()
             if is_over.is_set():
-                raise _NobodyListensError
+                raise _ReaderGoneError
             loop.call_soon_threadsafe(queue.put_nowait, step)
 
         def run() -> None:
@@ -51,7 +77,7 @@ class Work(Generic[Result]):
             finally:
                 loop.call_soon_threadsafe(queue.put_nowait, None)
 
-        thread = ThreadPoolExecutor(1, thread_name_prefix="work")  # its own: one that is held up holds up no other
+        thread = ThreadPoolExecutor(1, thread_name_prefix="work")  # its own: one that waits delays no other
         running = loop.run_in_executor(thread, run)
         try:
             while (step := await queue.get()) is not None:
@@ -64,4 +90,4 @@ class Work(Generic[Result]):
             thread.shutdown(wait=False)
             await asyncio.wait([running])
             if not running.cancelled():
-                running.exception()  # it was raised above, or nobody is left to be told
+                running.exception()  # raised above already, or its reader has gone

@@ -1,6 +1,7 @@
-"""Model names and digests: their grammar, forms and parsers. Knows nothing of what a name stands for.
+"""Names of models and of parts of a split file, and digests: their grammar, forms and parsers.
 
-Source of the rules: spec cli §6 (names), api §3 (source suffixes) and §12 (digests).
+Knows nothing of what a name stands for. Source of the rules: spec cli §6 (names), api §3 (source suffixes) and §12
+(digests).
 """
 
 import re
@@ -16,6 +17,7 @@ DEFAULT_TAG = "latest"
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}\Z")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}\Z")
 _MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}\Z")
+_SPLIT_PART = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})(\.gguf)?\Z", re.IGNORECASE | re.DOTALL)
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})\Z")
 
 
@@ -137,3 +139,24 @@ def parse_digest(text: str) -> Digest:
     if match is None:
         raise InvalidName("invalid digest format")
     return Digest(match[1])
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPart:
+    """The name of one of several files that hold a model together: `STEM-00002-of-00003.gguf`."""
+
+    stem: str
+    number: int
+    count: int
+    suffix: str
+    """`.gguf` as it is spelled there, or empty."""
+
+    def sibling(self, number: int) -> str:
+        """The name of another of the files."""
+        return f"{self.stem}-{number:05d}-of-{self.count:05d}{self.suffix}"
+
+
+def parse_split_part(file_name: str) -> SplitPart | None:
+    """None for a name of another form."""
+    match = _SPLIT_PART.match(file_name)
+    return SplitPart(match[1], int(match[2]), int(match[3]), match[4] or "") if match else None

@@ -1,4 +1,4 @@
-"""What is told of the server's work: log lines, one line a request, Prometheus series. Knows no route and no engine.
+"""Logging and Prometheus metrics: log lines, one line a request, series. Knows no route and no engine.
 
 The series are named after vLLM's, so that dashboards made for it need only another prefix.
 """
@@ -56,6 +56,12 @@ class Series:
         self.truncations.labels(model_name).inc()
         self.truncated_tokens.labels(model_name).inc(tokens)
 
+    def forget(self, model_name: str) -> None:
+        """Drops the series of a model, which was deleted; they begin anew with a model of the same name."""
+        for metric in vars(self).values():
+            if isinstance(metric, Gauge | Counter | Histogram):
+                metric.remove_by_labels({"model_name": model_name})
+
     def _gauge(self, name: str, sentence: str) -> Gauge:
         return Gauge(f"corral_{name}", sentence, ["model_name"], registry=self.registry)
 
@@ -82,8 +88,8 @@ class _KeyValues(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         level = "WARN" if record.levelno == logging.WARNING else record.levelname
-        told = json.dumps(_message(record), ensure_ascii=False)
-        line = f"time={_moment(record)} level={level} source={record.filename}:{record.lineno} msg={told}"
+        message = json.dumps(record.getMessage(), ensure_ascii=False)
+        line = f"time={_moment(record)} level={level} source={record.filename}:{record.lineno} msg={message}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -93,15 +99,11 @@ class _JsonLines(logging.Formatter):
             "time": _moment(record),
             "level": record.levelname,
             "source": f"{record.filename}:{record.lineno}",
-            "msg": _message(record),
+            "msg": record.getMessage(),
         }
         if record.exc_info:
             row["exception"] = self.formatException(record.exc_info)
         return json.dumps({**row, **getattr(record, "fields", {})}, ensure_ascii=False)
-
-
-def _message(record: logging.LogRecord) -> str:
-    return record.getMessage()
 
 
 def _moment(record: logging.LogRecord) -> str:
@@ -116,7 +118,7 @@ _requests = logging.getLogger("corral.requests")
 def log_request(
     status: int, seconds: float, client: str, method: str, path: str, *, note: str = "", failed: bool = False
 ) -> None:
-    """The line of one request: what was asked, by whom, how it ended and how long it took.
+    """Writes the line of one request: what was asked, by which client, how it ended and how long it took in seconds.
 
     `note` says more of the end. `failed` may be true for a good status: a stream can fail after it has begun.
     """

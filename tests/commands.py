@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fcntl import ioctl
 from pathlib import Path
 
+from tests.conftest import WATCHED
 from tests.fake_server import command_environment
 
 OUTPUT_TIMEOUT = 60
@@ -82,7 +83,7 @@ class Shell:
         return Terminal([self._path(), *arguments], environment, columns)
 
     def environment(self, **variables: str) -> dict[str, str]:
-        return command_environment(self.home, self.host, **variables)
+        return command_environment(self.home, self.host, **{**WATCHED, **variables})
 
     def _path(self) -> str:
         """The program, through a link when it goes by another name."""

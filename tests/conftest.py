@@ -1,10 +1,12 @@
 """What the tests share: the real starter model, stores made of it, and real servers on free loopback ports."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 import zipfile
@@ -86,6 +88,27 @@ class RunningServer:
 StartServer = Callable[..., RunningServer]
 
 
+LOOP_LOG = Path(tempfile.mkdtemp(prefix="corral-loops-")) / "held.jsonl"
+"""Where servers write what has held up their event loops; see `tests/loop_watch/sitecustomize.py`."""
+
+WATCHED = {"PYTHONPATH": str(ROOT / "tests" / "loop_watch"), "CORRAL_TEST_LOOP_LOG": str(LOOP_LOG)}
+"""Variables that have a server's event loop watched."""
+
+
+@pytest.fixture(autouse=True)
+def no_event_loop_is_held_up() -> Iterator[None]:
+    """Fails a test in which a callback of a server's event loop took more than 100 ms, busy or blocked."""
+    LOOP_LOG.touch()
+    begin = LOOP_LOG.stat().st_size
+    yield
+    with LOOP_LOG.open() as log:
+        log.seek(begin)
+        held = [json.loads(line) for line in log]
+    for one in held:
+        print(f"{one['callback']} took {one['held']} s ({one['cpu']} s of CPU time)\n{one['stack']}")
+    assert not held, "a callback held up the event loop of a server"
+
+
 def environment(home: Path, host: str, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a person with this home folder, and nothing of ours but what finds programs and packages."""
     kept = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "TMPDIR", "LD_LIBRARY_PATH")}
@@ -98,6 +121,7 @@ def environment(home: Path, host: str, extra: Mapping[str, str] | None = None) -
         "HOME": str(home),
         "OLLAMA_HOST": host,
         "CORRAL_STATE": str(home / "state"),
+        **WATCHED,
         **(extra or {}),
     }
 
@@ -107,7 +131,7 @@ def running_server(home: Path, **variables: str) -> Iterator[RunningServer]:
     """Starts a server with these environment variables, waits until it answers, and ends it with SIGTERM."""
     home.mkdir(parents=True, exist_ok=True)
     log = home / "serve.log"
-    told_before = log.stat().st_size if log.exists() else 0
+    log_begin = log.stat().st_size if log.exists() else 0
     with open(log, "ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "corral", "serve"],
@@ -117,7 +141,7 @@ def running_server(home: Path, **variables: str) -> Iterator[RunningServer]:
             stderr=output,
         )
     try:
-        yield RunningServer(f"http://{_announced(process, log, told_before)}", home, process, log)
+        yield RunningServer(f"http://{_announced(process, log, log_begin)}", home, process, log)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -128,10 +152,10 @@ def running_server(home: Path, **variables: str) -> Iterator[RunningServer]:
             raise
 
 
-def _announced(process: subprocess.Popen[bytes], log: Path, told_before: int) -> str:
+def _announced(process: subprocess.Popen[bytes], log: Path, log_begin: int) -> str:
     """The address in the line `Listening on …`; a server that ends first fails the test with its log."""
     with open(log, errors="replace") as lines:
-        lines.seek(told_before)
+        lines.seek(log_begin)
         text = ""
         while "Listening on " not in text or not text.endswith("\n"):
             assert process.poll() is None, f"the server ended with {process.returncode}: {text}"

@@ -82,7 +82,7 @@ def test_a_template_that_writes_what_the_tokenizer_leaves_out_is_kept(store: Sto
     assert types(assemble({"m.gguf": path}, store)) == ["model"]
 
 
-def test_layers_that_models_have_already_are_told_as_such(store: Store, tmp_path: Path) -> None:
+def test_layers_that_models_have_already_are_called_existing(store: Store, tmp_path: Path) -> None:
     path = tiny_llama(tmp_path / "m.gguf", chat_template=CHATML)
     first = assemble({"m.gguf": path}, store)
     config, _ = store.add_bytes(encode_config(first.config))[:2]
@@ -124,7 +124,7 @@ def adapter(path: Path) -> Path:
     return path
 
 
-def test_an_adapter_is_told_from_a_model(store: Store, tmp_path: Path) -> None:
+def test_an_adapter_is_distinguished_from_a_model(store: Store, tmp_path: Path) -> None:
     files = {"l.gguf": adapter(tmp_path / "l.gguf"), "m.gguf": tiny_llama(tmp_path / "m.gguf")}
     assert types(assemble(files, store)) == ["model", "adapter"]
     assert types(assemble({"l.gguf": tmp_path / "l.gguf"}, store)) == ["adapter"]
@@ -318,5 +318,5 @@ def test_parameters_are_one_sorted_object_with_a_newline() -> None:
         (3_212_749_888, "3.2B"),
     ],
 )
-def test_parameter_counts_are_told_for_people(number: int, text: str) -> None:
+def test_parameter_counts_are_written_for_people(number: int, text: str) -> None:
     assert human_count(number) == text

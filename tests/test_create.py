@@ -1,4 +1,4 @@
-"""Making a model of uploaded files: what is told on the way, and what is left when no model comes of it."""
+"""Making a model of uploaded files: the progress on the way, and what is left when it fails."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -48,7 +48,7 @@ def blobs(store: Store) -> set[str]:
     return {path.name for path in store.blobs_folder.iterdir()}
 
 
-async def test_merging_a_split_set_is_told_as_it_goes(store: Store, parts: dict[str, Digest], tmp_path: Path) -> None:
+async def test_merging_a_split_set_shows_its_progress(store: Store, parts: dict[str, Digest], tmp_path: Path) -> None:
     write_model(tmp_path / "whole.gguf")
     whole = (tmp_path / "whole.gguf").read_bytes()
     seen = await collect(making(store, parts))

@@ -224,6 +224,20 @@ def test_a_model_that_is_loaded_twice_under_one_name_is_one_series(fake_server: 
     assert scrape.value("model_memory_bytes", model_name=MODEL) > 1.5 * alone
 
 
+def test_the_series_of_a_model_go_with_it(fake_server: RunningServer) -> None:
+    for prompt in ("hello", "!error=400"):
+        ask(fake_server, "/api/generate", prompt=prompt)
+        ask(fake_server, "/api/generate", prompt=prompt, model="native")
+    assert Scrape(fake_server).value("model_loads_total", model_name=MODEL) == 1
+    request = urllib.request.Request(f"{fake_server.url}/api/delete", b'{"model": "Fake"}', method="DELETE")
+    urllib.request.urlopen(request, timeout=30).close()
+    scrape = Scrape(fake_server)
+    left = {sample.name for sample in scrape.samples if sample.labels.get("model_name") == MODEL}
+    of_its_runner = {"corral_model_memory_bytes", "corral_model_context_tokens", "corral_kv_cache_usage_perc"}
+    assert left <= of_its_runner, "it is still loaded, but nothing else is known of it"
+    assert scrape.value("model_loads_total", model_name="native:latest") == 1
+
+
 def test_prompt_tokens_found_in_the_cache_are_counted(real_server: RunningServer) -> None:
     before = Scrape(real_server)
     name = "smollm2:135m"

@@ -1,11 +1,13 @@
 """What a manifest amounts to: which template is in use, what the model can do, what broken layers do."""
 
+import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
 
 from corral import names
-from corral.errors import CorralError, ModelNotFound
+from corral.errors import CorralError, ModelNotFound, NotFound
 from corral.models import assemble
 from corral.models.config import ModelConfig, encode_config
 from corral.models.model import GoTemplate, Model, Models
@@ -34,7 +36,7 @@ def make(folder: Path, *, jinja: str | None, go: str | None, setting: GoTemplate
     fields = {name: getattr(made.config, name) for name in made.config.__struct_fields__} | config
     raw = encode_config(ModelConfig(**fields))
     store.write_manifest(names.parse("m"), encode_manifest(added(store, MediaType.CONFIG, raw), tuple(kept)))
-    return Models(store, setting).load(names.parse("m"))
+    return asyncio.run(Models(store, setting).load(names.parse("m")))
 
 
 def added(store: Store, media_type: MediaType, data: bytes) -> Layer:
@@ -114,9 +116,9 @@ def test_capabilities_of_a_go_template_follow_completion(tmp_path: Path) -> None
     assert make(tmp_path, jinja=None, go=GO_TOOLS).capabilities == ("completion", "tools")
 
 
-def test_a_model_that_is_not_there_is_not_found(tmp_path: Path) -> None:
+async def test_a_model_that_is_not_there_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound):
-        Models(Store(tmp_path)).load(names.parse("nothing"))
+        await Models(Store(tmp_path)).load(names.parse("nothing"))
 
 
 def test_a_model_whose_config_is_broken_is_left_out_of_the_list(
@@ -127,17 +129,49 @@ def test_a_model_whose_config_is_broken_is_left_out_of_the_list(
     stored = store.manifest(names.parse("m"))
     store.blob_path(stored.manifest.config.digest).write_bytes(b"{broken")
     models = Models(store)
-    assert models.list() == []
+    assert asyncio.run(models.list()) == []
     assert str(model.name) in caplog.text
 
 
 def test_the_same_manifest_is_read_once(tmp_path: Path) -> None:
     model = make(tmp_path, jinja=None, go=GO)
     models = Models(Store(tmp_path / "models"))
-    assert models.load(model.name) is models.load(model.name)
+
+    async def loaded() -> list[Model]:
+        return [*await asyncio.gather(models.load(model.name), models.load(model.name)), await models.load(model.name)]
+
+    first, *others = asyncio.run(loaded())
+    assert all(other is first for other in others)
 
 
 def test_a_template_that_does_not_parse_is_an_error_of_that_model(tmp_path: Path) -> None:
     model = make(tmp_path, jinja=None, go="{{ .Prompt")
     with pytest.raises(CorralError, match="unclosed action"):
         _ = model.template
+
+
+async def test_what_is_broken_is_an_error_of_what_needs_it_and_is_read_again_with_the_next_load(tmp_path: Path) -> None:
+    store = Store(tmp_path / "models")
+    file = tiny_llama(tmp_path / "tiny.gguf")
+    made = assemble.assemble({"tiny.gguf": file}, store)
+    assemble.write_model(names.parse("m"), made, store)
+    models = Models(store)
+    weights = store.blob_path(made.layers[0].digest)
+    weights.rename(tmp_path / "aside")
+    broken = await models.load(names.parse("m"))
+    assert broken.config.model_family == "llama"
+    for _ in range(2):
+        with pytest.raises(NotFound, match="blob"):
+            _ = broken.capabilities
+    (tmp_path / "aside").rename(weights)
+    assert (await models.load(names.parse("m"))).capabilities == ("completion",)
+
+
+def test_a_loaded_model_needs_the_disk_no_more(tmp_path: Path) -> None:
+    model = make(tmp_path, jinja=TOOL_JINJA, go=GO_TOOLS)
+    shutil.rmtree(tmp_path / "models")
+    assert model.weights.name.startswith("sha256-")
+    assert (model.native, model.output_format, model.native_format, model.bos_text) == (False, "", "", "")
+    assert (model.projectors, model.adapters, model.system, model.parameters, model.messages) == ((), (), "", {}, ())
+    assert "tools" in model.capabilities
+    assert model.kv_bytes_per_token(2.0) == 2 * model.kv_elements_per_token > 0

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from corral import names
 from corral.errors import BadRequest, InvalidName
-from corral.names import Digest, Name, parse, parse_digest, parse_reference
+from corral.names import Digest, Name, SplitPart, parse, parse_digest, parse_reference, parse_split_part
 
 
 @pytest.mark.parametrize(
@@ -123,3 +123,21 @@ def test_no_digest_can_be_made_of_anything_else() -> None:
         names.parse_digest(None)  # type: ignore[arg-type]
     with pytest.raises(InvalidName):
         Name("h", "n", "..", "t")
+
+
+@pytest.mark.parametrize(
+    ("file_name", "part"),
+    [
+        ("a-00002-of-00003.gguf", SplitPart("a", 2, 3, ".gguf")),
+        ("A-B-00001-OF-00010.GGUF", SplitPart("A-B", 1, 10, ".GGUF")),
+        ("a-00002-of-00003", SplitPart("a", 2, 3, "")),
+        ("a\n-00002-of-00003.gguf", SplitPart("a\n", 2, 3, ".gguf")),
+        ("a.gguf", None),
+        ("a-0002-of-0003.gguf", None),
+        ("a-00002-of-00003.gguf.part", None),
+    ],
+)
+def test_names_of_parts_of_a_split_file(file_name: str, part: SplitPart | None) -> None:
+    assert parse_split_part(file_name) == part
+    if part is not None:
+        assert part.sibling(part.number).lower() == file_name.lower()

@@ -23,7 +23,7 @@ from tests.conftest import RANDOM_CASES, RunningServer, StartServer, add_model, 
 from tests.tiny_models import tiny_bert, tiny_llama
 
 NOBODY = "127.0.0.1:9"
-"""Where nobody listens: what would go to a registry ends here at once."""
+"""An address without a server: what would go to a registry ends here at once."""
 
 TEMPLATE = (
     "{{ range .Messages }}<|{{ .Role }}|>{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}"

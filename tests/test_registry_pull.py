@@ -489,7 +489,7 @@ async def test_what_has_arrived_of_a_model_is_kept_from_prunes_until_the_rest_is
     assert proxy.sent(digest_of(first)) == 0
     assert not (store.root / "expected").exists()
 
-    store.expect(store.manifest(name).manifest)
+    store.keep_for(store.manifest(name).manifest)
     store.delete(name, prune=False)
     for path in store.root.rglob("sha256-*"):
         os.utime(path, (0, 0))

@@ -5,21 +5,22 @@ import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
 from corral import names
+from corral.errors import StoreError
 from corral.store import Store
-from tests.conftest import StartServer, add_model
+from tests.conftest import FAKE_ENGINE, StartServer, add_model
 from tests.tiny_models import tiny_llama
 
 
 @contextmanager
-def held(store: Store) -> Iterator[None]:
-    """The folder is another program's for a while."""
+def locked(store: Store) -> Iterator[None]:
+    """The folder is locked, as by another program, while the block lasts."""
     descriptor = os.open(store.blobs_folder, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
@@ -42,21 +43,71 @@ def test_others_are_answered_while_a_change_waits_for_another_program(
     add_model(models, "tiny", tiny_gguf)
     server = start_server()
     with ThreadPoolExecutor() as threads:
-        with held(Store(models)):
+        with locked(Store(models)):
             changing = threads.submit(httpx.request, method, server.url + path, json=body, timeout=60)
-            while waiting(server.process.pid) == 0:
+            while not waits_for(models / "blobs", server.process.pid):
                 assert not changing.done()
             assert httpx.get(f"{server.url}/api/version", timeout=60).status_code == 200
         assert changing.result().status_code == 200
 
 
-def waiting(process: int) -> int:
-    """How many locks the process waits for, as the system tells."""
-    lines = Path("/proc/locks").read_text().splitlines()
-    return sum("->" in line and f" {process} " in line for line in lines)
+def waits_for(folder: Path, process: int) -> bool:
+    """Whether the process has opened a folder that is locked, which it does to lock the folder itself."""
+    opened = []
+    for link in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            opened.append(link.readlink())
+    return folder in opened
 
 
-def test_copying_over_a_model_leaves_its_blobs_when_told_to(
+def test_requests_that_change_nothing_go_on_while_many_changes_wait_for_another_program(
+    start_server: StartServer, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    models = tmp_path / "home" / ".ollama" / "models"
+    add_model(models, "tiny", tiny_gguf)
+    server = start_server(CORRAL_ENGINE=str(FAKE_ENGINE))
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    messages = [{"role": "user", "content": "!say=%7B%22a%22:%22b%22%7D"}]
+    question = {"model": "tiny", "messages": messages, "format": schema, "stream": False}
+
+    def delete(name: str) -> httpx.Response:
+        return httpx.request("DELETE", f"{server.url}/api/delete", json={"model": name}, timeout=60)
+
+    with ThreadPoolExecutor(20) as threads:
+        with locked(Store(models)):
+            deleting = [threads.submit(delete, name) for name in ("tiny", *(f"other{number}" for number in range(19)))]
+            while not waits_for(models / "blobs", server.process.pid):
+                assert not any(request.done() for request in deleting)
+            assert httpx.post(f"{server.url}/api/chat", json=question, timeout=60).status_code == 200
+            listed = httpx.get(f"{server.url}/api/tags", timeout=60).json()["models"]
+            assert [model["name"] for model in listed] == ["tiny:latest"]
+            assert not any(request.done() for request in deleting)
+        assert [request.result().status_code for request in deleting] == [200] + [404] * 19
+
+
+def test_a_change_gives_up_when_another_program_does_not_unlock_the_folder(tmp_path: Path) -> None:
+    store = Store(tmp_path / "models", lock_seconds=0.05)
+    store.add_bytes(b"blob")
+    with (
+        locked(store),
+        pytest.raises(StoreError, match=f'^the folder "{store.blobs_folder}" has been locked .* for 0.05 s: try again'),
+    ):
+        store.delete(names.parse("tiny"))
+
+
+def test_a_change_that_waits_for_the_folder_ends_when_the_store_is_closed(tmp_path: Path) -> None:
+    store = Store(tmp_path / "models")
+    store.add_bytes(b"blob")
+    with ThreadPoolExecutor() as threads, locked(store):
+        changing = threads.submit(store.delete, names.parse("tiny"))
+        while not waits_for(store.blobs_folder, os.getpid()):
+            assert not changing.done()
+        store.close()
+        with pytest.raises(StoreError, match="the server is stopping"):
+            changing.result()
+
+
+def test_copying_over_a_model_leaves_its_blobs_where_pruning_is_off(
     start_server: StartServer, tiny_gguf: Path, tmp_path: Path
 ) -> None:
     store = Store(tmp_path / "home" / ".ollama" / "models")

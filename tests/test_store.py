@@ -115,7 +115,7 @@ def test_a_writer_that_knows_it_has_no_room_says_so_at_once(store: Store) -> Non
         store.writer(size=1 << 60)
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path: Path) -> None:
     program = f"""
 import resource, signal, sys
 from pathlib import Path
@@ -271,6 +271,19 @@ def test_an_adopted_file_that_changes_is_noticed_and_healed(store: Store, tmp_pa
     assert source.read_bytes() == b"WEIGHTS"
 
 
+def test_hashing_a_touched_file_ends_when_the_store_is_closed(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "mine"
+    source.write_bytes(b"weights")
+    adopted = store.adopt(source)
+    source.touch()
+    store.close()
+    if adopted.how == "hardlink":
+        with pytest.raises(StoreError, match="the server is stopping"):
+            store.open_path(adopted.digest)
+    else:
+        assert store.open_path(adopted.digest).read_bytes() == b"weights"
+
+
 def test_a_prune_leaves_the_record_another_process_is_just_writing(store: Store, tmp_path: Path) -> None:
     (store.root / "adopted").mkdir(parents=True)
     (store.root / "manifests").mkdir()
@@ -371,12 +384,12 @@ def test_a_hostile_manifest_is_refused_with_its_reason(document: object, reason:
     assert str(caught.value).startswith(reason)
 
 
-def test_members_nobody_knows_are_ignored() -> None:
+def test_unknown_members_are_ignored() -> None:
     raw = json.dumps({"config": {**GOOD_LAYER, "annotations": {}, "from": None}, "layers": None, "x": 1}).encode()
     assert parse_manifest(raw).layers == ()
 
 
-def test_a_model_is_written_found_and_told(store: Store) -> None:
+def test_a_model_is_written_found_and_described(store: Store) -> None:
     name = add_model(store, "smollm2:135m", b"weights", b"template")
     stored = store.manifest(name)
     path = store.root / "manifests" / "registry.ollama.ai" / "library" / "smollm2" / "135m"
@@ -446,7 +459,7 @@ def test_replacing_a_model_deletes_what_only_it_needed(store: Store) -> None:
     assert store.has_blob(Digest(sha256(b"new")))
 
 
-def test_replacing_a_model_keeps_old_blobs_when_told_to(store: Store) -> None:
+def test_replacing_a_model_keeps_old_blobs_where_pruning_is_off(store: Store) -> None:
     add_model(store, "a", b"old")
     add_model(store, "b", b"new")
     store.write_manifest(parse("a"), store.manifest(parse("b")).manifest.raw, prune=False)
@@ -522,7 +535,7 @@ def lay_out(root: Path) -> None:
     (manifests / "registry.ollama.ai/library/llama3/.DS_Store").write_bytes(b"\0")
     (manifests / "registry.ollama.ai/gone/empty").mkdir(parents=True)
     leftovers = {
-        f"sha256-{'1' * 64}": day_old,  # referenced by nobody
+        f"sha256-{'1' * 64}": day_old,  # in no manifest
         f"sha256-{'2' * 64}": 60,  # being added
         "sha256-123456789": day_old,  # a writer died
         "sha256-987654321": 60,  # a writer writes

@@ -136,6 +136,38 @@ def tiny_lora(path: Path, *, seed: int = 0, alpha: float = 16.0) -> Path:
     return path
 
 
+def large_vocabulary(path: Path, tokens: int = 150_000, *, chat_template: str = CHATML) -> Path:
+    """A llama with as many tokens and merges as a model of this decade has: to be looked at, not to be loaded.
+
+    Its name is eight digits, `LARGE_NAME`, so that copies with other bytes there are models of other digests.
+    """
+    writer = GGUFWriter(path, "llama")
+    writer.add_name(LARGE_NAME)
+    writer.add_type("model")
+    writer.add_context_length(131072)
+    writer.add_embedding_length(WIDTH)
+    writer.add_feed_forward_length(FEED_FORWARD)
+    writer.add_block_count(LAYERS)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(tokens)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([f"token{number:06d}" for number in range(tokens)])
+    writer.add_token_types([TokenType.NORMAL] * tokens)
+    writer.add_token_merges([f"to ken{number:06d}" for number in range(tokens)])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_chat_template(chat_template)
+    _write(writer, {"output_norm.weight": np.ones(WIDTH, np.float32)}, "f32")
+    return path
+
+
+LARGE_NAME = "00000000"
+"""The name in the file of `large_vocabulary`."""
+
+
 def tiny_bert_tokens(text: str) -> list[int]:
     """WordPiece, as `tiny_bert` wants it: lower case, accents dropped, longest piece first, between [CLS] and [SEP]."""
     index = {token: number for number, token in enumerate(wordpiece_vocabulary())}

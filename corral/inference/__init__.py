@@ -54,7 +54,7 @@ async def chat(runtime: Runtime, request: ChatRequest) -> AsyncIterator[Chunks]:
     `QueueFull`, `ModelFileError`, `TemplateError`, `EngineError` and its kinds.
     """
     metrics = RequestMetrics(runtime.series)
-    model = find_model(runtime, request.model)
+    model = await find_model(runtime, request.model)
     with _failures_counted(runtime, model):
         if not request.messages and request.keep_alive == 0:
             yield _unload(runtime, model)
@@ -79,7 +79,7 @@ async def chat(runtime: Runtime, request: ChatRequest) -> AsyncIterator[Chunks]:
 async def generate(runtime: Runtime, request: GenerateRequest) -> AsyncIterator[Chunks]:
     """The answer to a single prompt. Order of checks: spec api §7.2. Errors as those of `chat`."""
     metrics = RequestMetrics(runtime.series)
-    model = find_model(runtime, request.model)
+    model = await find_model(runtime, request.model)
     with _failures_counted(runtime, model):
         if not request.prompt and request.keep_alive == 0:
             yield _unload(runtime, model)
@@ -108,7 +108,7 @@ async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = Tr
     `ContextExceeded` for a text that is too long and may not be cut; other errors as those of `chat`.
     """
     metrics = RequestMetrics(runtime.series)
-    model = find_model(runtime, request.model)
+    model = await find_model(runtime, request.model)
     with _failures_counted(runtime, model):
         chosen, spec = await _wanted(runtime, model, request.options, embed=True)
         async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
@@ -119,7 +119,7 @@ async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = Tr
             )
 
 
-def find_model(runtime: Runtime, text: str) -> Model:
+async def find_model(runtime: Runtime, text: str) -> Model:
     """The model a request names. `ModelRequired`, `ModelNotFound`, `InvalidName` or `RemoteModel` (spec api §3)."""
     if not text:
         raise ModelRequired
@@ -127,7 +127,7 @@ def find_model(runtime: Runtime, text: str) -> Model:
     if reference.cloud:
         raise RemoteModel(text)
     try:
-        return runtime.models.load(reference.name)
+        return await runtime.models.load(reference.name)
     except ModelNotFound:
         raise ModelNotFound(text) from None
 
@@ -169,7 +169,7 @@ def _resolved_think(model: Model, request: ChatRequest | GenerateRequest) -> Thi
     """Spec api §5.2: on by default where the model can think, `Unsupported` where it cannot."""
     think = request.think
     if "thinking" in model.capabilities:
-        if think == "max" and model.family in ("gptoss", "gpt-oss"):
+        if think == "max" and model.is_gpt_oss:
             return "high"
         return True if think is None else think
     if think:

@@ -163,19 +163,15 @@ class Planner:
         """
         if self._model.template is not None or self._model.native_format:
             return False
-        thinks = bool(self._think) and "thinking" in self._model.capabilities and self._jinja_think_tags is None
+        thinks = bool(self._think) and "thinking" in self._model.capabilities and self._model.jinja_think_tags is None
         return self._request.format is None or thinks
-
-    @property
-    def _jinja_think_tags(self) -> tuple[str, str] | None:
-        return template.jinja_think_tags(self._model.gguf.chat_template or "")
 
     def _answer_format(self, tools: Sequence[Tool] = ()) -> AnswerFormat:
         """How the answer to a prompt that was completed as text is read (spec cli §14.1, §16)."""
         written = self._model.template
         if written is None:
-            tag = template.jinja_tool_tag(self._model.gguf.chat_template or "") if tools else ""
-            family, think_tags = self._model.native_format, self._jinja_think_tags
+            tag = self._model.jinja_tool_tag if tools else ""
+            family, think_tags = self._model.native_format, self._model.jinja_think_tags
         else:
             tag = written.tool_tag if tools else ""
             family, think_tags = self._model.output_format, written.think_tags
@@ -274,7 +270,7 @@ class Planner:
         return NativePlan(
             chat=chat,
             prompt=built,
-            think_tags=self._jinja_think_tags,
+            think_tags=self._model.jinja_think_tags,
             reserved_tokens=self._reserved(self._runner.spec.num_ctx if media else prompt_tokens + max_tokens),
             truncated_tokens=built.dropped_tokens,
             unenforced=() if schema is None else schema.ignored,

@@ -1,17 +1,17 @@
 """From GGUF files to a model's layers and config (spec api §11.3). Knows what files are, not where they came from.
 
-The one way from files to a manifest: whoever brings the same file, by upload, from a folder or out of a package, gets
-the same layers byte for byte. Files are kept as they are, so that their digests stay what their makers published.
+The one way from files to a manifest: the same file gives the same layers byte for byte, whether it was uploaded or
+comes from a folder or out of a package. Files are kept as they are, so that their digests stay what their makers
+published.
 """
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from corral import gguf
+from corral import gguf, names
 from corral.errors import BadRequest, ModelFileError, StoreError
 from corral.gguf.split import merge
 from corral.golang import gojson
@@ -22,34 +22,32 @@ from corral.store import Layer, MediaType, Store, Stored, encode_manifest
 from corral.template import known
 
 Source: TypeAlias = Digest | Path
-"""Where a file is: a blob of the store, or a local file that is to be taken over."""
+"""Where a file is: a blob of the store, or a local file that the store is to adopt."""
 
 NO_DIGEST = "0" * 19
-"""What progress lines carry that count bytes of no blob in particular (spec api §11.2)."""
+"""The digest in progress lines that count bytes of no blob in particular (spec api §11.2)."""
 
-BUILT_IN_DIALECTS = {
+BUILT_IN_PARSERS = {
     "gemma4": "gemma4",
     "laguna": "laguna",
     "nemotron_h": "nemotron-3-nano",
     "nemotron_h_moe": "nemotron-3-nano",
     "nemotron_h_omni": "nemotron-3-nano",
 }
-"""Renderer and parser of architectures that have their own, unless the maker of a model says otherwise."""
+"""Renderer and parser of architectures that have ones of their own, by Ollama's names; a config may name others."""
 
 _BUILT_IN_STOPS = {"gemma4": ("<turn|>",)}
-
-_SHARD = re.compile(r"(.*)-[0-9]{5}-of-[0-9]{5}(\.gguf)?\Z", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """What files amount to. `notes[n]` is the line that tells of `layers[n]` (spec api §11.2)."""
+    """What files amount to. `notes[n]` is the progress line for `layers[n]` (spec api §11.2)."""
 
     layers: tuple[Layer, ...]
     config: ModelConfig
     notes: tuple[str, ...]
     created: tuple[Digest, ...]
-    """The blobs that came into the store for it: to be discarded when no model is made of them after all."""
+    """Blobs that were added to the store for it, to be discarded when the model is not made after all."""
 
 
 def assemble(
@@ -89,15 +87,17 @@ def write_model(name: Name, made: Assembled, store: Store, prune: bool = True) -
         raise
 
 
-def in_hundredths(progress: Callable[[Progress], None], status: str, digest: str, total: int) -> Callable[[int], None]:
-    """Takes the bytes done so far and tells of each hundredth of `total`, the last one for certain."""
+def throttled_progress(
+    progress: Callable[[Progress], None], status: str, digest: str, total: int
+) -> Callable[[int], None]:
+    """A function of the bytes done so far, which reports each hundredth of `total` to `progress`, and the end."""
     step = max(total // 100, 1)
-    told = -step
+    reported = -step
 
     def count(done: int) -> None:
-        nonlocal told
-        if done - told >= step or done >= total > told:
-            told = done
+        nonlocal reported
+        if done - reported >= step or done >= total > reported:
+            reported = done
             progress(Progress(status, digest, total, done))
 
     return count
@@ -112,7 +112,7 @@ def human_count(number: int) -> str:
 
 
 def layer_note(digest: Digest, created: bool) -> str:
-    """The line that tells of a layer (spec api §11.2)."""
+    """The progress line for a layer (spec api §11.2)."""
     return f"{'creating new' if created else 'using existing'} layer {digest}"
 
 
@@ -151,9 +151,9 @@ class _Assembly:
         elif isinstance(source, Digest):
             digest = source
         else:
-            count = in_hundredths(self._progress, "hashing", NO_DIGEST, file.size)
+            count = throttled_progress(self._progress, "hashing", NO_DIGEST, file.size)
             adopted = self._store.adopt(source, self._link, count)
-            digest = self._note(adopted.digest, adopted.created)
+            digest = self._record_created(adopted.digest, adopted.created)
         file = _read(self._store.open_path(digest))
         layer = Layer(_MEDIA_TYPES[file.kind], digest, file.size)
         self._found[file.kind].append((file, layer, layer_note(digest, digest not in self._known)))
@@ -164,42 +164,43 @@ class _Assembly:
             raise BadRequest(f"{len(models)} models were given, a model can only be made of one")
         if len(adapters) > 1:
             raise BadRequest("only one adapter is currently supported")
-        told = [(layer, note) for _, layer, note in (*models, *projectors, *adapters)]
+        rows = [(layer, note) for _, layer, note in (*models, *projectors, *adapters)]
         config = ModelConfig(model_format="gguf")
         if models:
             model = models[0][0]
-            told += self._conversation(model)
+            rows += self._template_and_stops(model)
             config = _config(model, [file for file, _, _ in projectors])
-        layers, notes = zip(*told, strict=True)
+        layers, notes = zip(*rows, strict=True)
         return Assembled(layers, config, notes, tuple(self.created))
 
-    def _conversation(self, model: gguf.GGUF) -> list[tuple[Layer, str]]:
-        """Template and parameters that can be told from the file."""
+    def _template_and_stops(self, model: gguf.GGUF) -> list[tuple[Layer, str]]:
+        """Layers of the template that the file's own is recognised as, and of the stop words that go with it."""
         known = _known_template(model)
-        dialect = BUILT_IN_DIALECTS.get(model.architecture, "")
-        told = []
+        rows = []
         if known is not None:
             layer, _ = self._add(MediaType.TEMPLATE, known.text.encode())
-            told.append((layer, f"using autodetected template {known.name}"))
-        stop = known.stop if known is not None else _BUILT_IN_STOPS.get(dialect, ())
+            rows.append((layer, f"using autodetected template {known.name}"))
+        stop = (
+            known.stop if known is not None else _BUILT_IN_STOPS.get(BUILT_IN_PARSERS.get(model.architecture, ""), ())
+        )
         if stop:
-            told.append(self._add(MediaType.PARAMS, encode_params({"stop": list(stop)})))
-        return told
+            rows.append(self._add(MediaType.PARAMS, encode_params({"stop": list(stop)})))
+        return rows
 
     def _add(self, media_type: MediaType, data: bytes) -> tuple[Layer, str]:
         digest, size, created = self._store.add_bytes(data)
-        return Layer(media_type, self._note(digest, created), size), layer_note(digest, created)
+        return Layer(media_type, self._record_created(digest, created), size), layer_note(digest, created)
 
     def _merge(self, parts: Sequence[gguf.GGUF]) -> Digest:
         merged = merge(parts)
-        count = in_hundredths(self._progress, "merging GGUF parts", NO_DIGEST, merged.size)
+        count = throttled_progress(self._progress, "merging GGUF parts", NO_DIGEST, merged.size)
         with self._store.writer(merged.size) as writer:
             for chunk in merged.chunks():
                 writer.write(chunk)
                 count(writer.size)
-            return self._note(*writer.commit())
+            return self._record_created(*writer.commit())
 
-    def _note(self, digest: Digest, created: bool) -> Digest:
+    def _record_created(self, digest: Digest, created: bool) -> Digest:
         if created:
             self.created.append(digest)
         return digest
@@ -222,7 +223,7 @@ def _read(path: Path) -> gguf.GGUF:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Without waiting for somebody to write into a pipe."""
+    """Opens without waiting for the writer of a pipe."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
@@ -230,8 +231,8 @@ def _grouped(files: Mapping[str, gguf.GGUF]) -> Sequence[Mapping[str, gguf.GGUF]
     """Each file by itself, the parts of a set together: those whose names differ in the number only."""
     groups: dict[str, dict[str, gguf.GGUF]] = {}
     for name, file in files.items():
-        match = _SHARD.match(name)
-        key = name if file.split is None else f"split {match[1] if match else ''}"
+        part = names.parse_split_part(name)
+        key = name if file.split is None else f"split {part.stem if part else ''}"
         groups.setdefault(key, {})[name] = file
     return list(groups.values())
 
@@ -247,15 +248,15 @@ def _known_template(model: gguf.GGUF) -> known.KnownTemplate | None:
 
 
 def _config(model: gguf.GGUF, projectors: Sequence[gguf.GGUF]) -> ModelConfig:
-    dialect = BUILT_IN_DIALECTS.get(model.architecture, "")
+    parser = BUILT_IN_PARSERS.get(model.architecture, "")
     return ModelConfig(
         model_format="gguf",
         model_family=model.architecture,
         model_families=(model.architecture, *(projector.architecture for projector in projectors)),
         model_type=human_count(model.parameter_count),
         file_type=model.file_type,
-        renderer=dialect,
-        parser=dialect,
+        renderer=parser,
+        parser=parser,
         context_length=model.context_length or 0,
         embedding_length=model.embedding_length or 0,
     )

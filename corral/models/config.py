@@ -36,7 +36,7 @@ _ALWAYS = {"model_format", "model_family", "model_families", "model_type", "file
 
 
 def parse_config(raw: bytes) -> ModelConfig:
-    """A config blob, read as leniently as Go does; members nobody knows are ignored. `StoreError`."""
+    """A config blob, read as leniently as Go does; unknown members are ignored. `StoreError`."""
     try:
         return gojson.decode(raw, ModelConfig)
     except CorralError as error:

@@ -1,9 +1,10 @@
-"""From a request to a new model: base, changes, manifest, told step by step. Knows no route. Source: spec api §11.
+"""From a request to a new model: base, changes, manifest, with a progress line a step. Knows no route.
+
+Source: spec api §11.
 
 Safetensors, quantising and adapters are refused with a sentence for now.
 """
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -54,9 +55,9 @@ class _Draft:
     config: ModelConfig
     notes: list[str]
     created: list[Digest] = field(default_factory=list)
-    """Blobs that came into the store for it: to be discarded when no model comes of them after all."""
+    """Blobs that were added to the store for it, to be discarded when the model is not made after all."""
     small: dict[Digest, bytes] = field(default_factory=dict)
-    """What was added, for `Store.write_manifest`."""
+    """The bytes of small blobs that were added, for `Store.write_manifest`."""
 
     def replace_all(self, store: Store, media_type: MediaType, data: bytes) -> None:
         """Puts a layer of this type in the place of those there are."""
@@ -89,16 +90,18 @@ async def create(
     request: CreateRequest, models: Models, pull: Pull, *, prune: bool = True
 ) -> AsyncGenerator[Progress, None]:
     """Makes the model, yielding the status lines of spec api §11.2. On any error there is no new manifest."""
-    changed = _checked(request)
+    _check_sources(request)
+    if request.template:
+        await models.store.run(_check_template, request.template)
     if request.from_:
         name = _base_name(request.from_)
-        if not _is_there(models, name):
+        if not await models.store.run(_is_there, models.store, name):
             async with contextlib.aclosing(pull(name)) as steps:
                 async for step in steps:
                     yield step
-        draft = await asyncio.to_thread(_from_model, models, name)
+        draft = await models.store.run(_from_model, models, name)
     else:
-        await asyncio.to_thread(_check_files, request.files, models.store)
+        await models.store.run(_check_files, request.files, models.store)
         work = Work(lambda report: _from_files(request.files, models.store, report))
         async with contextlib.aclosing(work.steps()) as steps:
             async for step in steps:
@@ -108,26 +111,28 @@ async def create(
         if not request.from_:
             yield Progress("verifying conversion")
         _check_quantize(request.quantize, draft.config.file_type)
-        await asyncio.to_thread(_apply, changed, draft, models.store)
+        await models.store.run(_apply, request, draft, models.store)
         for note in draft.notes:
             yield Progress(note)
         yield Progress("writing manifest")
-        await asyncio.to_thread(_write, request.name, draft, models.store, prune)
+        await models.store.run_locking(_write, request.name, draft, models.store, prune)
     except BaseException:
-        await asyncio.to_thread(models.store.discard, draft.created)
+        await models.store.run_locking(models.store.discard, draft.created)
         raise
     yield Progress("success")
 
 
-def _checked(request: CreateRequest) -> CreateRequest:
+def _check_sources(request: CreateRequest) -> None:
     if not request.from_ and not request.files:
         raise BadRequest("neither 'from' or 'files' was specified")
-    if request.template:
-        try:
-            template.parse(request.template)
-        except TemplateError as error:
-            raise BadRequest(f"template error: {error}") from error
-    return request
+
+
+def _check_template(text: str) -> None:
+    """`BadRequest` for a template that does not parse; blocking, for a second where the text is long."""
+    try:
+        template.parse(text)
+    except TemplateError as error:
+        raise BadRequest(f"template error: {error}") from error
 
 
 def _base_name(text: str) -> Name:
@@ -137,16 +142,16 @@ def _base_name(text: str) -> Name:
     return reference.name
 
 
-def _is_there(models: Models, name: Name) -> bool:
+def _is_there(store: Store, name: Name) -> bool:
     try:
-        models.store.manifest(name)
+        store.manifest(name)
     except ModelNotFound:
         return False
     return True
 
 
 def _from_model(models: Models, name: Name) -> _Draft:
-    model = models.load(name)
+    model = models.read(name)
     inherited = [replace(layer, from_=str(model.name)) for layer in model.layers]
     return _Draft(inherited, model.config, [assemble.layer_note(layer.digest, created=False) for layer in inherited])
 

@@ -3,20 +3,26 @@
 Source: spec cli §8 (layers), §14.1 (which template), §14.5 (capabilities); api §13 (what is shown of it).
 """
 
+import asyncio
 import logging
+import math
+import time
 from collections import OrderedDict
-from functools import cached_property
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, get_args, overload
 
 import msgspec
 from msgspec import Struct
 
 from corral import gguf, parsers, template
+from corral.background import Threads
 from corral.errors import CorralError, ModelFileError
 from corral.gguf import GGUF
 from corral.messages import Json, Message
 from corral.models.config import ModelConfig, parse_config
+from corral.models.index import Index, Signature, Summary
 from corral.names import Digest, Name
 from corral.store import Layer, MediaType, Store, Stored
 from corral.template import Template
@@ -35,10 +41,56 @@ class _StoredMessage(Struct, frozen=True):
     content: str = ""
 
 
-class Model:
-    """A model of the store. Its blobs are read when they are first asked for; they never change under a digest."""
+Value = TypeVar("Value")
 
-    def __init__(self, stored: Stored, store: Store, go_template: GoTemplate = "") -> None:
+
+class _ReadOnce(Generic[Value]):
+    """A property that is worked out once for each model: its value is kept, or the `CorralError` it ended in."""
+
+    def __init__(self, read: Callable[[Any], Value]) -> None:
+        self._read = read
+        self.__doc__ = read.__doc__
+
+    def __set_name__(self, owner: "type[Model]", name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, model: None, owner: "type[Model]") -> Self: ...
+
+    @overload
+    def __get__(self, model: "Model", owner: "type[Model]") -> Value: ...
+
+    def __get__(self, model: "Model | None", owner: "type[Model]") -> Value | Self:
+        if model is None:
+            return self
+        if self._name in model.errors:
+            raise model.errors[self._name].with_traceback(None)
+        if self._name not in model.values:
+            try:
+                model.values[self._name] = self._read(model)
+            except CorralError as error:
+                model.errors[self._name] = error
+                raise
+        value: Value = model.values[self._name]
+        return value
+
+
+class Model:
+    """A model of the store, whose blobs never change under their digests.
+
+    What needs the disk or much time is worked out once: all of it by `read_all`, which `Models.load` calls in a thread,
+    so that the event loop finds it there. What is broken in a model is an error of whatever needs it, not of the rest.
+    `checks_links`: blobs that are hard links to a file of the user's are hashed again when that file was touched.
+    """
+
+    def __init__(
+        self, stored: Stored, store: Store, go_template: GoTemplate = "", *, checks_links: bool = True
+    ) -> None:
+        self.values: dict[str, Any] = {}
+        self.errors: dict[str, CorralError] = {}
+        """What `_ReadOnce` properties have come to, by their names."""
+        self._checks_links = checks_links
+        self.stored = stored
         self.name: Name = stored.name
         self.digest: Digest = stored.digest
         self.modified = stored.modified
@@ -48,11 +100,20 @@ class Model:
         self._store = store
         self._go_template = go_template
 
-    @cached_property
+    def read_all(self) -> Self:
+        """Works out every property there is; blocking, for as long as hashing the weights may take."""
+        for name in _READ_ONCE:
+            try:
+                getattr(self, name)
+            except CorralError:
+                continue  # it is kept for whatever needs it
+        return self
+
+    @_ReadOnce
     def config(self) -> ModelConfig:
         return parse_config(self._read(self._config_layer))
 
-    @cached_property
+    @_ReadOnce
     def weights(self) -> Path:
         """The model's GGUF file; `ModelFileError` when there is none."""
         files = self._files(MediaType.MODEL)
@@ -62,38 +123,33 @@ class Model:
             raise ModelFileError(f'model "{self.name}" has no weights')
         return files[0]
 
-    @cached_property
+    @_ReadOnce
     def projectors(self) -> tuple[Path, ...]:
         return self._files(MediaType.PROJECTOR)
 
-    @cached_property
+    @_ReadOnce
     def adapters(self) -> tuple[Path, ...]:
         return self._files(MediaType.ADAPTER)
 
-    @cached_property
+    @_ReadOnce
     def gguf(self) -> GGUF:
         """The weights' file, checked."""
         return gguf.read(self.weights)
 
-    @cached_property
+    @_ReadOnce
     def projector_info(self) -> GGUF | None:
         """The first projector's file, checked."""
         return gguf.read(self.projectors[0]) if self.projectors else None
 
-    @property
-    def parent(self) -> str:
-        """What the weights were taken over from: a model's short name or a file's name; empty when unknown."""
-        return next((layer.from_ for layer in self.layers if layer.media_type == MediaType.MODEL), "")
-
-    @cached_property
+    @_ReadOnce
     def system(self) -> str:
         return "".join(self._texts(MediaType.SYSTEM)[-1:])
 
-    @cached_property
+    @_ReadOnce
     def licenses(self) -> tuple[str, ...]:
         return self._texts(MediaType.LICENSE)
 
-    @cached_property
+    @_ReadOnce
     def parameters(self) -> dict[str, Json]:
         """Stored options, by name, in the order of the file."""
         found: dict[str, Json] = {}
@@ -101,7 +157,7 @@ class Model:
             found |= self._json(layer, dict[str, Any])
         return found
 
-    @cached_property
+    @_ReadOnce
     def messages(self) -> tuple[Message, ...]:
         """Turns that stand in front of every conversation."""
         found: list[Message] = []
@@ -114,6 +170,11 @@ class Model:
         return self.config.model_family or self.gguf.architecture
 
     @property
+    def is_gpt_oss(self) -> bool:
+        """Whether it is of the family that answers in OpenAI's harmony format and always thinks."""
+        return self.family in ("gptoss", "gpt-oss")
+
+    @property
     def quantization(self) -> str:
         """The config's word for it, or the file's when the config has none."""
         declared = self.config.file_type
@@ -121,14 +182,23 @@ class Model:
 
     @property
     def context_length(self) -> int:
-        """Tokens the model was trained on; 0 when nobody says."""
+        """Tokens the model was trained on; 0 when neither config nor file says."""
         return self.config.context_length or self.gguf.context_length or 0
 
     @property
     def embedding_length(self) -> int:
         return self.config.embedding_length or self.gguf.embedding_length or 0
 
-    @cached_property
+    @_ReadOnce
+    def kv_elements_per_token(self) -> int:
+        """Numbers the KV cache keeps of a token of context; an upper estimate, see `GGUF.kv_bytes_per_token`."""
+        return self.gguf.kv_bytes_per_token(1.0)
+
+    def kv_bytes_per_token(self, cache_type_bytes: float) -> int:
+        """Bytes the KV cache needs for a token of context, at `cache_type_bytes` an element."""
+        return math.ceil(self.kv_elements_per_token * cache_type_bytes)
+
+    @_ReadOnce
     def bos_text(self) -> str:
         """The text of the token the tokenizer puts in front of every prompt by itself; empty when it does not."""
         number, adds = self.gguf.bos_token_id, self.gguf.add_bos
@@ -138,13 +208,13 @@ class Model:
             return ""
         return str(self.gguf.values("tokenizer.ggml.tokens")[number])
 
-    @cached_property
+    @_ReadOnce
     def go_template_text(self) -> str | None:
         """The text of the TEMPLATE layer."""
         texts = self._texts(MediaType.TEMPLATE) or self._texts(MediaType.PROMPT)
         return texts[-1] if texts else None
 
-    @cached_property
+    @_ReadOnce
     def template(self) -> Template | None:
         """The Go template that renders conversations; None when the engine runs the model's own (spec cli §14.1)."""
         text, jinja = self.go_template_text, self.gguf.chat_template
@@ -159,20 +229,20 @@ class Model:
             return None
         return parsed
 
-    @property
+    @_ReadOnce
     def output_format(self) -> str:
-        """The name of the parser that reads this model's answers; empty for what its template tells (cli §14.1)."""
+        """The name of the parser that reads this model's answers; empty where the template's tags do (cli §14.1)."""
         if self.config.parser:
             return self.config.parser
         text = self.go_template_text or ""
-        is_harmony = self.family in ("gptoss", "gpt-oss") and "<|start|>" in text and "<|end|>" in text
+        is_harmony = self.is_gpt_oss and "<|start|>" in text and "<|end|>" in text
         return "harmony" if is_harmony else ""
 
-    @property
+    @_ReadOnce
     def native_format(self) -> str:
         """The parser of ours that reads the answers to the model's own template; empty where the engine does.
 
-        The engine loses what gpt-oss says beside harmony's messages, or to tools that nobody gave it.
+        The engine loses what gpt-oss says beside harmony's messages, or to tools it was not given.
         """
         is_harmony = self.template is None and template.jinja_is_harmony(self.gguf.chat_template or "")
         return "harmony" if is_harmony else ""
@@ -189,7 +259,7 @@ class Model:
             return self.gguf.chat_template or "{{ .Prompt }}"
         return self.template.text
 
-    @cached_property
+    @_ReadOnce
     def capabilities(self) -> tuple[str, ...]:
         """In the order of discovery (spec api §13), none twice."""
         found = list(self.config.capabilities)
@@ -200,15 +270,48 @@ class Model:
             found += self.projector_info.capabilities
         if self.template is not None:
             found += self.template.capabilities
-        if self.family in ("gptoss", "gpt-oss"):
+        if self.is_gpt_oss:
             found.append("thinking")
         return tuple(dict.fromkeys(found))
+
+    @_ReadOnce
+    def jinja_think_tags(self) -> tuple[str, str] | None:
+        """The tags around thoughts in the model's own template; see `template.jinja_think_tags`."""
+        return template.jinja_think_tags(self.gguf.chat_template or "")
+
+    @_ReadOnce
+    def jinja_tool_tag(self) -> str:
+        """What the model's own template writes before a tool call; see `template.jinja_tool_tag`."""
+        return template.jinja_tool_tag(self.gguf.chat_template or "")
+
+    @_ReadOnce
+    def summary(self) -> Summary:
+        """What lists show of it. Where its files cannot be read, that is the summary's `problem`, and the rest comes
+        from the config; `CorralError` when that is broken too."""
+        declared = Summary(
+            format=self.config.model_format or "gguf",
+            family=self.config.model_family,
+            families=self.config.model_families,
+            parameter_size=self.config.model_type,
+            file_type=self.config.file_type,
+        )
+        try:
+            return msgspec.structs.replace(
+                declared,
+                quantization=self.quantization,
+                context_length=self.context_length,
+                embedding_length=self.embedding_length,
+                capabilities=self.capabilities,
+            )
+        except CorralError as error:
+            return msgspec.structs.replace(declared, problem=str(error))
 
     def _of(self, media_type: MediaType) -> list[Layer]:
         return [layer for layer in self.layers if layer.media_type == media_type]
 
     def _files(self, media_type: MediaType) -> tuple[Path, ...]:
-        return tuple(self._store.open_path(layer.digest) for layer in self._of(media_type))
+        find = self._store.open_path if self._checks_links else self._store.blob_path
+        return tuple(find(layer.digest) for layer in self._of(media_type))
 
     def _texts(self, media_type: MediaType) -> tuple[str, ...]:
         return tuple(self._read(layer).decode("utf-8", "replace") for layer in self._of(media_type))
@@ -238,36 +341,148 @@ def _jinja_is_better(parsed: Template, jinja: str) -> bool:
     return theirs == ours and "tools" in ours and their_trip and not our_trip
 
 
+_READ_ONCE = tuple(name for name, member in vars(Model).items() if isinstance(member, _ReadOnce))
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A model as lists show it."""
+
+    stored: Stored
+    summary: Summary
+
+
 class Models:
-    """The models of a store, each read once and kept by its digest."""
+    """The models of a store, for an event loop: what needs the disk is done in the store's threads.
+
+    A model is read once and kept by its name and digest, the last `keep` of them; what lists show is kept on disk.
+    """
 
     def __init__(self, store: Store, go_template: GoTemplate = "", keep: int = 256) -> None:
         self.store = store
         self._go_template = go_template
         self._keep = keep
-        self._known: OrderedDict[tuple[Name, Digest, float], Model] = OrderedDict()
+        self._known: OrderedDict[_Key, Model] = OrderedDict()
+        self._loading: dict[_Key, asyncio.Future[Model]] = {}
+        self._index = Index(store.root / "index" / "models.json")
+        self._summarisers = Threads("models-index", 1)
+        self._summarising = asyncio.Lock()
 
-    def load(self, name: Name) -> Model:
-        """`ModelNotFound` when there is no such model."""
-        return self._model(self.store.manifest(name))
+    async def load(self, name: Name) -> Model:
+        """The model, all read: nothing a request asks of it needs the disk. `ModelNotFound`; `StoreError` when its
+        manifest is broken. What else is broken is raised by the model's property that needs it."""
+        stored = await self.store.run(self.store.manifest, name)
+        key = (stored.name, stored.digest, stored.modified)
+        if key in self._known:
+            self._known.move_to_end(key)
+            return self._known[key]
+        if key not in self._loading:  # requests that come at the same time wait for one reading
+            self._loading[key] = asyncio.ensure_future(self._load(key, stored))
+        return await asyncio.shield(self._loading[key])
 
-    def list(self) -> list[Model]:
-        """All whose config can be read, newest first; the others are left out with a warning."""
-        found = []
-        for stored in self.store.list():
-            model = self._model(stored)
+    def read(self, name: Name) -> Model:
+        """The model, its parts still to be read; blocking. Errors as those of `load`."""
+        return Model(self.store.manifest(name), self.store, self._go_template)
+
+    async def list(self, wanted: Callable[[Stored], bool] = lambda _: True) -> list[Listed]:
+        """The wanted ones whose config can be read, newest first; the others are left out with a warning."""
+        found, summaries, rows = await self.store.run(self._look, wanted)
+        while missing := [stored for stored in found if stored.digest not in summaries]:
+            async with self._summarising:  # so that one list goes on with what another has begun
+                summaries |= await self._summarisers.run(self._summarise, missing, rows)
+        return [Listed(stored, summary) for stored in found if (summary := summaries[stored.digest]) is not None]
+
+    async def delete(self, name: Name) -> Name:
+        """Removes a model, and blobs no other needs; the name as it was spelled. `ModelNotFound`."""
+        deleted = await self.store.run_locking(self.store.delete, name)
+        await self.store.run(self._look, lambda _: False)
+        return deleted
+
+    def close(self) -> None:
+        """Ends what still waits or hashes."""
+        self._summarisers.close()
+        self.store.close()
+
+    async def _load(self, key: "_Key", stored: Stored) -> Model:
+        try:
+            model = await self.store.run(self._read, stored)
+        finally:
+            del self._loading[key]
+        if not model.errors:  # what is broken may be mended, and is looked at again
+            self._known[key] = model
+            if len(self._known) > self._keep:
+                self._known.popitem(last=False)
+        return model
+
+    def _read(self, stored: Stored) -> Model:
+        signature = self._signature(stored, {})
+        model = Model(stored, self.store, self._go_template).read_all()
+        if "summary" not in model.errors:
+            self._index.put(_row(stored.digest, self._go_template), signature, model.summary)
+        return model
+
+    def _look(
+        self, wanted: Callable[[Stored], bool]
+    ) -> tuple[Sequence[Stored], dict[Digest, Summary | None], Collection[str]]:
+        """The wanted models, those of their summaries that the index has, and all rows it may have.
+
+        The index forgets the rows of models that are gone.
+        """
+        stored = self.store.list()
+        rows = {_row(one.digest, setting): None for one in stored for setting in _SETTINGS}
+        self._index.save(rows)
+        found = [one for one in stored if wanted(one)]
+        seen: dict[str, tuple[int, int] | None] = {}
+        summaries: dict[Digest, Summary | None] = {}
+        for one in found:
+            summary = self._index.get(_row(one.digest, self._go_template), self._signature(one, seen))
+            if summary is not None:
+                summaries[one.digest] = summary
+        return found, summaries, rows
+
+    def _summarise(self, missing: Sequence[Stored], rows: Collection[str]) -> dict[Digest, Summary | None]:
+        """Summaries of the first of these, as many as are made within `_TURN` seconds; None for a broken config.
+
+        They are saved in the index, which keeps no others than `rows`.
+        """
+        end = time.monotonic() + _TURN
+        summaries: dict[Digest, Summary | None] = {}
+        for stored in missing:
+            row, signature = _row(stored.digest, self._go_template), self._signature(stored, {})
+            summary = self._index.get(row, signature)
             try:
-                _ = model.config
+                # A list does not hash weights whose file was touched: it need not be sure of them, and would take long.
+                summary = summary or Model(stored, self.store, self._go_template, checks_links=False).summary
+                self._index.put(row, signature, summary)
             except CorralError as error:
                 log.warning("%s is left out: %s", stored.name, error)
-                continue
-            found.append(model)
-        return found
+            summaries[stored.digest] = summary
+            if time.monotonic() > end:
+                break
+        self._index.save(rows)
+        return summaries
 
-    def _model(self, stored: Stored) -> Model:
-        key = (stored.name, stored.digest, stored.modified)
-        model = self._known.pop(key, None) or Model(stored, self.store, self._go_template)
-        self._known[key] = model
-        if len(self._known) > self._keep:
-            self._known.popitem(last=False)
-        return model
+    def _signature(self, stored: Stored, seen: dict[str, tuple[int, int] | None]) -> Signature:
+        """What the index compares; `seen` keeps what was found of a blob, for models that share it."""
+        digests = [layer.digest for layer in stored.manifest.blobs if layer.media_type in _SUMMARISED]
+        for digest in digests:
+            if digest.hex not in seen:
+                seen[digest.hex] = self.store.size_and_time(digest)
+        return tuple(seen[digest.hex] for digest in digests)
+
+
+_Key: TypeAlias = tuple[Name, Digest, float]
+"""A model's name, digest and time: any change of its manifest makes another one of it."""
+
+_SETTINGS = get_args(GoTemplate)
+
+_SUMMARISED = frozenset({MediaType.CONFIG, MediaType.MODEL, MediaType.PROJECTOR, MediaType.TEMPLATE, MediaType.PROMPT})
+"""The layers a summary is made of."""
+
+_TURN = 1.0
+"""Seconds for which one list may make summaries before another has its turn."""
+
+
+def _row(digest: Digest, go_template: GoTemplate) -> str:
+    """A model's key in the index: its summary depends on which of its templates is used."""
+    return f"{digest.hex}:{go_template}"

@@ -47,20 +47,22 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     )
     scheduler = Scheduler(_launcher(config), machine.memory, limits, _events(series))
     registry = Registry(docker_config=config.docker_config, key_folder=config.home)
+    models = Models(store, config.go_template)
     try:
-        yield Runtime(config, Models(store, config.go_template), scheduler, registry, series, machine)
+        yield Runtime(config, models, scheduler, registry, series, machine)
     finally:
         startup.cancel()
         await scheduler.close()
         await registry.close()
         await machine.close()
+        models.close()
 
 
 async def _startup_tasks(config: Config, store: Store, machine: Machine) -> None:
     """What is done at start while requests are served already: GPUs looked for, the store tidied (spec cli §2.2)."""
     await machine.look()
     try:
-        await asyncio.to_thread(store.prune, delete=not config.no_prune)
+        await store.run_locking(store.prune, delete=not config.no_prune)
     except CorralError as error:
         log.warning("the store could not be tidied: %s", error)
 

@@ -54,7 +54,7 @@ def runner_spec(model: Model, options: Options, config: Config, memory: Memory, 
     """The specification a request wants; the pool's size is left to the scheduler, which knows what is free."""
     embeds = "embedding" in model.capabilities
     slots = config.num_parallel or (EMBEDDING_SLOTS if embed or embeds else SLOTS)
-    per_token = model.gguf.kv_bytes_per_token(CACHE_BYTES[config.kv_cache_type])
+    per_token = model.kv_bytes_per_token(CACHE_BYTES[config.kv_cache_type])
     return RunnerSpec(
         model=str(model.weights),
         projectors=tuple(map(str, model.projectors)),

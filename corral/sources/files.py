@@ -1,6 +1,5 @@
 """Models that are GGUF files of this machine: `file:///path`. From a path to a manifest, the bytes where they are."""
 
-import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -9,11 +8,9 @@ from corral.background import Report, Work
 from corral.errors import ModelFileError, NotFound
 from corral.messages import Progress
 from corral.models import assemble
-from corral.names import Name
+from corral.names import Name, parse_split_part
 from corral.sources.mirrors import FileMirror
 from corral.store import Store, disk
-
-_SHARD = re.compile(r"(.*-)([0-9]{5})-of-([0-9]{5})(\.gguf)\Z", re.IGNORECASE | re.DOTALL)
 
 
 async def pull(
@@ -35,15 +32,14 @@ async def pull(
 
 def parts_of(path: Path) -> list[Path]:
     """The file itself, or all files of its split set; `ModelFileError` names one that is missing."""
-    match = _SHARD.match(path.name)
-    if match is None:
+    named = parse_split_part(path.name)
+    if named is None or not named.suffix:
         return [path]
-    stem, _, count, suffix = match.groups()
     parts = []
-    for number in range(1, int(count) + 1):
-        part = path.with_name(f"{stem}{number:05d}-of-{count}{suffix}")
+    for number in range(1, named.count + 1):
+        part = path.with_name(named.sibling(number))
         if not part.is_file():
-            raise ModelFileError(f'the split model lacks part {number} of {int(count)}: "{part}"')
+            raise ModelFileError(f'the split model lacks part {number} of {named.count}: "{part}"')
         parts.append(part)
     return parts
 

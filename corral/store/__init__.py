@@ -7,12 +7,16 @@ done under an advisory lock of the folder.
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeAlias
 
+from corral.background import Arguments, Result, Threads
 from corral.errors import InvalidName, ModelNotFound, NotFound, StoreError
 from corral.names import Digest, Name
 from corral.store import disk
@@ -51,23 +55,72 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
+LOCK_SECONDS = 60.0
+"""How long a change waits for the folder's lock: longer than a prune of a large store takes."""
+
+
+_Place: TypeAlias = tuple[str, ...]
+"""A path relative to the manifests folder: host, namespace, model, tag. For a long list, `Path` is too slow."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Shut:
-    """A folder of manifests that cannot be read, relative to that of all."""
+class _UnreadableFolder:
+    """A folder of manifests that cannot be read, and why; `path` is relative to the manifests folder."""
 
     path: Path
     reason: str
 
 
 class Store:
-    """The models below one folder. Holds no state of its own: every call looks at the disk. Errors: `StoreError`."""
+    """The models below one folder. Every call looks at the disk; what it finds is not kept. Errors: `StoreError`.
 
-    def __init__(self, root: Path) -> None:
+    The calls block: an event loop makes them through `run` and `run_locking`. `lock_seconds`: how long a call waits
+    for another program that has locked the folder.
+    """
+
+    def __init__(self, root: Path, lock_seconds: float = LOCK_SECONDS) -> None:
         self.root = root
+        self._lock_seconds = lock_seconds
+        self._closing = threading.Event()
+        self._threads = Threads("store", 8)
+        self._locking_threads = Threads("store-locking", 4)
         self.manifests_folder = root / "manifests"
         self.blobs_folder = root / "blobs"
         self._expected_folder = root / "expected"
-        self._blobs = Blobs(self.blobs_folder, Adoptions(root / "adopted"))
+        self._blobs = Blobs(self.blobs_folder, Adoptions(root / "adopted", self._closing))
+
+    # From an event loop
+
+    async def run(
+        self, function: Callable[Arguments, Result], *arguments: Arguments.args, **options: Arguments.kwargs
+    ) -> Result:
+        """Runs a call in threads kept for those that wait for no lock, though they may hash a blob for minutes."""
+        return await self._threads.run(function, *arguments, **options)
+
+    async def run_locking(
+        self, function: Callable[Arguments, Result], *arguments: Arguments.args, **options: Arguments.kwargs
+    ) -> Result:
+        """Runs a call in threads kept for those that wait for the folder's lock.
+
+        They are `write_manifest`, `keep_for`, `copy`, `delete`, `discard` and `prune`.
+        """
+        return await self._locking_threads.run(function, *arguments, **options)
+
+    @asynccontextmanager
+    async def receiving(self) -> AsyncIterator[BlobWriter]:
+        """A `writer` whose file is opened and closed in a thread; its methods are to be run there too."""
+        writer = self.writer()
+        await self.run(writer.__enter__)
+        try:
+            yield writer
+        finally:
+            await self.run(writer.__exit__, None, None, None)
+
+    def close(self) -> None:
+        """Ends what waits for the lock or hashes a blob again, in `StoreError`; other calls go on to their end."""
+        self._closing.set()
+        self._threads.close()
+        self._locking_threads.close()
 
     # Models
 
@@ -86,16 +139,16 @@ class Store:
     def list(self) -> list[Stored]:
         """All models, newest first to the second, then by path. What cannot be read is left out, with a warning."""
         found = []
-        files, shut = self._manifest_files()
-        for place in shut:
-            logger.warning("skipping the models below %s: %s", place.path, place.reason)
-        for path in files:
+        files, unreadable = self._manifest_files()
+        for folder in unreadable:
+            logger.warning("skipping the models below %s: %s", folder.path, folder.reason)
+        for place in files:
             try:
-                found.append(self._read(_name_of(path)))
+                found.append(self._read(_name_of(place)))
             except FileNotFoundError:
                 continue
             except (StoreError, InvalidName) as error:
-                logger.warning("skipping the manifest %s: %s", path, error)
+                logger.warning("skipping the manifest %s: %s", "/".join(place), error)
         return sorted(found, key=lambda stored: -int(stored.modified))
 
     def write_manifest(
@@ -114,10 +167,10 @@ class Store:
                     self.add_bytes(small[digest])
             return self._replace(name, manifest, prune)
 
-    def expect(self, manifest: Manifest) -> None:
-        """Keeps the blobs of a model that is on its way from prunes, until it is written or nobody goes on with it.
+    def keep_for(self, manifest: Manifest) -> None:
+        """Keeps the blobs of a model that is being fetched from prunes, until its manifest is written.
 
-        They are as long in coming as a download may take; the time begins anew with each call.
+        At most for `PARTIAL_LIFETIME` after the last call, when the fetching counts as abandoned.
         """
         path = self._expected_folder / manifest.digest.filename
         with disk.explained(path, "writing"), self._locked():
@@ -132,8 +185,11 @@ class Store:
                 return stored
             return self._replace(destination, stored.manifest, prune)
 
-    def delete(self, name: Name, prune: bool = True) -> None:
-        """Removes a model, and with `prune` the blobs no other model needs; `ModelNotFound` (spec api §15.2)."""
+    def delete(self, name: Name, prune: bool = True) -> Name:
+        """Removes a model, and with `prune` the blobs no other model needs; its name as it was spelled on disk.
+
+        `ModelNotFound` (spec api §15.2).
+        """
         with self._locked():
             found = self.resolve(name)
             before = self._readable(found)
@@ -150,16 +206,18 @@ class Store:
                     folder.rmdir()
             if prune and before is not None:
                 self._delete_unreferenced({layer.digest for layer in before.blobs})
+            return found
 
     def references(self) -> set[Digest]:
-        """Every blob some manifest names; `StoreError` when a manifest cannot be read, so that nobody can know."""
+        """Every blob some manifest names; `StoreError` when a manifest cannot be read, which may name any."""
         found: set[Digest] = set()
-        files, shut = self._manifest_files()
-        for place in shut:
-            raise StoreError(f'"{place.path}": {place.reason}')
-        for path in files:
+        files, unreadable = self._manifest_files()
+        for folder in unreadable:
+            raise StoreError(f'"{folder.path}": {folder.reason}')
+        for place in files:
+            path = "/".join(place)
             try:
-                found.update(layer.digest for layer in self._read(_name_of(path)).manifest.blobs)
+                found.update(layer.digest for layer in self._read(_name_of(place)).manifest.blobs)
             except FileNotFoundError:
                 if os.path.lexists(self.manifests_folder / path):
                     raise StoreError(f'"{path}" is a link that leads nowhere') from None
@@ -174,7 +232,7 @@ class Store:
         return self._blobs.path(digest)
 
     def open_path(self, digest: Digest) -> Path:
-        """Where an existing blob's bytes are, for a reader that trusts its digest; `NotFound` without it.
+        """Where an existing blob's bytes are, for a reader that trusts its digest; `NotFound` when there is none.
 
         A blob that is a hard link to a file of the user's is hashed again when that file was touched since;
         `StoreError` when its bytes have changed. Others are not read.
@@ -184,9 +242,17 @@ class Store:
     def has_blob(self, digest: Digest) -> bool:
         return self._blobs.path(digest).is_file()
 
-    def renew(self, digest: Digest, size: int) -> bool:
-        """Whether there is a sound blob of this size, which is then kept from the next prune as if just added."""
-        return self._blobs.renew(digest, size)
+    def touch(self, digest: Digest, size: int) -> bool:
+        """Whether there is a sound blob of this size. If so, the next prune keeps it as if it had just been added."""
+        return self._blobs.touch(digest, size)
+
+    def size_and_time(self, digest: Digest) -> tuple[int, int] | None:
+        """A blob's size in bytes and its modification time in ns; None when there is none that can be looked at."""
+        try:
+            status = self.blob_path(digest).stat()
+        except OSError:
+            return None
+        return status.st_size, status.st_mtime_ns
 
     def blob_size(self, digest: Digest) -> int:
         """Bytes of a blob; `NotFound`."""
@@ -213,12 +279,12 @@ class Store:
 
         A reflink is tried first: it shares the disk blocks and yet cannot be changed from outside. Then, unless `link`
         is false, a hard link: the file's owner may still write into it, which `open_path` notices. Then a copy.
-        `progress` is told the bytes hashed so far. The file itself is never written to, nor its time changed.
+        `progress` gets the bytes hashed so far. The file itself is never written to, nor its time changed.
         """
         return self._blobs.adopt(path, link, progress)
 
     def discard(self, digests: Iterable[Digest]) -> None:
-        """Deletes blobs that a job which failed had added, unless a model has come to need them."""
+        """Deletes blobs that a job which failed had added, unless a manifest names them by now."""
         if candidates := set(digests):
             with self._locked():
                 self._delete_unreferenced(candidates)
@@ -226,10 +292,6 @@ class Store:
     def scratch(self) -> AbstractContextManager[Path]:
         """A folder on the store's disk to work in; it goes when the block ends, or with a later prune."""
         return disk.scratch_folder(disk.temporary(self.root, pruning.TEMPORARY_PREFIX))
-
-    def free_space(self) -> int:
-        """Bytes free on the disk that holds the store."""
-        return disk.free_bytes(self.root)
 
     # Housekeeping
 
@@ -266,17 +328,17 @@ class Store:
 
     def _read(self, name: Name) -> Stored:
         """`FileNotFoundError` or `StoreError` when it cannot be."""
-        path = self._path(name)
+        path = self._below((name.host, name.namespace, name.model, name.tag))
         try:
             with disk.open_regular(path) as file:
-                raw = file.read(MAX_MANIFEST_BYTES + 1)
-                modified = os.fstat(file.fileno()).st_mtime
+                status = os.fstat(file.fileno())
+                raw = file.read(min(status.st_size, MAX_MANIFEST_BYTES) + 1)
         except (NotADirectoryError, IsADirectoryError):
             raise FileNotFoundError(path) from None
         except PermissionError as error:
             raise StoreError(f'reading "{path}" failed: permission denied') from error
-        manifest = parse_manifest(raw)
-        return Stored(name, manifest, manifest.digest, modified, manifest.size)
+        manifest = _parsed(raw) if len(raw) <= _KEPT_BYTES else parse_manifest(raw)
+        return Stored(name, manifest, manifest.digest, status.st_mtime, manifest.size)
 
     def _readable(self, name: Name) -> Manifest | None:
         """What lies under a name, None where there is nothing or it is broken."""
@@ -285,23 +347,38 @@ class Store:
         except (FileNotFoundError, StoreError):
             return None
 
-    def _manifest_files(self) -> tuple[Sequence[Path], Sequence[_Shut]]:
-        """Whatever lies where a manifest should, in the order of paths, relative to the manifests folder.
+    def _manifest_files(self) -> tuple[Sequence[_Place], Sequence[_UnreadableFolder]]:
+        """Where files lie in the place of a manifest, in the order of their parts, and which folders cannot be read.
 
-        What other programs leave behind (`.DS_Store`) is passed over. A folder that cannot be read is told apart: taken
-        for empty, it would cost the blobs its models need. For the same reason a link that leads nowhere (to a disk
-        that is not there today) is told like a manifest, wherever it lies. `StoreError` when nothing can be read.
+        What other programs leave behind (`.DS_Store`) is passed over. A folder that cannot be read is not taken for
+        empty, which would cost its models their blobs. For the same reason a link that leads nowhere (to a disk that
+        is not mounted today) is listed like a manifest, wherever it lies. `StoreError` when nothing can be read.
         """
         with disk.explained(self.manifests_folder, "reading"), suppress(FileNotFoundError):
             next(self.manifests_folder.iterdir(), None)
-        folders, files, unread = [self.manifests_folder], [], dict[Path, str]()
-        for _ in ("host", "namespace", "model"):
-            entries = [entry for folder in folders for entry in _entries(folder, unread)]
-            folders = [entry for entry in entries if entry.is_dir()]
-            files += [entry for entry in entries if entry.is_symlink() and not entry.exists()]
-        files += [entry for folder in folders for entry in _entries(folder, unread) if not entry.is_dir()]
-        shut = [_Shut(path.relative_to(self.manifests_folder), reason) for path, reason in unread.items()]
-        return sorted(path.relative_to(self.manifests_folder) for path in files), shut
+        folders: list[_Place] = [()]
+        files: list[_Place] = []
+        unreadable: list[_UnreadableFolder] = []
+        for level in ("host", "namespace", "model", "tag"):
+            entries = []
+            for folder in folders:
+                try:
+                    entries += [((*folder, entry.name), entry) for entry in os.scandir(self._below(folder))]
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    unreadable.append(_UnreadableFolder(Path(*folder), (error.strerror or str(error)).lower()))
+            visible = [(place, entry) for place, entry in entries if not entry.name.startswith(".")]
+            folders = [place for place, entry in visible if entry.is_dir()]
+            files += [
+                place
+                for place, entry in visible
+                if (not entry.is_dir() if level == "tag" else entry.is_symlink() and not Path(entry.path).exists())
+            ]
+        return sorted(files), unreadable
+
+    def _below(self, place: _Place) -> str:
+        return "/".join((str(self.manifests_folder), *place))
 
     def _replace(self, name: Name, manifest: Manifest, prune: bool) -> Stored:
         """`write_manifest` under the lock."""
@@ -352,26 +429,20 @@ class Store:
         with disk.explained(self.blobs_folder, "making"):
             self.blobs_folder.mkdir(parents=True, exist_ok=True)
             self.manifests_folder.mkdir(parents=True, exist_ok=True)
-        with disk.locked(self.blobs_folder):
+        with disk.locked(self.blobs_folder, self._lock_seconds, self._closing):
             yield
 
 
-def _name_of(path: Path) -> Name:
-    """The name behind a path relative to the manifests folder; `InvalidName`."""
-    if len(path.parts) != 4:
+_KEPT_BYTES = 1 << 14
+_parsed = lru_cache(1024)(parse_manifest)
+"""For manifests of up to `_KEPT_BYTES`, which lists and references read again and again."""
+
+
+def _name_of(place: _Place) -> Name:
+    """The name of the model whose manifest lies there; `InvalidName`."""
+    if len(place) != 4:
         raise InvalidName("invalid model name")
-    return Name(*path.parts)
-
-
-def _entries(folder: Path, unread: dict[Path, str]) -> list[Path]:
-    """What is in a folder; if it cannot be read, that is noted."""
-    try:
-        return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        unread[folder] = (error.strerror or str(error)).lower()
-        return []
+    return Name(*place)
 
 
 def _spelling(folder: Path, parts: tuple[str, ...]) -> tuple[str, ...]:

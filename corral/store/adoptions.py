@@ -1,11 +1,12 @@
-"""Which blobs are hard links to a file of the user's, who may write into it one day.
+"""Records of the blobs that are hard links to a file of the user's, who may write into it.
 
-A reflink needs none of this: its bytes are its own. Of a hard link a record is kept beside the blobs, in a folder other
-programs do not look at; `is_unchanged` compares and, when the file was touched, hashes it again.
+A reflink needs no record: its bytes are its own. The records lie beside the blobs, in a folder other programs do not
+look at; `check` compares the file with its record and, when the file was touched, hashes it again.
 """
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from io import FileIO
@@ -22,7 +23,7 @@ _TEMPORARY = ".new-"
 
 
 class _Record(msgspec.Struct):
-    """What the file was like when its bytes last had the blob's digest."""
+    """Size and time of the file when it was last hashed and had the blob's digest."""
 
     size: int
     mtime_ns: int
@@ -32,8 +33,9 @@ class _Record(msgspec.Struct):
 class Adoptions:
     """The records, one file a blob, under the blob's own file name."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, closing: threading.Event) -> None:
         self._folder = folder
+        self._closing = closing
 
     def record(self, digest: Digest, blob: Path, source: Path) -> None:
         status = blob.stat()
@@ -42,19 +44,19 @@ class Adoptions:
         disk.write_whole(self._path(digest), data, disk.temporary(self._folder, _TEMPORARY))
 
     def touched(self, digest: Digest) -> float | None:
-        """When the blob was last asked for, as far as records tell: the file's own time is the user's."""
+        """When the blob was last used, by the record's time; None without a record. The file's time is the user's."""
         try:
             return self._path(digest).stat().st_mtime
         except FileNotFoundError:
             return None
 
-    def renew(self, digest: Digest) -> bool:
-        """Notes that the blob was asked for now; false when it is not a hard link that was recorded."""
+    def touch(self, digest: Digest) -> bool:
+        """Sets the record's time to now; false when there is no record, as the blob is no hard link."""
         try:
             os.utime(self._path(digest))
         except FileNotFoundError:
             return False
-        except OSError:  # it is known, though it cannot be noted
+        except OSError:  # there is a record, though its time cannot be set
             return True
         return True
 
@@ -75,7 +77,10 @@ class Adoptions:
                     path.unlink()
 
     def check(self, digest: Digest, blob: Path) -> None:
-        """`StoreError` when the blob is shared with a file whose bytes have been changed since."""
+        """`StoreError` when the blob is shared with a file whose bytes have been changed since.
+
+        Hashes the whole blob when the file's time or size is another, and ends early when the store is closed.
+        """
         try:
             record = msgspec.json.decode(self._path(digest).read_bytes(), type=_Record)
         except FileNotFoundError:
@@ -86,7 +91,7 @@ class Adoptions:
         if (status.st_size, status.st_mtime_ns) == (record.size, record.mtime_ns):
             return
         with disk.open_regular(blob) as file:
-            unchanged = hash_file(file) == digest
+            unchanged = hash_file(file, self._go_on) == digest
         if not unchanged:
             raise StoreError(
                 f'the file "{record.source}" was changed after it became the blob "{digest}": '
@@ -95,12 +100,16 @@ class Adoptions:
         with suppress(OSError):  # where nothing can be written, it is hashed again next time
             self.record(digest, blob, Path(record.source))
 
+    def _go_on(self, _: int) -> None:
+        if self._closing.is_set():
+            raise StoreError(disk.CLOSING)
+
     def _path(self, digest: Digest) -> Path:
         return self._folder / digest.filename
 
 
 def hash_file(file: FileIO, progress: Callable[[int], None] | None = None) -> Digest:
-    """The digest of all that is left to read of an open file; `progress` is told the bytes read so far."""
+    """The digest of all that is left to read of an open file; `progress` gets the bytes read so far."""
     state = hashlib.sha256()
     buffer = memoryview(bytearray(disk.COPY_BYTES))
     done = 0

@@ -23,7 +23,7 @@ How = Literal["reflink", "hardlink", "copy"]
 
 
 class DigestMismatch(BadRequest):
-    """The bytes have another digest than was said. They stay stored under their own (spec api §12)."""
+    """The bytes have another digest than the caller expected. They stay stored under their own (spec api §12)."""
 
     def __init__(self, expected: Digest, actual: Digest) -> None:
         super().__init__(f'digest mismatch, expected "{expected}", got "{actual}"')
@@ -32,7 +32,7 @@ class DigestMismatch(BadRequest):
 
 
 class BlobMissing(StoreError):
-    """A manifest is to be written, and not all of its blobs are there."""
+    """A manifest was not written, because one of its blobs is not in the store."""
 
     def __init__(self, digest: Digest) -> None:
         super().__init__(f'blob "{digest}" is missing')
@@ -40,7 +40,7 @@ class BlobMissing(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """What came of taking a file over. `created` is false when its bytes were in the store already."""
+    """A local file's blob. `created` is false when its bytes were in the store already; `how` they came to be there."""
 
     digest: Digest
     size: int
@@ -86,28 +86,28 @@ class Blobs:
         self.adoptions.forget(digest)
         return size
 
-    def settle(self, written: Path, digest: Digest, size: int) -> bool:
-        """Gives finished bytes their name, unless a sound blob has it. Whether it was new."""
-        if self.renew(digest, size):
+    def publish(self, written: Path, digest: Digest, size: int) -> bool:
+        """Moves finished bytes to the blob's name, unless there is a sound blob. True when the blob is new."""
+        if self.touch(digest, size):
             return False
         try:
             written.replace(self.path(digest))
         except PermissionError:
-            if self.size(digest) != size:  # Windows lets nobody replace a file that is mapped
+            if self.size(digest) != size:  # Windows does not replace a file that is mapped
                 raise
             return False
         self.adoptions.forget(digest)
         return True
 
-    def renew(self, digest: Digest, size: int) -> bool:
-        """Keeps a blob that is there from the next prune; false when there is none, or not a sound one."""
+    def touch(self, digest: Digest, size: int) -> bool:
+        """Keeps an existing blob from the next prune; false when there is none of this size, or it was changed."""
         if self.size(digest) != size:
             return False
         try:
             self.adoptions.check(digest, self.path(digest))
         except StoreError:
             return False
-        if not self.adoptions.renew(digest):
+        if not self.adoptions.touch(digest):
             with suppress(OSError):  # another's file, a disk for reading only: prunes have no power over them either
                 os.utime(self.path(digest))
         return True
@@ -136,7 +136,7 @@ class Blobs:
         with disk.open_regular(target) as file:
             digest = hash_file(file, progress)
             size = os.fstat(file.fileno()).st_size
-        return Adopted(digest, size, self.settle(target, digest, size), "reflink")
+        return Adopted(digest, size, self.publish(target, digest, size), "reflink")
 
     def _adopt_link(self, file: FileIO, source: Path, target: Path, progress: Callable[[int], None] | None) -> Adopted:
         disk.claim(file)  # and with it the link, which is as old as the file, from a prune
@@ -145,7 +145,7 @@ class Blobs:
         after = os.fstat(file.fileno())
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise StoreError(f'"{source}" is being written to')
-        created = self.settle(target, digest, after.st_size)
+        created = self.publish(target, digest, after.st_size)
         if created:
             self.adoptions.record(digest, self.path(digest), source)
         return Adopted(digest, after.st_size, created, "hardlink")
@@ -205,7 +205,7 @@ class BlobWriter:
         with disk.explained(self._path, "writing"):
             disk.flush(self._opened)
             self._close()
-            created = self._blobs.settle(self._path, digest, self.size)
+            created = self._blobs.publish(self._path, digest, self.size)
         if expected is not None and digest != expected:
             raise DigestMismatch(expected, digest)
         return digest, created

@@ -1,4 +1,4 @@
-"""What the store asks of the operating system: locks, flushed writes, links, and its errors said in our words.
+"""What the store asks of the operating system: locks, flushed writes, links, and its errors as sentences.
 
 Knows no digest and no manifest. Where a system or a file system lacks something, the next best way is taken.
 """
@@ -10,6 +10,8 @@ import secrets
 import shutil
 import stat
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -40,22 +42,48 @@ def explained(path: Path, doing: str) -> Iterator[None]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, seconds: float, closing: threading.Event) -> Iterator[None]:
     """Holds the folder's advisory lock: one process, and one thread of it, at a time.
 
-    Where folders cannot be locked (Windows, some network file systems) nothing is held: files still appear whole, by
-    rename, and what is lost is only the order between a delete and a write at the same moment.
+    `StoreError` when another has held it for so many seconds, or when `closing` is set meanwhile. Where folders cannot
+    be locked (Windows, some network file systems) nothing is held: files still appear whole, by rename, and what is
+    lost is only the order between a delete and a write at the same moment.
     """
     if sys.platform == "win32":
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor, folder, seconds, closing)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path, seconds: float, closing: threading.Event) -> None:
+    if sys.platform == "win32":
+        return
+    deadline = time.monotonic() + seconds
+    pause = 0.001
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            left = deadline - time.monotonic()
+        except OSError:  # a file system without locks
+            return
+        if left <= 0:
+            raise StoreError(
+                f'the folder "{folder}" has been locked by another program for {seconds:g} s: '
+                "try again when it has finished its work on the models"
+            )
+        if closing.wait(min(pause, left)):
+            raise StoreError(CLOSING)
+        pause = min(pause * 2, 0.05)
+
+
+CLOSING = "the server is stopping"
 
 
 @contextmanager
@@ -64,7 +92,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     with explained(path, "making"):
         path.mkdir(parents=True)
     try:
-        with locked(path):
+        with locked(path, 0, threading.Event()):  # so new a folder is locked by no other
             yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
@@ -78,7 +106,7 @@ def claim(file: FileIO) -> None:
 
 
 def is_claimed(path: Path) -> bool:
-    """Whether somebody, here or in another process, is working on this file or in this folder."""
+    """Whether this process or another is working on this file or in this folder (see `claim`)."""
     if sys.platform == "win32":
         return False
     try:
@@ -97,7 +125,7 @@ def is_claimed(path: Path) -> bool:
 
 
 def temporary(folder: Path, prefix: str) -> Path:
-    """A name nobody else has, `prefix` and random decimal digits, as the layout asks for (spec cli §8)."""
+    """A name no other file has: `prefix` and random decimal digits, as the layout asks for (spec cli §8)."""
     return folder / f"{prefix}{secrets.randbelow(10**18):018d}"
 
 
@@ -129,7 +157,8 @@ def appearing(path: Path, temporary_path: Path) -> Iterator[FileIO]:
     """A new file for writing, which is at `path`, whole and flushed, when the block ends well.
 
     Where the system can, it has no name before, so that nothing is left of it even when the process is killed;
-    elsewhere it has the temporary one. `FileExistsError` where somebody else was quicker (there: it is replaced).
+    elsewhere it has the temporary one. `FileExistsError` when the file has appeared meanwhile (elsewhere it is
+    replaced).
     """
     if _can_be_nameless(temporary_path):
         with _nameless(path.parent) as file:
@@ -170,7 +199,7 @@ def _give_name(file: FileIO, path: Path) -> None:
     os.link(opened, path, src_dir_fd=file.fileno(), follow_symlinks=True)  # without src_dir_fd it is not followed
 
 
-def open_regular(path: Path) -> FileIO:
+def open_regular(path: Path | str) -> FileIO:
     """Opens a plain file for reading. Devices, pipes and folders, which could block or never end, are refused."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags)

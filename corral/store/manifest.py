@@ -28,7 +28,6 @@ class MediaType(StrEnum):
     MODEL = "application/vnd.ollama.image.model"
     PROJECTOR = "application/vnd.ollama.image.projector"
     ADAPTER = "application/vnd.ollama.image.adapter"
-    DRAFT = "application/vnd.ollama.image.draft"
     TEMPLATE = "application/vnd.ollama.image.template"
     PROMPT = "application/vnd.ollama.image.prompt"
     """The old name of a template layer."""
@@ -36,7 +35,6 @@ class MediaType(StrEnum):
     PARAMS = "application/vnd.ollama.image.params"
     MESSAGES = "application/vnd.ollama.image.messages"
     LICENSE = "application/vnd.ollama.image.license"
-    EMBED = "application/vnd.ollama.image.embed"
     TENSOR = "application/vnd.ollama.image.tensor"
     JSON = "application/vnd.ollama.image.json"
 
@@ -89,6 +87,16 @@ class Stored:
     """When the manifest file was last written, in seconds since the epoch."""
     size: int
     """Bytes of all layers and the config."""
+
+    @property
+    def weights(self) -> Layer | None:
+        """The layer of the model's weights; None when it has none in one file."""
+        return next((layer for layer in self.manifest.layers if layer.media_type == MediaType.MODEL), None)
+
+    @property
+    def parent(self) -> str:
+        """What the weights were taken over from: a model's short name or a file's name; empty when unknown."""
+        return self.weights.from_ if self.weights is not None else ""
 
 
 class _WireLayer(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""What may be thrown away of a store's folder, and when (spec cli §2.2). Decides by names, times and references.
+"""What a prune deletes from a store's folder, and when (spec cli §2.2). Decides by names, times and references.
 
 Whatever another process may just be adding is left alone: everything has a time of grace after its last touch, and a
 file that is being written is claimed by its writer.
@@ -25,8 +25,8 @@ GRACE = 3600.0
 """Seconds for which an unreferenced blob or a stray temporary file is left alone (spec cli §2.2)."""
 
 PARTIAL_LIFETIME = 30 * 24 * 3600.0
-"""Seconds a download that stopped halfway can be gone on with. Upstream throws it away after an hour, at its next
-start; a download of days over a bad line is worth more than the room it takes."""
+"""Seconds after which a download that stopped halfway cannot be continued. Upstream throws it away after an hour, at
+its next start; a download of days over a bad line is worth more than the room it takes."""
 
 TEMPORARY_PREFIX = ".corral-"
 """What begins so is ours: a manifest that is being written, a folder something is being unpacked in."""
@@ -67,7 +67,7 @@ def rename_old_blobs(folder: Path) -> int:
 
 
 def delete_blobs(blobs: Blobs, referenced: set[Digest], grace: float) -> tuple[int, int]:
-    """Deletes what no manifest names and nobody touched for `grace` seconds: how many blobs, how many bytes."""
+    """Deletes blobs that no manifest names and that were not used for `grace` seconds: how many, how many bytes."""
     count = freed = 0
     oldest = time.time() - grace
     for path in _files(blobs.folder):
@@ -83,7 +83,7 @@ def delete_blobs(blobs: Blobs, referenced: set[Digest], grace: float) -> tuple[i
 
 
 def expected(folder: Path) -> set[Digest]:
-    """The blobs of models that were on their way within `PARTIAL_LIFETIME`; forgets those that no longer are."""
+    """The blobs of models that were being fetched within `PARTIAL_LIFETIME`; deletes older notes of them."""
     found: set[Digest] = set()
     for path in _files(folder):
         with suppress(OSError, StoreError):
@@ -111,7 +111,7 @@ def delete_temporaries(blobs: Path, manifests: Path, root: Path, grace: float) -
 
 
 def delete_partials(blobs: Path, grace: float) -> tuple[int, int]:
-    """Deletes downloads nobody went on with for `PARTIAL_LIFETIME`, and those whose blob has meanwhile come.
+    """Deletes downloads that were not continued for `PARTIAL_LIFETIME`, and those whose blob has come meanwhile.
 
     A download's files count as one: all stay as long as the youngest does. How many files, how many bytes.
     """
@@ -134,7 +134,7 @@ def remove_empty_folders(manifests: Path) -> int:
     count = 0
     for folder, _, _ in os.walk(manifests, topdown=False):
         if Path(folder) != manifests:
-            with suppress(OSError):  # not empty, or somebody was quicker
+            with suppress(OSError):  # not empty, or removed by another process
                 Path(folder).rmdir()
                 count += 1
     return count

@@ -62,7 +62,10 @@ def model_file(text: str) -> Path | None:
 
 def name_of(file: Path) -> str:
     """A model name made from a file's: in lower case, what no name may have replaced by `-`, no number of a part."""
-    whole = re.sub(r"-\d{5}-of-\d{5}\Z", "", file.stem)
+    from corral.names import parse_split_part
+
+    part = parse_split_part(file.stem)
+    whole = file.stem if part is None else part.stem
     name = re.sub(r"[^a-z0-9_.-]+", "-", whole.lower())[:80].strip("-.")
     if not name:
         raise BadRequest(f'cannot make a model name from "{file.name}"; give one with --name')

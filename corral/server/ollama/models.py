@@ -1,6 +1,5 @@
 """Ollama's routes that look after models: list, show, copy, delete, pull, push, create. Source: spec api §11–15."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from corral import names, sources
 from corral.errors import (
     BadRequest,
     ConfigError,
-    CorralError,
     InvalidName,
     ModelNotFound,
     ModelRequired,
@@ -21,46 +19,47 @@ from corral.errors import (
     RemoteModel,
     StoreError,
 )
-from corral.golang import gojson
 from corral.inference import Runtime
 from corral.messages import Progress
 from corral.models import create as making
-from corral.models.model import Model
+from corral.models.model import Listed
 from corral.names import Digest, Name
 from corral.server.http.requests import require_local, runtime_of
 from corral.server.ollama import show as shown_as
 from corral.server.ollama import wire
 from corral.server.ollama.errors import ServerFault
-from corral.server.ollama.replies import body_as, progress_answer, reply
+from corral.server.ollama.replies import body_as, encoded_reply, progress_answer, reply
 from corral.serving.scheduler import Runner
 from corral.sources import Mirror, archive
 from corral.sources.mirrors import FileMirror
-from corral.store import Store
+from corral.store import Store, Stored
 
 
 async def tags(request: Request) -> Response:
-    return reply({"models": [shown_as.tag(model) for model in runtime_of(request).models.list()]})
+    models = runtime_of(request).models
+    return encoded_reply(await models.store.run(shown_as.tags, await models.list()))
 
 
 async def ps(request: Request) -> Response:
     runtime = runtime_of(request)
     shown = [runner for runner in runtime.scheduler.runners if not runner.draining]
     shown.sort(key=shown_as.expiry, reverse=True)
-    models = [(_weights(model), model) for model in runtime.models.list()] if shown else []
-    return reply({"models": [shown_as.running(_model_of(runner, models), runner) for runner in shown]})
+    loaded = {runner.spec.model for runner in shown}
+    models = runtime.models
+    listed = await models.list(lambda stored: _weights(stored, models.store) in loaded) if loaded else []
+    with_weights = [(_weights(model.stored, models.store), model) for model in listed]
+    return reply({"models": [shown_as.running(_model_of(runner, with_weights), runner) for runner in shown]})
 
 
-def _model_of(runner: Runner, models: Sequence[tuple[str, Model]]) -> Model | None:
+def _model_of(runner: Runner, models: Sequence[tuple[str, Listed]]) -> Listed | None:
     """The model a runner was loaded for, of all with their weights; if its name is gone, another one of the same."""
     same = [model for weights, model in models if weights == runner.spec.model]
-    return next((model for model in same if str(model.name) == runner.label), same[0] if same else None)
+    return next((model for model in same if str(model.stored.name) == runner.label), same[0] if same else None)
 
 
-def _weights(model: Model) -> str:
-    try:
-        return str(model.weights)
-    except CorralError:  # a broken model is loaded by nobody
-        return ""
+def _weights(stored: Stored, store: Store) -> str:
+    """The path of a model's weights, which is in the specification of its runner; empty when it has none."""
+    return "" if stored.weights is None else str(store.blob_path(stored.weights.digest))
 
 
 class WireShowRequest(Struct):
@@ -80,13 +79,18 @@ async def show(request: Request) -> Response:
     reference = names.parse_reference(text)
     if reference.cloud:
         raise RemoteModel(text)
-    model = runtime_of(request).models.load(reference.name)
-    shown = await asyncio.to_thread(
-        shown_as.show, model, system=asked.system, options=asked.options, verbose=asked.verbose
+    models = runtime_of(request).models
+    model = await models.load(reference.name)
+    is_copilot = request.headers.get("user-agent", "").startswith("GitHubCopilotChat/")
+    shown = await models.store.run(
+        shown_as.show,
+        model,
+        system=asked.system,
+        options=asked.options,
+        verbose=asked.verbose,
+        base_name=text if is_copilot else "",
     )
-    if request.headers.get("user-agent", "").startswith("GitHubCopilotChat/"):
-        shown["model_info"] = gojson.sort_keys(shown["model_info"] | {"general.basename": text})
-    return reply(shown)
+    return encoded_reply(shown)
 
 
 class WireCopyRequest(Struct):
@@ -99,8 +103,9 @@ async def copy(request: Request) -> Response:
     source = _named(asked.source, f'source "{asked.source}" is invalid')
     destination = _named(asked.destination, f'destination "{asked.destination}" is invalid')
     runtime = runtime_of(request)
-    try:  # in a thread: another process may be at work on the same folder, and is waited for
-        await asyncio.to_thread(runtime.models.store.copy, source, destination, not runtime.config.no_prune)
+    store = runtime.models.store
+    try:
+        await store.run_locking(store.copy, source, destination, not runtime.config.no_prune)
     except ModelNotFound:
         raise ModelNotFound(asked.source) from None
     return Response()
@@ -117,10 +122,12 @@ async def delete(request: Request) -> Response:
     if not text:
         raise ModelRequired
     name = _named(text, f'name "{text}" is invalid')
+    runtime = runtime_of(request)
     try:
-        await asyncio.to_thread(runtime_of(request).models.store.delete, name)
+        deleted = await runtime.models.delete(name)
     except ModelNotFound:
         raise ModelNotFound(text) from None
+    runtime.series.forget(str(deleted))
     return Response()
 
 
@@ -225,16 +232,16 @@ async def blob(request: Request) -> Response:
     """HEAD: is it there; POST: store it, hashing while it arrives (spec api §12)."""
     digest = names.parse_digest(request.path_params["digest"])
     store = runtime_of(request).models.store
-    if await asyncio.to_thread(_has_sound, store, digest):
+    if await store.run(_has_sound, store, digest):
         async for _ in request.stream():
             pass  # a client that is still sending when the connection is closed never sees the answer
         return Response(status_code=200)
     if request.method == "HEAD":
         raise NotFound(f'blob "{digest}" not found')
-    with store.writer() as writer:
+    async with store.receiving() as writer:
         async for part in request.stream():
-            await asyncio.to_thread(writer.write, part) if len(part) > HASH_IN_THREAD else writer.write(part)
-        await asyncio.to_thread(writer.commit, digest)
+            await store.run(writer.write, part)
+        await store.run(writer.commit, digest)
     return Response(status_code=201)
 
 
@@ -245,10 +252,6 @@ def _has_sound(store: Store, digest: Digest) -> bool:
     except (NotFound, StoreError):
         return False
     return True
-
-
-HASH_IN_THREAD = 1 << 14
-"""Bytes from which hashing leaves the event loop."""
 
 
 async def pull(request: Request) -> Response:

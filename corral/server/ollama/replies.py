@@ -28,12 +28,13 @@ Converted = TypeVar("Converted")
 
 
 def reply(value: Any) -> Response:
-    """A value as JSON; what is large is encoded in a thread and goes through `reply_encoded`."""
-    return reply_encoded(gojson.encode(value))
+    """A value as JSON; what is large is encoded in a thread and goes through `encoded_reply`."""
+    return encoded_reply(gojson.encode(value))
 
 
-def reply_encoded(data: bytes) -> Response:
-    return Response(data, media_type=None, headers={"content-type": JSON})
+def encoded_reply(data: bytes) -> Response:
+    """A reply whose JSON was made elsewhere: a large one is encoded in a thread."""
+    return Response(data, headers={"content-type": JSON})
 
 
 LARGE = 1 << 18

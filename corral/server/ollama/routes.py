@@ -21,7 +21,7 @@ from corral.server.http.folding import fold
 from corral.server.http.requests import runtime_of
 from corral.server.http.streaming import NDJSON, Stream
 from corral.server.ollama import wire
-from corral.server.ollama.replies import PLAIN_TEXT, body_as, body_converted, reply, reply_encoded
+from corral.server.ollama.replies import PLAIN_TEXT, body_as, body_converted, encoded_reply, reply
 
 Encode = Callable[[Chunk], Any]
 
@@ -121,7 +121,7 @@ async def embed(request: Request) -> Response:
     vectors = await inference.embed(runtime_of(request), wire.embed_request(asked, keep_alive))
     if not vectors.vectors:
         return reply(wire.WireEmbedding(asked.model, []))
-    response = reply_encoded(await asyncio.to_thread(_encoded, asked.model, vectors))
+    response = encoded_reply(await asyncio.to_thread(_encoded, asked.model, vectors))
     return _note_truncation(response, vectors.truncated_tokens)
 
 

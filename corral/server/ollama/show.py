@@ -3,55 +3,58 @@
 import logging
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from corral import modelfile
-from corral.errors import CorralError
 from corral.gguf import GGUF, Tensor
 from corral.golang import gojson, timestamps
 from corral.golang.text import number_text, quote
 from corral.messages import Json
-from corral.models.model import Model
+from corral.models.index import Summary
+from corral.models.model import Listed, Model
 from corral.serving.scheduler import Runner
+from corral.store import Stored
 
 log = logging.getLogger(__name__)
 
 
-def details(model: Model) -> dict[str, Any]:
-    """The description of a model that is the same everywhere."""
-    return _declared(model) | {"quantization_level": model.quantization}
+def tags(models: Sequence[Listed]) -> bytes:
+    """The reply of `/api/tags`. Takes about 20 µs a model, so that a long list is made in a thread."""
+    return gojson.encode({"models": [_tag(model.stored, model.summary) for model in models]})
 
 
-def tag(model: Model) -> dict[str, Any]:
-    """An entry of `/api/tags`; where a model's files cannot be read, it says what the config does."""
-    try:
-        lengths = {"context_length": model.context_length, "embedding_length": model.embedding_length}
+def _tag(stored: Stored, summary: Summary) -> dict[str, Any]:
+    """Where a model's files cannot be read, what the config says."""
+    if summary.problem:
+        log.warning("%s cannot be used: %s", stored.name, summary.problem)
+        known: dict[str, Any] = {"details": _details(stored, summary)}
+    else:
+        lengths = {"context_length": summary.context_length, "embedding_length": summary.embedding_length}
         known = {
-            "details": details(model) | {name: length for name, length in lengths.items() if length},
-            "capabilities": list(model.capabilities),
+            "details": _details(stored, summary) | {name: length for name, length in lengths.items() if length},
+            "capabilities": summary.capabilities,
         }
-    except CorralError as error:
-        log.warning("%s cannot be used: %s", model.name, error)
-        known = {"details": _declared(model)}
+    name = str(stored.name)
     return {
-        "name": str(model.name),
-        "model": str(model.name),
-        "modified_at": timestamps.local(int(model.modified * 1e9)),
-        "size": model.size,
-        "digest": model.digest.hex,
+        "name": name,
+        "model": name,
+        "modified_at": timestamps.local(int(stored.modified * 1e9)),
+        "size": stored.size,
+        "digest": stored.digest.hex,
         **known,
     }
 
 
-def running(model: Model | None, runner: Runner) -> dict[str, Any]:
+def running(model: Listed | None, runner: Runner) -> dict[str, Any]:
     """An entry of `/api/ps`, `model` None when it was deleted since it was loaded; `size` is what the worker holds."""
-    name = runner.label if model is None else str(model.name)
+    name = runner.label if model is None else str(model.stored.name)
     return {
         "name": name,
         "model": name,
         "size": runner.engine.memory() if runner.loading is None else runner.spec.weights_bytes,
-        "digest": "" if model is None else model.digest.hex,
-        "details": (_UNKNOWN if model is None else details(model)) | {"parent_model": ""},
+        "digest": "" if model is None else model.stored.digest.hex,
+        "details": (_UNKNOWN if model is None else _details(model.stored, model.summary)) | {"parent_model": ""},
         "expires_at": timestamps.local(int(expiry(runner) * 1e9)),
         "size_vram": 0,
         "context_length": runner.spec.num_ctx,
@@ -68,15 +71,15 @@ _UNKNOWN: dict[str, Any] = {
 }
 
 
-def _declared(model: Model) -> dict[str, Any]:
-    config = model.config
+def _details(stored: Stored, summary: Summary) -> dict[str, Any]:
+    """The description of a model that is the same in every reply."""
     return {
-        "parent_model": model.parent,
-        "format": config.model_format or "gguf",
-        "family": config.model_family,
-        "families": config.model_families,
-        "parameter_size": config.model_type,
-        "quantization_level": config.file_type,
+        "parent_model": stored.parent,
+        "format": summary.format,
+        "family": summary.family,
+        "families": summary.families,
+        "parameter_size": summary.parameter_size,
+        "quantization_level": summary.file_type if summary.problem else summary.quantization,
     }
 
 
@@ -91,8 +94,12 @@ def expiry(runner: Runner) -> float:
     return min(seconds, now + FOREVER_YEARS * 365 * 86400)
 
 
-def show(model: Model, *, system: str = "", options: dict[str, Json], verbose: bool) -> dict[str, Any]:
-    """The reply of `/api/show`, in its order of fields; those without a value are left out."""
+def show(model: Model, *, system: str = "", options: dict[str, Json], verbose: bool, base_name: str = "") -> bytes:
+    """The reply of `/api/show`, in its order of fields; those without a value are left out.
+
+    `base_name` is shown as `general.basename`, if it is not empty. To be called in a thread: `verbose` reads and shows
+    the whole vocabulary.
+    """
     file = model.gguf
     system = system or model.system
     reply: dict[str, Any] = {
@@ -101,7 +108,7 @@ def show(model: Model, *, system: str = "", options: dict[str, Json], verbose: b
         "parameters": _parameters(model.parameters),
         "template": model.shown_template,
         "system": system,
-        "details": details(model),
+        "details": _details(model.stored, model.summary),
         "messages": [{"role": message.role, "content": message.text} for message in model.messages],
         "model_info": _info(file, verbose),
         "projector_info": {} if model.projector_info is None else _info(model.projector_info, verbose),
@@ -110,8 +117,10 @@ def show(model: Model, *, system: str = "", options: dict[str, Json], verbose: b
         "modified_at": timestamps.local(int(model.modified * 1e9)),
         "requires": model.config.requires,
     }
+    if base_name:
+        reply["model_info"] = gojson.sort_keys(reply["model_info"] | {"general.basename": base_name})
     always = ("details", "model_info", "modified_at")
-    return {name: value for name, value in reply.items() if value or name in always}
+    return gojson.encode({name: value for name, value in reply.items() if value or name in always})
 
 
 def _info(file: GGUF, verbose: bool) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from corral import names
 from corral.background import Report, Work
 from corral.errors import BadRequest, CorralError, InvalidName, NotFound, SourceError, StoreError
 from corral.messages import Progress
-from corral.models.assemble import in_hundredths
+from corral.models.assemble import throttled_progress
 from corral.names import Digest, Name, parse_digest
 from corral.sources.archive import tar
 from corral.store import MAX_MANIFEST_BYTES, Layer, Manifest, Store, disk, parse_manifest
@@ -117,7 +117,7 @@ def _write_file(archive: FileIO, name: str, data: bytes) -> None:
 
 def _write_blob(archive: FileIO, store: Store, layer: Layer, report: Report) -> None:
     """Copies a blob; `StoreError` if its bytes are not those of its digest."""
-    count = in_hundredths(report, f"exporting {layer.digest.short}", str(layer.digest), layer.size)
+    count = throttled_progress(report, f"exporting {layer.digest.short}", str(layer.digest), layer.size)
     _write(archive, tar.header(_blob_name(layer.digest), layer.size))
     state, done = hashlib.sha256(), 0
     with disk.open_regular(store.open_path(layer.digest)) as blob:
@@ -245,9 +245,9 @@ def _read_manifest(archive: FileIO, files: Mapping[str, tar.Member], descriptor:
 def _read_blob(
     archive: FileIO, member: tar.Member, layer: Layer, store: Store, added: list[Digest], report: Report
 ) -> None:
-    count = in_hundredths(report, f"importing {layer.digest.short}", str(layer.digest), layer.size)
+    count = throttled_progress(report, f"importing {layer.digest.short}", str(layer.digest), layer.size)
     archive.seek(member.offset)
-    if store.renew(layer.digest, layer.size):
+    if store.touch(layer.digest, layer.size):
         state, done = hashlib.sha256(), 0
         for chunk in _chunks(archive, member):
             state.update(chunk)

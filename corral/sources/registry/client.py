@@ -91,9 +91,9 @@ class Registry:
                         yield step
                 yield Progress("verifying sha256 digest")
                 yield Progress("writing manifest")
-                leftovers = await asyncio.to_thread(_leftovers, store, name, manifest) if prune else False
+                leftovers = await store.run(_leftovers, store, name, manifest) if prune else False
                 try:
-                    await asyncio.to_thread(store.write_manifest, name, manifest.raw, prune)
+                    await store.run_locking(store.write_manifest, name, manifest.raw, prune)
                     break
                 except BlobMissing:  # it was here for another model, which was deleted meanwhile
                     if not rounds_left:
@@ -109,13 +109,13 @@ class Registry:
         """
         yield Progress("retrieving manifest")
         try:
-            stored = await asyncio.to_thread(store.manifest, name)
+            stored = await store.run(store.manifest, name)
         except ModelNotFound as error:
             yield Progress("couldn't retrieve manifest")
             path = store.manifests_folder / name.path
             raise StoreError(f"open {path}: no such file or directory") from error
         blobs = {layer.digest: layer for layer in stored.manifest.blobs}
-        paths = {digest: await asyncio.to_thread(store.open_path, digest) for digest in blobs}
+        paths = {digest: await store.run(store.open_path, digest) for digest in blobs}
         async with self._repository(stored.name, insecure) as repository:
             for number, (digest, layer) in enumerate(blobs.items()):
                 upload = Upload(
@@ -174,7 +174,7 @@ class Registry:
         self, repository: Repository, store: Store, layer: Layer, manifest: Manifest
     ) -> AsyncGenerator[Progress, None]:
         path = store.blob_path(layer.digest)
-        while not await asyncio.to_thread(is_stored, store, layer):
+        while not await store.run(is_stored, store, layer):
             transfer = self._transfers.get(path)
             is_joined = transfer is not None and not transfer.is_over and transfer.layer.size == layer.size
             if transfer is None or not is_joined:
@@ -185,7 +185,7 @@ class Registry:
                 async with aclosing(transfer.watch()) as steps:
                     async for step in steps:
                         yield step
-                await asyncio.to_thread(store.expect, manifest)
+                await store.run_locking(store.keep_for, manifest)
                 return
             except (SourceError, NotFound):
                 if not is_joined or self._is_closed:  # the transfer of another pull failed; its registry may be another
@@ -203,7 +203,7 @@ class Registry:
             there = sum(min(allocated(store.blob_path(digest)), size) for digest, size in missing.items())
             require_space(store.root, sum(missing.values()) - there)
 
-        await asyncio.to_thread(check)
+        await store.run(check)
 
     @asynccontextmanager
     async def _repository(self, name: Name, insecure: bool) -> AsyncIterator[Repository]:
