@@ -18,7 +18,6 @@ from corral import names
 from corral.config import load
 from corral.errors import ConfigError, CorralError, SourceError, Unauthorized, Unreachable
 from corral.messages import Progress
-from corral.names import Name
 from corral.sources.registry import Registry, RetryPolicy, TransferLimits, keys
 from corral.sources.registry.auth import Challenge, Credentials, find_credentials, parse_challenges
 from corral.store import Store
@@ -31,6 +30,7 @@ from tests.registry import (
     running_registry,
 )
 from tests.token_server import TokenServer, running_token_server, tls_files
+from tests.transfers import make_registry, tiny
 
 MODEL = b"a model " * 1000
 BASIC = "Basic " + base64.b64encode(b"ann:s3cret:with colon").decode()
@@ -82,8 +82,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
-    limits = TransferLimits(retry=RetryPolicy(1, 0.01))
-    registry = Registry(docker_config=tmp_path / "config.json", key_folder=tmp_path / "keys", limits=limits)
+    registry = make_registry(tmp_path, TransferLimits(retry=RetryPolicy(1, 0.01)))
     yield registry
     await registry.close()
 
@@ -92,10 +91,6 @@ def log_in(folder: Path, host: str, username: str, password: str) -> None:
     """As `docker login` does it."""
     auth = base64.b64encode(f"{username}:{password}".encode()).decode()
     (folder / "config.json").write_text(json.dumps({"auths": {f"http://{host}": {"auth": auth}}}))
-
-
-def tiny(server: RegistryServer) -> Name:
-    return names.parse(f"{server.host}/library/tiny")
 
 
 async def run(steps: AsyncGenerator[Progress, None]) -> str:
