@@ -70,7 +70,7 @@ def guarded(tokens: TokenServer, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture
 def gate(guarded: FaultProxy, tokens: TokenServer) -> FaultProxy:
     guarded.rules({"path": "^/token", "forward": tokens.url})
-    tokens.users, tokens.keys, tokens.refresh, tokens.lets_anybody_pull = {}, set(), set(), False
+    tokens.users, tokens.keys, tokens.refresh, tokens.allows_anonymous_pull = {}, set(), set(), False
     tokens.asked.clear()
     return guarded
 
@@ -195,8 +195,8 @@ async def test_a_token_for_an_identity_token(
     assert [(asked["method"], asked["grant_type"]) for asked in tokens.asked] == [("POST", "refresh_token")]
 
 
-async def test_a_token_for_anybody(gate: FaultProxy, tokens: TokenServer, registry: Registry, store: Store) -> None:
-    tokens.lets_anybody_pull = True
+async def test_an_anonymous_token(gate: FaultProxy, tokens: TokenServer, registry: Registry, store: Store) -> None:
+    tokens.allows_anonymous_pull = True
     assert await run(registry.pull(tiny(gate), store, insecure=True)) == "success"
 
 
@@ -209,7 +209,7 @@ async def test_no_token_for_a_stranger(gate: FaultProxy, registry: Registry, sto
 async def test_a_token_that_is_not_taken_is_not_tried_for_ever(
     gate: FaultProxy, tokens: TokenServer, registry: Registry, store: Store
 ) -> None:
-    tokens.lets_anybody_pull = True
+    tokens.allows_anonymous_pull = True
     challenge = f'Bearer realm="{gate.url}/token",service="the registry",scope="repository:other/one:pull"'
     gate.rules(
         {"path": "^/token", "forward": tokens.url},
@@ -223,7 +223,7 @@ async def test_a_token_that_is_not_taken_is_not_tried_for_ever(
 async def test_a_token_that_expires_on_the_way_is_replaced(
     gate: FaultProxy, tokens: TokenServer, registry: Registry, store: Store
 ) -> None:
-    tokens.lets_anybody_pull = True
+    tokens.allows_anonymous_pull = True
     challenge = f'Bearer realm="{gate.url}/token",service="the registry",scope="repository:library/tiny:pull"'
     gate.rules(
         {"path": "^/token", "forward": tokens.url},

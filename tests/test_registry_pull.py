@@ -318,7 +318,7 @@ async def test_a_senseless_answer_on_the_way_costs_nothing_that_has_arrived(
 async def test_a_download_that_ollama_finishes_meanwhile_is_taken_as_it_is(
     proxy: FaultProxy, registry: Registry, store: Store
 ) -> None:
-    """It claims no file, so both may be at work on one: the bytes are the same, and whoever is first renames it."""
+    """It claims no file, so both may be at work on one: the bytes are the same, and the first one renames it."""
     proxy.rules({"path": digest_of(MODEL), "hold_at": 500_000})
     pull = asyncio.create_task(collect(registry.pull(tiny(proxy), store, insecure=True)))
     await asyncio.to_thread(proxy.wait_until_held)
@@ -467,7 +467,7 @@ async def test_what_has_arrived_of_a_model_is_kept_from_prunes_until_the_rest_is
     store.delete(name, prune=False)
     for path in store.root.rglob("sha256-*"):
         os.utime(path, (0, 0))
-    assert store.prune().deleted_blobs == 3, "in the end nobody goes on with it"
+    assert store.prune().deleted_blobs == 3, "after a time it counts as given up"
     assert not (store.root / "expected").exists()
     assert files(store) == []
 

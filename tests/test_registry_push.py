@@ -50,7 +50,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def name(proxy: FaultProxy, store: Store, request: pytest.FixtureRequest) -> Name:
-    """A model in the store that nobody has pushed yet."""
+    """A model in the store that has not been pushed yet."""
     name = Name(proxy.host, "library", request.node.name.split("[")[0][:80], f"v{abs(hash(request.node.name))}")
     store.write_manifest(name, manifest_of({"model": MODEL, "template": TEMPLATE}))
     return name
@@ -159,7 +159,7 @@ async def test_a_layer_taken_over_from_another_model_is_mounted(
     assert sum(int(entry["headers"]["Content-Length"]) for entry in patches(proxy)) == len(CONFIG_BYTES)
 
 
-async def test_a_file_name_in_a_layer_is_not_told_the_registry(
+async def test_a_file_name_in_a_layer_does_not_reach_the_registry(
     proxy: FaultProxy, registry: Registry, store: Store, name: Name
 ) -> None:
     layer = Layer(MediaType.MODEL, names.parse_digest(digest_of(MODEL)), len(MODEL), from_="/home/ann/model.gguf")
