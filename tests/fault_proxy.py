@@ -1,4 +1,4 @@
-"""A proxy in front of a registry that breaks things on request: a program of its own, told what to do over HTTP.
+"""A proxy in front of a registry that breaks things on request: a program of its own, controlled over HTTP.
 
 It listens at two addresses. The first is the registry's; the second, "elsewhere", stands for the hosts a registry sends
 its clients on to. `PUT /_faults/rules` sets the rules, `GET /_faults/log` gives what was asked and sent, `GET
@@ -115,7 +115,7 @@ class Proxy:
             try:
                 response = await self.forward(request, rule, entry)
             except (ConnectionResetError, aiohttp.ClientError):
-                return web.Response()  # to nobody: the connection is broken
+                return web.Response()  # it reaches no client: the connection is broken
         entry["status"] = response.status
         return response
 
@@ -170,17 +170,17 @@ class Proxy:
         entry["status"] = answer.status
         position = 0
         async for chunk in answer.content.iter_chunked(CHUNK):
-            for piece, deed in self.pieces(chunk, position, rule):
+            for fragment, deed in self.fragments(chunk, position, rule):
                 await self.do(deed, request)
-                await response.write(piece)
-                position += len(piece)
-                entry["sent"] += len(piece)
-                self.sent += len(piece)
+                await response.write(fragment)
+                position += len(fragment)
+                entry["sent"] += len(fragment)
+                self.sent += len(fragment)
         await response.write_eof()
         return response
 
-    def pieces(self, chunk: bytes, position: int, rule: dict[str, Any]) -> list[tuple[bytes, str]]:
-        """The chunk cut where something is to happen, with what is to happen before each piece."""
+    def fragments(self, chunk: bytes, position: int, rule: dict[str, Any]) -> list[tuple[bytes, str]]:
+        """The chunk cut where something is to happen, with what is to happen before each fragment."""
         if position <= rule.get("corrupt_at", -1) < position + len(chunk):
             index = rule["corrupt_at"] - position
             chunk = chunk[:index] + bytes([chunk[index] ^ 0xFF]) + chunk[index + 1 :]

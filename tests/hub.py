@@ -1,7 +1,7 @@
 """A stand-in for Hugging Face's registry, met as the real one is: by its name, encrypted, through a proxy that tunnels.
 
-The hub gives models out under the owner's and the repository's own spelling, one tag a quantisation, and sends whoever
-wants a blob on to a second host, to an address signed for that blob. Both hosts are this program; the proxy leads there
+The hub has models under the owner's and the repository's own spelling, one tag a quantisation, and redirects requests
+for a blob to a second host, to an address signed for that blob. Both hosts are this program; the proxy leads there
 whatever name it is asked for, and writes down which. A proxy with nothing behind it refuses to connect.
 """
 

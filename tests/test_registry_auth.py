@@ -18,7 +18,6 @@ from corral import names
 from corral.config import load
 from corral.errors import ConfigError, CorralError, SourceError, Unauthorized, Unreachable
 from corral.messages import Progress
-from corral.names import Name
 from corral.sources.registry import Registry, RetryPolicy, TransferLimits, keys
 from corral.sources.registry.auth import Challenge, Credentials, find_credentials, parse_challenges
 from corral.store import Store
@@ -31,6 +30,7 @@ from tests.registry import (
     running_registry,
 )
 from tests.token_server import TokenServer, running_token_server, tls_files
+from tests.transfers import make_registry, tiny
 
 MODEL = b"a model " * 1000
 BASIC = "Basic " + base64.b64encode(b"ann:s3cret:with colon").decode()
@@ -70,7 +70,7 @@ def guarded(tokens: TokenServer, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture
 def gate(guarded: FaultProxy, tokens: TokenServer) -> FaultProxy:
     guarded.rules({"path": "^/token", "forward": tokens.url})
-    tokens.users, tokens.keys, tokens.refresh, tokens.lets_anybody_pull = {}, set(), set(), False
+    tokens.users, tokens.keys, tokens.refresh, tokens.allows_anonymous_pull = {}, set(), set(), False
     tokens.asked.clear()
     return guarded
 
@@ -82,8 +82,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
-    limits = TransferLimits(retry=RetryPolicy(1, 0.01))
-    registry = Registry(docker_config=tmp_path / "config.json", key_folder=tmp_path / "keys", limits=limits)
+    registry = make_registry(tmp_path, TransferLimits(retry=RetryPolicy(1, 0.01)))
     yield registry
     await registry.close()
 
@@ -92,10 +91,6 @@ def log_in(folder: Path, host: str, username: str, password: str) -> None:
     """As `docker login` does it."""
     auth = base64.b64encode(f"{username}:{password}".encode()).decode()
     (folder / "config.json").write_text(json.dumps({"auths": {f"http://{host}": {"auth": auth}}}))
-
-
-def tiny(server: RegistryServer) -> Name:
-    return names.parse(f"{server.host}/library/tiny")
 
 
 async def run(steps: AsyncGenerator[Progress, None]) -> str:
@@ -200,8 +195,8 @@ async def test_a_token_for_an_identity_token(
     assert [(asked["method"], asked["grant_type"]) for asked in tokens.asked] == [("POST", "refresh_token")]
 
 
-async def test_a_token_for_anybody(gate: FaultProxy, tokens: TokenServer, registry: Registry, store: Store) -> None:
-    tokens.lets_anybody_pull = True
+async def test_an_anonymous_token(gate: FaultProxy, tokens: TokenServer, registry: Registry, store: Store) -> None:
+    tokens.allows_anonymous_pull = True
     assert await run(registry.pull(tiny(gate), store, insecure=True)) == "success"
 
 
@@ -214,7 +209,7 @@ async def test_no_token_for_a_stranger(gate: FaultProxy, registry: Registry, sto
 async def test_a_token_that_is_not_taken_is_not_tried_for_ever(
     gate: FaultProxy, tokens: TokenServer, registry: Registry, store: Store
 ) -> None:
-    tokens.lets_anybody_pull = True
+    tokens.allows_anonymous_pull = True
     challenge = f'Bearer realm="{gate.url}/token",service="the registry",scope="repository:other/one:pull"'
     gate.rules(
         {"path": "^/token", "forward": tokens.url},
@@ -228,7 +223,7 @@ async def test_a_token_that_is_not_taken_is_not_tried_for_ever(
 async def test_a_token_that_expires_on_the_way_is_replaced(
     gate: FaultProxy, tokens: TokenServer, registry: Registry, store: Store
 ) -> None:
-    tokens.lets_anybody_pull = True
+    tokens.allows_anonymous_pull = True
     challenge = f'Bearer realm="{gate.url}/token",service="the registry",scope="repository:library/tiny:pull"'
     gate.rules(
         {"path": "^/token", "forward": tokens.url},

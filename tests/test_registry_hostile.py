@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,10 @@ from tests.registry import (
     digest_of,
     manifest_of,
     noise,
-    running_proxy,
-    running_registry,
 )
+from tests.transfers import make_registry, tiny
+
+pytest_plugins = ("tests.registry_fixtures",)
 
 MODEL = noise(600_000, 3)
 DIGEST = digest_of(MODEL)
@@ -45,28 +46,14 @@ LIMITS = TransferLimits(
 )
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
-    with running_registry(tmp_path_factory.mktemp("registry")) as server:
-        server.put_model("library/tiny", "latest", model=MODEL)
-        yield server
-
-
-@pytest.fixture(scope="module")
-def running(server: RegistryServer) -> Iterator[FaultProxy]:
-    with running_proxy(server.url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def proxy(running: FaultProxy) -> FaultProxy:
-    running.rules()
-    return running
+@pytest.fixture(scope="module", autouse=True)
+def model(server: RegistryServer) -> None:
+    server.put_model("library/tiny", "latest", model=MODEL)
 
 
 @pytest.fixture
 def name(proxy: FaultProxy) -> Name:
-    return names.parse(f"{proxy.host}/library/tiny")
+    return tiny(proxy)
 
 
 @pytest.fixture
@@ -76,7 +63,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
-    registry = Registry(docker_config=tmp_path / "config.json", key_folder=tmp_path / "keys", limits=LIMITS)
+    registry = make_registry(tmp_path, LIMITS)
     yield registry
     await registry.close()
 
@@ -347,7 +334,7 @@ async def test_a_damaged_blob_is_replaced(proxy: FaultProxy, registry: Registry,
 
 async def test_trickling_does_not_count_as_giving(tmp_path: Path, proxy: FaultProxy, name: Name, store: Store) -> None:
     limits = TransferLimits(slice_bytes=100_000, stall=0.05, silence=0.15, trickle_bytes=64 << 10)
-    registry = Registry(docker_config=tmp_path, key_folder=tmp_path / "keys", limits=limits)
+    registry = make_registry(tmp_path, limits)
     proxy.rules({"path": DIGEST, "stall_after": 1000})
     with pytest.raises(SourceError, match=r"^download stalled: no data for 0\.15 s$"):
         await statuses(registry.pull(name, store, insecure=True), [])

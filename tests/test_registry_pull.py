@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -23,9 +23,10 @@ from tests.registry import (
     RegistryServer,
     digest_of,
     noise,
-    running_proxy,
-    running_registry,
 )
+from tests.transfers import collect, make_registry, tiny
+
+pytest_plugins = ("tests.registry_fixtures",)
 
 MODEL = noise(3_000_000, 1)
 LIMITS = TransferLimits(
@@ -39,23 +40,9 @@ LIMITS = TransferLimits(
 )
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
-    with running_registry(tmp_path_factory.mktemp("registry")) as server:
-        server.put_model("library/tiny", "latest", model=MODEL, template=b"{{ .Prompt }}")
-        yield server
-
-
-@pytest.fixture(scope="module")
-def running(server: RegistryServer) -> Iterator[FaultProxy]:
-    with running_proxy(server.url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def proxy(running: FaultProxy) -> FaultProxy:
-    running.rules()
-    return running
+@pytest.fixture(scope="module", autouse=True)
+def model(server: RegistryServer) -> None:
+    server.put_model("library/tiny", "latest", model=MODEL, template=b"{{ .Prompt }}")
 
 
 @pytest.fixture
@@ -65,22 +52,9 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
-    registry = make_registry(tmp_path)
+    registry = make_registry(tmp_path, LIMITS)
     yield registry
     await registry.close()
-
-
-def make_registry(folder: Path, limits: TransferLimits = LIMITS) -> Registry:
-    return Registry(docker_config=folder / "config.json", key_folder=folder / "keys", limits=limits)
-
-
-def tiny(server: RegistryServer) -> Name:
-    return names.parse(f"{server.host}/library/tiny")
-
-
-async def collect(steps: AsyncGenerator[Progress, None]) -> list[Progress]:
-    async with aclosing(steps):
-        return [step async for step in steps]
 
 
 async def until(steps: AsyncGenerator[Progress, None], completed: int) -> Progress:
@@ -344,7 +318,7 @@ async def test_a_senseless_answer_on_the_way_costs_nothing_that_has_arrived(
 async def test_a_download_that_ollama_finishes_meanwhile_is_taken_as_it_is(
     proxy: FaultProxy, registry: Registry, store: Store
 ) -> None:
-    """It claims no file, so both may be at work on one: the bytes are the same, and whoever is first renames it."""
+    """It claims no file, so both may be at work on one: the bytes are the same, and the first one renames it."""
     proxy.rules({"path": digest_of(MODEL), "hold_at": 500_000})
     pull = asyncio.create_task(collect(registry.pull(tiny(proxy), store, insecure=True)))
     await asyncio.to_thread(proxy.wait_until_held)
@@ -419,7 +393,7 @@ async def test_a_transfer_goes_on_until_its_last_waiter_has_gone(
 async def test_two_processes_on_one_store_take_turns(
     proxy: FaultProxy, registry: Registry, store: Store, tmp_path: Path
 ) -> None:
-    other = make_registry(tmp_path)  # shares nothing with the first but the files
+    other = make_registry(tmp_path, LIMITS)  # shares nothing with the first but the files
     proxy.rules({"path": digest_of(MODEL), "hold_at": 500_000})
     first = asyncio.create_task(collect(registry.pull(tiny(proxy), store, insecure=True)))
     await asyncio.to_thread(proxy.wait_until_held)
@@ -493,7 +467,7 @@ async def test_what_has_arrived_of_a_model_is_kept_from_prunes_until_the_rest_is
     store.delete(name, prune=False)
     for path in store.root.rglob("sha256-*"):
         os.utime(path, (0, 0))
-    assert store.prune().deleted_blobs == 3, "in the end nobody goes on with it"
+    assert store.prune().deleted_blobs == 3, "after a time it counts as given up"
     assert not (store.root / "expected").exists()
     assert files(store) == []
 
@@ -671,7 +645,7 @@ async def test_a_pull_may_be_given_up_while_it_opens_its_files(
 
 
 async def test_closing_stops_what_is_under_way(proxy: FaultProxy, tmp_path: Path, store: Store) -> None:
-    registry = make_registry(tmp_path)
+    registry = make_registry(tmp_path, LIMITS)
     proxy.rules({"path": digest_of(MODEL), "hold_at": 500_000})
     pulls = [
         asyncio.create_task(collect(registry.pull(tiny(proxy), store, insecure=True))),

@@ -1,7 +1,7 @@
 """Pushing to a real registry, as it is and through a proxy that breaks things."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -23,36 +23,19 @@ from tests.registry import (
     digest_of,
     manifest_of,
     noise,
-    running_proxy,
-    running_registry,
 )
+from tests.transfers import collect, make_registry
+
+pytest_plugins = ("tests.registry_fixtures",)
 
 MODEL = noise(1_000_000, 2)
 TEMPLATE = b"{{ .Prompt }}"
 LIMITS = TransferLimits(part_bytes=300_000, retry=RetryPolicy(2, 0.01), stall=5)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
-    with running_registry(tmp_path_factory.mktemp("registry")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def running(server: RegistryServer) -> Iterator[FaultProxy]:
-    with running_proxy(server.url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def proxy(running: FaultProxy) -> FaultProxy:
-    running.rules()
-    return running
-
-
 @pytest.fixture
 async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
-    registry = Registry(docker_config=tmp_path / "config.json", key_folder=tmp_path / "keys", limits=LIMITS)
+    registry = make_registry(tmp_path, LIMITS)
     yield registry
     await registry.close()
 
@@ -67,7 +50,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def name(proxy: FaultProxy, store: Store, request: pytest.FixtureRequest) -> Name:
-    """A model in the store that nobody has pushed yet."""
+    """A model in the store that has not been pushed yet."""
     name = Name(proxy.host, "library", request.node.name.split("[")[0][:80], f"v{abs(hash(request.node.name))}")
     store.write_manifest(name, manifest_of({"model": MODEL, "template": TEMPLATE}))
     return name
@@ -75,11 +58,6 @@ def name(proxy: FaultProxy, store: Store, request: pytest.FixtureRequest) -> Nam
 
 def repository(name: Name) -> str:
     return f"{name.namespace}/{name.model}"
-
-
-async def collect(steps: AsyncGenerator[Progress, None]) -> list[Progress]:
-    async with aclosing(steps):
-        return [step async for step in steps]
 
 
 def pushing(data: bytes, completed: int) -> Progress:
@@ -181,7 +159,7 @@ async def test_a_layer_taken_over_from_another_model_is_mounted(
     assert sum(int(entry["headers"]["Content-Length"]) for entry in patches(proxy)) == len(CONFIG_BYTES)
 
 
-async def test_a_file_name_in_a_layer_is_not_told_the_registry(
+async def test_a_file_name_in_a_layer_does_not_reach_the_registry(
     proxy: FaultProxy, registry: Registry, store: Store, name: Name
 ) -> None:
     layer = Layer(MediaType.MODEL, names.parse_digest(digest_of(MODEL)), len(MODEL), from_="/home/ann/model.gguf")
@@ -265,7 +243,7 @@ async def test_a_push_that_nobody_watches_stops(
 
 async def test_a_silent_registry_is_given_up(proxy: FaultProxy, tmp_path: Path, store: Store, name: Name) -> None:
     limits = TransferLimits(answer=3, retry=RetryPolicy(0))
-    registry = Registry(docker_config=tmp_path, key_folder=tmp_path, limits=limits)
+    registry = make_registry(tmp_path, limits)
     proxy.rules({"method": "POST", "silent": True})
     with pytest.raises(SourceError, match=r"^max retries exceeded: .* no whole answer in 3 seconds$"):
         await collect(registry.push(name, store, insecure=True))

@@ -2,23 +2,22 @@
 
 import base64
 import contextlib
+import fcntl
+import itertools
 import json
 import random
 import signal
-import threading
-import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import httpx
 import ollama
 import pytest
 
 from corral import names
 from corral.sources.registry import keys, ledger
-from corral.store import Store, disk
+from corral.store import Store
 from tests.commands import Outcome, Shell
 from tests.conftest import StartServer, add_model
 from tests.registry import (
@@ -44,8 +43,8 @@ class Entry:
     insider: RegistryServer
     tokens: TokenServer | None = None
 
-    def let_in(self, home: Path) -> None:
-        """Does what a person with this home folder does to be let in: log in, or make the key known."""
+    def give_access(self, home: Path) -> None:
+        """Does what a person with this home folder does to get access: log in, or make the key known."""
         if self.tokens is not None:
             self.tokens.keys.add(keys.load_or_create(home / ".ollama").public_line)
         elif "Authorization" in self.insider.headers:
@@ -120,7 +119,7 @@ def test_the_official_client_brings_a_model_there_and_back(
     if "Authorization" in entry.insider.headers:
         with pytest.raises(ollama.ResponseError, match=r"unauthorized|who are you"):
             client.push(remote, insecure=True)
-        entry.let_in(home)
+        entry.give_access(home)
 
     statuses = [step.status for step in client.push(remote, insecure=True, stream=True)]
     assert (statuses[0], statuses[-2:]) == ("retrieving manifest", ["pushing manifest", "success"])
@@ -141,7 +140,7 @@ def test_the_commands_bring_a_model_there_and_back(
     models = home / ".ollama" / "models"
     add_model(models, "tiny", tiny_gguf)
     before = manifest_of(models, "tiny")
-    entry.let_in(home)
+    entry.give_access(home)
     shell = Shell(home, start_server(home).host)
     remote = f"{entry.host}/library/there:2"
     assert shell.run("cp", "tiny", remote) == Outcome(0, f"copied 'tiny' to '{remote}'\n", "")
@@ -156,15 +155,15 @@ def test_a_client_that_goes_away_loses_nothing_that_has_arrived(
     start_server: StartServer, proxy: FaultProxy, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
-    client = ollama.Client(start_server(home).url)
+    server = start_server(home)
+    client = ollama.Client(server.url)
     remote = f"{proxy.host}/library/big:latest"
     blob = Store(home / ".ollama" / "models").blob_path(names.parse_digest(digest_of(BIG)))
     proxy.rules({"path": digest_of(BIG), "hold_at": 20_000_000})
-    steps = cast("Generator[ollama.ProgressResponse, None, None]", client.pull(remote, insecure=True, stream=True))
+    steps = pulling(server.url, remote)
     completed = next(step.completed for step in steps if step.completed and step.completed > 1_000_000)
     steps.close()
-    while disk.is_claimed(ledger.partial_path(blob)):  # until the server has noticed
-        time.sleep(0.01)
+    wait_until_released(ledger.partial_path(blob))
     proxy.rules()
     again = [step.completed or 0 for step in client.pull(remote, insecure=True, stream=True) if step.total == len(BIG)]
     assert again[0] >= completed
@@ -185,13 +184,13 @@ def test_a_server_killed_five_times_goes_on_with_its_pull(
     for _ in range(KILLS):
         proxy.rules({"path": digest_of(BIG), "hold_at": moments.randrange(1_000_000, len(BIG) // (KILLS + 1))})
         server = start_server(home)
-        pulling = threading.Thread(target=pull_until_gone, args=(server.url, remote))
-        pulling.start()
-        proxy.wait_until_held()
-        while ledger.arrived(blob, len(BIG)) <= kept:  # written down at the latest a second after it came
-            time.sleep(0.01)
-        server.process.send_signal(signal.SIGKILL)
-        pulling.join()
+        with contextlib.closing(pulling(server.url, remote)) as steps:
+            next(steps)
+            proxy.wait_until_held()
+            # the ledgers follow at the latest a second after the bytes, and a line comes every 60 ms
+            assert any(ledger.arrived(blob, len(BIG)) > kept for _ in itertools.islice(steps, 2000))
+            server.process.send_signal(signal.SIGKILL)
+            server.process.wait()
         kept = ledger.arrived(blob, len(BIG))
     proxy.rules()
     ollama.Client(start_server(home).url).pull(remote, insecure=True)
@@ -199,8 +198,13 @@ def test_a_server_killed_five_times_goes_on_with_its_pull(
     assert blob.read_bytes() == BIG
 
 
-def pull_until_gone(url: str, name: str) -> None:
-    """Pulls until the server is killed, which the client sees as a broken connection."""
-    with contextlib.suppress(httpx.HTTPError):
-        for _ in ollama.Client(url).pull(name, insecure=True, stream=True):
-            pass
+def pulling(url: str, name: str) -> Generator[ollama.ProgressResponse, None, None]:
+    """The steps of a pull; closing them breaks the connection."""
+    steps = ollama.Client(url).pull(name, insecure=True, stream=True)
+    return cast("Generator[ollama.ProgressResponse, None, None]", steps)
+
+
+def wait_until_released(partial: Path) -> None:
+    """Returns once the server, which has noticed that its client left, gives up its claim on a partial file."""
+    with partial.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Models that are files of this machine: taken over in place, split sets whole, and what is told."""
+"""Models that are files of this machine: taken over in place, split sets whole, and the steps reported."""
 
 import os
 from contextlib import aclosing

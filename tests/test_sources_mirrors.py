@@ -17,6 +17,7 @@ from corral.store import Store
 from tests.hub import running_tunnel
 from tests.registry import RegistryServer, digest_of, running_proxy, running_registry
 from tests.tiny_models import CHATML, tiny_llama
+from tests.transfers import make_registry
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
-    own = Registry(docker_config=tmp_path / "none.json", key_folder=tmp_path / "keys")
+    own = make_registry(tmp_path)
     yield own
     await own.close()
 
@@ -230,7 +231,7 @@ async def test_a_registry_whose_blobs_cannot_be_reached_is_replaced_by_a_mirror(
 ) -> None:
     """The registry answers; the host where its blobs are does not."""
     raw = mirror.put_model("library/elsewhere", "latest", model=b"from the mirror")
-    registry = Registry(docker_config=tmp_path, key_folder=tmp_path, limits=TransferLimits(retry=RetryPolicy(1, 0.01)))
+    registry = make_registry(tmp_path, TransferLimits(retry=RetryPolicy(1, 0.01)))
     with running_proxy(mirror.url) as proxy:
         proxy.rules({"path": "/blobs/", "redirect": "http://127.0.0.1:9/"})
         source = f"registry:http://{mirror.host}"

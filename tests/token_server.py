@@ -48,7 +48,7 @@ class TokenServer:
     users: dict[str, str] = field(default_factory=dict)
     keys: set[str] = field(default_factory=set)
     refresh: set[str] = field(default_factory=set)
-    lets_anybody_pull: bool = False
+    allows_anonymous_pull: bool = False
     asked: list[dict[str, str]] = field(default_factory=list)
 
     def auth(self, folder: Path, realm: str) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class TokenServer:
         elif authorization:
             known = self.is_signed(f"http://{host}{path}", authorization)
         else:
-            known = self.lets_anybody_pull and all(scope.endswith(":pull") for scope in scopes)
+            known = self.allows_anonymous_pull and all(scope.endswith(":pull") for scope in scopes)
         return (200, {"token": self.token(scopes)}) if known else (401, {"error": "who are you?"})
 
     def is_signed(self, url: str, authorization: str) -> bool:
@@ -158,7 +158,7 @@ def self_signed(name: str, *hosts: str) -> tuple[ec.EllipticCurvePrivateKey, x50
 
 
 def tls_files(folder: Path, *hosts: str) -> dict[str, str]:
-    """The `tls` section of a registry with a certificate nobody knows; the certificate is its own authority."""
+    """The `tls` section of a registry with a certificate that no system trusts, since it is its own authority."""
     private, certificate = self_signed("registry", *hosts)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))

@@ -28,7 +28,7 @@ from corral.errors import (
 from corral.messages import Progress
 from corral.names import Digest, Name
 from corral.sources.registry.auth import Authenticator
-from corral.sources.registry.errors import StatusError, is_retryable
+from corral.sources.registry.errors import Interrupted, StatusError, is_retryable
 from corral.sources.registry.http import Http
 from corral.sources.registry.ledger import allocated
 from corral.sources.registry.limits import TransferLimits
@@ -173,11 +173,14 @@ class Registry:
     async def _pull_blob(
         self, repository: Repository, store: Store, layer: Layer, manifest: Manifest
     ) -> AsyncGenerator[Progress, None]:
+        """Fetches one blob, or waits for the transfer of it that another pull has begun."""
         path = store.blob_path(layer.digest)
         while not await store.run(is_stored, store, layer):
             transfer = self._transfers.get(path)
             is_joined = transfer is not None and not transfer.is_over and transfer.layer.size == layer.size
             if transfer is None or not is_joined:
+                if self._is_closed:
+                    raise Interrupted("the download was stopped")
                 source = BlobSource(repository, layer.digest, layer.size)
                 transfer = Transfer(source, store, layer, self._limits, self._executor)
                 self._transfers[path] = transfer
