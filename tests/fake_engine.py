@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -107,9 +108,12 @@ class Answer:
     pieces: list[str] = field(default_factory=list)
 
     @classmethod
-    def to(cls, prompt: str) -> "Answer":
+    def to(cls, prompt: str, schema: dict[str, Any] | None = None) -> "Answer":
+        """The answer to a prompt; one that has to fit a schema does, unless the words say what is to be said."""
         words = dict(re.findall(r"!([a-z-]+)(?:=([^\s!<]+))?", prompt))
         pieces = [unquote(piece) for piece in words["say"].split("|")] if "say" in words else []
+        if schema is not None and not {"say", "tokens"} & words.keys():
+            pieces = re.findall(r"\s*\S+", json.dumps(instance(schema)))
         return cls(words, pieces or [f"w{number} " for number in range(1, int(words.get("tokens", 3)) + 1)])
 
     def at(self, word: str, position: int) -> bool:
@@ -127,9 +131,74 @@ def tokens_of(text: str) -> list[int]:
         return [VOCABULARY.setdefault(word, len(VOCABULARY)) for word in re.findall(r"\s*\S+|\s+\Z", text)]
 
 
+def token_of(piece: str) -> int:
+    """The number of a piece that is said at once."""
+    with VOCABULARY_LOCK:
+        return VOCABULARY.setdefault(piece, len(VOCABULARY))
+
+
 def text_of(tokens: list[int]) -> str:
     words = list(VOCABULARY)
     return "".join(words[token] for token in tokens)
+
+
+def common_length(one: list[int], other: list[int]) -> int:
+    """How many tokens two lists have in common at their beginning."""
+    differences = (place for place, (mine, yours) in enumerate(zip(one, other, strict=False)) if mine != yours)
+    return next(differences, min(len(one), len(other)))
+
+
+class Cache:
+    """The tokens of the latest prompts and their answers; a prompt that begins like one of them is not read anew."""
+
+    def __init__(self) -> None:
+        self._held: deque[list[int]] = deque(maxlen=64)
+
+    def found(self, tokens: list[int]) -> int:
+        """How many tokens of a prompt are in the cache; the last one never is, since it gives the next one."""
+        longest = max((common_length(held, tokens) for held in list(self._held)), default=0)
+        return max(0, min(longest, len(tokens) - 1))
+
+    def keep(self, tokens: list[int]) -> None:
+        self._held.append(tokens)
+
+
+CACHE = Cache()
+
+
+class Refused(Exception):
+    """The request is bad; the arguments are the status and the sentence of the answer."""
+
+
+def check_prompt(tokens: list[int]) -> None:
+    """Refuses what llama-server refuses of a prompt before it computes."""
+    most = OPTIONS.kv_unified_per_slot
+    if most and len(tokens) >= most:
+        raise Refused(
+            400,
+            f"request ({len(tokens)} tokens) exceeds the available context size ({most} tokens), try increasing it",
+        )
+
+
+def instance(schema: dict[str, Any]) -> Any:
+    """A value that fits a simple schema."""
+    if "const" in schema or "enum" in schema:
+        return schema.get("const", schema.get("enum", [None])[0])
+    for choice in ("anyOf", "oneOf"):
+        if choice in schema:
+            return instance(schema[choice][0])
+    match schema.get("type"):
+        case "object":
+            return {name: instance(schema["properties"][name]) for name in schema.get("required", [])}
+        case "array":
+            return [instance(schema["items"]) for _ in range(schema.get("minItems", 0))]
+        case "string":
+            return "x" * schema.get("minLength", 1)
+        case "integer" | "number":
+            return schema.get("minimum", 1)
+        case "null":
+            return None
+    return True
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -171,7 +240,7 @@ class Handler(BaseHTTPRequestHandler):
             "/v1/chat/completions": self.chat,
             "/apply-template": self.apply_template,
             "/tokenize": lambda body: self.reply(200, {"tokens": tokens_of(body["content"])}),
-            "/detokenize": lambda body: self.reply(200, {"content": text_of(body["tokens"])}),
+            "/detokenize": self.detokenize,
             "/v1/embeddings": self.embeddings,
         }
         how = "closed"
@@ -180,6 +249,9 @@ class Handler(BaseHTTPRequestHandler):
                 routes[self.path](body)
             else:
                 self.reply(404, error(404, "File Not Found"))
+        except Refused as refusal:
+            status, sentence = refusal.args
+            self.reply(status, error(status, sentence))
             how = "done"
         except (ConnectionError, Hangup):
             self.close_connection = True
@@ -192,65 +264,83 @@ class Handler(BaseHTTPRequestHandler):
             return False
         return True
 
+    def detokenize(self, body: dict[str, Any]) -> None:
+        if any(token >= len(VOCABULARY) for token in body["tokens"]):
+            raise Refused(500, f"vector::_M_range_check: __n >= this->size() (which is {len(VOCABULARY)})")
+        self.reply(200, {"content": text_of(body["tokens"])})
+
     def completion(self, body: dict[str, Any]) -> None:
         prompt = body["prompt"]
         if isinstance(prompt, dict):
             prompt = prompt["prompt_string"]
+        if prompt == []:
+            raise Refused(400, '"prompt" must not be empty')
+        if not isinstance(prompt, str) and any(token >= len(VOCABULARY) for token in prompt):
+            raise Refused(400, "Prompt contains invalid tokens")
         tokens = tokens_of(prompt) if isinstance(prompt, str) else prompt
-        answer = Answer.to(prompt if isinstance(prompt, str) else text_of(prompt))
+        answer = Answer.to(prompt if isinstance(prompt, str) else text_of(prompt), body.get("json_schema"))
+        said: list[int] = []
         with SLOTS.held(self.number, len(tokens) + body["n_predict"], JOURNAL):
-            if not body["stream"]:
-                if self.refused(answer, headers=False):
-                    return
-                self.reply(200, {"content": "", "stop": True, "timings": timings(len(tokens), 0)})
-                return
             if self.refused(answer):
                 return
-            said = 0
-            for position, piece in enumerate(self.spoken(answer, body["n_predict"]), 1):
-                event = {"index": 0, "content": piece, "tokens": tokens_of(piece), "stop": False, "id_slot": -1}
-                if body.get("n_probs"):
-                    event["completion_probabilities"] = [probability(piece, body["n_probs"])]
-                self.event({**event, "tokens_predicted": position, "tokens_evaluated": len(tokens)})
-                said = position
-            self.event(
-                {
-                    "index": 0,
-                    "content": "",
-                    "tokens": [],
-                    "stop": True,
-                    "stop_type": "limit" if len(answer.pieces) > said else "eos",
-                    "tokens_predicted": said,
-                    "tokens_evaluated": len(tokens),
-                    "timings": timings(len(tokens), said),
-                }
-            )
-            self.chunk(b"")
+            check_prompt(tokens)
+            cached = CACHE.found(tokens) if body["cache_prompt"] else 0
+            if body["stream"]:
+                self.begin_stream()
+                speech = Speech(self.spoken(answer, body["n_predict"]), body["stop"])
+                said = speech.said
+                for piece, made in speech:
+                    event = {"index": 0, "content": piece, "tokens": made, "stop": False, "id_slot": -1}
+                    if body.get("n_probs"):
+                        probabilities = [probability(text_of([one]), body["n_probs"]) for one in made]
+                        event["completion_probabilities"] = probabilities
+                    self.event({**event, "tokens_predicted": len(said), "tokens_evaluated": len(tokens)})
+            CACHE.keep([*tokens, *said])
+        # The slot is free when the last event comes.
+        last = {
+            "index": 0,
+            "content": "",
+            "tokens": [],
+            "stop": True,
+            "timings": timings(len(tokens), len(said), cached),
+        }
+        if not body["stream"]:
+            self.reply(200, last)
+            return
+        counts = {"tokens_predicted": len(said), "tokens_evaluated": len(tokens)}
+        self.event({**last, **counts, "stop_type": speech.ended(answer), "stopping_word": speech.stop_word})
+        self.chunk(b"")
 
     def chat(self, body: dict[str, Any]) -> None:
         prompt = rendered(body["messages"])
-        tokens, answer = tokens_of(prompt), Answer.to(prompt)
+        schema = body["response_format"]["json_schema"]["schema"] if "response_format" in body else None
+        tokens, answer = tokens_of(prompt), Answer.to(prompt, schema)
         with SLOTS.held(self.number, len(tokens) + body["max_tokens"], JOURNAL):
             if self.refused(answer):
                 return
+            check_prompt(tokens)
+            self.begin_stream()
+            cached = CACHE.found(tokens) if body["cache_prompt"] else 0
             self.delta({"role": "assistant", "content": None})
             for thought in filter(None, answer.words.get("think", "").split("|")):
                 self.delta({"reasoning_content": unquote(thought)})
-            said = 0
-            for piece in self.spoken(answer, body["max_tokens"]):
-                logprobs = {"content": [probability(piece, body["top_logprobs"])]} if body.get("logprobs") else None
-                self.delta({"content": piece}, logprobs=logprobs)
-                said += 1
+            speech = Speech(self.spoken(answer, body["max_tokens"]), body["stop"])
+            for piece, made in speech:
+                found = [probability(text_of([one]), body["top_logprobs"]) for one in made if body.get("logprobs")]
+                self.delta({"content": piece}, logprobs={"content": found} if found else None)
             if name := answer.words.get("call"):
                 call = {"index": 0, "id": "call_fake", "type": "function"}
                 self.delta({"tool_calls": [{**call, "function": {"name": name, "arguments": ""}}]})
                 self.delta({"tool_calls": [{"index": 0, "function": {"arguments": '{"city":'}}]})
                 self.delta({"tool_calls": [{"index": 0, "function": {"arguments": '"Oslo"}'}}]})
-            self.delta({}, finish_reason="length" if len(answer.pieces) > said else "stop")
-            usage = {"prompt_tokens": len(tokens), "completion_tokens": said, "total_tokens": len(tokens) + said}
-            self.event({"choices": [], "usage": usage, "timings": timings(len(tokens), said)})
-            self.chunk(b"data: [DONE]\n\n")
-            self.chunk(b"")
+            CACHE.keep([*tokens, *speech.said])
+        is_cut = speech.ended(answer) == "limit"
+        self.delta({}, finish_reason="length" if is_cut else "tool_calls" if name else "stop")
+        usage = {"prompt_tokens": len(tokens), "completion_tokens": len(speech.said)}
+        usage["total_tokens"] = sum(usage.values())
+        self.event({"choices": [], "usage": usage, "timings": timings(len(tokens), len(speech.said), cached)})
+        self.chunk(b"data: [DONE]\n\n")
+        self.chunk(b"")
 
     def apply_template(self, body: dict[str, Any]) -> None:
         prompt = rendered(body["messages"])
@@ -267,8 +357,12 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(501, error(501, "This server does not support embeddings. Start it with `--embeddings`"))
             return
         for text in body["input"]:
-            if self.refused(Answer.to(text), headers=False):
+            if self.refused(Answer.to(text)):
                 return
+            count, most = len(tokens_of(text)), OPTIONS.ubatch_size
+            if count > most:
+                sentence = f"input ({count} tokens) is too large to process. increase the physical batch size"
+                raise Refused(500, f"{sentence} (current batch size: {most})")
         rows = [
             {"index": place, "embedding": [None if "!nan" in text else float(len(text)), 1.0, 2.0]}
             for place, text in enumerate(body["input"])
@@ -276,19 +370,20 @@ class Handler(BaseHTTPRequestHandler):
         total = sum(len(tokens_of(text)) for text in body["input"])
         self.reply(200, {"data": rows[::-1], "usage": {"prompt_tokens": total, "total_tokens": total}})
 
-    def refused(self, answer: Answer, *, headers: bool = True) -> bool:
+    def refused(self, answer: Answer) -> bool:
         """Does what is to happen before anything is answered; true when that was all."""
         if "error" in answer.words:
             status = int(answer.words["error"])
             self.reply(status, error(status, f"refused with {status}"))
             return True
         self.stumble(answer, 0, started=False)
-        if headers:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream")
-            self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
         return False
+
+    def begin_stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
 
     def spoken(self, answer: Answer, limit: int) -> Iterator[str]:
         for position, piece in enumerate(answer.pieces[:limit], 1):
@@ -355,8 +450,39 @@ def error(code: int, message: str) -> dict[str, Any]:
     return {"error": {"code": code, "message": message, "type": "fake_error"}}
 
 
-def timings(prompt: int, said: int) -> dict[str, Any]:
-    read = {"cache_n": 0, "prompt_n": prompt, "prompt_ms": PROMPT_MS}
+class Speech:
+    """Pieces that are said until a stop word: iterating gives the text that may be sent and the tokens it is made of.
+
+    What may be the beginning of a stop word is kept back until it is known not to be. As with llama-server, what is
+    kept back when the answer ends is lost.
+    """
+
+    def __init__(self, pieces: Iterator[str], stop: list[str]) -> None:
+        self.said: list[int] = []
+        self.stop_word = ""
+        self._pieces, self._stop = pieces, stop
+
+    def __iter__(self) -> Iterator[tuple[str, list[int]]]:
+        kept, tokens = "", list[int]()
+        for piece in self._pieces:
+            self.said.append(token_of(piece))
+            kept, tokens = kept + piece, [*tokens, self.said[-1]]
+            found = [(kept.index(word), word) for word in self._stop if word in kept]
+            if found:
+                place, self.stop_word = min(found)
+                yield kept[:place], tokens
+                return
+            if not any(kept.endswith(word[:size]) for word in self._stop for size in range(1, len(word))):
+                yield kept, tokens
+                kept, tokens = "", []
+
+    def ended(self, answer: Answer) -> str:
+        """Why, in llama-server's words."""
+        return "word" if self.stop_word else "limit" if len(answer.pieces) > len(self.said) else "eos"
+
+
+def timings(prompt: int, said: int, cached: int) -> dict[str, Any]:
+    read = {"cache_n": cached, "prompt_n": prompt - cached, "prompt_ms": PROMPT_MS}
     return {**read, "predicted_n": said, "predicted_ms": said * TOKEN_MS}
 
 

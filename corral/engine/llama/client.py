@@ -84,6 +84,11 @@ class LlamaEngine:
         return self._process.pid
 
     @property
+    def url(self) -> str:
+        """Where the worker listens, on loopback."""
+        return self._process.url
+
+    @property
     def log(self) -> Path:
         return self._process.log.path
 
@@ -278,6 +283,10 @@ class LlamaEngine:
                             raise _refusal(_decoded(_decode_error, data[7:]))
         except (aiohttp.ClientError, OSError) as error:
             raise await self._dead(error) from error
+        except RuntimeError as error:
+            if not self._session.closed:
+                raise
+            raise await self._dead(error) from error  # aiohttp's error for a session that is closed meanwhile
 
     @contextlib.asynccontextmanager
     async def _streamed(self, path: str, body: Any) -> AsyncGenerator[aiohttp.ClientResponse, None]:
@@ -405,9 +414,16 @@ def _numbers(row: list[float | None]) -> list[float]:
     return [math.nan if number is None else number for number in row]
 
 
+_TOO_LARGE = "is too large to process"
+"""What llama-server says of a text to embed that does not fit into a batch, with the code 500 of its own failures."""
+
+
 def _refusal(error: _Error) -> EngineError:
-    code = error.code if 400 <= error.code < 600 else 500
-    return (EngineRefused if code < 500 else EngineError)(error.message, code=code)
+    if 400 <= error.code < 500:
+        return EngineRefused(error.message, code=error.code)
+    if _TOO_LARGE in error.message:
+        return EngineRefused(error.message, code=400)
+    return EngineError(error.message, code=error.code if 500 <= error.code < 600 else 500)
 
 
 def _sampling(sampling: Sampling) -> dict[str, Any]:
