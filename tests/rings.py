@@ -1,0 +1,61 @@
+"""Which test modules are slow. All others are the quick ring, which `scripts/quick` runs for every change.
+
+python -m tests.rings    # the files of the quick ring
+"""
+
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+
+REAL_ENGINE = "loads models into the real engine"
+REGISTRY = "starts a real registry"
+PIP = "runs pip"
+CRASHES = "ends, kills or starves servers and engines, and waits for what follows"
+
+SLOW = {
+    "test_cli_prompt": REAL_ENGINE,
+    "test_cli_server": REAL_ENGINE,
+    "test_clients": REAL_ENGINE,
+    "test_images_server": REAL_ENGINE,
+    "test_metrics": REAL_ENGINE,
+    "test_native_api": REAL_ENGINE,
+    "test_real_engine": REAL_ENGINE,
+    "test_real_engine_client": REAL_ENGINE,
+    "test_registry_auth": REGISTRY,
+    "test_registry_crash": REGISTRY,
+    "test_registry_hostile": REGISTRY,
+    "test_registry_hub": REGISTRY,
+    "test_registry_pull": REGISTRY,
+    "test_registry_push": REGISTRY,
+    "test_registry_server": REGISTRY,
+    "test_seeing_the_prompt": REAL_ENGINE,
+    "test_server_faults": CRASHES,
+    "test_shared_folder": CRASHES,
+    "test_sources_archive": REGISTRY,
+    "test_sources_mirrors": REGISTRY,
+    "test_sources_pypi": PIP,
+    "test_strict_templates": REAL_ENGINE,
+    "test_structured": REAL_ENGINE,
+    "test_template_goldens_native": REAL_ENGINE,
+    "test_template_hostile_jinja": REAL_ENGINE,
+    "test_thinking": REAL_ENGINE,
+    "test_tools": REAL_ENGINE,
+    "test_tools_conversation": REAL_ENGINE,
+    "test_transcripts": REAL_ENGINE,
+    "test_truncation": REAL_ENGINE,
+}
+"""Modules that take long, and why."""
+
+
+def modules() -> dict[str, Path]:
+    """Every test module by its name."""
+    return {file.stem: file for file in sorted(TESTS.glob("test_*.py"))}
+
+
+def quick() -> list[Path]:
+    """The files of the quick ring."""
+    return [file for name, file in modules().items() if name not in SLOW]
+
+
+if __name__ == "__main__":
+    print(*quick(), sep="\n")
