@@ -91,7 +91,7 @@ def ask(prompt: str | tuple[int, ...], max_tokens: int = 8, **more: Any) -> Comp
 
 
 def chat(content: str, max_tokens: int = 8, **more: Any) -> EngineChat:
-    messages = (Message("user", content),)
+    messages = (Message.of("user", content),)
     return EngineChat(messages=messages, max_tokens=max_tokens, **{"sampling": GREEDY, **more})
 
 

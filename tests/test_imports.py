@@ -17,7 +17,6 @@ HEAVY = {
     "asyncio",
     "concurrent",
     "cryptography",
-    "gotpl",
     "multiprocessing",
     "numpy",
     "prometheus_client",

@@ -22,7 +22,7 @@ from corral.template.jinja import (
     jinja_think_tags,
     jinja_tool_tag,
 )
-from corral.template.syntax import Program
+from corral.template.nodes import Program
 from corral.template.values import collate, message_value, thinking, tool_values
 
 __all__ = [

@@ -1,20 +1,13 @@
-"""Runs a template's syntax tree on a map of values, within a budget. Knows text/template, not messages.
-
-gotpl's own executor is not used: leaving a `range` through `break` or `continue` inside `if` or `with` loses its
-scopes, its budget counts neither template calls nor straight-line code nor what functions build in memory, and
-values cannot say how they print.
-"""
+"""Runs a template's syntax tree on a map of values, within a budget. Knows text/template, not messages."""
 
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, TypeAlias
 
-from gotpl.parse import nodes as go
-from gotpl.runtime.values import number_value
-
 from corral.errors import TemplateError
+from corral.template import nodes
 from corral.template.functions import FUNCTIONS, LAZY, is_true, type_name
-from corral.template.syntax import Program
+from corral.template.nodes import Body, Program
 from corral.template.values import Struct, Value, text
 
 MAX_DEPTH = 100
@@ -84,20 +77,20 @@ class _Run:
         self.program = program
         self.budget = budget
         self.output: list[str] = []
-        self.at: Any = None
+        self.at: nodes.Node | None = None
         self.depth = 0
         self.variables: Scope = []
         """Innermost last; a block remembers the length it found and cuts back to it."""
 
     def place(self) -> str:
         """`:LINE:COLUMN: executing "" at <…>` for the node that failed, columns in bytes, as Go counts."""
-        source = self.program.source.encode()
-        before = source[: self.at.start] if self.at is not None else b""
-        column = len(before) - (before.rfind(b"\n") + 1)
-        snippet = source[self.at.start : self.at.end][:40].decode("utf-8", "replace") if self.at is not None else ""
-        return f':{before.count(10) + 1}:{column}: executing "" at <{snippet}>'
+        source = self.program.source
+        start, end = (0, 0) if self.at is None else (self.at.start, self.at.end)
+        column = len(source[source.rfind("\n", 0, start) + 1 : start].encode())
+        snippet = source[start:end].encode()[:40].decode("utf-8", "replace")
+        return f':{source.count(chr(10), 0, start) + 1}:{column}: executing "" at <{snippet}>'
 
-    def template(self, body: go.ListNode, dot: Value) -> None:
+    def template(self, body: Body, dot: Value) -> None:
         """Runs a body as a template of its own: with `$` as its only variable."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
@@ -107,8 +100,8 @@ class _Run:
         self.variables = outer
         self.depth -= 1
 
-    def walk(self, body: go.ListNode, dot: Value) -> _Leave | None:
-        for node in body.nodes:
+    def walk(self, body: Body, dot: Value) -> _Leave | None:
+        for node in body:
             self.budget.step()
             leave = _WALKS[type(node)](self, node, dot)
             if leave is not None:
@@ -119,24 +112,25 @@ class _Run:
         self.budget.write(len(written))
         self.output.append(written)
 
-    def text(self, node: go.TextNode, dot: Value) -> None:
+    def text(self, node: nodes.Text, dot: Value) -> None:
         self.write(node.text)
 
-    def action(self, node: go.ActionNode, dot: Value) -> None:
+    def action(self, node: nodes.Action, dot: Value) -> None:
         value = self.pipeline(node.pipeline, dot)
-        if not node.pipeline.declarations:
+        if not node.pipeline.variables:
             self.write(text(value))
 
-    def branch(self, node: go.IfNode | go.WithNode, dot: Value) -> _Leave | None:
+    def branch(self, node: nodes.If, dot: Value) -> _Leave | None:
         mark = len(self.variables)
         value = self.pipeline(node.pipeline, dot)
-        chosen = node.body if is_true(value) else node.else_body
-        inner = value if chosen is node.body and isinstance(node, go.WithNode) else dot
-        leave = self.walk(chosen, inner) if chosen is not None else None
+        if is_true(value):
+            leave = self.walk(node.body, value if isinstance(node, nodes.With) else dot)
+        else:
+            leave = self.walk(node.else_body, dot)
         del self.variables[mark:]
         return leave
 
-    def loop(self, node: go.RangeNode, dot: Value) -> _Leave | None:
+    def loop(self, node: nodes.Range, dot: Value) -> _Leave | None:
         mark = len(self.variables)
         pipe = node.pipeline
         value = self.evaluate(pipe, dot)
@@ -145,60 +139,57 @@ class _Run:
         for key, item in _entries(value):
             empty = False
             self.budget.step()
-            if pipe.declarations:
-                self.bind(pipe, (item,) if len(pipe.declarations) == 1 else (key, item))
+            if pipe.variables:
+                self.bind(pipe, (item,) if len(pipe.variables) == 1 else (key, item))
             left = self.walk(node.body, item)
             del self.variables[mark:]
             if left is _Leave.BREAK:
                 break
-        if empty and node.else_body is not None:
+        if empty:
             leave = self.walk(node.else_body, dot)
         return leave
 
-    def call(self, node: go.TemplateCallNode | go.BlockNode, dot: Value) -> None:
+    def call(self, node: nodes.Call, dot: Value) -> None:
         body = self.program.definitions.get(node.name)
         if body is None:
             self.at = node
             raise TemplateError(f'template "{node.name}" not defined')
         self.template(body, None if node.pipeline is None else self.pipeline(node.pipeline, dot))
 
-    def leave_loop(self, node: go.BreakNode | go.ContinueNode, dot: Value) -> _Leave:
-        return _Leave.BREAK if isinstance(node, go.BreakNode) else _Leave.CONTINUE
+    def leave_loop(self, node: nodes.Break | nodes.Continue, dot: Value) -> _Leave:
+        return _Leave.BREAK if isinstance(node, nodes.Break) else _Leave.CONTINUE
 
-    def pipeline(self, pipe: go.PipeNode, dot: Value) -> Value:
+    def pipeline(self, pipe: nodes.Pipeline, dot: Value) -> Value:
         value = self.evaluate(pipe, dot)
-        if pipe.declarations:
+        if pipe.variables:
             self.bind(pipe, (value,))
         return value
 
-    def evaluate(self, pipe: go.PipeNode, dot: Value) -> Value:
+    def evaluate(self, pipe: nodes.Pipeline, dot: Value) -> Value:
         value: Value = _Absent
         for command in pipe.commands:
             value = self.command(command, dot, value)
         return value
 
-    def bind(self, pipe: go.PipeNode, values: tuple[Value, ...]) -> None:
-        for variable, value in zip(pipe.declarations, values, strict=True):
+    def bind(self, pipe: nodes.Pipeline, values: tuple[Value, ...]) -> None:
+        for name, value in zip(pipe.variables, values, strict=True):
             if not pipe.is_assignment:
-                self.variables.append((variable.name, value))
+                self.variables.append((name, value))
                 continue
-            for place in range(len(self.variables) - 1, -1, -1):
-                if self.variables[place][0] == variable.name:
-                    self.variables[place] = (variable.name, value)
-                    break
+            self.variables[self.place_of(name)] = (name, value)
 
-    def command(self, command: go.CommandNode, dot: Value, piped: Value) -> Value:
+    def command(self, command: nodes.Command, dot: Value, piped: Value) -> Value:
         self.at = command
-        first, *rest = command.arguments
-        if isinstance(first, go.IdentifierNode):
+        first, *rest = command.terms
+        if isinstance(first, nodes.Function) and not first.fields:
             return self.function(first, rest, dot, piped)
         if rest or piped is not _Absent:
             raise TemplateError("can't give argument to non-function")
-        if isinstance(first, go.NilNode):
+        if isinstance(first, nodes.Nil):
             raise TemplateError("nil is not a command")
         return self.term(first, dot)
 
-    def function(self, node: go.IdentifierNode, rest: list[Any], dot: Value, piped: Value) -> Value:
+    def function(self, node: nodes.Function, rest: list[nodes.Term], dot: Value, piped: Value) -> Value:
         if node.name in LAZY:
             return self.lazy(node.name, rest, dot, piped)
         arguments = [self.term(term, dot) for term in rest]
@@ -218,7 +209,7 @@ class _Run:
         self.budget.step(_cost(value))
         return value
 
-    def lazy(self, name: str, rest: list[Any], dot: Value, piped: Value) -> Value:
+    def lazy(self, name: str, rest: list[nodes.Term], dot: Value, piped: Value) -> Value:
         """`and` gives the first false operand, `or` the first true one, both else the last; the rest is not run."""
         if not rest and piped is _Absent:
             raise TemplateError(f"wrong number of args for {name}: want at least 1 got 0")
@@ -229,37 +220,35 @@ class _Run:
                 return value
         return value if piped is _Absent else piped
 
-    def term(self, node: Any, dot: Value) -> Value:
+    def term(self, node: nodes.Term, dot: Value) -> Value:
         self.budget.step()
         match node:
-            case go.FieldNode():
+            case nodes.Field():
                 return self.fields(node, dot, node.fields)
-            case go.VariableNode():
+            case nodes.Variable():
                 return self.fields(node, self.variable(node.name), node.fields)
-            case go.StringNode():
+            case nodes.Constant():
+                if isinstance(node.value, complex):
+                    self.at = node
+                    raise TemplateError("complex numbers are not supported")
                 return node.value
-            case go.DotNode():
+            case nodes.Dot():
                 return dot
-            case go.ParenthesizedNode():
+            case nodes.Parenthesized():
                 return self.fields(node, self.pipeline(node.pipeline, dot), node.fields)
-            case go.NumberNode() if not node.text.endswith("i"):
-                return number_value(node.text, is_complex=False)
-            case go.BoolNode():
-                return node.value
-            case go.CharacterNode():
-                return ord(node.value)
-            case go.NilNode():
+            case nodes.Nil():
                 return None
-            case go.IdentifierNode():
-                return self.function(node, [], dot, _Absent)
-            case _:
-                self.at = node
-                raise TemplateError("complex numbers are not supported")
+            case nodes.Function():
+                return self.fields(node, self.function(node, [], dot, _Absent), node.fields)
 
     def variable(self, name: str) -> Value:
-        for known, value in reversed(self.variables):
-            if known == name:
-                return value
+        return self.variables[self.place_of(name)][1]
+
+    def place_of(self, name: str) -> int:
+        """Where the innermost variable of a name stands."""
+        for place in range(len(self.variables) - 1, -1, -1):
+            if self.variables[place][0] == name:
+                return place
         raise TemplateError(f'undefined variable "{name}"')
 
     def fields(self, node: Any, value: Value, names: tuple[str, ...]) -> Value:
@@ -274,15 +263,14 @@ class _Run:
 
 
 _WALKS: dict[type, Callable[[_Run, Any, Value], _Leave | None]] = {
-    go.TextNode: _Run.text,
-    go.ActionNode: _Run.action,
-    go.IfNode: _Run.branch,
-    go.WithNode: _Run.branch,
-    go.RangeNode: _Run.loop,
-    go.TemplateCallNode: _Run.call,
-    go.BlockNode: _Run.call,
-    go.BreakNode: _Run.leave_loop,
-    go.ContinueNode: _Run.leave_loop,
+    nodes.Text: _Run.text,
+    nodes.Action: _Run.action,
+    nodes.If: _Run.branch,
+    nodes.With: _Run.branch,
+    nodes.Range: _Run.loop,
+    nodes.Call: _Run.call,
+    nodes.Break: _Run.leave_loop,
+    nodes.Continue: _Run.leave_loop,
 }
 
 

@@ -3,22 +3,14 @@
 `and` and `or` decide which of their operands are evaluated, so they are the executor's business and only named here.
 """
 
-import re
 from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Final
 from urllib.parse import quote_plus
 
-from gotpl.runtime.gofmt import sprintf
-
 from corral.errors import TemplateError
+from corral.template.printf import sprintf
 from corral.template.values import JsonList, Struct, Value, text, to_json
-
-MAX_WIDTH = 1000
-"""Columns a `printf` directive may ask for. Templates indent and align; nobody needs more."""
-
-MAX_FORMAT = 4096
-"""Characters of a `printf` format: the formatter remembers formats it has seen."""
 
 
 def is_true(value: Value) -> bool:
@@ -115,20 +107,10 @@ def less(first: Value, second: Value) -> bool:
 
 
 def printf(pattern: Value, *values: Value) -> str:
-    """Go's `fmt.Sprintf`, with widths and precisions up to `MAX_WIDTH`."""
+    """Go's `fmt.Sprintf`; lists and maps count as the text they print as."""
     if not isinstance(pattern, str):
         raise TemplateError(f"wrong type for value; expected string; got {type_name(pattern)}")
-    if len(pattern) > MAX_FORMAT:
-        raise TemplateError(f"printf format longer than {MAX_FORMAT} characters")
-    for directive in _DIRECTIVE.finditer(pattern):
-        if any(number and (len(number) > 4 or int(number) > MAX_WIDTH) for number in directive.groups()):
-            raise TemplateError(f"printf width over {MAX_WIDTH} columns")
-    if "*" in pattern and any(isinstance(value, int) and abs(value) > MAX_WIDTH for value in values):
-        raise TemplateError(f"printf width over {MAX_WIDTH} columns")
     return sprintf(pattern, *map(_printable, values))
-
-
-_DIRECTIVE = re.compile(r"%[-+# 0]*(?:\[(\d*)\])?(\d*)(?:\.(?:\[(\d*)\])?(\d*))?(?:\[(\d*)\])?")
 
 
 def _printable(value: Value) -> Value:
