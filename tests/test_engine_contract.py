@@ -254,7 +254,7 @@ async def test_a_chat_with_tools_that_are_not_called_is_text(engine: Engine) -> 
 
 async def test_rendering_keeps_the_order_of_a_conversation(engine: Engine) -> None:
     turns = [("system", "be brief"), ("user", "one"), ("assistant", "two"), ("user", "three")]
-    messages = tuple(Message(role, content) for role, content in turns)
+    messages = tuple(Message.of(role, content) for role, content in turns)
     rendered = await engine.render(EngineChat(messages=messages, max_tokens=1))
     places = [rendered.index(content) for _, content in turns]
     assert places == sorted(places)
