@@ -1,0 +1,133 @@
+"""What a streamed token costs the server: microseconds of its processor time, the worker's own not counted.
+
+    python benchmarks/token_cost.py MODEL.gguf --against CHECKOUT [--rounds 5] [--tokens 256] [--streams 1 4]
+
+Starts a server of this tree and one of CHECKOUT (another tree of Corral with its own `.venv`), both on a store with the
+model, and has each in turn stream answers of so many tokens, to so many clients at once. Prints the medians of the
+rounds, their spread and the ratio, the command and the machine.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+from measuring import header
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from corral import names
+from corral.models import assemble
+from corral.store import Store
+
+ROOT = Path(__file__).parent.parent
+
+
+class Server:
+    """A running server and the address it listens at."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", host: str) -> None:
+        self._process = psutil.Process(process.pid)
+        self._host = host
+
+    def cost(self, tokens: int, streams: int) -> float:
+        """Microseconds of processor time for each token of so many answers at once."""
+        before = self._seconds()
+        counts = [0] * streams
+
+        def ask(number: int) -> None:
+            counts[number] = self._stream(tokens, f"Count from {number} to a thousand: ")
+
+        clients = [threading.Thread(target=ask, args=(number,)) for number in range(streams)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+        return (self._seconds() - before) / sum(counts) * 1e6
+
+    def _seconds(self) -> float:
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
+
+    def _stream(self, tokens: int, prompt: str) -> int:
+        """Asks for an answer and counts its lines."""
+        options = {"num_predict": tokens, "temperature": 0}
+        body = {"model": "measured", "prompt": prompt, "raw": True, "options": options}
+        connection = http.client.HTTPConnection(self._host, timeout=600)
+        connection.request("POST", "/api/generate", json.dumps(body))
+        with connection.getresponse() as response:
+            lines = sum(1 for _ in response)
+        connection.close()
+        return lines
+
+
+@contextmanager
+def server(tree: Path, store: Path, home: Path) -> Iterator[Server]:
+    """A server of that tree, with its models in `store`."""
+    python, log = tree / ".venv" / "bin" / "python", home / "serve.log"
+    home.mkdir()
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "CORRAL_STATE": str(home / "state"),
+        "OLLAMA_MODELS": str(store),
+        "OLLAMA_HOST": "127.0.0.1:0",
+        "OLLAMA_KEEP_ALIVE": "-1",
+    }
+    with open(log, "wb") as output:
+        command = [str(python), "-m", "corral", "serve"]
+        process = subprocess.Popen(command, env=environment, cwd=tree, stdout=output, stderr=output)
+    try:
+        while not (found := re.search(r"Listening on (\S+)", log.read_text())):
+            if process.poll() is not None:
+                sys.exit(f"the server ended: {log.read_text()}")
+            time.sleep(0.02)
+        yield Server(process, found[1])
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def main(model: Path, against: Path, rounds: int, tokens: int, streams: Sequence[int]) -> None:
+    print(header(), end="\n\n")
+    trees = {"this tree": ROOT, "against": against.absolute()}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        store = Store(Path(folder) / "models")
+        assemble.write_model(names.parse("measured"), assemble.assemble({model.name: model}, store), store)
+        servers = {
+            name: stack.enter_context(server(tree, store.root, Path(folder) / name)) for name, tree in trees.items()
+        }
+        for one in servers.values():  # the load and the first answers are not counted
+            one.cost(16, 1)
+        print(f"µs of the server's processor time a streamed token, median of {rounds} rounds in turn (least to most)")
+        for count in streams:
+            found: dict[str, list[float]] = {name: [] for name in servers}
+            for _ in range(rounds):
+                for name, one in servers.items():
+                    found[name].append(one.cost(tokens, count))
+            cells = [f"{statistics.median(each):.0f} ({min(each):.0f}-{max(each):.0f})" for each in found.values()]
+            ratio = statistics.median(found["this tree"]) / statistics.median(found["against"])
+            print(f"{count} at once: " + ", ".join(f"{name} {cell}" for name, cell in zip(found, cells, strict=True)))
+            print(f"    this tree takes {ratio:.2f} times as much")
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("model", type=Path, help="a chat model's GGUF file, such as the starter model's")
+    arguments.add_argument("--against", type=Path, required=True, help="another tree of Corral, with its own .venv")
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--tokens", type=int, default=256)
+    arguments.add_argument("--streams", type=int, nargs="+", default=[1, 4])
+    given = arguments.parse_args()
+    main(given.model.absolute(), given.against, given.rounds, given.tokens, given.streams)
