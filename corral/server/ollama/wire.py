@@ -281,11 +281,8 @@ def read_keep_alive(value: Json) -> float | None:
             return None
         case bool():
             raise BadRequest("Unsupported type: 'bool'")
-        case int() | float():
-            return float(value) if 0 <= value < durations.FOREVER // durations.SECOND else float("inf")
-        case str():
-            nanoseconds = durations.parse(value)
-            return float("inf") if nanoseconds < 0 else nanoseconds / durations.SECOND
+        case int() | float() | str():
+            return durations.keep_alive(value)
         case list():
             raise BadRequest("Unsupported type: '[]interface {}'")
         case _:
