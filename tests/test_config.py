@@ -217,7 +217,7 @@ READ_THE_ENVIRONMENT = {
     "config.py",  # for all the others
     "engine/llama/process.py",  # picks what a worker may see
     "engine/llama/worker.py",  # hands its own on to the program that it becomes
-    "sources/pip.py",  # hands its own on to pip
+    "sources/pypi/pip.py",  # hands its own on to pip
 }
 
 
