@@ -224,10 +224,12 @@ def allocated(blob: Path) -> int:
 
 
 def partial_path(blob: Path) -> Path:
+    """Where the bytes of an unfinished blob lie (spec cli §8)."""
     return blob.with_name(f"{blob.name}-partial")
 
 
 def ledger_path(partial: Path, number: int) -> Path:
+    """Where the ledger of a part lies (spec cli §8)."""
     return partial.with_name(f"{partial.name}-{number}")
 
 
