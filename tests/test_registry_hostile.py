@@ -408,6 +408,17 @@ async def test_no_registry_may_lead_us_out_of_encryption(tmp_path: Path) -> None
         repository.check_redirect(URL("https://a/x"), URL("http://b/y?secret"))
 
 
+async def test_a_host_that_does_not_exist(registry: Registry, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    error = await refusal(registry, names.parse("nothing.invalid/library/x"), store)
+    assert isinstance(error, Unreachable)
+    assert str(error) == (
+        'pull model manifest: Get "http://nothing.invalid/v2/library/x/manifests/latest": '
+        "dial tcp: lookup nothing.invalid: no such host"
+    )
+
+
 # Proxies
 
 

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corral.errors import StoreError
-from corral.names import Digest
 from corral.sources.registry import ledger
 from corral.sources.registry.ledger import Part, decode, encode, open_partial
 
@@ -76,7 +75,7 @@ def test_a_ledger_without_its_bytes_is_not_believed(tmp_path: Path) -> None:
     blob = tmp_path / ("sha256-" + "0" * 64)
     ledger.partial_path(blob).write_bytes(b"x" * 30)
     ledger.ledger_path(ledger.partial_path(blob), 0).write_bytes(encode(Part(0, 0, 100), [(80, 100)]))
-    partial = open_partial(blob, Digest("0" * 64), 100, 100)
+    partial = open_partial(blob, 100, 100)
     assert partial is not None
     assert partial.missing == [(30, 100)]
     partial.close()
@@ -86,7 +85,7 @@ def test_ledgers_of_parts_that_there_are_not_are_removed(tmp_path: Path) -> None
     blob = tmp_path / ("sha256-" + "0" * 64)
     for number in (0, 5, 77):
         ledger.ledger_path(ledger.partial_path(blob), number).write_bytes(b"nonsense")
-    partial = open_partial(blob, Digest("0" * 64), 100, 50)
+    partial = open_partial(blob, 100, 50)
     assert partial is not None
     assert sorted(path.name.rpartition("-")[2] for path in tmp_path.iterdir()) == ["0", "1", "partial"]
     partial.remove()
@@ -96,11 +95,11 @@ def test_ledgers_of_parts_that_there_are_not_are_removed(tmp_path: Path) -> None
 
 def test_a_partial_file_has_one_owner_at_a_time(tmp_path: Path) -> None:
     blob = tmp_path / ("sha256-" + "0" * 64)
-    first = open_partial(blob, Digest("0" * 64), 100, 100)
+    first = open_partial(blob, 100, 100)
     assert first is not None
-    assert open_partial(blob, Digest("0" * 64), 100, 100) is None
+    assert open_partial(blob, 100, 100) is None
     first.close()
-    second = open_partial(blob, Digest("0" * 64), 100, 100)
+    second = open_partial(blob, 100, 100)
     assert second is not None
     second.close()
 
@@ -111,5 +110,5 @@ def test_a_partial_file_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> 
     victim.write_bytes(b"precious")
     ledger.partial_path(blob).symlink_to(victim)
     with pytest.raises(StoreError):
-        open_partial(blob, Digest("0" * 64), 100, 100)
+        open_partial(blob, 100, 100)
     assert victim.read_bytes() == b"precious"

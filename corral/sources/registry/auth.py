@@ -43,6 +43,7 @@ class Challenge:
     parameters: Mapping[str, str]
 
     def get(self, name: str) -> str:
+        """A parameter, empty if the challenge has none of that name."""
         return self.parameters.get(name, "")
 
 
@@ -59,6 +60,7 @@ class Credentials:
 
     @property
     def basic(self) -> str:
+        """The `Authorization` header with name and password."""
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 

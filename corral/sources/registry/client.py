@@ -74,15 +74,15 @@ class Registry:
         await asyncio.to_thread(self._executor.shutdown)
 
     async def pull(
-        self, name: Name, store: Store, *, insecure: bool = False, prune: bool = True, there: Name | None = None
+        self, name: Name, store: Store, *, insecure: bool = False, prune: bool = True, remote_name: Name | None = None
     ) -> AsyncGenerator[Progress, None]:
         """Brings a model into the store. `insecure`: plain HTTP; `prune`: delete what the name's old manifest leaves.
 
-        `there`: what the model is called at a mirror, whose registry is asked then; it is stored under `name`.
+        `remote_name`: what the model is called at a mirror, whose registry is asked then; it is stored under `name`.
         Closing the iterator stops the work; what has arrived stays and is gone on with next time.
         """
         yield Progress("pulling manifest")
-        async with self._repository(there or name, insecure) as repository:
+        async with self._repository(remote_name or name, insecure) as repository:
             manifest = await _fetch_manifest(repository, self._limits)
             await self._check_space(manifest, store)
             for rounds_left in reversed(range(_ROUNDS)):

@@ -85,9 +85,8 @@ class Partial:
     Errors: `DiskFull`, `StoreError`.
     """
 
-    def __init__(self, path: Path, descriptor: int, digest: Digest, total: int, part_size: int) -> None:
+    def __init__(self, path: Path, descriptor: int, total: int, part_size: int) -> None:
         self.path = path
-        self.digest = digest
         self.total = total
         self._descriptor = descriptor
         self._hash = hashlib.sha256()
@@ -99,7 +98,6 @@ class Partial:
         self._closed = False
         with disk.explained(path, "writing"):
             status = os.fstat(descriptor)
-            self.allocated = min(getattr(status, "st_blocks", 0) * 512, total)
             parts, missing = decode(_read_ledgers(path) if status.st_size else (), total, part_size)
             file_end = min(status.st_size, total)
             self._parts = parts
@@ -113,7 +111,7 @@ class Partial:
         with self._used(), disk.explained(self.path, "writing"):
             size = sum(map(len, chunks))
             written = os.pwritev(self._descriptor, chunks, offset)
-            if written < size:  # a nearly full disk: the rest says why
+            if written < size:  # a nearly full disk: writing the rest raises the reason
                 rest = memoryview(b"".join(chunks))
                 while written < size:
                     written += os.pwrite(self._descriptor, rest[written:], offset + written)
@@ -193,7 +191,7 @@ class Partial:
                 path.unlink(missing_ok=True)
 
 
-def open_partial(blob: Path, digest: Digest, total: int, part_size: int) -> Partial | None:
+def open_partial(blob: Path, total: int, part_size: int) -> Partial | None:
     """The unfinished files of a blob, found or made; None while another transfer, here or elsewhere, has them open."""
     path = partial_path(blob)
     with disk.explained(path, "writing"):
@@ -204,7 +202,7 @@ def open_partial(blob: Path, digest: Digest, total: int, part_size: int) -> Part
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise StoreError(f'"{path}" is not a file')
             if _is_ours(path, descriptor):
-                return Partial(path, descriptor, digest, total, part_size)
+                return Partial(path, descriptor, total, part_size)
         except BaseException:
             os.close(descriptor)
             raise
@@ -226,10 +224,12 @@ def allocated(blob: Path) -> int:
 
 
 def partial_path(blob: Path) -> Path:
+    """Where the bytes of an unfinished blob lie (spec cli §8)."""
     return blob.with_name(f"{blob.name}-partial")
 
 
 def ledger_path(partial: Path, number: int) -> Path:
+    """Where the ledger of a part lies (spec cli §8)."""
     return partial.with_name(f"{partial.name}-{number}")
 
 

@@ -32,12 +32,15 @@ class Repository:
         self._base = http.origin / "v2" / name.namespace / name.model
 
     def manifest_url(self) -> URL:
+        """The manifest of the name's tag."""
         return self._base / "manifests" / self.name.tag
 
     def blob_url(self, digest: Digest) -> URL:
+        """A blob, whether the registry has it or not."""
         return self._base / "blobs" / str(digest)
 
     def uploads_url(self) -> URL:
+        """Where uploads of blobs begin."""
         return URL(f"{self._base}/blobs/uploads/")
 
     @asynccontextmanager
@@ -50,7 +53,7 @@ class Repository:
         data: Callable[[], Body] | None = None,
         follow: Collection[int] = REDIRECTS,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The head of a good answer, credentials shown, and redirects followed where the status is in `follow`.
+        """The head of a good answer, with our credentials sent, and redirects followed where the status is in `follow`.
 
         `data` makes the body anew for each attempt. `StatusError` from 400 on, `Unauthorized` if we have no access.
         """

@@ -170,9 +170,7 @@ class Transfer:
     async def _open(self) -> Partial | None:
         """The partial file if it is free. When we are stopped meanwhile, its claim is given back."""
         part_size = self._limits.part_size(self.layer.size)
-        opening = asyncio.ensure_future(
-            self._in_thread(open_partial, self._blob, self.layer.digest, self.layer.size, part_size)
-        )
+        opening = asyncio.ensure_future(self._in_thread(open_partial, self._blob, self.layer.size, part_size))
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:

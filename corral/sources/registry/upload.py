@@ -73,6 +73,7 @@ class UnfinishedUploads:
         return self._locations.pop(blob, None)
 
     def put(self, blob: URL, location: URL) -> None:
+        """Notes where the upload of a blob can go on."""
         self._locations.pop(blob, None)
         self._locations[blob] = location
         if len(self._locations) > self._most:
