@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A llama-server that only pretends: its command line and its HTTP, without a model. Standard library only.
 
-It does what words in the prompt tell it (`!tokens=5 !crash-after=3`, see `Answer`), and at load what the file
-`fake_engine.json` in the home folder tells it (see `load`). Everything that happens to it is written down, line by
+It does what words in the prompt say (`!tokens=5 !crash-after=3`, see `Answer`), and at load what the file
+`fake_engine.json` in the home folder says (see `load`). Everything that happens to it is written down, line by
 line, in `engines/<pid>.jsonl` in the home folder, which outlives it; `GET /journal` returns the same, and can wait.
 """
 
@@ -501,17 +501,17 @@ def plain(content: Any) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "<__fake_media__>") for part in content)
 
 
-def orders() -> dict[str, Any]:
+def read_orders() -> dict[str, Any]:
     """What `fake_engine.json` says; `model` in it restricts that to files whose path contains the text."""
     try:
-        told: dict[str, Any] = json.loads((HOME / "fake_engine.json").read_text())
+        orders: dict[str, Any] = json.loads((HOME / "fake_engine.json").read_text())
     except FileNotFoundError:
         return {}
-    return told if told.get("model", "") in OPTIONS.model else {}
+    return orders if orders.get("model", "") in OPTIONS.model else {}
 
 
-def load(told: dict[str, Any]) -> None:
-    """Loads as it was told.
+def load(orders: dict[str, Any]) -> None:
+    """Loads as `orders` say.
 
     `loads_when`: a file of the home folder that must appear first; `prints`: lines until then. `spins_after`: text
     printed before it computes for ever, as a chat template may that is tried at load. `fails`: text printed
@@ -519,21 +519,21 @@ def load(told: dict[str, Any]) -> None:
     first so many engines. `never_healthy`: it goes on loading for ever. `ignores_sigterm`: only SIGKILL ends it.
     """
     JOURNAL.write("loading", pid=os.getpid())
-    if gate := told.get("loads_when"):
+    if gate := orders.get("loads_when"):
         while not (HOME / gate).exists():
-            if told.get("prints"):
+            if orders.get("prints"):
                 print("loading tensors", file=sys.stderr, flush=True)
             time.sleep(0.01)
-    if text := told.get("spins_after"):
+    if text := orders.get("spins_after"):
         print(text, file=sys.stderr, flush=True)
         while True:
             pass
     earlier = len(list((HOME / "engines").glob("*.jsonl"))) - 1
-    too_large = OPTIONS.ctx_size > told.get("fails_above_context", 0)
-    if "fails" in told and too_large and earlier < told.get("fails_times", 1 << 30):
-        print(told["fails"], file=sys.stderr, flush=True)
+    too_large = OPTIONS.ctx_size > orders.get("fails_above_context", 0)
+    if "fails" in orders and too_large and earlier < orders.get("fails_times", 1 << 30):
+        print(orders["fails"], file=sys.stderr, flush=True)
         os._exit(1)
-    if not told.get("never_healthy"):
+    if not orders.get("never_healthy"):
         READY.set()
         JOURNAL.write("ready")
 
@@ -543,12 +543,12 @@ if __name__ == "__main__":
     READY = threading.Event()
     JOURNAL = Journal(HOME / "engines" / f"{os.getpid()}.jsonl")
     SLOTS = Slots(OPTIONS.parallel, OPTIONS.ctx_size)
-    TOLD = orders()
-    if TOLD.get("ignores_sigterm"):
+    ORDERS = read_orders()
+    if ORDERS.get("ignores_sigterm"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     ThreadingHTTPServer.request_queue_size = 128
     server = ThreadingHTTPServer((OPTIONS.host, OPTIONS.port), Handler)
     facts = {"port": OPTIONS.port, "key": KEY, "options": vars(OPTIONS), "environ": dict(os.environ)}
     JOURNAL.write("started", pid=os.getpid(), at=time.time(), **facts)
-    threading.Thread(target=load, args=(TOLD,), daemon=True).start()
+    threading.Thread(target=load, args=(ORDERS,), daemon=True).start()
     server.serve_forever()

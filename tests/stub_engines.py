@@ -1,4 +1,4 @@
-"""Engines that are only objects, for the scheduler's tests: loads that end when told to, engines that die when told to.
+"""Engines that are only objects, for the scheduler's tests: loads that end and engines that die as a test wants.
 
 Behind the same protocol as the real one; what a scheduler never calls is not there.
 """
@@ -17,7 +17,7 @@ async def turn_the_loop() -> None:
 
 
 class StubEngine:
-    """An engine that answers pings until told otherwise, and ends when it is closed or dies."""
+    """An engine that answers pings while `answers` is true, and ends when it is closed or dies."""
 
     def __init__(self, spec: RunnerSpec) -> None:
         self.spec = spec

@@ -1,4 +1,4 @@
-"""Who is let into a loaded model: in order, never over its tokens or slots; nothing is lost when somebody leaves."""
+"""Admission to a loaded model: in order, never beyond its tokens or slots; nothing is lost when a request leaves."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -16,8 +16,8 @@ async def turn_the_loop() -> None:
         await asyncio.sleep(0)
 
 
-class Guest:
-    """Somebody who wants so many tokens and keeps them until told to leave."""
+class Request:
+    """A request for so many tokens, which it keeps until `leave`."""
 
     def __init__(self, pool: Pool, tokens: int) -> None:
         self.tokens = tokens
@@ -39,34 +39,34 @@ class Guest:
         self.task.cancel()
 
 
-async def test_as_many_are_let_in_as_there_is_room_for() -> None:
+async def test_as_many_are_admitted_as_there_is_room_for() -> None:
     pool = Pool(100, 16)
-    guests = [Guest(pool, 40) for _ in range(3)]
+    requests = [Request(pool, 40) for _ in range(3)]
     await turn_the_loop()
-    assert [guest.inside for guest in guests] == [True, True, False]
+    assert [request.inside for request in requests] == [True, True, False]
     assert (pool.reserved, pool.active, pool.waiting) == (80, 2, 1)
-    guests[0].leave()
+    requests[0].leave()
     await turn_the_loop()
-    assert [guest.inside for guest in guests] == [False, True, True]
-    for guest in guests:
-        guest.leave()
-    await asyncio.gather(*(guest.task for guest in guests))
+    assert [request.inside for request in requests] == [False, True, True]
+    for request in requests:
+        request.leave()
+    await asyncio.gather(*(request.task for request in requests))
     assert (pool.reserved, pool.active, pool.waiting) == (0, 0, 0)
 
 
 async def test_slots_bound_it_too() -> None:
     pool = Pool(1000, 2)
-    guests = [Guest(pool, 1) for _ in range(3)]
+    requests = [Request(pool, 1) for _ in range(3)]
     await turn_the_loop()
-    assert [guest.inside for guest in guests] == [True, True, False]
-    for guest in guests:
-        guest.leave()
-    await asyncio.gather(*(guest.task for guest in guests))
+    assert [request.inside for request in requests] == [True, True, False]
+    for request in requests:
+        request.leave()
+    await asyncio.gather(*(request.task for request in requests))
 
 
 async def test_a_small_one_does_not_pass_a_large_one_in_the_line() -> None:
     pool = Pool(100, 16)
-    first, large, small = Guest(pool, 60), Guest(pool, 90), Guest(pool, 10)
+    first, large, small = Request(pool, 60), Request(pool, 90), Request(pool, 10)
     await turn_the_loop()
     assert (first.inside, large.inside, small.inside) == (True, False, False)
     first.leave()
@@ -77,9 +77,9 @@ async def test_a_small_one_does_not_pass_a_large_one_in_the_line() -> None:
     await asyncio.gather(first.task, large.task, small.task)
 
 
-async def test_who_wants_more_than_there_is_gets_all_of_it_alone() -> None:
+async def test_a_request_for_more_than_there_is_gets_all_of_it_alone() -> None:
     pool = Pool(100, 16)
-    giant, other = Guest(pool, 1 << 40), Guest(pool, 1)
+    giant, other = Request(pool, 1 << 40), Request(pool, 1)
     await turn_the_loop()
     assert (giant.inside, other.inside, pool.reserved) == (True, False, 100)
     giant.leave()
@@ -88,9 +88,9 @@ async def test_who_wants_more_than_there_is_gets_all_of_it_alone() -> None:
     assert pool.reserved == 0
 
 
-async def test_who_leaves_the_line_makes_way_for_those_behind() -> None:
+async def test_leaving_the_queue_makes_way_for_those_behind() -> None:
     pool = Pool(100, 16)
-    first, large, small = Guest(pool, 60), Guest(pool, 90), Guest(pool, 10)
+    first, large, small = Request(pool, 60), Request(pool, 90), Request(pool, 10)
     await turn_the_loop()
     large.cancel()
     await turn_the_loop()
@@ -101,13 +101,13 @@ async def test_who_leaves_the_line_makes_way_for_those_behind() -> None:
 
 
 async def test_a_turn_granted_at_the_moment_of_leaving_is_given_back() -> None:
-    """Let in first, cancelled before it could run: what it was given goes to the next."""
+    """Admitted first, cancelled before it could run: what it was given goes to the next."""
     pool = Pool(100, 16)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(pool.admit(100))
-        waiting, behind = Guest(pool, 100), Guest(pool, 100)
+        waiting, behind = Request(pool, 100), Request(pool, 100)
         await turn_the_loop()
-    assert pool.active == 1, "the turn was granted, nobody has run yet"
+    assert pool.active == 1, "the turn was granted, no request has run yet"
     waiting.cancel()
     await turn_the_loop()
     assert (waiting.inside, behind.inside, pool.reserved, pool.active) == (False, True, 100, 1)
@@ -121,7 +121,7 @@ async def test_a_turn_that_comes_just_after_leaving_is_not_taken() -> None:
     pool = Pool(100, 16)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(pool.admit(100))
-        waiting, behind = Guest(pool, 100), Guest(pool, 100)
+        waiting, behind = Request(pool, 100), Request(pool, 100)
         await turn_the_loop()
         waiting.cancel()
     await turn_the_loop()
@@ -150,12 +150,12 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS, slots=st.integers(1, 4))
-def test_whatever_happens_nothing_is_lost_and_nobody_passes(steps: list[tuple[str, int]], slots: int) -> None:
+def test_whatever_happens_nothing_is_lost_and_none_passes_another(steps: list[tuple[str, int]], slots: int) -> None:
     asyncio.run(_live(steps, slots))
 
 
 async def _live(steps: list[tuple[str, int]], slots: int) -> None:
-    pool, guests = Pool(100, slots), list[Guest]()
+    pool, requests = Pool(100, slots), list[Request]()
 
     def check() -> None:
         assert 0 <= pool.reserved <= 100
@@ -163,19 +163,19 @@ async def _live(steps: list[tuple[str, int]], slots: int) -> None:
 
     for step, number in steps:
         if step == "come":
-            guests.append(Guest(pool, number))
+            requests.append(Request(pool, number))
         elif step == "turn":
             await turn_the_loop()
-            inside = [guest for guest in guests if guest.inside]
+            inside = [request for request in requests if request.inside]
             assert pool.active == len(inside)
-            assert pool.reserved == sum(min(100, guest.tokens) for guest in inside)
-            left = [guest.inside for guest in guests if not guest.task.done()]
+            assert pool.reserved == sum(min(100, request.tokens) for request in inside)
+            left = [request.inside for request in requests if not request.task.done()]
             assert left == sorted(left, reverse=True), "those inside came before those who wait"
-        elif guests:
-            guest = guests[number % len(guests)]
-            guest.leave() if step == "leave" else guest.cancel()
+        elif requests:
+            request = requests[number % len(requests)]
+            request.leave() if step == "leave" else request.cancel()
         check()
-    for guest in guests:
-        guest.leave()
-    await asyncio.gather(*(guest.task for guest in guests), return_exceptions=True)
+    for request in requests:
+        request.leave()
+    await asyncio.gather(*(request.task for request in requests), return_exceptions=True)
     assert (pool.reserved, pool.active, pool.waiting) == (0, 0, 0)

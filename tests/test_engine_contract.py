@@ -1,6 +1,6 @@
 """What every `Engine` does, in the same tests for the real engine and for the fake one, so that neither drifts.
 
-The fake is told what to say by words in the prompt (`!tokens=40`), which to the real model are a text like any other.
+Words in the prompt (`!tokens=40`) say what the fake is to answer; to the real model they are a text like any other.
 """
 
 import asyncio

@@ -138,7 +138,7 @@ async def test_a_log_that_cannot_be_written_is_named(home: Path) -> None:
     assert str(raised.value) == f'cannot write the log "{home}/logs/worker.log": file exists'
 
 
-async def test_a_crash_at_load_is_told_with_its_last_words(home: Path) -> None:
+async def test_a_crash_at_load_is_shown_with_its_first_error(home: Path) -> None:
     tell(home, fails="error: unknown model architecture")
     with pytest.raises(EngineDied) as caught:
         await start(home)
@@ -169,11 +169,11 @@ async def test_a_load_without_progress_is_given_up(home: Path) -> None:
     assert all(not engine.alive for engine in engines(home))
 
 
-async def test_a_load_with_progress_may_take_longer_than_stall_timeout(home: Path) -> None:
+async def test_a_load_with_progress_may_take_longer_than_the_stall_timeout(home: Path) -> None:
     tell(home, loads_when="go", prints=True)
     loading = asyncio.ensure_future(start(home, stall_timeout=1.0))
     log = home / "logs" / "worker.log"
-    while not (log.exists() and log.read_text().count("loading tensors") > 300):  # which takes three times stall_timeout
+    while not (log.exists() and log.read_text().count("loading tensors") > 300):  # which takes three times as long
         assert not loading.done()
         await asyncio.sleep(0.02)
     (home / "go").touch()

@@ -222,8 +222,8 @@ def test_too_long_inputs_are_cut_or_refused(tiny_server: RunningServer) -> None:
     assert one.json["embeddings"] == embed(tiny_server, model="bert", input="the").json["embeddings"]
 
 
-def test_an_input_is_cut_to_what_the_engine_takes_at_once_and_that_is_told(tiny_server: RunningServer) -> None:
-    """No text is longer than a batch, and whoever gave more learns how much was left out."""
+def test_an_input_is_cut_to_what_the_engine_takes_at_once_and_that_is_reported(tiny_server: RunningServer) -> None:
+    """No text is longer than a batch, and the answer to a longer one says how much was left out."""
     long, options = "the sky is blue and " * 20, {"num_batch": 32}
     counted = [f"corral_prompt_{name}_total" for name in ("truncations", "truncated_tokens")]
     before = [metric(tiny_server, name) for name in counted]
@@ -347,7 +347,7 @@ def test_a_full_server_still_answers_the_small_routes(tiny_server: RunningServer
 def test_a_long_prompt_that_is_read_in_parts_counts_once(tiny_server: RunningServer, model: str) -> None:
     """Its parts are no hits of the prompt cache; asked again it is found there whole, by either way to the engine."""
     body = {"model": model, "messages": [{"role": "user", "content": f"{model} says " + "hello " * 1500}]}
-    told = []
+    hits = []
     for _ in range(2):
         counted = [f"corral_{name}_total" for name in ("prompt_tokens", "prefix_cache_hits")]
         before = [metric(tiny_server, name) for name in counted]
@@ -355,9 +355,9 @@ def test_a_long_prompt_that_is_read_in_parts_counts_once(tiny_server: RunningSer
         answer = post(tiny_server, "/api/chat", {**body, "stream": False, "options": options}).json
         read, found = (metric(tiny_server, name) - was for name, was in zip(counted, before, strict=True))
         assert read == answer["prompt_eval_count"] > 1000
-        told.append(found)
-    assert told[0] < 10
-    assert told[1] > 1000
+        hits.append(found)
+    assert hits[0] < 10
+    assert hits[1] > 1000
 
 
 def test_a_prompt_is_read_once(real_server: RunningServer) -> None:

@@ -124,7 +124,7 @@ def test_create_copy_delete(client: ollama.Client) -> None:
     assert (caught.value.status_code, caught.value.error) == (404, "model 'mine' not found")
 
 
-def test_errors_are_told(client: ollama.Client, server: RunningServer) -> None:
+def test_errors_have_their_status_and_sentence(client: ollama.Client, server: RunningServer) -> None:
     with pytest.raises(ollama.ResponseError) as caught:
         client.chat("nobody", QUESTION)
     assert (caught.value.status_code, caught.value.error) == (404, "model 'nobody' not found")

@@ -48,7 +48,7 @@ async def scheduling(
 
 
 class Client:
-    """Somebody who wants a runner, and keeps it until told to leave."""
+    """A request that wants a runner, and holds it until `leave`."""
 
     def __init__(self, scheduler: Scheduler, spec: RunnerSpec, keep_alive: float | None = None) -> None:
         self.runner: Runner | None = None
@@ -167,15 +167,15 @@ async def test_a_shorter_context_shares_and_a_longer_one_waits_for_the_users() -
 
 
 async def test_the_shortest_lived_idle_model_is_evicted() -> None:
-    launcher, told = Launcher(), list[tuple[str, str]]()
-    events = SchedulerEvents(evicted=lambda label, reason: told.append((label, reason)))
+    launcher, evicted = Launcher(), list[tuple[str, str]]()
+    events = SchedulerEvents(evicted=lambda label, reason: evicted.append((label, reason)))
     async with scheduling(launcher, TWO, events) as scheduler:
         for spec, keep_alive in ((A, 600.0), (B, 60.0), (C, None)):
             client = Client(scheduler, spec, keep_alive)
             assert await served(client) == [True]
             await client.leave()
         assert [runner.label for runner in scheduler.runners] == ["a", "c"]
-    assert told == [("b", "as many models are loaded as may be")]
+    assert evicted == [("b", "as many models are loaded as may be")]
 
 
 async def test_twenty_clients_of_three_models_with_room_for_two_are_all_served() -> None:
@@ -255,7 +255,7 @@ async def test_a_client_that_leaves_the_line_is_forgotten() -> None:
         await behind.leave()
 
 
-async def test_a_load_is_given_up_when_nobody_waits_for_it_any_more() -> None:
+async def test_a_load_is_given_up_when_no_request_waits_for_it_any_more() -> None:
     launcher = Launcher(by_itself=False)
     async with scheduling(launcher) as scheduler:
         first, second = Client(scheduler, A), Client(scheduler, A)
@@ -484,7 +484,7 @@ async def test_out_of_memory_is_tried_once_more_with_a_smaller_context() -> None
         await client.leave()
 
 
-async def test_out_of_memory_twice_is_told() -> None:
+async def test_out_of_memory_twice_is_the_error_of_the_request() -> None:
     launcher = Launcher(by_itself=False)
     async with scheduling(launcher) as scheduler:
         client = Client(scheduler, msgspec.structs.replace(A, num_ctx=8192))
@@ -534,7 +534,7 @@ async def test_a_waiter_whose_wish_the_smaller_context_does_not_meet_gets_its_ow
         await wish.leave()
 
 
-async def test_keep_alive_0_unloads_as_soon_as_nobody_uses_it() -> None:
+async def test_keep_alive_0_unloads_as_soon_as_no_request_uses_it() -> None:
     launcher = Launcher()
     async with scheduling(launcher) as scheduler:
         first, second = Client(scheduler, A, keep_alive=0), Client(scheduler, A)

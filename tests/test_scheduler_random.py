@@ -23,7 +23,7 @@ ERRORS = [EngineDied("llama-server process has terminated"), OutOfMemory("not en
 
 
 class Client:
-    """A request: it waits for a runner, keeps it until told to leave, and remembers how it went."""
+    """A request: it waits for a runner, keeps it until `leave`, and remembers how it went."""
 
     def __init__(self, scheduler: Scheduler, spec: RunnerSpec, keep_alive: float | None) -> None:
         self.spec = spec
@@ -147,7 +147,7 @@ class Scheduling(RuleBasedStateMachine):
         self.loop.close()
 
     async def _finish(self) -> None:
-        """Everybody leaves and every load ends: everybody must have been answered, and nobody be counted."""
+        """Every request leaves and every load ends: all must have been answered, and none be counted as a user."""
         self.launcher.by_itself = True
         for client in self.clients:
             client.leave.set()
@@ -159,7 +159,7 @@ class Scheduling(RuleBasedStateMachine):
             if all(client.task.done() for client in self.clients):
                 break
         for client in self.clients:
-            assert client.task.done(), "somebody waits for ever"
+            assert client.task.done(), "a request waits for ever"
             if not client.task.cancelled() and (error := client.task.exception()) is not None:
                 assert isinstance(error, (Busy, *map(type, ERRORS)))
         await turn_the_loop()

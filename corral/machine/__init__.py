@@ -14,16 +14,18 @@ class Machine:
         self._search: asyncio.Task[tuple[Gpu, ...]] | None = None
 
     async def look(self) -> tuple[Gpu, ...]:
-        """The GPUs. The first call looks for them, which takes a moment; it may be made long before it matters."""
+        """The GPUs. The first call searches for them, which takes up to a minute; later ones return its result."""
         if self._search is None:
             self._search = asyncio.get_running_loop().create_task(find_gpus())
         self._gpus = await asyncio.shield(self._search)
         return self._gpus
 
     def memory(self) -> Memory:
+        """Main memory now, with the GPUs that `look` has found so far."""
         return memory(self._gpus)
 
     async def close(self) -> None:
+        """Ends a search that is under way."""
         if self._search is not None:
             self._search.cancel()
             await asyncio.wait({self._search})

@@ -1,6 +1,6 @@
 """What a container or a service may use of this machine: limits of Linux control groups, versions 1 and 2.
 
-A process is held to the limits of its own group and of all above it. Elsewhere than on Linux there are none.
+The limits of a process are those of its own group and of all groups above it. Only Linux has any.
 Source: the kernel's documentation, admin-guide/cgroup-v2 and cgroup-v1.
 """
 

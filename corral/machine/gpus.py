@@ -28,7 +28,10 @@ print("DEVICES " + json.dumps([[d["name"], d["description"], d["memory_total"], 
 
 
 async def find_gpus() -> tuple[Gpu, ...]:
-    """The GPUs the engine sees, asked in a process of its own: drivers are heavy, and can take a process with them."""
+    """The GPUs the engine sees, listed by a process of its own: drivers are heavy and may crash their process.
+
+    None when the engine cannot list them; the log says why.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",

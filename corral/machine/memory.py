@@ -1,4 +1,4 @@
-"""Main memory as it is now, within what a container or a service is given of it. Sizes in bytes."""
+"""Main memory as it is now, within the limits of a container or a service. Sizes in bytes."""
 
 from pathlib import Path
 
@@ -16,6 +16,7 @@ class Memory(Struct, frozen=True):
 
     total: int
     available: int
+    """What new allocations may take without swapping."""
     gpus: tuple[Gpu, ...] = ()
 
     @property
@@ -25,7 +26,7 @@ class Memory(Struct, frozen=True):
 
 
 def memory(gpus: tuple[Gpu, ...] = (), root: Path = cgroups.ROOT) -> Memory:
-    """Main memory as it is now, within what a container or a service is given of it; the GPUs as they were found."""
+    """Main memory as it is now, within the limits of the control groups under `root`; `gpus` are passed on."""
     now = psutil.virtual_memory()
     limit, free = cgroups.memory_limit(root)
     return Memory(int(min(now.total, limit)), int(min(now.available, free)), gpus)

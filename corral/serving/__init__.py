@@ -1,1 +1,1 @@
-"""Who runs where: how a model is to be loaded (spec), which are loaded (scheduler), who may use one now (admission)."""
+"""How a model is loaded (spec), which models are loaded (scheduler), which requests use one now (admission)."""

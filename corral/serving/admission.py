@@ -1,7 +1,7 @@
-"""Who may use a loaded model at once: by tokens, not by heads. Pure bookkeeping on one event loop.
+"""Reserves KV-cache tokens and slots of a loaded model for requests; those that do not fit wait in order of arrival.
 
-llama-server fails every running request when its shared KV cache runs out, so a request is let in only when the pool
-can hold all it may come to need. Whoever does not fit waits in order of arrival.
+llama-server fails every running request when its shared KV cache runs out, so a request is admitted only when the pool
+has room for all tokens it may come to need. Pure bookkeeping on one event loop; knows no engine.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 
 
 class Pool:
-    """Room for `tokens` tokens in at most `slots` requests."""
+    """Room for `tokens` tokens in at most `slots` requests at once."""
 
     def __init__(self, tokens: int, slots: int) -> None:
         self.tokens = tokens
@@ -22,11 +22,15 @@ class Pool:
 
     @property
     def waiting(self) -> int:
+        """Requests that are not admitted yet."""
         return len(self._waiting)
 
     @contextlib.asynccontextmanager
     async def admit(self, tokens: int) -> AsyncGenerator[None, None]:
-        """Waits for its turn and for room, holds both until the block is left. More than all there is counts as all."""
+        """Waits for its turn and for room, and reserves `tokens` and a slot until the block is left.
+
+        A request for more tokens than there are reserves all of them.
+        """
         tokens = min(tokens, self.tokens)
         await self._enter(tokens)
         try:
@@ -44,11 +48,11 @@ class Pool:
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # let in at the very moment the caller went away
+            if not turn.cancelled():  # admitted at the very moment it was cancelled
                 self._give_back(tokens)
             elif entry in self._waiting:
                 self._waiting.remove(entry)
-                self._let_in()
+                self._admit_waiting()
             raise
 
     def _fits(self, tokens: int) -> bool:
@@ -61,9 +65,10 @@ class Pool:
     def _give_back(self, tokens: int) -> None:
         self.reserved -= tokens
         self.active -= 1
-        self._let_in()
+        self._admit_waiting()
 
-    def _let_in(self) -> None:
+    def _admit_waiting(self) -> None:
+        """Admits those in front of the queue for whom there is room."""
         while self._waiting and self._fits(self._waiting[0][0]):
             tokens, turn = self._waiting.popleft()
             if not turn.done():  # else cancelled, only its task has not run since

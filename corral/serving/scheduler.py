@@ -1,8 +1,8 @@
 """Which models are loaded. `decide` is pure; the `Scheduler` around it waits, loads, reuses, evicts and keeps alive.
 
-A request asks for a runner by its specification. One that is loaded and will do is handed over at once; the rest wait
-in one line, strictly in order, and one model is loaded at a time. Knows no model's meaning, no prompt and no dialect;
-everything runs on one event loop, which makes this module the only writer of its state. Source: spec cli §11.
+A request asks for a runner by its specification. A loaded model that can serve it is handed over at once; other
+requests wait in one queue, strictly in order, and one model is loaded at a time. Knows no model's meaning, no prompt
+and no dialect. Everything runs on one event loop, so this module is the only writer of its state. Source: spec cli §11.
 """
 
 import asyncio
@@ -41,34 +41,41 @@ MODELS_PER_GPU = 3
 
 
 class SchedulerLimits(Struct, frozen=True, kw_only=True):
-    """What the configuration allows. `max_loaded` counts models, 0: by the GPUs; `max_queue` waiting requests."""
+    """What the configuration allows."""
 
     max_loaded: int = 0
+    """Models that are loaded at once; 0: `MODELS_PER_GPU` for each GPU."""
     max_queue: int = 512
+    """Requests that may wait."""
     pool_contexts: int = 4
+    """Full contexts that a model's KV cache has room for, where memory suffices."""
     keep_alive: float = 300.0
+    """Seconds that an idle model stays loaded unless a request says otherwise."""
     ping_after: float = 10.0
-    """Seconds of idleness after which a runner is asked whether it still answers before it is used."""
+    """Seconds of idleness after which a runner is pinged before it is used."""
 
 
 class RunnerState(Struct, frozen=True, kw_only=True):
-    """What `decide` sees of a loaded model. `keep_alive` in seconds."""
+    """What `decide` sees of a loaded model."""
 
     spec: RunnerSpec
     users: int = 0
+    """Requests that hold it."""
     keep_alive: float = 300.0
+    """Seconds."""
     draining: bool = False
+    """Whether it gets no new users and is unloaded after those it has."""
     loading: bool = False
 
 
 class Reuse(Struct, frozen=True):
-    """Take the runner at this place of the list."""
+    """Use the runner at this place of the list."""
 
     index: int
 
 
 class Start(Struct, frozen=True):
-    """Load the model so; the pool's size is settled."""
+    """Load the model with this specification, in which the pool's size is filled in."""
 
     spec: RunnerSpec
 
@@ -90,9 +97,9 @@ Decision: TypeAlias = Reuse | Start | Evict | Wait
 def decide(wanted: RunnerSpec, loaded: Sequence[RunnerState], memory: Memory, limits: SchedulerLimits) -> Decision:
     """What to do for a request that wants `wanted`.
 
-    1. The model is loaded: reuse it when it will do, else evict it.
-    2. A load is under way, or a runner is on its way out: wait.
-    3. As many models are loaded as may be, or memory does not suffice beside the others: evict one.
+    1. The model is loaded: reuse it when it can serve the request, else evict it.
+    2. Another model is being loaded or drained: wait.
+    3. The limit of models is reached, or memory does not suffice beside the others: evict one.
     4. Otherwise start it, with as large a pool as memory allows, but never less than one context.
     """
     for index, state in enumerate(loaded):
@@ -111,13 +118,13 @@ def decide(wanted: RunnerSpec, loaded: Sequence[RunnerState], memory: Memory, li
 
 
 def victim(loaded: Sequence[RunnerState]) -> int:
-    """Whom to unload: the shortest-lived, and among these an idle one, else the first."""
+    """The index of the runner to unload: of the idle ones the one with the shortest keep-alive, else of all."""
     order = sorted(range(len(loaded)), key=lambda index: (loaded[index].keep_alive, loaded[index].spec.model))
     return next((index for index in order if loaded[index].users == 0), order[0])
 
 
 def pool_size(spec: RunnerSpec, room: int, contexts: int) -> int:
-    """Tokens of the shared KV cache: so many full contexts, fewer when `room` bytes do not hold them, at least one."""
+    """Tokens of the shared KV cache: `contexts` full contexts, or as many as fit into `room` bytes, at least one."""
     contexts = min(max(1, contexts), spec.slots)
     if spec.cache_bytes_per_token > 0:
         fitting = max(0, room) // (spec.cache_bytes_per_token * spec.num_ctx)
@@ -126,7 +133,7 @@ def pool_size(spec: RunnerSpec, room: int, contexts: int) -> int:
 
 
 class Runner:
-    """A loaded model that the scheduler owns. Users get it from `Scheduler.runner` and give it back by leaving."""
+    """A loaded model that the scheduler owns. Requests hold it while they are inside `Scheduler.runner`."""
 
     def __init__(self, spec: RunnerSpec, label: str, keep_alive: float) -> None:
         self.spec = spec
@@ -156,11 +163,11 @@ class Runner:
 
     @property
     def waiting(self) -> int:
-        """Users that are not served yet: all but the one who started a load, or those who find no room."""
+        """Users that are not served yet: while it loads all but the first, then those without a slot or tokens."""
         return max(0, self.users - 1) if self.loading else max(self.pool.waiting, self.users - self.spec.slots)
 
     def start_keep_alive_timer(self, seconds: float, expire: Callable[[], None]) -> None:
-        """Starts the keep-alive clock anew; `expire` is called when it runs out."""
+        """Starts the keep-alive timer anew; `expire` is called after `seconds`, which may be infinite."""
         self.stop_timer()
         self.expires_at = time.time() + seconds
         if seconds < 10 * 365 * 86400:
@@ -191,7 +198,7 @@ class SchedulerEvents(Struct, frozen=True):
 
 
 class Scheduler:
-    """The loaded models of one server. `launch` loads one; `memory` tells what is free now."""
+    """The loaded models of one server. `launch` loads one, given its label; `memory` returns what is free now."""
 
     def __init__(
         self,
@@ -216,7 +223,7 @@ class Scheduler:
 
     @property
     def queued(self) -> int:
-        """Requests that wait, for a model or for room in one."""
+        """How many requests wait, for a model or for room in one."""
         return len(self._waiting) + sum(runner.waiting for runner in self._runners)
 
     @contextlib.asynccontextmanager
@@ -225,9 +232,9 @@ class Scheduler:
     ) -> AsyncGenerator[Runner, None]:
         """A runner for `spec`, counted as used until the block is left.
 
-        `label` is the model's name for people. `keep_alive` replaces the runner's when given, in seconds.
-        `QueueFull` when too many wait; errors of loading are those of the engine. Leaving while waiting gives up
-        the place.
+        `label` is the model's name in logs and metrics. `keep_alive` replaces the runner's when given, in seconds.
+        `QueueFull` when too many requests wait, `ServerStopping`; errors of loading are those of the engine. Cancelling
+        a wait gives up the place in the queue; a load that no request waits for any more is cancelled.
         """
         runner = await self._acquire(spec, label, keep_alive)
         try:
@@ -236,7 +243,7 @@ class Scheduler:
             self._release(runner)
 
     async def _acquire(self, spec: RunnerSpec, label: str, keep_alive: float | None) -> Runner:
-        """Gets a runner that works; one that turns out not to is replaced, once."""
+        """Waits for a runner that works; one that turns out not to is replaced, once."""
         for is_retry in (False, True):
             ticket = _Ticket(spec, label, keep_alive)
             runner = await self._wait_in_queue(ticket, is_retry)
@@ -269,7 +276,7 @@ class Scheduler:
             raise
 
     async def _works(self, runner: Runner, spec: RunnerSpec) -> bool:
-        """Waits until the runner is loaded, and asks it when it has been idle for long; false: get another one."""
+        """Waits until the runner is loaded, and pings it after a long idle time; false: another one is needed."""
         if (loading := runner.loading) is not None:
             await asyncio.wait({loading})
             if loading.cancelled():
@@ -296,7 +303,7 @@ class Scheduler:
         self._advance()
 
     def _advance(self, newcomer: _Ticket | None = None) -> None:
-        """Serves the line as far as it goes; a newcomer whose model is ready need not stand in it."""
+        """Serves the queue from its front as far as possible; a newcomer whose model is ready passes it."""
         if newcomer is not None and (found := self._ready_for(newcomer.spec)) is not None:
             self._waiting.remove(newcomer)
             self._grant(newcomer, found)
@@ -339,11 +346,11 @@ class Scheduler:
         if runner.loading is None:
             self._on_idle(runner)
         elif not runner.loading.done():
-            runner.draining = True  # whoever comes now needs a load of its own
+            runner.draining = True  # a request that comes now needs a load of its own
             runner.loading.cancel()
 
     def _on_idle(self, runner: Runner) -> None:
-        """What becomes of a loaded runner that nobody uses."""
+        """Unloads a runner without users, or starts its keep-alive timer."""
         runner.idle_since = time.monotonic()
         if runner.draining or runner.keep_alive <= 0:
             self._unload(runner)
@@ -370,7 +377,7 @@ class Scheduler:
         runner.idle_since = time.monotonic()
         if load.cancelled() or load.exception() is not None:
             self._runners.remove(runner)
-            reason = "nobody waits for it any more" if load.cancelled() else load.exception()
+            reason = "no request waits for it any more" if load.cancelled() else load.exception()
             log.warning("model %s could not be loaded: %s", runner.label, reason)
         else:
             self._task(self._watch(runner))
@@ -426,7 +433,7 @@ class Scheduler:
             self._unload(runner)
 
     def expire(self, weights: str) -> None:
-        """Unloads what runs on these weights as soon as nobody uses it; nothing happens when it is not loaded."""
+        """Unloads the models with these weights as soon as they have no users; without any, nothing happens."""
         for runner in self._runners:
             if runner.spec.model == weights:
                 runner.keep_alive = 0
@@ -434,7 +441,7 @@ class Scheduler:
                     self._unload(runner)
 
     def _discard(self, runner: Runner, reason: str) -> None:
-        """Ends a runner at once, whoever uses it: its engine is of no use any more."""
+        """Unloads a runner at once, in spite of its users: its engine does not work any more."""
         log.warning("model %s is given up: %s", runner.label, reason)
         self._unload(runner)
 
@@ -462,10 +469,10 @@ class Scheduler:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # told to whoever waits; with nobody left there is nobody to tell
+            task.exception()  # raised where the task is awaited; where it no longer is, it need not be reported
 
     async def close(self) -> None:
-        """Ends every runner, also those that load; whoever waits is told that the server stops."""
+        """Ends every runner, also those that load; requests that wait get `Busy`."""
         self._closing = True
         while self._waiting:
             ticket = self._waiting.popleft()
@@ -484,7 +491,7 @@ class Scheduler:
 
 
 def _smaller(spec: RunnerSpec) -> RunnerSpec | None:
-    """The same model with one context of the next tier when nobody asked for its length, or with a smaller pool."""
+    """The same model with the context length of the next tier when the request leaves it open, or a smaller pool."""
     if spec.num_ctx_automatic:
         for tier in CONTEXT_TIERS:
             if tier < spec.num_ctx:

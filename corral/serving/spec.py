@@ -1,6 +1,6 @@
-"""How a model is to be loaded: context policy, slots, batch. Turns a model and options into a `RunnerSpec`.
+"""Turns a model and a request's options into a `RunnerSpec`: context length, slots, bounds of every load option.
 
-Source: spec api §6 (defaults), cli §12 (context length).
+Knows no engine and no loaded model. Source: spec api §6 (defaults), cli §12 (context length).
 """
 
 import logging
@@ -16,16 +16,18 @@ log = logging.getLogger(__name__)
 
 MIN_CONTEXT = 4
 MIN_VISION_CONTEXT = 2048
+"""The least context length, in tokens, and that of a model that sees pictures."""
+
 SMALL_CONTEXT = 4096
 CONTEXT_BY_MEMORY = ((47 * GIB, 262144), (23 * GIB, 32768))
-"""Automatic context by the memory models may use; `SMALL_CONTEXT` below the last."""
+"""Automatic context length by the memory models may use; `SMALL_CONTEXT` below the last."""
 
 MAX_BATCH = 8192
 MAX_LAYERS = 1 << 16
 MAX_DEVICES = 1 << 10
 MAX_DRAFT = 64
 MAX_CONTEXT = 1 << 24
-"""What a request may ask for at most, as the engine's allocations and 32-bit integers bear it."""
+"""The most that a request may ask for; more would break the engine's allocations or its 32-bit integers."""
 
 THREADS_PER_CORE = 4
 
@@ -35,6 +37,7 @@ QWEN_IMAGE_TOKENS = 1024
 
 SLOTS = 16
 EMBEDDING_SLOTS = 4
+"""Requests that a model computes at once, unless `OLLAMA_NUM_PARALLEL` says otherwise."""
 
 CACHE_BYTES = {
     "f32": 4.0,
@@ -51,7 +54,10 @@ CACHE_BYTES = {
 
 
 def runner_spec(model: Model, options: Options, config: Config, memory: Memory, *, embed: bool = False) -> RunnerSpec:
-    """The specification a request wants; the pool's size is left to the scheduler, which knows what is free."""
+    """The specification a request wants. The pool's size is left to the scheduler, which knows the free memory.
+
+    `embed`: the request wants vectors, also of a model that generates text. Options are cut to their bounds.
+    """
     embeds = "embedding" in model.capabilities
     slots = config.num_parallel or (EMBEDDING_SLOTS if embed or embeds else SLOTS)
     per_token = model.kv_bytes_per_token(CACHE_BYTES[config.kv_cache_type])
@@ -82,7 +88,7 @@ def runner_spec(model: Model, options: Options, config: Config, memory: Memory, 
 
 
 def _context(model: Model, options: Options, config: Config, memory: Memory, bytes_per_token: int) -> int:
-    """Tokens a request may hold: as asked, else as configured, else by memory; never more than was trained."""
+    """The context length: as requested, else as configured, else by memory; never more than was trained."""
     trained = model.gguf.context_length or 0
     least = MIN_VISION_CONTEXT if "vision" in model.capabilities else MIN_CONTEXT
     if options.num_ctx is not None:
