@@ -483,7 +483,7 @@ class CountingText(str):
 
 @pytest.mark.parametrize("beginning", ["", "```json", '{"', '{"name"', OSLO + "\n", OSLO + "```"])
 def test_each_character_is_looked_at_once_however_an_answer_is_cut(beginning: str) -> None:
-    """White space without end, as small models write it: twice as much of it may take twice the work, not four times."""
+    """White space without end, as small models write it: twice as much of it takes twice the work."""
     looked_at = []
     for count in (200, 400):
         parser = RescueParser([WEATHER])
