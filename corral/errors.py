@@ -2,7 +2,8 @@
 
 CorralError            500  anything that stops a request or a command
 ├── BadRequest         400  the caller asked for something that cannot be done as asked
-│   └── InvalidName    400  a model name, digest or path that breaks its grammar
+│   ├── InvalidName    400  a model name, digest or path that breaks its grammar
+│   └── InvalidOption  500  an option whose value is of a wrong type; 500 is what clients of Ollama know
 ├── Forbidden          403
 ├── NotFound           404
 │   └── ModelNotFound  404  no manifest of that name in the store
@@ -42,6 +43,17 @@ class BadRequest(CorralError):
 
 class InvalidName(BadRequest):
     """A model name, digest or relative path that breaks its grammar."""
+
+
+class InvalidOption(BadRequest):
+    """An option whose value is of a wrong type: its `name`, and what was `expected` (`type integer`)."""
+
+    status = 500
+
+    def __init__(self, name: str, expected: str) -> None:
+        super().__init__(f'option "{name}" must be of {expected}')
+        self.name = name
+        self.expected = expected
 
 
 class Forbidden(CorralError):

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
 
-from corral.errors import BadRequest, CorralError
+from corral.errors import BadRequest, InvalidOption
 from corral.messages import Json
 
 log = logging.getLogger(__name__)
@@ -40,12 +40,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     draft_num_predict: int | None = None
 
 
-LOAD_TIME = ("num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
-"""Options that are fixed when a model is loaded. `num_ctx` is too, but only a larger one needs a new load."""
-
 Kind = Literal["int", "float", "bool", "strings"]
 
-_WORDS: dict[Kind, str] = {"int": "integer", "float": "float32", "bool": "boolean", "strings": "array"}
+_EXPECTED: dict[Kind, str] = {"int": "integer", "float": "float32", "bool": "boolean", "strings": "array"}
 _INT_BOUND = 1 << 63
 _FLOAT_BOUND = 3.4e38
 
@@ -63,7 +60,7 @@ KINDS: dict[str, Kind] = {name: _kind(hint) for name, hint in get_type_hints(Opt
 def merge(*layers: Mapping[str, Json]) -> Options:
     """The options after the layers are laid over the defaults, later ones over earlier ones.
 
-    Unknown names and nulls are ignored. A wrong type is an error with status 500, which is what clients know.
+    Unknown names and nulls are ignored. `InvalidOption` for a wrong type.
     """
     values: dict[str, Json] = {}
     for layer in layers:
@@ -78,7 +75,8 @@ def merge(*layers: Mapping[str, Json]) -> Options:
 def read(name: str, value: Json) -> Json:
     """One option's JSON value in its own type; a fraction given for an integer is cut off.
 
-    `BadRequest` for a number beyond 64 bits or single precision; who uses it cuts what is too large for the engine.
+    `InvalidOption` for another type, `BadRequest` for a number beyond 64 bits or single precision. What is too large
+    for the engine is cut where the engine is called.
     """
     kind = KINDS[name]
     match kind, value:
@@ -90,10 +88,10 @@ def read(name: str, value: Json) -> Json:
             return _finite(name, value)
         case ("strings", list() | tuple()):
             if not all(isinstance(item, str) for item in value):
-                raise CorralError(f'option "{name}" must be of an array of strings')
+                raise InvalidOption(name, "an array of strings")
             return tuple(value)
         case _:
-            raise CorralError(f'option "{name}" must be of type {_WORDS[kind]}')
+            raise InvalidOption(name, f"type {_EXPECTED[kind]}")
 
 
 def _bounded(name: str, value: float) -> int:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corral import options
-from corral.errors import BadRequest, CorralError
+from corral.errors import BadRequest, CorralError, InvalidOption
 from corral.options import Options, merge
 
 
@@ -69,6 +69,12 @@ def test_a_wrong_type_is_an_error_of_500(name: str, value: object, sentence: str
     with pytest.raises(CorralError) as caught:
         merge({name: value})
     assert (str(caught.value), caught.value.status) == (sentence, 500)
+
+
+def test_a_wrong_type_names_the_option_and_what_was_expected() -> None:
+    with pytest.raises(InvalidOption) as caught:
+        merge({"num_ctx": "2048"})
+    assert (caught.value.name, caught.value.expected) == ("num_ctx", "type integer")
 
 
 @pytest.mark.parametrize(("given_value", "read"), [(1.9, 1), (-1.9, -1), (2.0, 2), (0.0, 0), (-0.5, 0), (3, 3)])
