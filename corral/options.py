@@ -40,12 +40,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     draft_num_predict: int | None = None
 
 
-LOAD_TIME = ("num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
-"""Options that are fixed when a model is loaded. `num_ctx` is too, but only a larger one needs a new load."""
-
 Kind = Literal["int", "float", "bool", "strings"]
 
-_WORDS: dict[Kind, str] = {"int": "integer", "float": "float32", "bool": "boolean", "strings": "array"}
+_EXPECTED: dict[Kind, str] = {"int": "integer", "float": "float32", "bool": "boolean", "strings": "array"}
 _INT_BOUND = 1 << 63
 _FLOAT_BOUND = 3.4e38
 
@@ -78,7 +75,8 @@ def merge(*layers: Mapping[str, Json]) -> Options:
 def read(name: str, value: Json) -> Json:
     """One option's JSON value in its own type; a fraction given for an integer is cut off.
 
-    `BadRequest` for a number beyond 64 bits or single precision; who uses it cuts what is too large for the engine.
+    `InvalidOption` for another type, `BadRequest` for a number beyond 64 bits or single precision. What is too large
+    for the engine is cut where the engine is called.
     """
     kind = KINDS[name]
     match kind, value:
@@ -93,7 +91,7 @@ def read(name: str, value: Json) -> Json:
                 raise InvalidOption(name, "an array of strings")
             return tuple(value)
         case _:
-            raise InvalidOption(name, f"type {_WORDS[kind]}")
+            raise InvalidOption(name, f"type {_EXPECTED[kind]}")
 
 
 def _bounded(name: str, value: float) -> int:

@@ -1,4 +1,4 @@
-"""Pictures and sounds from outside: told apart by their bytes, refused when broken or too large, made plain."""
+"""Pictures and sounds from outside: recognised by their bytes, refused when broken or too large, made plain."""
 
 import io
 import struct
@@ -47,6 +47,37 @@ def wav(samples: bytes = b"\0\0" * 100, rate: int = 16000, channels: int = 1) ->
         b"WAVE" + form + b"LIST" + struct.pack("<I", 3) + b"abc\0" + b"data" + struct.pack("<I", len(samples)) + samples
     )
     return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize(
+    ("beginning", "kind"),
+    [
+        (b"\x89PNG\r\n\x1a\n", "png"),
+        (b"\x89PNG\n\x1a\n", ""),
+        *[(b"\xff\xd8\xff" + bytes([marker]), "jpeg") for marker in (0xDB, 0xE0, 0xE1, 0xEE)],
+        (b"\xff\xd8\x00", ""),
+        (b"GIF87a", "gif"),
+        (b"GIF89a", "gif"),
+        (b"GIF88a", ""),
+        (b"BM", "bmp"),
+        (b"RIFF\x04\0\0\0WEBPVP8 ", "webp"),
+        (b"RIFF\x04\0\0\0WAVEfmt ", "wav"),
+        (b"RIFF\x04\0\0\0AVI LIST", ""),
+        (b"RIFF", ""),
+        (b"ID3\x04", "mp3"),
+        *[(bytes([0xFF, second]), "mp3") for second in (0xFB, 0xFA, 0xF3, 0xF2, 0xE3, 0xE2, 0xFD, 0xFF)],
+        *[(bytes([0xFF, second]), "") for second in (0xF1, 0xF9, 0xF0, 0xE0, 0xD9, 0x00)],
+        (b"\xff", ""),
+        (b"\x00\x00\x00\x18ftypheic", ""),
+        (b"OggS", ""),
+        (b"fLaC", ""),
+        (b"II*\0", ""),
+        (b"<svg", ""),
+        (b"", ""),
+    ],
+)
+def test_a_file_is_recognised_by_its_header(beginning: bytes, kind: str) -> None:
+    assert media.kind_of(beginning + b"\0" * 32 if kind else beginning) == kind
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -71,6 +71,12 @@ def test_a_wrong_type_is_refused_by_name(name: str, value: object, sentence: str
     assert (str(caught.value), caught.value.name) == (sentence, name)
 
 
+def test_a_wrong_type_names_the_option_and_what_was_expected() -> None:
+    with pytest.raises(InvalidOption) as caught:
+        merge({"num_ctx": "2048"})
+    assert (caught.value.name, caught.value.expected) == ("num_ctx", "type integer")
+
+
 @pytest.mark.parametrize(("given_value", "read"), [(1.9, 1), (-1.9, -1), (2.0, 2), (0.0, 0), (-0.5, 0), (3, 3)])
 def test_a_fraction_is_cut_off_for_an_integer(given_value: float, read: int) -> None:
     assert merge({"num_ctx": given_value}).num_ctx == read

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from corral import parsers
 from corral.messages import Message, Tool, ToolCall
 from corral.parsers.base import OutputParser
 from corral.parsers.families import harmony as harmony_family
+from corral.parsers.rescue import RescueParser
 from tests.conftest import RANDOM_CASES
 
 WEATHER = Tool(
@@ -461,6 +463,36 @@ def test_an_answer_that_cannot_be_calls_is_not_held_back_for_rescue() -> None:
         *[("", "", 0)] * 5,
         ("", "", 2),
     ]
+
+
+class CountingText(str):
+    """A text that counts the characters that are taken from it, and so does what is added to or made of it."""
+
+    looked_at = 0
+
+    def __radd__(self, other: str) -> "CountingText":
+        return CountingText(str(other) + str(self))
+
+    def __add__(self, other: str) -> "CountingText":
+        return CountingText(str(self) + str(other))
+
+    def __getitem__(self, place: Any) -> str:
+        CountingText.looked_at += 1
+        return str(self)[place]
+
+
+@pytest.mark.parametrize("beginning", ["", "```json", '{"', '{"name"', OSLO + "\n", OSLO + "```"])
+def test_each_character_is_looked_at_once_however_an_answer_is_cut(beginning: str) -> None:
+    """White space without end, as small models write it: twice as much of it takes twice the work."""
+    looked_at = []
+    for count in (200, 400):
+        parser = RescueParser([WEATHER])
+        held = beginning + " " * count
+        CountingText.looked_at = 0
+        pieces = [list(parser.feed(CountingText(character))) for character in held]
+        assert pieces == [[]] * len(held)
+        looked_at.append(CountingText.looked_at)
+    assert looked_at[1] - looked_at[0] == 200
 
 
 def test_an_answer_with_nothing_to_look_for_passes_through() -> None:

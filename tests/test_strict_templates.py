@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from corral.messages import Message, ToolCall
-from corral.template.turns import regular
+from corral.template.turns import alternating_turns
 from tests.asking import Answer, post
 from tests.conftest import RunningServer, add_model, running_server
 from tests.tiny_models import tiny_llama
@@ -99,7 +99,7 @@ def test_ids_that_fit_are_kept(server: RunningServer) -> None:
 def test_results_without_ids_go_to_the_calls_of_their_names() -> None:
     calls = tuple(ToolCall(name, index=index) for index, name in enumerate(("add", "clock", "add")))
     results = [Message.of("tool", name, tool_name=name) for name in ("clock", "add", "add", "")]
-    call, *answers = regular([Message.of("assistant", tool_calls=calls), *results])
+    call, *answers = alternating_turns([Message.of("assistant", tool_calls=calls), *results])
     first, second, third = (call.id for call in call.tool_calls)
     assert len({first, second, third}) == 3
     assert [answer.tool_call_id for answer in answers[:3]] == [second, first, third]

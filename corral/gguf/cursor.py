@@ -1,11 +1,11 @@
 """Reading forwards through the bytes of a GGUF file, never past its end. Knows numbers and strings, no meaning."""
 
-import math
 import struct
 from typing import BinaryIO, Literal
 
 from corral.errors import ModelFileError
 from corral.gguf.types import SCALAR_CODES, ValueType
+from corral.golang.text import shortest_float32
 
 MAX_STRING = 16 << 20
 """Bytes one string may have (spec cli §17)."""
@@ -52,13 +52,13 @@ class Cursor:
         """One value of fixed size. A 32-bit float comes as the shortest decimal that stands for it."""
         packed = self._structs[kind]
         value: int | float | bool = packed.unpack(self.take(packed.size))[0]
-        return shortest(value) if kind is ValueType.FLOAT32 else value
+        return shortest_float32(value) if kind is ValueType.FLOAT32 else value
 
     def scalars(self, kind: ValueType, count: int) -> list[int | float | bool]:
         """`count` values of fixed size."""
         packed = self._structs[kind]
         values: list[int | float | bool] = [one for (one,) in packed.iter_unpack(self.take(packed.size * count))]
-        return [shortest(value) for value in values] if kind is ValueType.FLOAT32 else values
+        return [shortest_float32(value) for value in values] if kind is ValueType.FLOAT32 else values
 
     def uint32(self) -> int:
         return int(self.scalar(ValueType.UINT32))
@@ -123,19 +123,3 @@ class Cursor:
         self._file.seek(position)
         self._start, self._at = position, 0
         self._window = self._file.read(min(count, self._size - position))
-
-
-def shortest(value: float) -> float:
-    """The shortest decimal that a 32-bit float is nearest to: 1e-05 where the bits say 9.99999974737875e-06."""
-    if not math.isfinite(value) or (abs(value) < 1 << 24 and value == int(value)):
-        return value
-    for digits in range(6, 9):
-        text = f"{value:.{digits}g}"
-        if _as_float32(float(text)) == value:
-            return float(text)
-    return float(f"{value:.9g}")
-
-
-def _as_float32(value: float) -> float:
-    single: float = struct.unpack("f", struct.pack("f", value))[0]
-    return single

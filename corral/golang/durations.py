@@ -4,7 +4,6 @@ import re
 
 from corral.errors import BadRequest
 
-NANOSECOND = 1
 SECOND = 1_000_000_000
 FOREVER = (1 << 63) - 1
 """The largest duration there is, about 292 years, in nanoseconds; Go's programs write "for ever" as this."""

@@ -13,7 +13,6 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import msgspec
 
 from corral.errors import BadRequest
-from corral.golang.text import quote_rune
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -71,12 +70,10 @@ def decode(data: bytes, kind: type[T]) -> T:
     value = parse(data)
     if value is None:
         value = {}
-    if not isinstance(value, dict):
-        raise BadRequest(f"json: cannot unmarshal {_json_kind(value)} into Go value of type {_go_name(kind)}")
     try:
-        return msgspec.convert(_fold(value, kind), kind)
+        return msgspec.convert(_fold(value, kind) if isinstance(value, dict) else value, kind)
     except msgspec.ValidationError as error:
-        raise BadRequest(_wrong_type(value, kind, error)) from None
+        raise BadRequest(_wrong_type(kind, error)) from None
     except RecursionError as error:
         raise BadRequest("exceeded max depth") from error
 
@@ -86,10 +83,10 @@ def parse(data: bytes) -> Any:
     try:
         value = msgspec.json.decode(data)
     except ValueError:  # msgspec's own, and Python's for bytes that are no text or digits without end
-        value = _parse_slowly(data)
+        value = _parse_leniently(data)
     except RecursionError:
         raise BadRequest("exceeded max depth") from None
-    if _depth_exceeds(value, MAX_DEPTH):
+    if is_deeper(value, MAX_DEPTH):
         raise BadRequest("exceeded max depth")
     if _LONG_NUMBER.search(data):
         _refuse_long_numbers(value)
@@ -132,14 +129,14 @@ def _whole_characters(value: Any) -> Any:
             return value
 
 
-def _parse_slowly(data: bytes) -> Any:
+def _parse_leniently(data: bytes) -> Any:
     """Allows what msgspec refuses and Go takes: bytes after the value, invalid UTF-8."""
-    text = data.decode("utf-8", "replace").lstrip(" \t\r\n")
+    text = data.decode("utf-8", "replace")
     decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
     try:
-        return decoder.raw_decode(text)[0]
-    except json.JSONDecodeError as error:
-        raise BadRequest(_syntax_error(text, error)) from None
+        return decoder.raw_decode(text.lstrip(" \t\r\n"))[0]
+    except json.JSONDecodeError:
+        raise BadRequest(_syntax_error(text)) from None
     except ValueError:
         raise BadRequest("a number has too many digits") from None
     except RecursionError:
@@ -147,7 +144,7 @@ def _parse_slowly(data: bytes) -> Any:
 
 
 def _refuse_constant(text: str) -> Any:
-    raise BadRequest(f"invalid character '{text[0]}' looking for beginning of value")
+    raise json.JSONDecodeError("not JSON", text, 0)
 
 
 def _finite(text: str) -> float:
@@ -157,30 +154,20 @@ def _finite(text: str) -> float:
     return number
 
 
-def _syntax_error(text: str, error: json.JSONDecodeError) -> str:
-    at = error.pos
-    if error.msg.startswith("Illegal trailing comma"):  # Python 3.13 points at the comma, not at what follows it
-        at = len(text) - len(text[at + 1 :].lstrip(" \t\r\n"))
-    if at >= len(text) or error.msg.startswith("Unterminated"):
-        return "unexpected EOF"
-    place = next((place for words, place in _PLACES if error.msg.startswith(words)), "looking for beginning of value")
-    return f"invalid character {quote_rune(text[at])} {place}"
+def _syntax_error(text: str) -> str:
+    """What is wrong and at which byte, in msgspec's words, which are the same with every Python."""
+    try:
+        msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        reason = str(error).removeprefix("JSON is malformed: ")
+        return "unexpected EOF" if "truncated" in reason else f"invalid JSON: {reason}"
+    return "invalid JSON"
 
 
-_PLACES = (
-    ("Expecting property name", "looking for beginning of object key string"),
-    ("Illegal trailing comma before end of object", "looking for beginning of object key string"),
-    ("Expecting ':'", "after object key"),
-    ("Expecting ','", "after a value, where a comma or the end is expected"),
-    ("Invalid control character", "in string literal"),
-    ("Invalid \\", "in string escape code"),
-)
-"""Where in the text it went wrong, by the beginnings of what Python's decoder says."""
-
-
-def _depth_exceeds(value: Any, limit: int) -> bool:
+def is_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects are nested in more than so many levels, `value` itself being the first."""
     level = [value]
-    for _ in range(limit):
+    for _ in range(levels):
         level = [
             inner
             for outer in level
@@ -240,36 +227,20 @@ def _struct_in(hint: Any) -> tuple[type[msgspec.Struct] | None, bool]:
     return None, False
 
 
-_AT = re.compile(r"`\$(.*)`$")
+_MISMATCH = re.compile(r"Expected `(?P<wanted>\w+)[^`]*`, got `(?P<given>\w+)`(?: - at `\$\.?(?P<path>.*)`)?")
+_GIVEN = {"str": "string", "int": "number", "float": "number"}
+_WANTED = {"str": "string", "float": "float64", "array": "[]", "object": "map"}
 
 
-def _wrong_type(value: dict[str, Any], kind: type[msgspec.Struct], error: msgspec.ValidationError) -> str:
-    match = _AT.search(str(error))
-    path = re.sub(r"\[[^]]*\]", "", match[1] if match else "").lstrip(".")
-    expected = re.match(r"Expected `([^`]*)`", str(error))
-    got = re.search(r"got `([^`]*)`", str(error))
-    wanted = _GO_TYPES.get(expected[1].split(" | ")[0], expected[1]) if expected else "another value"
-    kind_text = _MSGSPEC_KINDS.get(got[1], got[1]) if got else "value"
-    return f"json: cannot unmarshal {kind_text} into Go struct field {_go_name(kind)}.{path} of type {wanted}"
-
-
-_GO_TYPES = {"str": "string", "int": "int", "float": "float64", "bool": "bool", "array": "[]", "object": "map"}
-_MSGSPEC_KINDS = {"str": "string", "int": "number", "float": "number", "bool": "bool", "null": "null"}
-
-
-def _go_name(kind: type[msgspec.Struct]) -> str:
-    return kind.__name__.removeprefix("Wire")
-
-
-def _json_kind(value: Any) -> str:
-    match value:
-        case bool():
-            return "bool"
-        case str():
-            return "string"
-        case int() | float():
-            return "number"
-        case list():
-            return "array"
-        case _:
-            return "object"
+def _wrong_type(kind: type[msgspec.Struct], error: msgspec.ValidationError) -> str:
+    """The field, what was given and what is expected (spec api §1.1)."""
+    name = kind.__name__.removeprefix("Wire")
+    found = _MISMATCH.fullmatch(str(error))
+    if found is None:
+        return f"json: cannot unmarshal into {name}: {error}"
+    given = _GIVEN.get(found["given"], found["given"])
+    if not found["path"]:
+        return f"json: cannot unmarshal {given} into Go value of type {name}"
+    path = re.sub(r"\[[^]]*\]", "", found["path"])
+    wanted = _WANTED.get(found["wanted"], found["wanted"])
+    return f"json: cannot unmarshal {given} into Go struct field {name}.{path} of type {wanted}"

@@ -1,5 +1,7 @@
 """Text as Go prints it: quoted strings and numbers. Source: spec api annex B."""
 
+import struct
+
 
 def quote(text: str) -> str:
     """`%q`: double quotes, backslash escapes, non-printable runes as escapes, printable Unicode kept."""
@@ -43,6 +45,29 @@ def number_text(value: float) -> str:
         return sign + _plain(digits, exponent)
     mantissa = digits[0] + ("." + digits[1:] if len(digits) > 1 else "")
     return f"{sign}{mantissa}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"
+
+
+def shortest_float32(value: float) -> float:
+    """The shortest decimal that is the same single-precision number: 1e-05 for 9.99999974737875e-06.
+
+    `OverflowError` for what is beyond single precision.
+    """
+    single = as_float32(value)
+    for digits in (7, 8):
+        decimal = float(f"{single:.{digits}g}")
+        if as_float32(decimal) == single:
+            shorter = float(f"{single:.6g}")
+            return shorter if digits == 7 and as_float32(shorter) == single else decimal
+    return float(f"{single:.9g}")
+
+
+def as_float32(value: float) -> float:
+    """The nearest single-precision number, as a double of the same value."""
+    single: float = _FLOAT32.unpack(_FLOAT32.pack(value))[0]
+    return single
+
+
+_FLOAT32 = struct.Struct("<f")
 
 
 def _shortest(value: float) -> tuple[str, int]:

@@ -20,7 +20,7 @@ from corral.messages import Message, Text, Think, Tool
 from corral.models.model import Model
 from corral.parsers.families.harmony import with_identifiers
 from corral.template import Template, number_images
-from corral.template.turns import regular
+from corral.template.turns import alternating_turns
 
 IMAGE_TOKENS = 768
 """What a picture counts for while a history is cut (spec cli §15.1)."""
@@ -168,14 +168,15 @@ async def _written(messages: Sequence[Message], first: int, write: Write) -> tup
 def _forms(messages: Sequence[Message], first: int) -> Iterator[tuple[Message, ...]]:
     """What may be kept from `first` on. Many templates want questions and answers to take turns, a question first.
 
-    So a regular form of it comes next, and what begins otherwise begins with the next question, or the one before.
+    So a form with alternating roles comes next, and what begins otherwise begins with the next question, or the one
+    before.
     """
     questions = [index for index, message in enumerate(messages) if message.role == "user"] if first else []
     after, before = [index for index in questions if index > first], [index for index in questions if index < first]
     for beginning in (first, *after[:1], *before[-1:]):
         kept = tuple(keep_from(messages, beginning))
         yield kept
-        tidied = regular(kept)
+        tidied = alternating_turns(kept)
         if tidied != kept:
             yield tidied
 

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from corral.golang.gojson import is_deeper
 from corral.messages import Json
 
 NAME_KEYS = ("name", "tool_name", "function", "tool")
@@ -49,11 +50,11 @@ _UNQUOTED = re.compile(r'["{}]')
 
 
 MAX_NESTING = 100
-"""Levels of objects and lists in a model's JSON. Deeper ones are no call anybody meant."""
+"""Levels of objects and lists in a model's JSON. Deeper ones are no call."""
 
 
 def decode(text: str) -> Json:
-    """The JSON value a model wrote; raw line ends in strings are let pass. `ValueError` when it is none.
+    """The JSON value a model wrote; raw line ends in strings are allowed. `ValueError` when it is none.
 
     What comes back can be encoded again: no NaN, no infinity, no half of a surrogate pair.
     """
@@ -61,16 +62,9 @@ def decode(text: str) -> Json:
         value = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         value = _decode_leniently(text)
-    level = [value]
-    for _ in range(MAX_NESTING):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
-        ]
-        if not level:
-            return value
-    raise ValueError("nested too deeply")
+    if is_deeper(value, MAX_NESTING):
+        raise ValueError("nested too deeply")
+    return value
 
 
 def _decode_leniently(text: str) -> Json:

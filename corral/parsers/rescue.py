@@ -6,8 +6,8 @@ arguments that fit its schema, is taken for calls. Anything less certain stays t
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Literal
 
 from corral.messages import Chunk, Json, Tool, ToolCall
 from corral.parsers.base import Warning
@@ -18,16 +18,20 @@ MAX_DEPTH = 32
 
 
 class RescueParser:
-    """Holds an answer back as long as all of it may be calls of `tools`; it ends in calls or in content."""
+    """Holds an answer back as long as all of it may be calls of `tools`; it ends in calls or in content.
+
+    Each character is looked at a fixed number of times, however many pieces the answer comes in.
+    """
 
     def __init__(self, tools: Sequence[Tool]) -> None:
         self.warnings: list[Warning] = []
         self._tools = {tool.name: tool for tool in tools}
         self._held = ""
         self._is_off = False
+        self._gap = _Gap(0, "start")
+        self._opening: _Opening | None = None
         self._end: ObjectEnd | None = None
-        self._at = 0
-        """Where the last object that is a call ended."""
+        """The last two while an object has begun that has not ended."""
 
     def feed(self, text: str) -> Iterator[Chunk]:
         if self._is_off:
@@ -58,30 +62,20 @@ class RescueParser:
     def _may_be_calls(self) -> bool:
         """Whether what has come of the answer allows it: its shape, each object, and the begun one's first key."""
         while True:
-            begin = (_NEXT if self._at else _BEGIN).match(self._held, self._at)
-            if begin is None:
-                unfinished = _UNFINISHED_NEXT if self._at else _UNFINISHED_BEGIN
-                return unfinished.fullmatch(self._held, self._at) is not None
-            if not self._begins_as_call(begin.end()):
+            if self._end is None or self._opening is None:
+                brace = self._gap.find(self._held)
+                if brace is None:
+                    return self._gap.is_possible
+                self._opening, self._end = _Opening(brace + 1, self._tools), ObjectEnd(brace)
+            if not self._opening.is_possible(self._held):
                 return False
-            self._end = self._end or ObjectEnd(begin.end() - 1)
             end = self._end.find(self._held)
             if end is None:
                 return True
-            value = decode_object(self._held[begin.end() - 1 : end])
+            value = decode_object(self._held[self._opening.brace : end])
             if value is None or self._call(value, 0) is None:
                 return False
-            self._at, self._end = end, None
-
-    def _begins_as_call(self, at: int) -> bool:
-        """Whether the first key after a brace may be a call's, and what is there of a tool's name one of them."""
-        key = _FIRST_KEY.match(self._held, at)
-        if key is None:
-            return True
-        name = _NAME.match(self._held, key.end()) if key[1] == "name" else None
-        if name is None or (name.end() < len(self._held) and not name[2]):
-            return key[1] in _KEYS
-        return name[1] in self._tools if name[2] else any(tool.startswith(name[1]) for tool in self._tools)
+            self._gap, self._opening, self._end = _Gap(end, "between"), None, None
 
     def _calls(self) -> tuple[ToolCall, ...] | None:
         objects = _objects(self._held)
@@ -107,14 +101,108 @@ class RescueParser:
         return ToolCall(name=tool.name, arguments=arguments, index=index) if fits(tool, arguments) else None
 
 
+class _Gap:
+    """Finds the brace that begins an object in a text that may still grow; looks at each character once.
+
+    Before the first object there may be white space, the beginning of a fence and of a list; between two of them
+    commas and the like, too, and the name of a language after each fence.
+    """
+
+    def __init__(self, at: int, state: str) -> None:
+        self._at = at
+        self._state = state
+        self.is_possible = True
+        """False once something stands in the gap that no calls have there."""
+
+    def find(self, text: str) -> int | None:
+        """The index of the brace; None while it has not come, or when it cannot come any more."""
+        while self._at < len(text) and self.is_possible:
+            character = text[self._at]
+            if character == "{" and self._state not in ("tick", "two ticks"):
+                return self._at
+            following = _GAP_STATES.get((self._state, _kind(character)))
+            self.is_possible = following is not None
+            self._state = following or self._state
+            self._at += 1
+        return None
+
+
+_GAP_STATES = {
+    ("start", " "): "start",
+    ("start", "`"): "tick",
+    ("tick", "`"): "two ticks",
+    ("two ticks", "`"): "fence",
+    ("fence", "w"): "fence",
+    ("fence", " "): "after fence",
+    ("after fence", " "): "after fence",
+    **{(state, "["): "list" for state in ("start", "fence", "after fence")},
+    ("list", " "): "list",
+    **{(f"between{ticks}", kind): "between" for ticks in ("", " 1", " 2", " 3") for kind in " ,[]"},
+    **{("language", kind): "between" for kind in " ,[]"},
+    ("between", "`"): "between 1",
+    ("between 1", "`"): "between 2",
+    ("between 2", "`"): "between 3",
+    ("between 3", "`"): "between 3",
+    ("language", "`"): "between 1",
+    ("between 3", "w"): "language",
+    ("language", "w"): "language",
+}
+"""What follows in a gap by where it is and the kind of a character; the numbers count backquotes."""
+
+
+def _kind(character: str) -> str:
+    if character in "`[]":
+        return character
+    if character in ",;":
+        return ","
+    return " " if character.isspace() else "w" if character.isalnum() or character == "_" else ""
+
+
+class _Opening:
+    """Whether the first key of an object, and the tool's name under it, may be a call's; looks at characters once."""
+
+    def __init__(self, at: int, tools: Collection[str]) -> None:
+        self.brace = at - 1
+        self._at = at
+        self._tools = tools
+        self._state: Literal["before key", "key", "before colon", "before name", "name", "open"] = "before key"
+        self._text = ""
+        """What has come of the key or name."""
+
+    def is_possible(self, text: str) -> bool:
+        while self._at < len(text) and self._state != "open":
+            character = text[self._at]
+            self._at += 1
+            if character.isspace() and self._state in ("before key", "before colon", "before name"):
+                continue
+            if not self._takes(character):
+                return False
+        return True
+
+    def _takes(self, character: str) -> bool:
+        """Goes on by a character. What is "open" is decided by the whole object."""
+        match self._state, character:
+            case ("before key", '"'):
+                self._state = "key"
+            case ("before colon", ":"):
+                self._state = "before name"
+            case ("before name", '"'):
+                self._state, self._text = "name", ""
+            case ("key", '"'):
+                self._state = "before colon" if self._text == "name" else "open"
+                return self._text in _KEYS
+            case ("name", '"'):
+                self._state = "open"
+                return self._text in self._tools
+            case ("key" | "name", _) if character != "\\":
+                self._text += character
+                return self._state == "key" or any(name.startswith(self._text) for name in self._tools)
+            case _:
+                self._state = "open"
+        return True
+
+
 _KEYS = {"name", "type", "id", "index", "function", *ARGUMENT_KEYS}
-_BEGIN = re.compile(r"\s*(?:```\w*\s*)?(?:\[\s*)?\{")
-_UNFINISHED_BEGIN = re.compile(r"\s*(?:`{0,2}|```\w*\s*(?:\[\s*)?|\[\s*)")
-_BETWEEN_CALLS = r"[\s,;\[\]`]*(?:(?<=```)\w+[\s,;\[\]`]*)*"
-_NEXT = re.compile(_BETWEEN_CALLS + r"\{")
-_UNFINISHED_NEXT = re.compile(_BETWEEN_CALLS)
-_FIRST_KEY = re.compile(r'\s*"([^"\\]*)"')
-_NAME = re.compile(r'\s*:\s*"([^"\\]*)("?)')
 _FENCE = re.compile(r"```(\w*)")
 _BETWEEN = re.compile(r"[\s,;]*")
 _DECODER = json.JSONDecoder(strict=False)

@@ -1,7 +1,8 @@
-"""A conversation as the strictest chat templates want it. Knows messages; who wants it so is found out by trying.
+"""Merges turns so that roles alternate, for templates that refuse others. Knows messages, no template.
 
 Many published templates refuse what does not alternate between questions and answers, or system texts in the middle
-(Gemma's, Llama 2's); those of Mistral refuse ids of calls that have not nine letters and digits.
+(Gemma's, Llama 2's); those of Mistral refuse ids of calls that have not nine letters and digits. A caller tries the
+conversation as it is first.
 """
 
 import hashlib
@@ -14,8 +15,8 @@ import msgspec
 from corral.messages import Message, Part, Text, ToolCall
 
 
-def regular(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The same conversation with turns that are taken and ids that are short.
+def alternating_turns(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The same conversation with alternating roles and short ids.
 
     Neighbouring questions become one, with a blank line between their texts, and so do answers without calls; a
     system text after the beginning is part of the question it stands at.
@@ -58,7 +59,9 @@ def _with_short_ids(messages: Iterable[Message]) -> Iterator[Message]:
     waiting: list[ToolCall] = []
     for message in messages:
         if message.tool_calls:
-            waiting = [msgspec.structs.replace(call, id=_short(call.id or _told(call))) for call in message.tool_calls]
+            waiting = [
+                msgspec.structs.replace(call, id=_short(call.id or _identity(call))) for call in message.tool_calls
+            ]
             yield msgspec.structs.replace(message, tool_calls=tuple(waiting))
         elif message.role == "tool":
             answered = _answered(message, waiting)
@@ -76,8 +79,8 @@ def _answered(result: Message, waiting: Sequence[ToolCall]) -> ToolCall | None:
     return next((call for call in waiting if call.name == result.tool_name), next(iter(waiting), None))
 
 
-def _told(call: ToolCall) -> str:
-    """What makes a call without an id itself; the same whenever it is told, so that prompts begin alike."""
+def _identity(call: ToolCall) -> str:
+    """What stands for the id of a call without one; the same in every request, so that prompts begin alike."""
     return msgspec.json.encode((call.index, call.name, call.arguments)).decode()
 
 

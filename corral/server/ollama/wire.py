@@ -6,7 +6,6 @@ Names, order and absence of fields are the contract. Source: spec api §1, §5, 
 import base64
 import binascii
 import re
-import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 
 from corral.errors import BadRequest
 from corral.golang import durations, gojson, timestamps
-from corral.golang.text import quote
+from corral.golang.text import as_float32, quote, shortest_float32
 from corral.messages import (
     ChatRequest,
     Chunk,
@@ -470,26 +469,9 @@ def _logprobs(logprobs: Sequence[TokenLogprob]) -> tuple[WireLogprob, ...]:
 
 def float32_texts(vector: Sequence[float]) -> list[float]:
     """The numbers as the shortest decimals that are the same single-precision number (spec api §10.1)."""
-    return [_shortest_float32(value) for value in vector]
+    return [shortest_float32(value) for value in vector]
 
 
 def widened(vector: Sequence[float]) -> list[float]:
     """Single-precision numbers as doubles of the same value, with all their decimals (spec api §10.2)."""
-    return [_single(value) for value in vector]
-
-
-def _shortest_float32(value: float) -> float:
-    single = _single(value)
-    for digits in (7, 8):
-        text = float(f"{single:.{digits}g}")
-        if _single(text) == single:
-            return text
-    return float(f"{single:.9g}")
-
-
-def _single(value: float) -> float:
-    number: float = _FLOAT32.unpack(_FLOAT32.pack(value))[0]
-    return number
-
-
-_FLOAT32 = struct.Struct("<f")
+    return [as_float32(value) for value in vector]
