@@ -9,6 +9,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, overload
@@ -18,7 +19,7 @@ from msgspec import Struct
 
 from corral import gguf, parsers, template
 from corral.background import Threads
-from corral.errors import CorralError, ModelFileError
+from corral.errors import CorralError, ModelFileError, StoreError
 from corral.gguf import GGUF
 from corral.messages import Json, Message
 from corral.models.config import ModelConfig, parse_config
@@ -395,7 +396,8 @@ class Models:
     async def delete(self, name: Name) -> Name:
         """Removes a model, and blobs no other needs; the name as it was spelled. `ModelNotFound`."""
         deleted = await self.store.run_locking(self.store.delete, name)
-        await self.store.run(self._look, lambda _: False)
+        with suppress(StoreError):  # the next list does it, if the store can be read then
+            await self.store.run(self._look, lambda _: False)
         return deleted
 
     def close(self) -> None:
