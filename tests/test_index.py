@@ -182,7 +182,7 @@ def test_an_index_is_read_and_written_from_many_threads(tmp_path: Path) -> None:
 
     def work(number: int) -> None:
         for turn in range(50):
-            index.put(f"{number}", ((number, turn),), summary)
+            index.put(f"{number}", "", ((number, turn),), summary)
             index.save([str(each) for each in range(8)])
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
@@ -191,7 +191,7 @@ def test_an_index_is_read_and_written_from_many_threads(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     again = Index(tmp_path / "index" / "models.json")
-    assert all(again.get(str(number), ((number, 49),)) == summary for number in range(8))
+    assert all(again.get(str(number), "", ((number, 49),)) == summary for number in range(8))
     assert [path.name for path in (tmp_path / "index").iterdir()] == ["models.json"]
 
 

@@ -55,6 +55,8 @@ async def main():
             await asyncio.create_task(task(), name="the busy task")
         case "received":
             writer.write(b"busy")
+        case "process":
+            assert await (await asyncio.create_subprocess_exec(sys.executable, "-c", "")).wait() == 0
         case "thread":
             await asyncio.to_thread(blocked)
         case "many":
@@ -96,12 +98,12 @@ def test_a_callback_that_holds_up_the_loop_is_found(tmp_path: Path, mode: str, c
     assert one["held"] > 0.1
 
 
-@pytest.mark.parametrize("mode", ["quick", "many", "thread", "before"])
+@pytest.mark.parametrize("mode", ["quick", "many", "thread", "process", "before"])
 def test_quick_callbacks_and_what_is_done_elsewhere_or_at_start_are_no_fault(tmp_path: Path, mode: str) -> None:
     assert found(tmp_path, mode) == []
 
 
-@pytest.mark.parametrize("mode", ["quick", "many"])
+@pytest.mark.parametrize("mode", ["quick", "many", "process"])
 def test_other_programs_that_are_busy_are_no_fault_of_a_callback(tmp_path: Path, mode: str) -> None:
     with busy_machine():
         assert found(tmp_path, mode) == []

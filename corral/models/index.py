@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 """To be raised when a `Summary` comes to mean something else within one version of Corral."""
 
-MAX_ROWS = 10_000
+MAX_MODELS = 10_000
 MAX_BYTES = 32 << 20
 """What the file may have; more models than that are summarised anew after each start."""
 
@@ -63,58 +63,63 @@ class _Row(Struct, frozen=True):
 class _File(Struct):
     version: str
     format: int
-    rows: dict[str, _Row]
+    rows: dict[str, dict[str, _Row]]
 
 
 class Index:
-    """The rows, by keys the caller chooses. Reads its file at the first call; its calls block and may come from any
-    thread."""
+    """The rows, by a manifest's digest in hexadecimal and the setting that decides between its templates.
+
+    Reads its file at the first call. Its calls block, and may come from any thread.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._rows: dict[str, _Row] | None = None
+        self._rows: dict[str, dict[str, _Row]] | None = None
         self._is_saved = True
 
-    def get(self, key: str, signature: Signature) -> Summary | None:
+    def get(self, digest: str, setting: str, signature: Signature) -> Summary | None:
         """The summary, if it was made of blobs like these."""
         with self._lock:
-            row = self._loaded().get(key)
+            row = self._loaded().get(digest, {}).get(setting)
         return row.summary if row is not None and row.signature == signature else None
 
-    def put(self, key: str, signature: Signature, summary: Summary) -> None:
+    def put(self, digest: str, setting: str, signature: Signature, summary: Summary) -> None:
         """Adds a row, for `save` to write."""
         with self._lock:
-            rows = self._loaded()
+            rows = self._loaded().setdefault(digest, {})
             row = _Row(signature, summary)
-            if rows.get(key) != row:
-                rows[key] = row
+            if rows.get(setting) != row:
+                rows[setting] = row
                 self._is_saved = False
 
-    def save(self, keys: Collection[str]) -> None:
-        """Drops the rows of all other keys, and writes the file if that or a `put` has changed anything.
+    def save(self, digests: Collection[str]) -> None:
+        """Drops the rows of all other digests, and writes the file if that or a `put` has changed anything.
 
-        Rows that another server wrote meanwhile are kept, if they have one of these keys.
+        Rows that another server wrote meanwhile are kept, if they are of these digests.
         """
         with self._lock:
             rows = self._loaded()
-            kept = {key: rows[key] for key in keys if key in rows}
-            if self._is_saved and len(kept) == len(rows):
+            if self._is_saved and all(digest in digests for digest in rows):
                 return
             self._is_saved = True
             others = self._read()
-            self._rows = {key: others[key] for key in keys if key in others} | kept
+            self._rows = {
+                digest: others.get(digest, {}) | rows.get(digest, {})
+                for digest in digests
+                if digest in others or digest in rows
+            }
             try:
                 self._write(self._rows)
             except (OSError, StoreError) as error:
                 log.debug("the index of models cannot be written: %s", error)
 
-    def _loaded(self) -> dict[str, _Row]:
+    def _loaded(self) -> dict[str, dict[str, _Row]]:
         if self._rows is None:
             self._rows = self._read()
         return self._rows
 
-    def _read(self) -> dict[str, _Row]:
+    def _read(self) -> dict[str, dict[str, _Row]]:
         try:
             with disk.open_regular(self._path) as file:
                 found = msgspec.json.decode(file.read(MAX_BYTES), type=_File)
@@ -122,14 +127,14 @@ class Index:
             return {}
         return found.rows if (found.version, found.format) == (__version__, FORMAT) else {}
 
-    def _write(self, rows: dict[str, _Row]) -> None:
+    def _write(self, rows: dict[str, dict[str, _Row]]) -> None:
         folder = self._path.parent
         if not rows:
             self._path.unlink(missing_ok=True)
             with suppress(OSError):  # there is none, or another server writes into it
                 folder.rmdir()
             return
-        written = dict(list(rows.items())[-MAX_ROWS:])
+        written = dict(list(rows.items())[-MAX_MODELS:])
         data = msgspec.json.encode(_File(__version__, FORMAT, written))
         if len(data) > MAX_BYTES:
             return

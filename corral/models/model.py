@@ -9,16 +9,17 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, get_args, overload
+from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, overload
 
 import msgspec
 from msgspec import Struct
 
 from corral import gguf, parsers, template
 from corral.background import Threads
-from corral.errors import CorralError, ModelFileError
+from corral.errors import CorralError, ModelFileError, StoreError
 from corral.gguf import GGUF
 from corral.messages import Json, Message
 from corral.models.config import ModelConfig, parse_config
@@ -386,16 +387,17 @@ class Models:
 
     async def list(self, wanted: Callable[[Stored], bool] = lambda _: True) -> list[Listed]:
         """The wanted ones whose config can be read, newest first; the others are left out with a warning."""
-        found, summaries, rows = await self.store.run(self._look, wanted)
+        found, summaries, digests = await self.store.run(self._look, wanted)
         while missing := [stored for stored in found if stored.digest not in summaries]:
             async with self._summarising:  # so that one list goes on with what another has begun
-                summaries |= await self._summarisers.run(self._summarise, missing, rows)
+                summaries |= await self._summarisers.run(self._summarise, missing, digests)
         return [Listed(stored, summary) for stored in found if (summary := summaries[stored.digest]) is not None]
 
     async def delete(self, name: Name) -> Name:
         """Removes a model, and blobs no other needs; the name as it was spelled. `ModelNotFound`."""
         deleted = await self.store.run_locking(self.store.delete, name)
-        await self.store.run(self._look, lambda _: False)
+        with suppress(StoreError):  # the next list does it, if the store can be read then
+            await self.store.run(self._look, lambda _: False)
         return deleted
 
     def close(self) -> None:
@@ -418,48 +420,48 @@ class Models:
         signature = self._signature(stored, {})
         model = Model(stored, self.store, self._go_template).read_all()
         if "summary" not in model.errors:
-            self._index.put(_row(stored.digest, self._go_template), signature, model.summary)
+            self._index.put(stored.digest.hex, self._go_template, signature, model.summary)
         return model
 
     def _look(
         self, wanted: Callable[[Stored], bool]
     ) -> tuple[Sequence[Stored], dict[Digest, Summary | None], Collection[str]]:
-        """The wanted models, those of their summaries that the index has, and all rows it may have.
+        """The wanted models, those of their summaries that the index has, and the digests of all.
 
-        The index forgets the rows of models that are gone.
+        The index forgets models that are gone.
         """
         stored = self.store.list()
-        rows = {_row(one.digest, setting): None for one in stored for setting in _SETTINGS}
-        self._index.save(rows)
+        digests = {one.digest.hex for one in stored}
+        self._index.save(digests)
         found = [one for one in stored if wanted(one)]
         seen: dict[str, tuple[int, int] | None] = {}
         summaries: dict[Digest, Summary | None] = {}
         for one in found:
-            summary = self._index.get(_row(one.digest, self._go_template), self._signature(one, seen))
+            summary = self._index.get(one.digest.hex, self._go_template, self._signature(one, seen))
             if summary is not None:
                 summaries[one.digest] = summary
-        return found, summaries, rows
+        return found, summaries, digests
 
-    def _summarise(self, missing: Sequence[Stored], rows: Collection[str]) -> dict[Digest, Summary | None]:
+    def _summarise(self, missing: Sequence[Stored], digests: Collection[str]) -> dict[Digest, Summary | None]:
         """Summaries of the first of these, as many as are made within `_TURN` seconds; None for a broken config.
 
-        They are saved in the index, which keeps no others than `rows`.
+        They are saved in the index, which keeps no others than those of `digests`.
         """
         end = time.monotonic() + _TURN
         summaries: dict[Digest, Summary | None] = {}
         for stored in missing:
-            row, signature = _row(stored.digest, self._go_template), self._signature(stored, {})
-            summary = self._index.get(row, signature)
+            signature = self._signature(stored, {})
+            summary = self._index.get(stored.digest.hex, self._go_template, signature)
             try:
                 # A list does not hash weights whose file was touched: it need not be sure of them, and would take long.
                 summary = summary or Model(stored, self.store, self._go_template, checks_links=False).summary
-                self._index.put(row, signature, summary)
+                self._index.put(stored.digest.hex, self._go_template, signature, summary)
             except CorralError as error:
                 log.warning("%s is left out: %s", stored.name, error)
             summaries[stored.digest] = summary
             if time.monotonic() > end:
                 break
-        self._index.save(rows)
+        self._index.save(digests)
         return summaries
 
     def _signature(self, stored: Stored, seen: dict[str, tuple[int, int] | None]) -> Signature:
@@ -474,15 +476,8 @@ class Models:
 _Key: TypeAlias = tuple[Name, Digest, float]
 """A model's name, digest and time: any change of its manifest makes another one of it."""
 
-_SETTINGS = get_args(GoTemplate)
-
 _SUMMARISED = frozenset({MediaType.CONFIG, MediaType.MODEL, MediaType.PROJECTOR, MediaType.TEMPLATE, MediaType.PROMPT})
 """The layers a summary is made of."""
 
 _TURN = 1.0
 """Seconds for which one list may make summaries before another has its turn."""
-
-
-def _row(digest: Digest, go_template: GoTemplate) -> str:
-    """A model's key in the index: its summary depends on which of its templates is used."""
-    return f"{digest.hex}:{go_template}"

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,7 @@ class Watch:
         self._baseline = (0.0, 0.0)
         self._collecting = 0.0
         self._collected = 0.0
+        self._excused = 0.0
 
     def begin(self) -> None:
         """Callbacks count from here on. In the loop's thread."""
@@ -71,6 +72,7 @@ class Watch:
         if not self._loop_thread or self._running is not None or threading.get_ident() != self._loop_thread:
             return callback(*arguments)
         before, collected = self._times(may_be_old=True), self._collected
+        self._excused = 0.0
         self._running = (before.wall, callback)
         try:
             return callback(*arguments)
@@ -79,11 +81,15 @@ class Watch:
             if time.perf_counter() - before.wall > self._limit:
                 self._judge(callback, before, self._times(), self._collected - collected)
 
+    def excuse(self, seconds: float) -> None:
+        """Leaves so many seconds of the running callback out."""
+        self._excused += seconds
+
     def _judge(self, callback: Any, before: Times, after: Times, collected: float) -> None:
         wall, own = after.wall - before.wall, after.own - before.own
         others = (after.process - before.process) - own
         waited = max(after.waited - before.waited, 0.0)
-        held = own - collected + max(wall - own - others - waited, 0.0)
+        held = own - collected + max(wall - own - others - waited - self._excused, 0.0)
         if held <= self._limit:
             return
         record = {
@@ -163,6 +169,9 @@ def watched_loop(watch: Watch) -> Any:
         ) -> asyncio.TimerHandle:
             return super().call_later(delay, watch.call, callback, *args, context=context)
 
+        async def subprocess_exec(self, *args: Any, **kwargs: Any) -> Any:
+            return await _Spawn(super().subprocess_exec(*args, **kwargs), watch)
+
         async def create_server(self, protocol_factory: Any, *args: Any, **kwargs: Any) -> Any:
             def watched() -> Any:
                 watch.begin()
@@ -176,6 +185,29 @@ def watched_loop(watch: Watch) -> Any:
             )
 
     return WatchedLoop
+
+
+class _Spawn:
+    """Awaits the start of a process. Its first step waits until the child has a processor, which is excused."""
+
+    def __init__(self, start: Coroutine[Any, Any, Any], watch: Watch) -> None:
+        self._start = start
+        self._watch = watch
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        began, own = time.perf_counter(), time.thread_time()
+        try:
+            step = self._start.send(None)
+            self._watch.excuse(time.perf_counter() - began - (time.thread_time() - own))
+            while True:
+                try:
+                    sent = yield step
+                except BaseException as error:
+                    step = self._start.throw(error)
+                else:
+                    step = self._start.send(sent)
+        except StopIteration as stop:
+            return stop.value
 
 
 def _watched_protocol(protocol: Any, watch: Watch) -> Any:

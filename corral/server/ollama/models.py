@@ -1,4 +1,4 @@
-"""Ollama's routes that look after models: list, show, copy, delete, pull, push, create. Source: spec api §11–15."""
+"""Ollama's routes that manage models: list, show, copy, delete, pull, push, create. Source: spec api §11–15."""
 
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
@@ -262,12 +262,12 @@ async def pull(request: Request) -> Response:
 
 
 def _source(request: Request, text: str) -> Mirror | None:
-    """The one source a pull is to use; files only for those who sit at this machine."""
+    """The one source a pull is to use, None when the request names none; `Forbidden` for a file from afar."""
     if not text:
         return None
     try:
         source = sources.parse_mirror(text)
-    except ConfigError as error:  # its class is for settings, where such sources stand too
+    except ConfigError as error:  # an error of settings, which have such sources too
         raise BadRequest(str(error)) from error
     if isinstance(source, FileMirror):
         require_local(request)

@@ -4,6 +4,7 @@ import logging
 import re
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from corral import modelfile
@@ -39,11 +40,15 @@ def _tag(stored: Stored, summary: Summary) -> dict[str, Any]:
     return {
         "name": name,
         "model": name,
-        "modified_at": timestamps.local(int(stored.modified * 1e9)),
+        "modified_at": _moment(int(stored.modified * 1e9)),
         "size": stored.size,
         "digest": stored.digest.hex,
         **known,
     }
+
+
+_moment = lru_cache(4096)(timestamps.local)
+"""Lists show the same moments again and again, and writing one takes as long as all the rest of its model."""
 
 
 def running(model: Listed | None, runner: Runner) -> dict[str, Any]:
