@@ -360,7 +360,7 @@ def test_parts_of_a_format_that_are_not_enforced_and_prompt_tokens_left_out_are_
         0,
         "Hello you\n\n",
         "Warning: 1 token of the prompt left out to fit the context\n"
-        "Warning: the answer is not held to these parts of the format: #/properties/ä, #/not\n",
+        "Warning: these parts of the format are not enforced: #/properties/ä, #/not\n",
     )
 
 

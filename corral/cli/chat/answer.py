@@ -59,7 +59,7 @@ def _warn(chunk: Chunk) -> None:
         print(f"Warning: {many} of the prompt left out to fit the context", file=sys.stderr)
     if chunk.unenforced:
         parts = printable(", ".join(chunk.unenforced))
-        print(f"Warning: the answer is not held to these parts of the format: {parts}", file=sys.stderr)
+        print(f"Warning: these parts of the format are not enforced: {parts}", file=sys.stderr)
 
 
 class _Printer:
