@@ -212,9 +212,7 @@ def test_others_are_answered_while_touched_weights_are_hashed_at_their_first_use
     large = tiny_llama(tmp_path / "large.gguf")
     os.truncate(large, 512 << 20)  # a hole: it takes no room, but time to be hashed
     add_model(models, "large", large)
-    if not weights_of(Store(models), "large").samefile(large):
-        pytest.skip("this file system shares blocks, so that nothing of the user's can change the blob")
-    large.touch()
+    large.touch()  # where the file system shares blocks there is no link, and nothing to hash
     server = start_server(CORRAL_ENGINE=str(FAKE_ENGINE))
     with ThreadPoolExecutor() as threads:
         body = {"model": "large", "prompt": "", "stream": False}

@@ -1,8 +1,8 @@
-"""Chat, generate, embed: one door to the models. Where model, prompt, scheduler, engine and parser meet.
+"""Answers and vectors: the one door to the models. Where model, prompt, scheduler, engine and parser meet.
 
-Knows no dialect. `chat` and `generate` are blocks that give the chunks of an answer; the last chunk carries
-`done_reason` and metrics, and leaving the block early cancels the work and gives the runner back. A request is planned
-first (`plan.py`), then the plan is run (`run.py`).
+Knows no dialect. `answer` is a block that gives the chunks of an answer; the last chunk carries `done_reason` and
+metrics, and leaving the block early cancels the work and gives the runner back. A request is planned first (`plan.py`),
+then the plan is run (`run.py`).
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from corral.inference.metrics import RequestMetrics
 from corral.inference.plan import Planner
 from corral.inference.run import one, run
 from corral.machine import Machine
-from corral.messages import ChatRequest, Chunk, EmbedRequest, GenerateRequest, Json, Think
+from corral.messages import AnswerRequest, ChatRequest, Chunk, EmbedRequest, GenerateRequest, Json, Think
 from corral.models.model import Model, Models
 from corral.options import Options
 from corral.serving.scheduler import Scheduler
@@ -47,8 +47,8 @@ Chunks = AsyncGenerator[Chunk, None]
 
 
 @contextlib.asynccontextmanager
-async def chat(runtime: Runtime, request: ChatRequest) -> AsyncIterator[Chunks]:
-    """The answer to a conversation. Order of checks: spec api §8.2.
+async def answer(runtime: Runtime, request: ChatRequest | GenerateRequest) -> AsyncIterator[Chunks]:
+    """The answer to a conversation or a single prompt. Order of checks: spec api §7.2, §8.2.
 
     Errors come on entering the block or with a chunk: `BadRequest` and its kinds, `ModelNotFound`, `RemoteModel`,
     `QueueFull`, `ModelFileError`, `TemplateError`, `EngineError` and its kinds.
@@ -56,48 +56,19 @@ async def chat(runtime: Runtime, request: ChatRequest) -> AsyncIterator[Chunks]:
     metrics = RequestMetrics(runtime.series)
     model = await find_model(runtime, request.model)
     with _failures_counted(runtime, model):
-        if not request.messages and request.keep_alive == 0:
+        is_empty = not (request.messages if isinstance(request, ChatRequest) else request.prompt)
+        if is_empty and request.keep_alive == 0:
             yield _unload(runtime, model)
             return
-        think = _resolved_think(model, request)
-        _require(model, request.model, "completion", "chat")
-        if request.tools:
-            _require(model, request.model, "tools", "tools")
+        think = _checked(model, request)
         chosen, spec = await _wanted(runtime, model, request.options)
         async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
             metrics.got_runner(runner.label)
-            if not request.messages:
+            if is_empty:
                 yield one(Chunk(done_reason="load"))
                 return
             planner = Planner(model, runner, chosen, request, think)
-            plan = await planner.chat(request)
-            async with aclosing(run(plan, planner, runner, metrics)) as chunks:
-                yield chunks
-
-
-@contextlib.asynccontextmanager
-async def generate(runtime: Runtime, request: GenerateRequest) -> AsyncIterator[Chunks]:
-    """The answer to a single prompt. Order of checks: spec api §7.2. Errors as those of `chat`."""
-    metrics = RequestMetrics(runtime.series)
-    model = await find_model(runtime, request.model)
-    with _failures_counted(runtime, model):
-        if not request.prompt and request.keep_alive == 0:
-            yield _unload(runtime, model)
-            return
-        if request.raw and (request.template or request.system or request.context):
-            raise BadRequest("raw mode does not support template, system, or context")
-        think = _resolved_think(model, request)
-        _require(model, request.model, "completion", "generate")
-        if request.suffix:
-            _require(model, request.model, "insert", "insert")
-        chosen, spec = await _wanted(runtime, model, request.options)
-        async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
-            metrics.got_runner(runner.label)
-            if not request.prompt:
-                yield one(Chunk(done_reason="load"))
-                return
-            planner = Planner(model, runner, chosen, request, think)
-            plan = await planner.generate(request)
+            plan = await planner.plan()
             async with aclosing(run(plan, planner, runner, metrics)) as chunks:
                 yield chunks
 
@@ -105,7 +76,7 @@ async def generate(runtime: Runtime, request: GenerateRequest) -> AsyncIterator[
 async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = True) -> Vectors:
     """Vectors of texts, in the order of the texts (spec api §10). No texts: the model is loaded.
 
-    `ContextExceeded` for a text that is too long and may not be cut; other errors as those of `chat`.
+    `ContextExceeded` for a text that is too long and may not be cut; other errors as those of `answer`.
     """
     metrics = RequestMetrics(runtime.series)
     model = await find_model(runtime, request.model)
@@ -159,13 +130,29 @@ def _unload(runtime: Runtime, model: Model) -> Chunks:
     return one(Chunk(done_reason="unload"))
 
 
-def _require(model: Model, asked: str, capability: str, what: str) -> None:
-    """`Unsupported` for a model without the capability; `asked`: its name as the request gave it."""
+def _checked(model: Model, request: ChatRequest | GenerateRequest) -> Think:
+    """How the model is to think, after what it cannot do was refused: `Unsupported`, or `BadRequest` for raw mode."""
+    if isinstance(request, GenerateRequest) and request.raw and (request.template or request.system or request.context):
+        raise BadRequest("raw mode does not support template, system, or context")
+    think = _resolved_think(model, request)
+    if isinstance(request, ChatRequest):
+        _require(model, request, "completion", "chat")
+        if request.tools:
+            _require(model, request, "tools", "tools")
+    else:
+        _require(model, request, "completion", "generate")
+        if request.suffix:
+            _require(model, request, "insert", "insert")
+    return think
+
+
+def _require(model: Model, request: AnswerRequest, capability: str, what: str) -> None:
+    """`Unsupported` for a model without the capability, which `what` names for the user."""
     if capability not in model.capabilities:
-        raise Unsupported(asked, what, model.name.full)
+        raise Unsupported(request.model, what, model.name.full)
 
 
-def _resolved_think(model: Model, request: ChatRequest | GenerateRequest) -> Think:
+def _resolved_think(model: Model, request: AnswerRequest) -> Think:
     """Spec api §5.2: on by default where the model can think, `Unsupported` where it cannot."""
     think = request.think
     if "thinking" in model.capabilities:

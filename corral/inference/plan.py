@@ -80,30 +80,11 @@ class Planner:
         window = runner.spec.num_ctx
         self._num_ctx = window if chosen.num_ctx is None else min(max(chosen.num_ctx, MIN_CONTEXT), window)
 
-    async def chat(self, request: ChatRequest) -> Plan:
-        """The plan for a conversation. `BadRequest` and its kinds, `TemplateError`, `EngineError`."""
-        messages = prompt.conversation(self._model, request.messages)
-        tools = () if request.tool_choice.mode == "none" else request.tools
-        if tools and request.tool_choice.mode == "required":
-            # The grammar lets nothing but a call through, whatever the model's own form of calls.
-            built = await self._fit(messages, tools)
-            allowed = constraint.chosen_tools(tools, request.tool_choice)
-            forced = AnswerFormat(tools=allowed, is_forced_call=True)
-            return await self._completion(built, forced, constraint.CallsOf(allowed))
-        if self._is_native:
-            return await self._native(messages, tools)
-        built = await self._fit(messages, tools)
-        return await self._completion(built, self._answer_format(tools), request.format)
-
-    async def generate(self, request: GenerateRequest) -> Plan:
-        """The plan for a single prompt (spec api §7.4). Errors as for `chat`."""
-        messages = self._single_messages(request)
-        is_plain = not (request.raw or request.template or request.context or request.suffix)
-        if is_plain and self._is_native:
-            return await self._native(messages, (), with_context=True)
-        built = await self._single_prompt(request, messages)
-        answer_format = AnswerFormat() if request.raw else self._answer_format()
-        return await self._completion(built, answer_format, request.format, with_context=not request.raw)
+    async def plan(self) -> Plan:
+        """The plan for the request. `BadRequest` and its kinds, `TemplateError`, `EngineError`."""
+        if isinstance(self._request, ChatRequest):
+            return await self._chat(self._request)
+        return await self._generate(self._request)
 
     async def continued(self, plan: NativePlan, streamed: StreamedAnswer) -> CompletionPlan | None:
         """How to go on without the engine's parser, which has lost its way in an answer; None where that cannot be.
@@ -123,6 +104,30 @@ class Planner:
         made = await self._completion(built, answer_format, self._request.format, generated_tokens=streamed.steps)
         assert isinstance(made, CompletionPlan), "a request that only renders never streams"
         return made
+
+    async def _chat(self, request: ChatRequest) -> Plan:
+        messages = prompt.conversation(self._model, request.messages)
+        tools = () if request.tool_choice.mode == "none" else request.tools
+        if tools and request.tool_choice.mode == "required":
+            # The grammar lets nothing but a call through, whatever the model's own form of calls.
+            built = await self._fit(messages, tools)
+            allowed = constraint.chosen_tools(tools, request.tool_choice)
+            forced = AnswerFormat(tools=allowed, is_forced_call=True)
+            return await self._completion(built, forced, constraint.CallsOf(allowed))
+        if self._is_native:
+            return await self._native(messages, tools)
+        built = await self._fit(messages, tools)
+        return await self._completion(built, self._answer_format(tools), request.format)
+
+    async def _generate(self, request: GenerateRequest) -> Plan:
+        """Spec api §7.4."""
+        messages = self._single_messages(request)
+        is_plain = not (request.raw or request.template or request.context or request.suffix)
+        if is_plain and self._is_native:
+            return await self._native(messages, (), with_context=True)
+        built = await self._single_prompt(request, messages)
+        answer_format = AnswerFormat() if request.raw else self._answer_format()
+        return await self._completion(built, answer_format, request.format, with_context=not request.raw)
 
     def _single_messages(self, request: GenerateRequest) -> list[Message]:
         stored = () if request.context else self._model.messages

@@ -48,18 +48,14 @@ async def me(request: Request) -> Response:
 
 async def generate(request: Request) -> Response:
     asked, converted = await body_converted(request, wire.WireGenerateRequest, wire.generate_request)
-    return await _answer(
-        inference.generate(runtime_of(request), converted),
-        asked.stream,
-        lambda chunk: wire.generate_chunk(asked.model, chunk),
-    )
+    answer = inference.answer(runtime_of(request), converted)
+    return await _answer(answer, asked.stream, lambda chunk: wire.generate_chunk(asked.model, chunk))
 
 
 async def chat(request: Request) -> Response:
     asked, converted = await body_converted(request, wire.WireChatRequest, wire.chat_request)
-    return await _answer(
-        inference.chat(runtime_of(request), converted), asked.stream, lambda chunk: wire.chat_chunk(asked.model, chunk)
-    )
+    answer = inference.answer(runtime_of(request), converted)
+    return await _answer(answer, asked.stream, lambda chunk: wire.chat_chunk(asked.model, chunk))
 
 
 async def render(request: Request) -> Response:
@@ -68,7 +64,7 @@ async def render(request: Request) -> Response:
     if not asked.messages:
         raise BadRequest("messages are missing")
     only_rendered = msgspec.structs.replace(converted, render_only=True)
-    async with inference.chat(runtime_of(request), only_rendered) as chunks:
+    async with inference.answer(runtime_of(request), only_rendered) as chunks:
         shown = (await anext(chunks)).rendered
     assert shown is not None, "a request that only renders is answered with the prompt"
     fields = msgspec.to_builtins(shown)
