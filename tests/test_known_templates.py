@@ -14,7 +14,7 @@ from tests.tiny_models import CHATML
 
 JINJA = Path(__file__).parent / "goldens" / "jinja"
 FAMILIES = sorted(path.stem for path in JINJA.glob("*.jinja"))
-"""What follows a point in a name tells the ways apart in which a family's text is written."""
+"""What follows a point in a name is one of the ways in which a family's text is written."""
 
 SMOLLM2 = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"

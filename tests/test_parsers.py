@@ -331,7 +331,7 @@ EXAMPLES: list[tuple[str, Callable[[], OutputParser], str, Answer]] = [
         Answer('<|channel|>commentary to=functions.get_weather<|message|>{"city": "Os', warnings=UNPARSED),
     ),
     (
-        "a call of a tool nobody gave",
+        "a call of a tool that was not given",
         harmony,
         "<|channel|>commentary to=functions.nope<|message|>{}<|call|>",
         Answer("<|channel|>commentary to=functions.nope<|message|>{}", warnings=UNPARSED),
@@ -530,8 +530,8 @@ def test_a_hostile_answer_comes_back_as_text(make: Callable[[], OutputParser], p
 
 def test_harmony_tools_go_by_identifiers_and_come_back_by_their_names() -> None:
     tools = [Tool(name=name) for name in ("get-weather", "get.weather", "get weather", "2nd", "größe", "!?")]
-    told = harmony_family.identifiers(tool.name for tool in tools)
-    assert list(told.values()) == ["get_weather", "get_weather_2", "get_weather_3", "_2nd", "gre", "unnamed"]
+    named = harmony_family.identifiers(tool.name for tool in tools)
+    assert list(named.values()) == ["get_weather", "get_weather_2", "get_weather_3", "_2nd", "gre", "unnamed"]
     parser = parsers.build(family="harmony", tools=tools)
     answer = "<|channel|>commentary to=functions.get_weather_2<|message|>{}<|call|>"
     assert read(parser, [answer]).calls == (call("get.weather"),)
@@ -539,13 +539,13 @@ def test_harmony_tools_go_by_identifiers_and_come_back_by_their_names() -> None:
     assert read(parser, [answer.replace("get_weather_2", "get-weather")]).calls == (call("get-weather"),)
 
 
-def test_harmony_conversations_name_tools_as_the_model_is_told() -> None:
+def test_harmony_conversations_name_tools_as_the_prompt_does() -> None:
     messages = [
         Message.of("assistant", tool_calls=(ToolCall(name="get-weather", id="call_1"), ToolCall(name="gone"))),
         Message.of("tool", "R", tool_name="get-weather"),
     ]
-    told, tools = harmony_family.with_identifiers(messages, [Tool(name="get-weather", description="D")])
-    assert told == [
+    named, tools = harmony_family.with_identifiers(messages, [Tool(name="get-weather", description="D")])
+    assert named == [
         Message.of("assistant", tool_calls=(ToolCall(name="get_weather", id="call_1"), ToolCall(name="gone"))),
         Message.of("tool", "R", tool_name="get_weather"),
     ]

@@ -1,4 +1,4 @@
-"""Templates that refuse conversations as clients send them: told the same in the form they want, through the server."""
+"""Templates that refuse conversations as clients send them: they get it in a form they accept, through the server."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -75,10 +75,10 @@ def test_a_late_system_text_is_part_of_its_question_where_turns_have_to_be_taken
 
 
 @pytest.mark.parametrize("number", ["", "call_a3jfo5mi", "x" * 32])
-@pytest.mark.parametrize("is_told", [False, True])
-def test_calls_get_ids_of_nine_letters_where_they_have_to(server: RunningServer, number: str, is_told: bool) -> None:
+@pytest.mark.parametrize("has_id", [False, True])
+def test_calls_get_ids_of_nine_letters_where_they_have_to(server: RunningServer, number: str, has_id: bool) -> None:
     call = {"function": {"name": "get_weather", "arguments": {"city": "Oslo"}}, **({"id": number} if number else {})}
-    result = {"tool_name": "get_weather", **({"tool_call_id": number} if is_told and number else {})}
+    result = {"tool_name": "get_weather", **({"tool_call_id": number} if has_id and number else {})}
     messages = [said("user", "W?"), said("assistant", "", tool_calls=[call]), said("tool", "12", **result)]
     prompt = shown(server, "ids", messages, tools=[WEATHER])
     _, _, conversation = prompt.partition("[user]")
@@ -108,5 +108,5 @@ def test_results_without_ids_go_to_the_calls_of_their_names() -> None:
 
 def test_what_is_refused_in_any_form_is_refused_in_the_templates_words(server: RunningServer) -> None:
     answer = chat(server, "turns", [said("assistant", "A."), said("user", "One.")])
-    told = "the model's template refuses the conversation: Conversation roles must alternate user/assistant/user/"
-    assert (answer.status, answer.error.startswith(told)) == (400, True)
+    refusal = "the model's template refuses the conversation: Conversation roles must alternate user/assistant/user/"
+    assert (answer.status, answer.error.startswith(refusal)) == (400, True)

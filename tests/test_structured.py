@@ -1,4 +1,4 @@
-"""Answers held to a format, through the server: JSON, schemas of every kind, what is wrong with one, and thinking."""
+"""Answers in a format, through the server: JSON, schemas of every kind, what is wrong with one, and thinking."""
 
 import json
 import random
@@ -119,7 +119,7 @@ def test_other_checks_come_before_the_format(real_server: RunningServer, wrong: 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_is_not_enforced_is_told_in_a_header(real_server: RunningServer, stream: bool) -> None:
+def test_what_is_not_enforced_is_named_in_a_header(real_server: RunningServer, stream: bool) -> None:
     schema = {"type": "array", "items": {"enum": ["ä", "b"]}, "uniqueItems": True, "maxItems": 2}
     body = asked("/api/chat", format={"type": "object", "properties": {"ä": schema}, "required": ["ä"]}, stream=stream)
     assert post(real_server, "/api/chat", body).headers["x-corral-unenforced"] == "#/properties/%C3%A4/uniqueItems"

@@ -86,7 +86,7 @@ def test_only_the_text_of_a_joined_message_is_kept() -> None:
     ("think", "rendered"),
     [(None, "false,,false"), (False, "false,,true"), (True, "true,medium,true"), ("low", "true,low,true")],
 )
-def test_a_template_is_told_whether_and_how_hard_to_think(think: Think, rendered: str) -> None:
+def test_a_template_learns_whether_and_how_hard_to_think(think: Think, rendered: str) -> None:
     tail = "{{ .Think }},{{ .ThinkLevel }},{{ .IsThinkSet }}"
     assert template.parse(tail + "{{ range .Messages }}{{ end }}").render([], think=think) == rendered
     assert template.parse(tail).render([], think=think) == rendered
@@ -265,7 +265,7 @@ def test_a_round_trip_of_tools_needs_tools_calls_and_results(text: str, has: boo
         ("{{ tools }}<think></think>", ("tools", "thinking"), False),
     ],
 )
-def test_what_a_jinja_template_supports_is_told_by_its_text(
+def test_what_a_jinja_template_supports_shows_in_its_text(
     text: str, capabilities: tuple[str, ...], has_round_trip: bool
 ) -> None:
     assert template.jinja_capabilities(text) == capabilities

@@ -94,7 +94,7 @@ def golden(family: str, name: str) -> str:
 
 
 @pytest.mark.parametrize(("family", "name"), [(family, name) for family, names in FAMILIES.items() for name in names])
-def test_a_family_is_told_what_its_format_says(family: str, name: str) -> None:
+def test_a_family_gets_what_its_format_says(family: str, name: str) -> None:
     messages, tools, think = CONVERSATIONS[name]
     rendered = template_of(family).render(messages, tools=tools, think=think)
     assert re.sub(r"(?<=Current date: )\d{4}-\d\d-\d\d", "2026-08-01", rendered) == golden(family, name)
@@ -131,5 +131,5 @@ def test_every_golden_prompt_is_compared() -> None:
 
 def test_the_current_date_is_todays() -> None:
     before = date.today()
-    told = date.fromisoformat(template.parse("{{ currentDate }}{{ .Prompt }}").render([]))
-    assert before <= told <= date.today()
+    printed = date.fromisoformat(template.parse("{{ currentDate }}{{ .Prompt }}").render([]))
+    assert before <= printed <= date.today()

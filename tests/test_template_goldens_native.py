@@ -40,15 +40,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 def wire(message: Message) -> dict[str, Any]:
-    told: dict[str, Any] = {"role": message.role, "content": message.text, "tool_name": message.tool_name}
+    written: dict[str, Any] = {"role": message.role, "content": message.text, "tool_name": message.tool_name}
     if message.role == "tool":
-        told["tool_call_id"] = "call00001"
+        written["tool_call_id"] = "call00001"
     if message.thinking:
-        told["thinking"] = message.thinking
+        written["thinking"] = message.thinking
     if message.tool_calls:
         calls = [{"name": call.name, "arguments": call.arguments} for call in message.tool_calls]
-        told["tool_calls"] = [{"id": "call00001", "function": call} for call in calls]
-    return told
+        written["tool_calls"] = [{"id": "call00001", "function": call} for call in calls]
+    return written
 
 
 def defined(tool: Tool) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def rendered(server: RunningServer, model: str, messages: list[Message], tools: 
 
 
 @pytest.mark.parametrize(("family", "name"), [(family, name) for family, names in FAMILIES.items() for name in names])
-def test_a_family_is_told_what_its_format_says(server: RunningServer, family: str, name: str) -> None:
+def test_a_family_gets_what_its_format_says(server: RunningServer, family: str, name: str) -> None:
     prompt = rendered(server, family, *CONVERSATIONS[name])
     prompt = re.sub(r"(?<=Current date: )\d{4}-\d\d-\d\d", "2026-08-01", prompt)
     path = GOLDENS / family / f"{name}.txt"

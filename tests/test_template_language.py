@@ -1,4 +1,4 @@
-"""The Go template language: control flow, functions, printing, and how failures are told."""
+"""The Go template language: control flow, functions, printing, and how failures are reported."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Thinking on, off and by level, through the server and the real engine: told apart, refused, held to a format after.
+"""Thinking on, off and by level, through the server and the real engine: separated, refused, in a format after.
 
 The models are speakers: what they say is known, word for word.
 """
@@ -114,7 +114,7 @@ def said(answer: Answer) -> tuple[str, str]:
 @pytest.mark.parametrize("route", ["/api/chat", "/api/generate"])
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("think", [None, True])
-def test_thoughts_are_told_apart(
+def test_thoughts_are_separated(
     server: RunningServer, model: str, route: str, stream: bool, think: bool | None
 ) -> None:
     answer = ask(server, model, route=route, stream=stream, think=think)
@@ -187,9 +187,9 @@ def test_the_prompt_tells_whether_to_think(server: RunningServer) -> None:
         for think in (None, True, False, "low", "medium", "high", "max")
     }
     start = "<|im_start|>user\n2+2<|im_end|>\n<|im_start|>assistant\n"
-    told = {None: "effort: medium", True: "effort: medium", False: "<think></think>"}
+    expected = {None: "effort: medium", True: "effort: medium", False: "<think></think>"}
     levels = {level: f"effort: {level}" for level in ("low", "medium", "high", "max")}
-    assert prompts == {think: f"{start}{line}\n" for think, line in (*told.items(), *levels.items())}
+    assert prompts == {think: f"{start}{line}\n" for think, line in (*expected.items(), *levels.items())}
 
 
 def test_harmony_knows_three_levels(server: RunningServer) -> None:
@@ -201,7 +201,7 @@ def test_harmony_knows_three_levels(server: RunningServer) -> None:
     assert prompts == {"low": start.format("low"), "max": start.format("high")}
 
 
-def test_the_models_own_template_is_told_whether_to_think(server: RunningServer) -> None:
+def test_the_models_own_template_learns_whether_to_think(server: RunningServer) -> None:
     start = "<|im_start|>user\n2+2<|im_end|>\n<|im_start|>assistant\n"
     rendered = [
         ask(server, "native", think=think, _debug_render_only=True).json["_debug_info"]["rendered_template"]
@@ -211,7 +211,7 @@ def test_the_models_own_template_is_told_whether_to_think(server: RunningServer)
 
 
 @pytest.mark.parametrize("model", ["go", "native"])
-def test_earlier_thoughts_are_told_to_the_model(server: RunningServer, model: str) -> None:
+def test_earlier_thoughts_are_in_the_prompt(server: RunningServer, model: str) -> None:
     turns = [
         {"role": "user", "content": "1+1"},
         {"role": "assistant", "content": "Two.", "thinking": "Easy."},

@@ -1,4 +1,4 @@
-"""Tools from definition to result, through the server and the real engine: told, called, answered, cut off, forced.
+"""Tools from definition to result, through the server and the real engine: offered, called, answered, cut off, forced.
 
 The models are speakers: what they say is known, word for word.
 """
@@ -89,12 +89,12 @@ def messages_of(answer: Answer) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("model", ["call", "call-native"])
-def test_a_call_is_told_as_one(server: RunningServer, model: str) -> None:
+def test_a_call_is_answered_as_one(server: RunningServer, model: str) -> None:
     assert messages_of(chat(server, model)) == [{"role": "assistant", "content": "", "tool_calls": [CALL]}]
 
 
 @pytest.mark.parametrize("model", ["two", "two-native"])
-def test_several_calls_are_told_with_what_came_before(server: RunningServer, model: str) -> None:
+def test_several_calls_are_answered_with_what_came_before(server: RunningServer, model: str) -> None:
     add = {"function": {"index": 1, "name": "add", "arguments": {"a": 1}}}
     whole = {"role": "assistant", "content": "Sure. ", "tool_calls": [CALL, add]}
     assert messages_of(chat(server, model)) == [whole]
@@ -170,7 +170,7 @@ def test_what_the_engine_cannot_parse_goes_on_where_it_broke_off(server: Running
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_thoughts_are_not_told_twice_where_the_engine_broke_off(server: RunningServer, stream: bool) -> None:
+def test_thoughts_are_not_sent_twice_where_the_engine_broke_off(server: RunningServer, stream: bool) -> None:
     messages = messages_of(chat(server, "thought", stream=stream))
     assert "".join(message.get("thinking", "") for message in messages) == "Hm"
     said = "".join(message["content"] for message in messages)
@@ -226,7 +226,7 @@ def test_without_tools_nothing_is_a_call(server: RunningServer, model: str) -> N
 
 
 @pytest.mark.parametrize("model", ["call", "call-native"])
-def test_with_tools_forbidden_the_model_is_told_of_none(server: RunningServer, model: str) -> None:
+def test_with_tools_forbidden_the_prompt_names_none(server: RunningServer, model: str) -> None:
     (message,) = messages_of(chat(server, model, tool_choice="none"))
     assert "tool_calls" not in message
     shown = chat(server, model, tool_choice="none", _debug_render_only=True)
@@ -278,7 +278,7 @@ def test_a_tool_without_a_name_cannot_be_called(server: RunningServer, tool: Any
 
 
 @pytest.mark.parametrize("model", ["call", "call-native"])
-def test_what_a_forced_call_refers_to_holds_though_the_model_is_not_told(server: RunningServer, model: str) -> None:
+def test_what_a_forced_call_refers_to_holds_though_the_prompt_leaves_it_out(server: RunningServer, model: str) -> None:
     """Every way in which a property can say elsewhere, or at once, what it may be."""
     properties = {
         "unit": {"$ref": "#/$defs/unit"},
@@ -305,7 +305,7 @@ def test_a_tool_that_is_not_there_cannot_be_chosen(server: RunningServer, model:
     assert (answer.status, answer.json) == (400, {"error": 'tool_choice names "nope", which is not among the tools'})
 
 
-def test_the_model_is_told_tools_calls_and_results(server: RunningServer) -> None:
+def test_the_prompt_has_tools_calls_and_results(server: RunningServer) -> None:
     calls = [
         {"function": {"name": "add", "arguments": {"b": [2], "a": 1}}},
         {"function": {"name": "get_weather", "arguments": {"city": "Oslo"}}},
@@ -333,7 +333,7 @@ def test_the_model_is_told_tools_calls_and_results(server: RunningServer) -> Non
     )
 
 
-def test_the_models_own_template_is_told_calls_and_results(server: RunningServer) -> None:
+def test_the_models_own_template_gets_calls_and_results(server: RunningServer) -> None:
     conversation = [
         {"role": "user", "content": "hey"},
         {"role": "assistant", "content": "", "tool_calls": [{"id": "c1", **CALL}]},
@@ -362,8 +362,8 @@ def test_what_is_no_list_of_tools_is_refused(server: RunningServer, tools: Any) 
 
 @pytest.mark.parametrize("arguments", ["text", [1], 3])
 def test_arguments_that_are_no_object_are_refused(server: RunningServer, arguments: Any) -> None:
-    told = [{"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": arguments}}]}]
-    answer = chat(server, "call", messages=told)
+    history = [{"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": arguments}}]}]
+    answer = chat(server, "call", messages=history)
     assert answer.status == 400
     assert "Go struct field ChatRequest.messages.tool_calls.function.arguments" in answer.error
 
@@ -391,7 +391,7 @@ def test_odd_tools_are_no_harm(server: RunningServer, model: str, kind: str) -> 
 @pytest.mark.parametrize("model", ["rain", "rain-native"])
 @pytest.mark.parametrize("choice", ["auto", "required"])
 @pytest.mark.parametrize("depth", [40, 200, 300, 5000])
-def test_tools_nested_in_themselves_are_told_or_refused(
+def test_tools_nested_in_themselves_are_written_or_refused(
     server: RunningServer, model: str, choice: str, depth: int
 ) -> None:
     schema = '{"type":"object","properties":{"a":' * depth + '{"type":"string"}' + "}}" * depth
@@ -419,7 +419,7 @@ def test_a_type_that_does_not_exist_is_named_by_tool_and_place(server: RunningSe
 @pytest.mark.parametrize("model", ["rain", "rain-native"])
 @pytest.mark.parametrize(("limit", "said"), [(1, "Rain: "), (2, "Rain: "), (3, "Rain: "), (4, "Rain: ☂")])
 @pytest.mark.parametrize("stream", [False, True])
-def test_half_a_character_at_the_limit_is_not_told(
+def test_half_a_character_at_the_limit_is_not_sent(
     server: RunningServer, model: str, limit: int, said: str, stream: bool
 ) -> None:
     answer = chat(server, model, num_predict=limit, stream=stream)

@@ -1,7 +1,7 @@
 """Conversations of three turns with the real model: a call it has to make, the call's result, and a further question.
 
-What the model says is its own business. That it calls and its arguments fit, that each turn is told of the earlier
-ones and that these are not read again, is ours.
+What the model says is its own business. That it calls and its arguments fit, that each prompt has the earlier turns
+and that these are not read again, is ours.
 """
 
 import json
@@ -92,8 +92,8 @@ def test_a_conversation_goes_on_from_a_forced_call(
 
     messages += [said, FURTHER]
     prompt = prompt_of(server, model, messages)
-    told = (QUESTION["content"], '"get_weather"', arguments["city"], RESULT, said["content"], FURTHER["content"])
-    assert [prompt.find(text) >= 0 for text in told] == [True] * len(told)
+    texts = (QUESTION["content"], '"get_weather"', arguments["city"], RESULT, said["content"], FURTHER["content"])
+    assert [prompt.find(text) >= 0 for text in texts] == [True] * len(texts)
     further, last = turn(server, model, messages, stream=stream)
     assert further["content"] or further.get("tool_calls")
     assert last["prompt_eval_count"] > 100

@@ -17,7 +17,7 @@ ByteOrder = Literal["<", ">"]
 
 
 class Cursor:
-    """A place in a file. Plain reads, not a memory map: a file cut short by somebody else must not kill the process.
+    """A place in a file. Plain reads, not a memory map: a file cut short by another program must not kill the process.
 
     `subject` is what is being read, for the sentences of errors. `wide` is false for version 1, whose lengths have
     32 bits instead of 64.

@@ -5,9 +5,10 @@ Keys are looked up as spec cli §17 says; capabilities come from spec cli §14.5
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
+
+from msgspec import Struct
 
 from corral.errors import ModelFileError
 from corral.gguf.cursor import ByteOrder, Cursor
@@ -24,8 +25,7 @@ _ABSOLUTE_PREFIXES = ("general.", "tokenizer.", "split.", "adapter.")
 _UNLISTED_KEYS = frozenset({"general.name", "tokenizer.chat_template"})
 
 
-@dataclass(frozen=True, slots=True)
-class Array:
+class Array(Struct, frozen=True):
     """An array that was checked but not read: `length` elements in `size` bytes at `offset` of the file."""
 
     type: ValueType
@@ -37,8 +37,7 @@ class Array:
         return self.length
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(Struct, frozen=True):
     """A tensor: its shape in the file's order (row length first), its place in bytes from the file's beginning."""
 
     name: str
@@ -58,8 +57,7 @@ Element: TypeAlias = "Scalar | list[Element] | None"
 Kind: TypeAlias = Literal["model", "projector", "adapter"]
 
 
-@dataclass(frozen=True, slots=True)
-class GGUF:
+class GGUF(Struct, frozen=True):
     """A file that passed every check of `read`. Holds no open file; arrays are read when asked for."""
 
     path: Path

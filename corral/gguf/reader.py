@@ -1,4 +1,4 @@
-"""Reading a GGUF file as one from a stranger: everything it claims is checked before anybody relies on it.
+"""Reading a GGUF file as one from a stranger: everything it claims is checked before it is relied on.
 
 Source of the limits: spec cli §17, and the engine's own where they are narrower. Whatever the bytes are, `read`
 returns or raises `ModelFileError`, within seconds and some tens of megabytes: arrays are walked over, not read, and

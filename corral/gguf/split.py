@@ -5,7 +5,8 @@ Such a set's first file has all metadata; each has `split.no`, `split.count` and
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from corral.errors import ModelFileError
 from corral.gguf.file import GGUF, Array, Tensor
@@ -15,8 +16,7 @@ _CHUNK_BYTES = 1 << 20
 _TYPE_NUMBERS = {kind.name: number for number, kind in TENSOR_TYPES.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Merged:
+class Merged(Struct, frozen=True):
     """The one file a complete set amounts to: its header, and where each tensor comes from."""
 
     parts: tuple[GGUF, ...]

@@ -4,8 +4,9 @@ The numbers are the format's own; the tensor types are those the engine knows.
 """
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 MAGIC = b"GGUF"
 MAGIC_BIG_ENDIAN = b"FUGG"
@@ -52,8 +53,7 @@ WIDTHS: dict[ValueType, int] = {kind: struct.calcsize("<" + code) for kind, code
 """Bytes of a value of each type of fixed size."""
 
 
-@dataclass(frozen=True, slots=True)
-class TensorType:
+class TensorType(Struct, frozen=True):
     """How a tensor's elements are stored: `block_bytes` bytes hold `block` neighbours of a row."""
 
     name: str

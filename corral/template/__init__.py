@@ -6,10 +6,10 @@ rendering ends, in text or in a `TemplateError`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from corral.messages import Message, Think, Tool
 from corral.template import syntax
@@ -53,8 +53,7 @@ def parse(text: str) -> "Template":
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(Struct, frozen=True):
     """A parsed template; made by `parse`. Rendering it changes nothing, so threads may share it."""
 
     text: str

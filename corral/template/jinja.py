@@ -1,4 +1,4 @@
-"""What a Jinja chat template supports, told by its text alone (spec cli §14.1, §14.5). Never runs it."""
+"""What a Jinja chat template supports, as far as its text shows it (spec cli §14.1, §14.5). Never runs it."""
 
 import re
 

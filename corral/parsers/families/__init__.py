@@ -23,7 +23,7 @@ def families() -> dict[str, Build]:
 
 
 def marks(name: str) -> tuple[str, ...]:
-    """The special tokens a parser must see in an answer; none for a parser nobody knows."""
+    """The special tokens a parser must see in an answer; none for an unknown parser."""
     module = _modules().get(name)
     return () if module is None else module.MARKS
 

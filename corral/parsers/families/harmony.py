@@ -32,32 +32,34 @@ def build(tools: Sequence[Tool], prompt: str) -> OutputParser:
 
 
 def identifiers(names: Iterable[str]) -> dict[str, str]:
-    """For each tool's name the TypeScript identifier the model is told, all different."""
-    told: dict[str, str] = {}
+    """For each tool's name the TypeScript identifier that the prompt uses, all different."""
+    new_names: dict[str, str] = {}
     for name in names:
         plain = re.sub(r"[^A-Za-z0-9_$]", "", re.sub(r"[-. ]", "_", name)) or "unnamed"
         plain = f"_{plain}" if plain[0].isdigit() else plain
         identifier, count = plain, 1
-        while identifier in told.values():
+        while identifier in new_names.values():
             count += 1
             identifier = f"{plain}_{count}"
-        told.setdefault(name, identifier)
-    return told
+        new_names.setdefault(name, identifier)
+    return new_names
 
 
 def with_identifiers(messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[list[Message], list[Tool]]:
-    """Conversation and tools with every tool under the identifier the model is told."""
-    told = identifiers(tool.name for tool in tools)
+    """Conversation and tools with every tool under the identifier that the prompt uses."""
+    new_names = identifiers(tool.name for tool in tools)
 
     def renamed(message: Message) -> Message:
-        calls = tuple(msgspec.structs.replace(call, name=told.get(call.name, call.name)) for call in message.tool_calls)
+        calls = tuple(
+            msgspec.structs.replace(call, name=new_names.get(call.name, call.name)) for call in message.tool_calls
+        )
         return msgspec.structs.replace(
-            message, tool_calls=calls, tool_name=told.get(message.tool_name, message.tool_name)
+            message, tool_calls=calls, tool_name=new_names.get(message.tool_name, message.tool_name)
         )
 
     return (
         [renamed(message) for message in messages],
-        [msgspec.structs.replace(tool, name=told[tool.name]) for tool in tools],
+        [msgspec.structs.replace(tool, name=new_names[tool.name]) for tool in tools],
     )
 
 
@@ -71,12 +73,12 @@ class _State(Enum):
 class HarmonyParser:
     """Reads messages one after the other; text without a header is content, and so is a call of an unknown tool.
 
-    `told`: for each tool's name the identifier the model knows it by; the name itself is read, too.
+    `new_names`: for each tool's name the identifier the model knows it by; the name itself is read, too.
     """
 
-    def __init__(self, told: dict[str, str]) -> None:
+    def __init__(self, new_names: dict[str, str]) -> None:
         self.warnings: list[Warning] = []
-        self._names = {name: name for name in told} | {identifier: name for name, identifier in told.items()}
+        self._names = {name: name for name in new_names} | {identifier: name for name, identifier in new_names.items()}
         self._state = _State.BETWEEN
         self._held = ""
         self._header = ""

@@ -8,15 +8,15 @@ engine runs it as it is.
 
 import json
 import re
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+
+from msgspec import Struct
 
 from corral.template.known.jinja_text import writings
 
 
-@dataclass(frozen=True, slots=True)
-class KnownTemplate:
+class KnownTemplate(Struct, frozen=True):
     """A family's Go template, under the name Ollama knows it by, with its stop words."""
 
     name: str
@@ -39,8 +39,7 @@ MAX_LENGTH = 4096
 """Characters. A text that only writes turns has a few hundred, with a default system text a thousand or two."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Family:
+class _Family(Struct, frozen=True):
     template: KnownTemplate
     forms: tuple[frozenset[str], ...]
     """What its Jinja text always writes, once for each way to write the same turns."""
