@@ -80,7 +80,11 @@ def main(against: Path | None, models: int, tokens: int, rounds: int) -> None:
             for name, tree in trees.items():
                 found[name].append(measure(tree, store))
     print(f"{models} models of {tokens} tokens, median of {rounds} rounds in turn", end="\n\n")
-    print(f"{'':<40}{'no index yet':>14}" + "".join(f"{name:>14}" for name in trees) + f"{'ratio':>10}")
+    print(
+        f"{'':<40}{'no index yet':>14}"
+        + "".join(f"{name:>14}" for name in trees)
+        + ("" if against is None else f"{'ratio':>10}")
+    )
     for row, field in ROWS.items():
         medians = [statistics.median(getattr(one, field) for one in each) for each in found.values()]
         ratio = f"{medians[1] / max(medians[0], 1e-4):>9.0f}×" if len(medians) > 1 else ""
