@@ -162,7 +162,7 @@ async def test_a_model_of_tensor_layers(proxy: FaultProxy, registry: Registry, n
         ({"cut_after": 10}, 'Get "{url}": EOF'),
         (
             {"headers": {"Content-Encoding": "gzip"}},
-            '"{url}" answered in the encoding "gzip", which nobody asked for',
+            '"{url}" answered in the encoding "gzip", which was not asked for',
         ),
         ({"status": 500, "body": "out of order"}, "500: out of order"),
         ({"status": 418, "body": "x" * 100_000}, "418: " + "x" * 4096),
@@ -228,7 +228,7 @@ async def test_bytes_with_another_digest(proxy: FaultProxy, registry: Registry, 
         ),
         (
             {"headers": {"Content-Encoding": "br"}},
-            '"{url}" answered in the encoding "br", which nobody asked for',
+            '"{url}" answered in the encoding "br", which was not asked for',
         ),
         (
             {"headers": {"Content-Range": "bytes 0-100000/600000"}},

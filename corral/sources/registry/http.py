@@ -165,7 +165,7 @@ def refuse_compressed(response: aiohttp.ClientResponse) -> None:
     """`Contradiction` for a compressed answer: we asked for plain bytes, and packed ones may hide their number."""
     if (encoding := response.headers.get("Content-Encoding", "identity").lower()) not in ("identity", ""):
         raise Contradiction(
-            f'"{redacted(response.url)}" answered in the encoding "{encoding[:20]}", which nobody asked for'
+            f'"{redacted(response.url)}" answered in the encoding "{encoding[:20]}", which was not asked for'
         )
 
 
