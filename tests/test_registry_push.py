@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from corral import names
-from corral.errors import CorralError, ModelNotFound, NotFound, SourceError
+from corral.errors import CorralError, NotFound, SourceError, StoreError
 from corral.messages import Progress
 from corral.names import Name
 from corral.sources.registry import Registry, RetryPolicy, TransferLimits
@@ -256,7 +256,7 @@ async def test_a_model_that_is_not_here_cannot_be_pushed(registry: Registry, sto
         Progress("retrieving manifest"),
         Progress("couldn't retrieve manifest"),
     ]
-    with pytest.raises(ModelNotFound) as caught:
+    with pytest.raises(StoreError) as caught:
         await anext(steps)
     path = store.root / "manifests" / "127.0.0.1:9" / "library" / "nope" / "latest"
     assert str(caught.value) == f"open {path}: no such file or directory"

@@ -313,10 +313,10 @@ class Planner:
         tokens = await self._engine.tokenize(text, add_special=True)
         if not self._request.truncate and len(tokens) > self._num_ctx:
             raise exceeds(len(tokens), self._num_ctx)
-        kept = tuple(tokens)
-        if self._request.truncate:
-            has_bos = self._model.bos_text != ""
-            kept = prompt.shortened(tokens, self._num_ctx, self._options.num_keep, has_bos=has_bos, shift=self._shift)
+        if not self._request.truncate:
+            return text, len(tokens), 0
+        has_bos = self._model.bos_text != ""
+        kept = prompt.shortened(tokens, self._num_ctx, self._options.num_keep, has_bos=has_bos, shift=self._shift)
         return (text if len(kept) == len(tokens) else kept), len(kept), len(tokens) - len(kept)
 
     async def _checked_length(self, built: Prompt) -> int:

@@ -34,6 +34,9 @@ from corral.messages import Message, Part, Picture, Sound, Text, TokenLogprob, T
 HEALTH_TIMEOUT = 10.0
 """Seconds an engine has to answer a health ping (spec cli §11)."""
 
+LARGE = 1 << 18
+"""Bytes of JSON that are encoded and decoded in a thread."""
+
 HEALTH_INTERVAL = 0.02
 """Seconds between pings of a llama-server that does not report by itself when it has loaded."""
 
@@ -212,7 +215,8 @@ class LlamaEngine:
 
     async def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
         body = {"content": text, "add_special": add_special, "parse_special": True}
-        return list((await self._ask("POST", "/tokenize", body))["tokens"])
+        tokens: list[int] = (await self._ask("POST", "/tokenize", body))["tokens"]
+        return tokens
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         return str((await self._ask("POST", "/detokenize", {"tokens": list(tokens)}))["content"])
@@ -258,7 +262,7 @@ class LlamaEngine:
         await self._process.stop(grace=0 if self._retiring.done() else GRACE)
 
     async def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        data = None if body is None else msgspec.json.encode(body)
+        data = None if body is None else await _encoded(body)
         try:
             async with self._session.request(method, path, data=data) as response:
                 answer = await response.read()
@@ -266,6 +270,8 @@ class LlamaEngine:
             raise await self._dead(error) from error
         if response.status >= 400:
             raise _refusal(_decoded(_decode_failed, answer).error)
+        if len(answer) > LARGE:
+            return await asyncio.to_thread(_decoded, msgspec.json.decode, answer)
         return _decoded(msgspec.json.decode, answer)
 
     async def _events(self, path: str, body: Any) -> AsyncGenerator[bytes, None]:
@@ -292,7 +298,7 @@ class LlamaEngine:
     async def _streamed(self, path: str, body: Any) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """An answer as it comes. Leaving it early closes the connection, which frees the slot."""
         with self._counted():
-            async with self._session.post(path, data=msgspec.json.encode(body)) as response:
+            async with self._session.post(path, data=await _encoded(body)) as response:
                 try:
                     if response.status >= 400:
                         raise _refusal(_decoded(_decode_failed, await response.read()).error)
@@ -400,6 +406,28 @@ _decode_completion = msgspec.json.Decoder(_Completion).decode
 _decode_chat = msgspec.json.Decoder(_ChatEvent).decode
 _decode_failed = msgspec.json.Decoder(_Failed).decode
 _decode_error = msgspec.json.Decoder(_Error).decode
+
+
+async def _encoded(body: dict[str, Any]) -> bytes:
+    """The JSON of a body; that of a large one is made in a thread, so that it does not hold up the event loop."""
+    if _size(body) > LARGE:
+        return await asyncio.to_thread(msgspec.json.encode, body)
+    return msgspec.json.encode(body)
+
+
+def _size(value: Any) -> int:
+    """About how many bytes of JSON a value has: of a list of numbers, by its length."""
+    match value:
+        case str():
+            return len(value)
+        case list() if value and isinstance(value[0], int):
+            return 4 * len(value)
+        case list():
+            return sum(map(_size, value))
+        case dict():
+            return sum(map(_size, value.values()))
+        case _:
+            return 4
 
 
 def _decoded(decode: Callable[[bytes], T], data: bytes) -> T:
