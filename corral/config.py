@@ -7,15 +7,21 @@ environment. Source: spec cli §13.
 import ipaddress
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Any, Literal, NamedTuple
 
 from corral.errors import BadRequest, ConfigError
 from corral.golang import durations
 
 DEFAULT_PORT = 11434
+MAX_PORT = 65535
+
+FOREVER = "forever"
+"""How a duration without end is written."""
+
+MAX_PARALLEL = 256
+"""Sequences that llama.cpp decodes at once at most (`LLAMA_MAX_SEQ`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,13 @@ class Address:
     port: int = DEFAULT_PORT
     scheme: str = "http"
     path: str = ""
+    is_port_only: bool = field(default=False, compare=False)
+    """Whether no host was named (`:1234`): clients go to this machine, a server listens on every interface."""
+
+    @property
+    def to_listen(self) -> "Address":
+        """The same for a server, whose host is empty when it listens on every interface."""
+        return replace(self, host="") if self.is_port_only else self
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.netloc}{self.path}"
@@ -44,38 +57,100 @@ class Address:
 
     @property
     def is_unspecified(self) -> bool:
-        """Whether it means every interface (`0.0.0.0`, `::`); a client then goes to this machine."""
+        """Whether it means every interface (`0.0.0.0`, `::`, none); a client then goes to this machine."""
+        if not self.host:
+            return True
         try:
             return ipaddress.ip_address(self.host).is_unspecified
         except ValueError:
             return False
 
 
+class Adjusted(NamedTuple):
+    """What a setting's parser returns when the value is not the one that was written, and a sentence that says so."""
+
+    value: Any
+    remark: str
+
+
 def parse_address(text: str) -> Address:
-    """A bad port falls back to the scheme's default; the port is 80 or 443 when only a scheme is given."""
-    if "://" in text:
-        scheme, _, rest = text.partition("://")
-        default = {"http": 80, "https": 443}.get(scheme, DEFAULT_PORT)
-    else:
-        scheme, rest, default = "http", text, DEFAULT_PORT
+    """`[scheme://]host[:port][/path]`; the default address for an empty text.
+
+    The port is 80 or 443 when a scheme is given without one; a bad port falls back to that default (spec cli §13).
+    `BadRequest` for any other text that cannot be read; its sentence leaves out a user name and password.
+    """
+    return _address_and_port(text)[0]
+
+
+def _address_and_port(text: str) -> tuple[Address, str]:
+    """An address, and its port as it was written when that cannot be read; else empty."""
+    if "@" in text:  # anywhere: a password with a slash in it would count as a path, and be shown
+        raise BadRequest(f'"{without_password(text)}" has a user name or a password, which are not supported')
+    scheme, separator, rest = text.partition("://") if "://" in text else ("http", "", text)
+    scheme = scheme.lower()
+    default = {"http": 80, "https": 443}.get(scheme, DEFAULT_PORT) if separator else DEFAULT_PORT
     if text == "ollama.com":
         scheme, default = "https", 443
     netloc, slash, path = rest.partition("/")
-    try:
-        parts = urlsplit(f"//{netloc}" if netloc.count(":") < 2 or "[" in netloc else f"//[{netloc}]")
-        host = parts.hostname or "127.0.0.1"
-    except ValueError:
-        raise BadRequest(f'invalid host "{text}"') from None
-    try:
-        port = default if parts.port is None else parts.port
-    except ValueError:
-        port = default
-    return Address(host, port, scheme, (slash + path).rstrip("/"))
+    is_slip = not separator and netloc.startswith(("http:", "https:"))  # a slash is missing
+    if is_slip or not scheme.isalnum() or (text and not netloc):
+        raise _no_address(text)
+    host, port = _host_and_port(netloc, text)
+    is_port_only = bool(netloc) and not host
+    address = Address(host or "127.0.0.1", default, scheme, (slash + path).rstrip("/"), is_port_only)
+    if not port:
+        return address, ""
+    if not (port.isascii() and port.isdigit() and len(port) < 20 and int(port) <= MAX_PORT):
+        return address, port
+    return replace(address, port=int(port)), ""
 
 
-def parse_bool(text: str) -> bool:
-    """Go's spellings; any other text that is not empty means true."""
-    return text not in ("0", "f", "F", "false", "FALSE", "False")
+def _host_and_port(netloc: str, text: str) -> tuple[str, str]:
+    """Both as they are written, the host in lower case; either may be empty. `BadRequest` for what is no host."""
+    try:
+        if netloc.startswith("["):
+            host, bracket, rest = netloc[1:].partition("]")
+            if not bracket or rest[:1] not in ("", ":"):
+                raise ValueError(netloc)
+            return str(ipaddress.IPv6Address(host)), rest[1:]
+        if netloc.count(":") > 1:
+            return str(ipaddress.IPv6Address(netloc)), ""
+    except ValueError:
+        raise _no_address(text) from None
+    host, _, port = netloc.partition(":")
+    if not all(letter.isalnum() or letter in "-._" for letter in host):
+        raise _no_address(text)
+    return host.lower(), port
+
+
+def _no_address(text: str) -> BadRequest:
+    return BadRequest(f'"{text}" is no address; it must look like host:port or http://host:port')
+
+
+def without_password(text: str) -> str:
+    """The text of an address with `…` in the place of a user name and password."""
+    before, at, after = text.rpartition("@")
+    scheme, separator, _ = before.partition("://")
+    kept = scheme + separator if separator and scheme.isalnum() else ""
+    return f"{kept}…@{after}" if at else text
+
+
+def _parse_host(text: str) -> Address | Adjusted:
+    address, bad_port = _address_and_port(text)
+    if not bad_port:
+        return address
+    return Adjusted(address, f'invalid port "{bad_port}", using {address.port}')
+
+
+ON = ("1", "t", "true", "y", "yes", "on")
+OFF = ("0", "f", "false", "n", "no", "off")
+
+
+def parse_switch(text: str) -> bool:
+    """Whether a word means on, in upper or lower case; `ValueError` for one that means neither on nor off."""
+    if text.lower() not in ON + OFF:
+        raise ValueError(text)
+    return text.lower() in ON
 
 
 def parse_natural(text: str) -> int:
@@ -85,8 +160,20 @@ def parse_natural(text: str) -> int:
     return value
 
 
+def _at_most(most: int) -> Callable[[str], int | Adjusted]:
+    """A parser of natural numbers that takes larger ones for `most`."""
+
+    def parse(text: str) -> int | Adjusted:
+        value = parse_natural(text)
+        return value if value <= most else Adjusted(most, f"{value} is too many, using {most}")
+
+    return parse
+
+
 def parse_keep_alive(text: str) -> float:
-    """Seconds of a Go duration or of whole seconds; zero is at once, negative for ever."""
+    """Seconds of a Go duration or of whole seconds; zero is at once; negative, or `forever`, is for ever."""
+    if text.lower() == FOREVER:
+        return durations.FOREVER_SECONDS
     try:
         seconds = int(text)
     except ValueError:
@@ -113,7 +200,7 @@ def parse_path(text: str) -> Path:
 
 def parse_debug(text: str) -> int:
     """0 info, 1 debug, 2 trace."""
-    return int(text) if text in ("1", "2") else int(parse_bool(text))
+    return 2 if text == "2" else int(parse_switch(text))
 
 
 def parse_choice(*allowed: str) -> Callable[[str], str]:
@@ -125,12 +212,38 @@ def parse_choice(*allowed: str) -> Callable[[str], str]:
     return parse
 
 
+def parse_on_off(text: str) -> str:
+    return "on" if parse_switch(text) else "off"
+
+
 def parse_flash_attention(text: str) -> str:
-    return "auto" if text.lower() == "auto" else "on" if parse_bool(text) else "off"
+    return "auto" if text.lower() == "auto" else parse_on_off(text)
 
 
-def _setting(default: Any, variable: str, parse: Callable[[str], Any], sentence: str) -> Any:
-    metadata = {"variable": variable, "parse": parse, "sentence": sentence}
+SWITCHES = (parse_switch, parse_debug, parse_on_off, parse_flash_attention)
+"""Parsers of settings that a file may set to true or false."""
+
+
+def _setting(
+    default: Any,
+    variable: str,
+    parse: Callable[[str], Any],
+    sentence: str,
+    *,
+    other: Any = None,
+    must_be_valid: bool = False,
+) -> Any:
+    """A field of `Config`. `parse` returns its value or an `Adjusted`; `ValueError` or `BadRequest`: it cannot.
+
+    `other` is what the variable then means; None: it is ignored. With `must_be_valid` it is an error.
+    """
+    metadata = {
+        "variable": variable,
+        "parse": parse,
+        "sentence": sentence,
+        "other": other,
+        "must_be_valid": must_be_valid,
+    }
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -167,7 +280,11 @@ class Config:
     """The settings of one process. Every field is a line of `corral config` and of the reference page."""
 
     host: Address = _setting(
-        Address(), "OLLAMA_HOST", parse_address, "Address the server listens on and the commands go to"
+        Address(),
+        "OLLAMA_HOST",
+        _parse_host,
+        "Address the server listens on and the commands go to",
+        must_be_valid=True,
     )
     models: Path = _setting(_models_folder, "OLLAMA_MODELS", parse_path, "Folder of the models, shared with Ollama")
     home: Path = _setting(_home_folder, "CORRAL_HOME", parse_path, "Folder of the key pair and the history")
@@ -183,8 +300,8 @@ class Config:
     num_parallel: int = _setting(
         0,
         "OLLAMA_NUM_PARALLEL",
-        parse_natural,
-        "Requests a model serves at once; 0: as many as memory allows, up to 16",
+        _at_most(MAX_PARALLEL),
+        "Requests a model serves at once, up to 256; 0: as many as memory allows, up to 16",
     )
     max_loaded_models: int = _setting(
         0, "OLLAMA_MAX_LOADED_MODELS", parse_natural, "Models kept loaded at once; 0: three for each GPU, or three"
@@ -195,11 +312,11 @@ class Config:
     origins: tuple[str, ...] = _setting(
         (), "OLLAMA_ORIGINS", parse_list, "Further web origins that may call the server"
     )
-    debug: int = _setting(0, "OLLAMA_DEBUG", parse_debug, "More log lines: 1 debug, 2 trace")
-    no_history: bool = _setting(False, "OLLAMA_NOHISTORY", parse_bool, "Keep no history of what is typed")
-    no_prune: bool = _setting(False, "OLLAMA_NOPRUNE", parse_bool, "Keep files that no model refers to")
+    debug: int = _setting(0, "OLLAMA_DEBUG", parse_debug, "More log lines: 1 debug, 2 trace", other=1)
+    no_history: bool = _setting(False, "OLLAMA_NOHISTORY", parse_switch, "Keep no history of what is typed", other=True)
+    no_prune: bool = _setting(False, "OLLAMA_NOPRUNE", parse_switch, "Keep files that no model refers to", other=True)
     flash_attention: str = _setting(
-        "auto", "OLLAMA_FLASH_ATTENTION", parse_flash_attention, "Flash attention: on, off or auto"
+        "auto", "OLLAMA_FLASH_ATTENTION", parse_flash_attention, "Flash attention: on, off or auto", other="on"
     )
     kv_cache_type: str = _setting(
         "f16", "OLLAMA_KV_CACHE_TYPE", parse_choice(*CACHE_TYPES), "Number type of the KV cache"
@@ -208,16 +325,21 @@ class Config:
         0, "OLLAMA_GPU_OVERHEAD", parse_natural, "Bytes kept free on each GPU; has no effect yet"
     )
     sched_spread: bool = _setting(
-        False, "OLLAMA_SCHED_SPREAD", parse_bool, "Spread every model over all GPUs; has no effect yet"
+        False, "OLLAMA_SCHED_SPREAD", parse_switch, "Spread every model over all GPUs; has no effect yet", other=True
     )
     go_template: Literal["on", "off", ""] = _setting(
         "",
         "OLLAMA_GO_TEMPLATE",
-        lambda text: "on" if parse_bool(text) else "off",
+        parse_on_off,
         "Whether a Modelfile's TEMPLATE is used: on, off, or by comparison with the model's own when empty",
+        other="on",
     )
     no_cloud: bool = _setting(
-        True, "OLLAMA_NO_CLOUD", parse_bool, "Has no effect: Corral runs models on this machine only, always"
+        True,
+        "OLLAMA_NO_CLOUD",
+        parse_switch,
+        "Has no effect: Corral runs models on this machine only, always",
+        other=True,
     )
     editor: str = _setting("", "OLLAMA_EDITOR", str, "Editor for long messages; not used yet")
     idle_exit: float = _setting(
@@ -261,43 +383,62 @@ def _parse_mirrors(text: str) -> dict[str, tuple[str, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A configuration, where each of its fields came from, and what was wrong with what was given."""
+    """A configuration, where each of its fields came from, and what was wrong with what was given, by field."""
 
     config: Config
     origins: Mapping[str, str]
-    warnings: tuple[str, ...]
+    remarks: Mapping[str, str]
     file: Path
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Everything that was wrong, a sentence each."""
+        return tuple(self.remarks.values())
 
 
 def load(environ: Mapping[str, str] | None = None) -> Loaded:
     """Reads `corral.toml` and the environment. A value that cannot be read is left at its default, with a warning.
 
-    `ConfigError` for a file that is no TOML, has an unknown key, or a value of the wrong kind.
+    `ConfigError` for an address that cannot be read, since commands would then act on this machine, and for a file
+    that is no TOML, has an unknown key, or a value of the wrong kind.
     """
     environ = os.environ if environ is None else environ
     file = config_file(environ)
-    values: dict[str, Any] = {}
-    origins = {setting.name: "default" for setting in fields(Config)}
-    warnings = []
-    for name, value in _read_file(file).items():
-        values[name] = value
-        origins[name] = str(file)
+    values = _read_file(file)
+    origins = {setting.name: str(file) if setting.name in values else "default" for setting in fields(Config)}
+    remarks: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Adjusted):
+            values[name], remarks[name] = value.value, f'"{file}": {name}: {value.remark}'
     for setting in fields(Config):
         variable = setting.metadata["variable"]
-        text = _unquoted(environ, variable)
-        if not text:
-            continue
-        try:
-            values[setting.name] = setting.metadata["parse"](text)
-            origins[setting.name] = variable
-        except (ValueError, BadRequest):
-            warnings.append(f'{variable} is ignored: invalid value "{text}"')
-    return Loaded(Config(**values), origins, tuple(warnings), file)
+        if text := _unquoted(environ, variable):
+            value, remark = _from_variable(variable, text, setting.metadata)
+            if value is not None:
+                values[setting.name] = value
+                origins[setting.name] = variable
+                remarks.pop(setting.name, "")  # the file's value does not count
+            if remark:
+                remarks[setting.name] = remark
+    return Loaded(Config(**values), origins, remarks, file)
+
+
+def _from_variable(variable: str, text: str, metadata: Mapping[str, Any]) -> tuple[Any, str]:
+    """The value of a variable, None: it is ignored; and what was wrong with it. `ConfigError` as `load`."""
+    try:
+        value = metadata["parse"](text)
+    except (ValueError, BadRequest) as error:
+        if metadata["must_be_valid"]:
+            raise ConfigError(f"{variable}: {error}") from None
+        if metadata["other"] is None:
+            return None, f'{variable} is ignored: invalid value "{text}"'
+        return metadata["other"], f'{variable}: "{text}" is neither on nor off, and means on'
+    return (value.value, f"{variable}: {value.remark}") if isinstance(value, Adjusted) else (value, "")
 
 
 def is_debugging() -> bool:
     """Whether `OLLAMA_DEBUG` is on, for when not even the settings may be readable."""
-    return parse_debug(_unquoted(os.environ, "OLLAMA_DEBUG") or "0") > 0
+    return _unquoted(os.environ, "OLLAMA_DEBUG").lower() not in ("", *OFF)
 
 
 def wants_no_colours() -> bool:
@@ -348,7 +489,11 @@ def _read_file(file: Path) -> dict[str, Any]:
     for name in table:
         if name not in known:
             raise ConfigError(f'"{file}" has an unknown setting "{name}"; `corral config` lists them')
-    return {name: _from_toml(file, name, value, known[name].metadata["parse"]) for name, value in table.items()}
+    return {
+        name: _from_toml(file, name, value, known[name].metadata["parse"])
+        for name, value in table.items()
+        if value != ""  # as an empty variable: not set
+    }
 
 
 def _from_toml(file: Path, name: str, value: Any, parse: Callable[[str], Any]) -> Any:
@@ -362,13 +507,16 @@ def _from_toml(file: Path, name: str, value: Any, parse: Callable[[str], Any]) -
                 return tuple(str(item) for item in value)
             case list():
                 raise TypeError(value)
-            case bool() if parse in (parse_natural, parse_keep_alive, parse_timeout):
+            case bool() if parse not in SWITCHES:
                 raise TypeError(value)
             case bool():
                 return parse("1" if value else "0")
             case _:
                 return parse(str(value))
-    except (ValueError, TypeError, BadRequest):
+    except (ValueError, TypeError, BadRequest) as error:
+        if name == "host":  # may have a password
+            reason = error if isinstance(error, BadRequest) else f'"{without_password(str(value))}" is no address'
+            raise ConfigError(f'"{file}": host: {reason}') from None
         raise ConfigError(f'"{file}": invalid value for "{name}": {value!r}') from None
 
 
@@ -378,7 +526,9 @@ def text_of(value: Any) -> str:
         case bool():
             return "true" if value else "false"
         case float():
-            return "forever" if value == durations.FOREVER_SECONDS else durations.text(int(value * durations.SECOND))
+            return FOREVER if value == durations.FOREVER_SECONDS else durations.text(int(value * durations.SECOND))
+        case Address() if value.is_port_only:
+            return f"{value.scheme}://:{value.port}{value.path}"
         case tuple():
             return ",".join(map(str, value))
         case dict():

@@ -470,6 +470,46 @@ def test_a_server_elsewhere_is_not_started(tmp_path: Path) -> None:
     assert shell.run("list") == Outcome(1, "", expected)
 
 
+EVERY_COMMAND = [
+    ["list"],
+    ["ps"],
+    ["rm", "m"],
+    ["cp", "a", "b"],
+    ["show", "m"],
+    ["show", "m", "--prompt"],
+    ["stop", "m"],
+    ["run", "m", "Hi"],
+    ["pull", "m"],
+    ["push", "m"],
+    ["export", "m", "m.tar"],
+    ["import", "m.tar"],
+    ["config"],
+    ["serve"],
+    ["--version"],
+    ["--version", "--verbose"],
+]
+
+
+@pytest.mark.parametrize("command", EVERY_COMMAND, ids=" ".join)
+def test_no_command_works_with_an_address_that_cannot_be_read(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "m.tar").write_bytes(b"")
+    found = Shell(tmp_path, "http://user:geheim@gpu-box:11434").run(*command)
+    reason = '"http://…@gpu-box:11434" has a user name or a password, which are not supported'
+    assert found == Outcome(1, "", f"Error: OLLAMA_HOST: {reason}\n")
+    assert not (tmp_path / "state").exists(), "a server was started on this machine"
+
+
+def test_a_command_warns_of_a_port_that_cannot_be_read(tmp_path: Path) -> None:
+    found = Shell(tmp_path, "https://127.0.0.1:1x/none").run("list")
+    assert found.status == 1
+    assert found.stderr.startswith('Warning: OLLAMA_HOST: invalid port "1x", using 443\nError: ')
+
+
+def test_a_command_speaks_http_only(tmp_path: Path) -> None:
+    expected = Outcome(1, "", 'Error: commands do not speak "tcp"; set OLLAMA_HOST to an http address\n')
+    assert Shell(tmp_path, "tcp://127.0.0.1:1").run("list") == expected
+
+
 ONE = "accepts 1 arg(s), received 0"
 SELECTORS = "only one of '--license', '--modelfile', '--parameters', '--system', or '--template' can be specified"
 REFUSED = [

@@ -26,6 +26,7 @@ SPECS: dict[str, dict[str, object]] = {
     "long": {"num_ctx": 8192, "pool": 32768},
     "longer": {"num_ctx": 65536, "pool": 65536},
     "asked for": {"num_ctx_automatic": False},
+    "may grow": {"grown_ctx": 16384},
     "slots": {"slots": 1},
     "small batch": {"num_batch": 64},
     "large batch": {"num_batch": 4096},

@@ -175,6 +175,40 @@ def test_memory_is_shared_with_a_margin() -> None:
     assert isinstance(decide(A, [at(B)], Memory(64 * GIB, int(needed / 0.8) - 16), LIMITS), Evict)
 
 
+GROWING = asked(longer(A, 9000), grown_ctx=32768)
+
+
+@pytest.mark.parametrize(
+    ("room", "num_ctx"),
+    [
+        (32768, 32768),
+        (32767, 24576),
+        (16384, 16384),
+        (16383, 9000),
+        (9000, 9000),
+        (0, 9000),
+    ],
+)
+def test_a_context_grows_as_far_as_memory_allows_in_steps(room: int, num_ctx: int) -> None:
+    """`room` in tokens beside weights and overhead."""
+    needed = A.weights_bytes + OVERHEAD + room * A.cache_bytes_per_token
+    memory = Memory(64 * GIB, int(needed / 0.8) + 16)
+    decision = decide(GROWING, [], memory, LIMITS, grows=True)
+    assert isinstance(decision, Start)
+    assert (decision.spec.num_ctx, decision.spec.pool % num_ctx) == (num_ctx, 0)
+
+
+def test_a_context_that_does_not_grow_is_what_was_asked_for() -> None:
+    assert decide(GROWING, [], PLENTY, LIMITS) == Start(asked(GROWING, pool=4 * 9000))
+    assert decide(GROWING, [at(A)], PLENTY, LIMITS, grows=True) == Evict(0, OTHER_OPTIONS)
+    assert decide(longer(A, 9000), [], PLENTY, LIMITS, grows=True) == Start(asked(longer(A, 9000), pool=4 * 9000))
+
+
+def test_a_pool_is_counted_in_32_bits() -> None:
+    huge = asked(A, num_ctx=1 << 24, slots=256, cache_bytes_per_token=0)
+    assert pool_size(huge, 0, 256) == 127 * (1 << 24)
+
+
 def test_kept_for_ever_is_sent_away_last() -> None:
     assert victim([at(A, 0, float("inf")), at(B, 0, 300), at(C, 0, 600)]) == 1
     assert victim([at(A, 0, float("inf")), at(B, 1, float("inf"))]) == 0

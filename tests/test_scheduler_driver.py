@@ -166,6 +166,68 @@ async def test_a_shorter_context_shares_and_a_longer_one_waits_for_the_users() -
         await wants_more.leave()
 
 
+def growing(num_ctx: int, grown_ctx: int = 32768) -> RunnerSpec:
+    return msgspec.structs.replace(longer(A, num_ctx), grown_ctx=grown_ctx)
+
+
+async def test_a_conversation_that_asks_for_more_at_every_turn_loads_anew_once() -> None:
+    launcher = Launcher()
+    async with scheduling(launcher) as scheduler:
+        for num_ctx in (9000, 10250, 11500, 17000, 24577, 32768):
+            client = Client(scheduler, growing(num_ctx))
+            assert await served(client) == [True]
+            await client.leave()
+    assert [load.spec.num_ctx for load in launcher.loads] == [9000, 32768]
+
+
+async def test_two_that_want_a_longer_context_share_the_load() -> None:
+    launcher = Launcher()
+    async with scheduling(launcher) as scheduler:
+        user = Client(scheduler, A)
+        assert await served(user) == [True]
+        both = [Client(scheduler, growing(8192)), Client(scheduler, growing(9000))]
+        assert await served(*both) == [False, False]
+        await user.leave()
+        assert await served(*both) == [True, True]
+        for client in both:
+            await client.leave()
+    assert [load.spec.num_ctx for load in launcher.loads] == [4096, 32768]
+
+
+async def test_one_that_wants_more_and_leaves_makes_no_other_model_grow() -> None:
+    launcher = Launcher()
+    async with scheduling(launcher) as scheduler:
+        user = Client(scheduler, A)
+        assert await served(user) == [True]
+        wants_more = Client(scheduler, growing(8192))
+        assert await served(wants_more) == [False]
+        await wants_more.cancel()
+        await user.leave()
+        another = Client(scheduler, msgspec.structs.replace(growing(2048), model="b"))
+        assert await served(another) == [True]
+        await another.leave()
+    assert [load.spec.num_ctx for load in launcher.loads] == [4096, 2048]
+
+
+async def test_a_context_that_grew_beyond_memory_is_loaded_as_it_was_asked_for() -> None:
+    launcher = Launcher(by_itself=False)
+    async with scheduling(launcher) as scheduler:
+        first = Client(scheduler, A)
+        await turn_the_loop()
+        launcher.loads[0].finish()
+        assert await served(first) == [True]
+        await first.leave()
+        client = Client(scheduler, growing(9000))
+        await turn_the_loop()
+        launcher.loads[1].fail(OutOfMemory("not enough memory to load the model"))
+        await turn_the_loop()
+        launcher.loads[2].finish()
+        assert await served(client) == [True]
+        await client.leave()
+    sizes = [(load.spec.num_ctx, load.spec.pool) for load in launcher.loads]
+    assert sizes[1:] == [(32768, 4 * 32768), (9000, 9000)]
+
+
 async def test_the_shortest_lived_idle_model_is_evicted() -> None:
     launcher, evicted = Launcher(), list[tuple[str, str]]()
     events = SchedulerEvents(evicted=lambda label, reason: evicted.append((label, reason)))

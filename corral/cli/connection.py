@@ -1,5 +1,7 @@
 """Finds the server that the commands talk to; on this machine, starts one when none runs."""
 
+import sys
+
 from corral import config
 from corral.cli.framework.commands import program_name
 from corral.client import Client, NotRunning
@@ -7,8 +9,13 @@ from corral.config import Address
 
 
 def connect() -> Client:
-    """A client of the running server, which is started if need be. `NotRunning` when it would be on another machine."""
+    """A client of the running server, which is started if need be.
+
+    `NotRunning` when it would be on another machine, `ConfigError` when the settings do not say which machine.
+    """
     loaded = config.load()
+    if remark := loaded.remarks.get("host"):
+        print(f"Warning: {remark}", file=sys.stderr)
     client = Client(loaded.config.host, program_name())
     try:
         client.ping()

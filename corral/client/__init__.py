@@ -301,6 +301,8 @@ class Client:
             connection.close()
 
     def _connection(self) -> http.client.HTTPConnection:
+        if self.address.scheme not in ("http", "https"):
+            raise CorralError(f'commands do not speak "{self.address.scheme}"; set OLLAMA_HOST to an http address')
         kind = http.client.HTTPSConnection if self.address.scheme == "https" else http.client.HTTPConnection
         host = self.address.host
         if self.address.is_unspecified:

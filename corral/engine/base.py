@@ -32,6 +32,9 @@ class RunnerSpec(Struct, frozen=True, kw_only=True):
     """The context length: most tokens one request may hold at once, prompt and answer together."""
     num_ctx_automatic: bool = True
     """Whether the request left that length open, so that a loaded model of any length can serve it."""
+    grown_ctx: int = 0
+    """The context length to load instead, memory permitting, where the model was loaded with one that became too short;
+    0: `num_ctx`."""
     slots: int = 1
     """Requests that are computed at once, at most."""
     pool: int = 0

@@ -169,6 +169,7 @@ LOAD_OPTIONS: tuple[LoadOption, ...] = (
         settings=lambda spec: [_number("kv_unified_per_slot", "--kv-unified-per-slot", spec.num_ctx)],
     ),
     LoadOption(field="num_ctx_automatic", can_serve=_always),
+    LoadOption(field="grown_ctx", can_serve=_always),
     LoadOption(
         field="slots", can_serve=_always, settings=lambda spec: [_number("n_parallel", "--parallel", spec.slots)]
     ),

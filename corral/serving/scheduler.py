@@ -22,6 +22,7 @@ from corral.engine.load_options import can_serve, same_model
 from corral.errors import EngineDied, OutOfMemory, QueueFull, ServerStopping
 from corral.machine.memory import Memory
 from corral.serving.admission import Pool
+from corral.serving.spec import CONTEXT_STEP
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,9 @@ OVERHEAD = 64 << 20
 
 SHARE = 0.8
 """Part of the available memory that a new model may take."""
+
+MAX_POOL = (1 << 31) - 1
+"""Tokens of a pool at most, as the engine counts them in 32 bits."""
 
 CONTEXT_TIERS = (32768, 4096)
 """What an automatic context falls back to, one step, when memory does not suffice."""
@@ -94,8 +98,15 @@ class Wait(Struct, frozen=True):
 Decision: TypeAlias = Reuse | Start | Evict | Wait
 
 
-def decide(wanted: RunnerSpec, loaded: Sequence[RunnerState], memory: Memory, limits: SchedulerLimits) -> Decision:
-    """What to do for a request that wants `wanted`.
+def decide(
+    wanted: RunnerSpec,
+    loaded: Sequence[RunnerState],
+    memory: Memory,
+    limits: SchedulerLimits,
+    *,
+    grows: bool = False,
+) -> Decision:
+    """What to do for a request that wants `wanted`; `grows`: its model was unloaded since its context was too short.
 
     1. The model is loaded: reuse it when it can serve the request, else evict it.
     2. Another model is being loaded or drained: wait.
@@ -114,7 +125,16 @@ def decide(wanted: RunnerSpec, loaded: Sequence[RunnerState], memory: Memory, li
     room = int(memory.available * SHARE) - wanted.weights_bytes - OVERHEAD
     if loaded and room < wanted.num_ctx * wanted.cache_bytes_per_token:
         return Evict(victim(loaded), "memory does not suffice for another model beside it")
-    return Start(msgspec.structs.replace(wanted, pool=pool_size(wanted, room, limits.pool_contexts)))
+    spec = grown(wanted, room) if grows else wanted
+    return Start(msgspec.structs.replace(spec, pool=pool_size(spec, room, limits.pool_contexts)))
+
+
+def grown(spec: RunnerSpec, room: int) -> RunnerSpec:
+    """The same with its `grown_ctx`, or with as many steps of that as `room` bytes hold."""
+    num_ctx = spec.grown_ctx
+    if num_ctx * spec.cache_bytes_per_token > room:
+        num_ctx = room // spec.cache_bytes_per_token // CONTEXT_STEP * CONTEXT_STEP
+    return msgspec.structs.replace(spec, num_ctx=max(num_ctx, spec.num_ctx))
 
 
 def victim(loaded: Sequence[RunnerState]) -> int:
@@ -125,7 +145,7 @@ def victim(loaded: Sequence[RunnerState]) -> int:
 
 def pool_size(spec: RunnerSpec, room: int, contexts: int) -> int:
     """Tokens of the shared KV cache: `contexts` full contexts, or as many as fit into `room` bytes, at least one."""
-    contexts = min(max(1, contexts), spec.slots)
+    contexts = min(max(1, contexts), spec.slots, max(1, MAX_POOL // spec.num_ctx))
     if spec.cache_bytes_per_token > 0:
         fitting = max(0, room) // (spec.cache_bytes_per_token * spec.num_ctx)
         contexts = max(1, min(contexts, fitting))
@@ -135,9 +155,11 @@ def pool_size(spec: RunnerSpec, room: int, contexts: int) -> int:
 class Runner:
     """A loaded model that the scheduler owns. Requests hold it while they are inside `Scheduler.runner`."""
 
-    def __init__(self, spec: RunnerSpec, label: str, keep_alive: float) -> None:
+    def __init__(self, spec: RunnerSpec, label: str, keep_alive: float, least_ctx: int) -> None:
+        """`least_ctx` is the context length that the request it is loaded for needs, in tokens."""
         self.spec = spec
         self.label = label
+        self.least_ctx = least_ctx
         self.engine: Engine
         self.pool = Pool(spec.pool, spec.slots)
         self.keep_alive = keep_alive
@@ -187,6 +209,8 @@ class _Ticket:
         self.spec = spec
         self.label = label
         self.keep_alive = keep_alive
+        self.grows = False
+        """Whether the model was loaded with a context that is too short for this request."""
         self.granted: asyncio.Future[Runner] = asyncio.get_running_loop().create_future()
 
 
@@ -313,14 +337,15 @@ class Scheduler:
                 self._waiting.popleft()
                 continue
             states = [runner.state for runner in self._runners]
-            match decide(ticket.spec, states, self._memory(), self._limits):
+            match decide(ticket.spec, states, self._memory(), self._limits, grows=ticket.grows):
                 case Reuse(index):
                     self._waiting.popleft()
                     self._grant(ticket, self._runners[index])
                 case Start(spec):
                     self._waiting.popleft()
-                    self._grant(ticket, self._start(spec, ticket.label))
+                    self._grant(ticket, self._start(spec, ticket))
                 case Evict(index, reason):
+                    ticket.grows = ticket.grows or is_longer(ticket.spec, states[index].spec)
                     self._evict(self._runners[index], reason)
                     return
                 case Wait():
@@ -357,8 +382,8 @@ class Scheduler:
         else:
             runner.start_keep_alive_timer(runner.keep_alive, lambda: self._unload(runner))
 
-    def _start(self, spec: RunnerSpec, label: str) -> Runner:
-        runner = Runner(spec, label, self._limits.keep_alive)
+    def _start(self, spec: RunnerSpec, ticket: _Ticket) -> Runner:
+        runner = Runner(spec, ticket.label, self._limits.keep_alive, ticket.spec.num_ctx)
         self._runners.append(runner)
         runner.loading = self._task(self._load(runner))
         runner.loading.add_done_callback(lambda load: self._on_load_done(runner, load))
@@ -390,7 +415,7 @@ class Scheduler:
         try:
             return await self._launch(runner.spec, runner.label)
         except OutOfMemory:
-            smaller = _smaller(runner.spec)
+            smaller = _smaller(runner.spec, runner.least_ctx)
             others = [other for other in self._runners if other is not runner and (smaller is None or not other.users)]
             if smaller is None and not others:
                 raise
@@ -490,8 +515,18 @@ class Scheduler:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _smaller(spec: RunnerSpec) -> RunnerSpec | None:
-    """The same model with the context length of the next tier when the request leaves it open, or a smaller pool."""
+def is_longer(wanted: RunnerSpec, loaded: RunnerSpec) -> bool:
+    """Whether a loaded model is in the way of a request for the same one with a longer context."""
+    return same_model(wanted, loaded) and not wanted.num_ctx_automatic and wanted.num_ctx > loaded.num_ctx
+
+
+def _smaller(spec: RunnerSpec, least_ctx: int) -> RunnerSpec | None:
+    """The same model with one context of the next tier when the request leaves its length open, or with a smaller pool.
+
+    One that was given more context than was asked for gets what was asked for.
+    """
+    if spec.num_ctx > least_ctx:
+        return msgspec.structs.replace(spec, num_ctx=least_ctx, pool=least_ctx)
     if spec.num_ctx_automatic:
         for tier in CONTEXT_TIERS:
             if tier < spec.num_ctx:

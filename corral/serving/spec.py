@@ -22,6 +22,9 @@ SMALL_CONTEXT = 4096
 CONTEXT_BY_MEMORY = ((47 * GIB, 262144), (23 * GIB, 32768))
 """Automatic context length by the memory models may use; `SMALL_CONTEXT` below the last."""
 
+CONTEXT_STEP = 8192
+"""A context that has to grow becomes a multiple of this, or as long as the model was trained for."""
+
 MAX_BATCH = 8192
 MAX_LAYERS = 1 << 16
 MAX_DEVICES = 1 << 10
@@ -61,14 +64,17 @@ def runner_spec(model: Model, options: Options, config: Config, memory: Memory, 
     embeds = "embedding" in model.capabilities
     slots = config.num_parallel or (EMBEDDING_SLOTS if embed or embeds else SLOTS)
     per_token = model.kv_bytes_per_token(CACHE_BYTES[config.kv_cache_type])
+    num_ctx = _context(model, options, config, memory, per_token)
+    trained = model.gguf.context_length or 0
     return RunnerSpec(
         model=str(model.weights),
         projectors=tuple(map(str, model.projectors)),
         adapters=tuple(map(str, model.adapters)),
         mode="embed" if embed or embeds else "generate",
         pooling="mean" if embed and not embeds else "model",
-        num_ctx=_context(model, options, config, memory, per_token),
+        num_ctx=num_ctx,
         num_ctx_automatic=options.num_ctx is None,
+        grown_ctx=0 if embed or embeds else grown_context(num_ctx, trained, per_token, memory),
         slots=slots,
         num_batch=None if options.num_batch is None else max(1, min(options.num_batch, MAX_BATCH)),
         num_gpu=max(-1, min(options.num_gpu, MAX_LAYERS)),
@@ -102,6 +108,21 @@ def _context(model: Model, options: Options, config: Config, memory: Memory, byt
             log.warning("model %s: num_ctx %d is more than it was trained on, using %d", model.name, wanted, trained)
         wanted = trained
     return max(min(wanted, MAX_CONTEXT), least)
+
+
+def grown_context(wanted: int, trained: int, bytes_per_token: int, memory: Memory) -> int:
+    """The context length to load, in tokens, where `wanted` is more than the model was loaded with.
+
+    Clients that ask for what a conversation needs at the moment ask for a little more at every turn. So that this costs
+    one load instead of one a turn, the context becomes as long as the model was trained for, but takes no more than a
+    quarter of what is free; at least it goes to the next step. `trained` 0: not known.
+    """
+    next_step = -(-wanted // CONTEXT_STEP) * CONTEXT_STEP
+    longest = min(trained or next_step, MAX_CONTEXT)
+    affordable = memory.available // 4 // bytes_per_token if bytes_per_token > 0 else longest
+    if affordable < longest:
+        longest = min(longest, max(next_step, affordable // CONTEXT_STEP * CONTEXT_STEP))
+    return max(wanted, longest)
 
 
 def _automatic_context(memory: Memory, bytes_per_token: int) -> int:

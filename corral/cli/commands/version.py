@@ -10,9 +10,10 @@ from corral.errors import CorralError
 
 def show(program: str) -> None:
     """Prints the running server's version, and this command's when it is another."""
+    address = config.load().config.host
     own = EMULATES if program == "ollama" else __version__
     try:
-        found = Client(config.load().config.host, program).version()
+        found = Client(address, program).version()
     except CorralError:
         print(f"Warning: could not connect to a running {program.capitalize()} instance")
         print(f"Warning: client version is {own}")

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import msgspec
 import psutil
 
+from corral.config import child_environment
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.log import WorkerLog
 from corral.engine.llama.worker import Ready, WorkerConfig
@@ -275,6 +276,6 @@ def _environment() -> dict[str, str]:
 
     A debugger that native code calls over its own corpse only delays the news.
     """
-    kept = {key: value for key, value in os.environ.items() if key.startswith(_KEPT) or key in _KEPT_WHOLE}
+    kept = {key: value for key, value in child_environment().items() if key.startswith(_KEPT) or key in _KEPT_WHOLE}
     waiting = {} if kept.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} else {"GOMP_SPINCOUNT": _SPIN}
     return {"GGML_NO_BACKTRACE": "1", **waiting, **kept}

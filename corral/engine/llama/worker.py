@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from corral.config import child_environment
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.log import FAILED, WorkerLog
 from corral.engine.load_options import Setting, settings
@@ -167,12 +168,12 @@ def _exec_external(config: WorkerConfig, report: Any) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environ = {**os.environ, "LLAMA_API_KEY": config.key}
+    environment = child_environment(LLAMA_API_KEY=config.key)
     if not os.access(config.program, os.X_OK):
         _send(report, Ready(error=f'"{config.program}" is no program that can be run'))
         sys.exit(1)
     _send(report, Ready(port=port))
-    os.execve(config.program, [config.program, *arguments(config, port)], environ)
+    os.execve(config.program, [config.program, *arguments(config, port)], environment)
 
 
 def arguments(config: WorkerConfig, port: int) -> list[str]:

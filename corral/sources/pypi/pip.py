@@ -16,6 +16,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from corral.config import child_environment
 from corral.errors import DiskFull, NotFound, SourceError, Unreachable
 
 _WATCH_SECONDS = 0.2
@@ -49,8 +50,12 @@ async def download(requirement: str, folder: Path) -> AsyncGenerator[Fetched, No
     temporary.mkdir()
     arguments = ["download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input"]
     arguments += ["--disable-pip-version-check", "--progress-bar", "raw" if command.is_raw else "off"]
-    environment = {**os.environ, "TMPDIR": str(temporary), "TEMP": str(temporary), "TMP": str(temporary)}
-    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"}
+    environment = child_environment(
+        **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary)),
+        PYTHONUNBUFFERED="1",
+        PYTHONIOENCODING="utf-8",
+        NO_COLOR="1",
+    )
     run = [*command.words, *arguments, "--dest", str(target), "--", requirement]
     output: list[str] = []
     async with (
