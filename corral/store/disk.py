@@ -155,6 +155,18 @@ def flush(file: FileIO) -> None:
     os.fsync(file.fileno())
 
 
+def flush_folder(folder: Path) -> None:
+    """Puts the names in a folder on the disk; nothing happens where a system cannot do that."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # some network file systems
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_whole(path: Path, data: bytes, temporary_path: Path) -> None:
     """Writes a file so that others see the old one or the new one, never a part."""
     try:
