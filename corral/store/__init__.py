@@ -287,6 +287,13 @@ class Store:
             require_space(self.root, size)
         return BlobWriter(self._blobs)
 
+    def find_same(self, size: int, chunks: Iterable[bytes]) -> Digest | None:
+        """The digest of so many bytes that are in the store already, which need no room; None when they are not.
+
+        `chunks` is read only where a blob of that size is. A blob that is found is kept from the next prune.
+        """
+        return self._blobs.find_same(size, chunks)
+
     def adopt(self, path: Path, link: bool = True, progress: Callable[[int], None] | None = None) -> Adopted:
         """Makes a blob of a local file, writing its bytes anew only where there is no other way.
 

@@ -6,8 +6,9 @@ A blob appears by rename, whole, under its own digest; until then its bytes lie 
 
 import hashlib
 import os
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -20,6 +21,8 @@ from corral.names import Digest
 from corral.store import disk
 from corral.store.adoptions import Adoptions, hash_file
 from corral.store.disk import FileState
+
+_BLOB = re.compile(r"sha256-[0-9a-f]{64}\Z")
 
 How = Literal["reflink", "hardlink", "copy"]
 
@@ -187,6 +190,21 @@ class Blobs:
             if seen is not None and seen.state == before and (before.size, before.inode) == (after.size, after.inode):
                 self._seen[digest] = _Seen(after)
 
+    def find_same(self, size: int, chunks: Iterable[bytes]) -> Digest | None:
+        """The digest of so many bytes for which there is a blob already; read only where one of that size is."""
+        if not self._has_one_of(size):
+            return None
+        state = hashlib.sha256()
+        for chunk in chunks:
+            state.update(chunk)
+        digest = Digest(state.hexdigest())
+        return digest if self.touch(digest, size) else None
+
+    def _has_one_of(self, size: int) -> bool:
+        with suppress(OSError), os.scandir(self.folder) as entries:
+            return any(_BLOB.match(entry.name) and entry.stat().st_size == size for entry in entries)
+        return False
+
     def adopt(self, source: Path, link: bool, progress: Callable[[int], None] | None) -> Adopted:
         """Makes a blob of a file's bytes; see `Store.adopt`."""
         with disk.explained(source, "reading"):
@@ -226,7 +244,11 @@ class Blobs:
         return Adopted(digest, after.st_size, created, "hardlink")
 
     def _adopt_copy(self, file: FileIO, progress: Callable[[int], None] | None) -> Adopted:
-        require_space(self.folder, os.fstat(file.fileno()).st_size)
+        size = os.fstat(file.fileno()).st_size
+        if (known := self.find_same(size, _chunks(file, progress))) is not None:
+            return Adopted(known, size, False, "copy")
+        file.seek(0)
+        require_space(self.folder, size)
         with BlobWriter(self) as writer:
             while chunk := file.read(disk.COPY_BYTES):
                 writer.write(chunk)
@@ -234,6 +256,16 @@ class Blobs:
                     progress(writer.size)
             digest, created = writer.commit()
             return Adopted(digest, writer.size, created, "copy")
+
+
+def _chunks(file: FileIO, progress: Callable[[int], None] | None) -> Iterator[bytes]:
+    """What is left to read of a file; `progress` gets the bytes read so far."""
+    done = 0
+    while chunk := file.read(disk.COPY_BYTES):
+        done += len(chunk)
+        if progress is not None:
+            progress(done)
+        yield chunk
 
 
 class BlobWriter:
