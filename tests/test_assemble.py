@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import gguf
 import numpy as np
 import pytest
 
-from corral.errors import BadRequest, CorralError, ModelFileError, StoreError
+from corral.errors import BadRequest, CorralError, DiskFull, ModelFileError, StoreError
 from corral.messages import Progress
 from corral.models.assemble import Assembled, assemble, encode_params, human_count
 from corral.models.config import ModelConfig, encode_config, parse_config
@@ -320,3 +321,39 @@ def test_parameters_are_one_sorted_object_with_a_newline() -> None:
 )
 def test_parameter_counts_are_written_for_people(number: int, text: str) -> None:
     assert human_count(number) == text
+
+
+def no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on, the disk has no free byte."""
+    monkeypatch.setattr("corral.store.disk.free_bytes", lambda path: 0)
+
+
+def test_a_file_that_is_in_the_store_already_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tiny_llama(tmp_path / "model.gguf", seed=1)
+    other = tiny_llama(tmp_path / "other.gguf", seed=2)
+    assert file.stat().st_size == other.stat().st_size
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:  # another disk, so that nothing can be linked
+        store = Store(Path(elsewhere) / "models")
+        first = assemble({"model.gguf": file}, store)
+        no_room(monkeypatch)
+        steps: list[Progress] = []
+        second = assemble({"again.gguf": file}, store, progress=steps.append)
+        assert second.layers == first.layers
+        assert second.created == ()
+        hashing = [step.completed for step in steps if step.status == "hashing"]
+        assert hashing[-1] == file.stat().st_size
+        with pytest.raises(DiskFull):
+            assemble({"other.gguf": other}, store)
+        blob = store.blob_path(digest_of(file))
+        blob.write_bytes(b"x" * file.stat().st_size)  # of the same size, but no longer the same
+        with pytest.raises(DiskFull):
+            assemble({"again.gguf": file}, store)
+
+
+def test_a_split_set_that_was_merged_already_needs_no_room(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = write_split(tmp_path / "split")
+    first = assemble(parts, store)
+    no_room(monkeypatch)
+    assert assemble(parts, store).layers == first.layers

@@ -1,6 +1,9 @@
 """What is recorded of a download that is not finished, and believed of such records."""
 
 import json
+import os
+import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -112,3 +115,90 @@ def test_a_partial_file_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> 
     with pytest.raises(StoreError):
         open_partial(blob, 100, 100)
     assert victim.read_bytes() == b"precious"
+
+
+class PowerCut:
+    """Keeps what is surely on the disk: bytes of files that were flushed, names in folders that were flushed."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._folder = folder
+        self._bytes: dict[int, bytes] = {}
+        self._names: dict[str, int] = {}
+        self.moments: list[dict[str, bytes]] = []
+        """What would be found after a power cut, at each flush."""
+        flush = os.fsync
+
+        def noted(descriptor: int) -> None:
+            flush(descriptor)
+            status = os.fstat(descriptor)
+            paths = list(folder.iterdir())
+            if stat.S_ISDIR(status.st_mode):
+                self._names = {path.name: path.stat().st_ino for path in paths}
+            for path in paths:
+                if path.stat().st_ino == status.st_ino:
+                    self._bytes[status.st_ino] = path.read_bytes()
+            self.moments.append(self.found)
+
+        monkeypatch.setattr(os, "fsync", noted)
+
+    @property
+    def found(self) -> dict[str, bytes]:
+        """A file whose bytes were never flushed has none, or zeros."""
+        return {name: self._bytes.get(inode, b"") for name, inode in self._names.items()}
+
+
+def restored(folder: Path, found: Mapping[str, bytes]) -> Path:
+    """The blob's path in a folder as it is after a power cut."""
+    folder.mkdir()
+    for name, data in found.items():
+        (folder / name).write_bytes(data)
+    return folder / "blob"
+
+
+def test_what_was_saved_counts_after_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "blobs").mkdir()
+    cut = PowerCut(tmp_path / "blobs", monkeypatch)
+    partial = open_partial(tmp_path / "blobs" / "blob", TOTAL, 300)
+    assert partial is not None
+    for number, missing in enumerate([[(100, TOTAL)], [(100, 350), (450, TOTAL)], [(450, TOTAL)], [(450, 999)]]):
+        for start, end in spans_without(missing):
+            partial.write(start, [b"x" * (end - start)])
+        partial.save(missing)
+        again = open_partial(restored(tmp_path / f"after-{number}", cut.found), TOTAL, 300)
+        assert again is not None
+        assert again.missing == missing
+        again.close()
+    partial.close()
+
+
+def test_no_moment_of_a_power_cut_leaves_a_ledger_that_claims_more_than_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "blobs").mkdir()
+    cut = PowerCut(tmp_path / "blobs", monkeypatch)
+    partial = open_partial(tmp_path / "blobs" / "blob", TOTAL, 300)
+    assert partial is not None
+    for missing in ([(100, TOTAL)], [(100, 350), (450, TOTAL)], [(990, TOTAL)]):
+        for start, end in spans_without(missing):
+            partial.write(start, [b"x" * (end - start)])
+        partial.save(missing)
+    partial.write(0, [b"x" * TOTAL])
+    partial.save([])
+    partial.commit(tmp_path / "blobs" / "blob")
+    partial.close()
+    assert cut.found["blob"] == b"x" * TOTAL
+    monkeypatch.undo()
+    for number, found in enumerate(cut.moments):
+        if found.get("blob"):
+            continue
+        again = open_partial(restored(tmp_path / f"after-{number}", found), TOTAL, 300)
+        assert again is not None
+        data = again.path.read_bytes()
+        assert all(data[start:end].strip(b"x") == b"" for start, end in spans_without(again.missing))
+        again.close()
+
+
+def spans_without(missing: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What is there of the blob."""
+    edges = [0, *(edge for span in missing for edge in span), TOTAL]
+    return [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end]

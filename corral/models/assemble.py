@@ -193,6 +193,8 @@ class _Assembly:
 
     def _merge(self, parts: Sequence[gguf.GGUF]) -> Digest:
         merged = merge(parts)
+        if (known := self._store.find_same(merged.size, merged.chunks())) is not None:
+            return known
         count = throttled_progress(self._progress, "merging GGUF parts", NO_DIGEST, merged.size)
         with self._store.writer(merged.size) as writer:
             for chunk in merged.chunks():

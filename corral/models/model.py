@@ -25,7 +25,7 @@ from corral.messages import Json, Message
 from corral.models.config import ModelConfig, parse_config
 from corral.models.index import Index, Signature, Summary
 from corral.names import Digest, Name
-from corral.store import Layer, MediaType, Store, Stored
+from corral.store import FileState, Layer, MediaType, Store, Stored
 from corral.template import Template
 
 log = logging.getLogger(__name__)
@@ -77,20 +77,20 @@ class _ReadOnce(Generic[Value]):
 
 
 class Model:
-    """A model of the store, whose blobs never change under their digests.
+    """A model of the store, as its files were when it was read; `Models.load` reads one anew whose files were touched.
 
     What needs the disk or much time is worked out once: all of it by `read_all`, which `Models.load` calls in a thread,
     so that the event loop finds it there. What is broken in a model is an error of whatever needs it, not of the rest.
-    `checks_links`: blobs that are hard links to a file of the user's are hashed again when that file was touched.
+    `checks_files`: blobs whose files were touched are hashed again, hard links to a file of the user's among them.
     """
 
     def __init__(
-        self, stored: Stored, store: Store, go_template: GoTemplate = "", *, checks_links: bool = True
+        self, stored: Stored, store: Store, go_template: GoTemplate = "", *, checks_files: bool = True
     ) -> None:
         self.values: dict[str, Any] = {}
         self.errors: dict[str, CorralError] = {}
         """What `_ReadOnce` properties have come to, by their names."""
-        self._checks_links = checks_links
+        self._checks_files = checks_files
         self.stored = stored
         self.name: Name = stored.name
         self.digest: Digest = stored.digest
@@ -311,8 +311,16 @@ class Model:
         return [layer for layer in self.layers if layer.media_type == media_type]
 
     def _files(self, media_type: MediaType) -> tuple[Path, ...]:
-        find = self._store.open_path if self._checks_links else self._store.blob_path
-        return tuple(find(layer.digest) for layer in self._of(media_type))
+        find = self._store.open_path if self._checks_files else self._store.blob_path
+        files = []
+        for layer in self._of(media_type):
+            files.append(find(layer.digest))
+            if self._checks_files and (size := self._store.blob_size(layer.digest)) != layer.size:
+                raise ModelFileError(
+                    f'the blob "{layer.digest}" has {size} bytes instead of {layer.size}: '
+                    "remove the model, and pull or create it anew"
+                )
+        return tuple(files)
 
     def _texts(self, media_type: MediaType) -> tuple[str, ...]:
         return tuple(self._read(layer).decode("utf-8", "replace") for layer in self._of(media_type))
@@ -356,7 +364,8 @@ class Listed:
 class Models:
     """The models of a store, for an event loop: what needs the disk is done in the store's threads.
 
-    A model is read once and kept by its name and digest, the last `keep` of them; what lists show is kept on disk.
+    A model is read once and kept for as long as its manifest and files stay as they are, the last `keep` of them; what
+    lists show is kept on disk.
     """
 
     def __init__(self, store: Store, go_template: GoTemplate = "", keep: int = 256) -> None:
@@ -372,14 +381,18 @@ class Models:
     async def load(self, name: Name) -> Model:
         """The model, all read: nothing a request asks of it needs the disk. `ModelNotFound`; `StoreError` when its
         manifest is broken. What else is broken is raised by the model's property that needs it."""
-        stored = await self.store.run(self.store.manifest, name)
-        key = (stored.name, stored.digest, stored.modified)
+        stored, state = await self.store.run(self._find, name)
+        key = (stored.name, stored.digest, stored.modified, state)
         if key in self._known:
             self._known.move_to_end(key)
             return self._known[key]
         if key not in self._loading:  # requests that come at the same time wait for one reading
             self._loading[key] = asyncio.ensure_future(self._load(key, stored))
         return await asyncio.shield(self._loading[key])
+
+    def _find(self, name: Name) -> tuple[Stored, "_State"]:
+        stored = self.store.manifest(name)
+        return stored, self.store.state(stored.manifest)
 
     def read(self, name: Name) -> Model:
         """The model, its parts still to be read; blocking. Errors as those of `load`."""
@@ -454,7 +467,7 @@ class Models:
             summary = self._index.get(stored.digest.hex, self._go_template, signature)
             try:
                 # A list does not hash weights whose file was touched: it need not be sure of them, and would take long.
-                summary = summary or Model(stored, self.store, self._go_template, checks_links=False).summary
+                summary = summary or Model(stored, self.store, self._go_template, checks_files=False).summary
                 self._index.put(stored.digest.hex, self._go_template, signature, summary)
             except CorralError as error:
                 log.warning("%s is left out: %s", stored.name, error)
@@ -473,8 +486,11 @@ class Models:
         return tuple(seen[digest.hex] for digest in digests)
 
 
-_Key: TypeAlias = tuple[Name, Digest, float]
-"""A model's name, digest and time: any change of its manifest makes another one of it."""
+_State: TypeAlias = tuple[FileState | None, ...]
+"""How the files of a model's blobs are."""
+
+_Key: TypeAlias = tuple[Name, Digest, float, _State]
+"""A model's name, digest and time, and its files: any change of its manifest or its blobs makes another one of it."""
 
 _SUMMARISED = frozenset({MediaType.CONFIG, MediaType.MODEL, MediaType.PROJECTOR, MediaType.TEMPLATE, MediaType.PROMPT})
 """The layers a summary is made of."""

@@ -45,7 +45,7 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
         pool_contexts=config.pool_contexts,
         keep_alive=config.keep_alive,
     )
-    scheduler = Scheduler(_launcher(config), machine.memory, limits, _events(series))
+    scheduler = Scheduler(_launcher(config, store), machine.memory, limits, _events(series))
     registry = Registry(docker_config=config.docker_config, key_folder=config.home)
     models = Models(store, config.go_template)
     try:
@@ -67,10 +67,11 @@ async def _startup_tasks(config: Config, store: Store, machine: Machine) -> None
         log.warning("the store could not be tidied: %s", error)
 
 
-def _launcher(config: Config) -> Callable[[RunnerSpec, str], Coroutine[Any, Any, Engine]]:
+def _launcher(config: Config, store: Store) -> Callable[[RunnerSpec, str], Coroutine[Any, Any, Engine]]:
     numbers = iter(range(1 << 30))
 
     async def start(spec: RunnerSpec, label: str) -> Engine:
+        await store.run(store.check_files, (spec.model, *spec.projectors, *spec.adapters))
         free_mib = memory().available >> 20
         threads = spec.num_thread or threads_here()
         return await launch(

@@ -18,11 +18,12 @@ from typing import TypeAlias
 
 from corral.background import Arguments, Result, Threads
 from corral.errors import InvalidName, ModelNotFound, NotFound, StoreError
-from corral.names import Digest, Name
+from corral.names import Digest, Name, parse_digest
 from corral.store import disk
 from corral.store import prune as pruning
 from corral.store.adoptions import Adoptions
 from corral.store.blobs import Adopted, BlobMissing, Blobs, BlobWriter, DigestMismatch, require_space
+from corral.store.disk import FileState
 from corral.store.manifest import (
     MAX_MANIFEST_BYTES,
     Layer,
@@ -42,6 +43,7 @@ __all__ = [
     "BlobMissing",
     "BlobWriter",
     "DigestMismatch",
+    "FileState",
     "Layer",
     "Manifest",
     "MediaType",
@@ -72,7 +74,7 @@ class _UnreadableFolder:
 
 
 class Store:
-    """The models below one folder. Every call looks at the disk; what it finds is not kept. Errors: `StoreError`.
+    """The models below one folder. Every call looks at the disk; only how blobs were is kept. Errors: `StoreError`.
 
     The calls block: an event loop makes them through `run` and `run_locking`. `lock_seconds`: how long a call waits
     for another program that has locked the folder.
@@ -87,7 +89,7 @@ class Store:
         self.manifests_folder = root / "manifests"
         self.blobs_folder = root / "blobs"
         self._expected_folder = root / "expected"
-        self._blobs = Blobs(self.blobs_folder, Adoptions(root / "adopted", self._closing))
+        self._blobs = Blobs(self.blobs_folder, Adoptions(root / "adopted"), self._closing)
 
     # From an event loop
 
@@ -234,10 +236,21 @@ class Store:
     def open_path(self, digest: Digest) -> Path:
         """Where an existing blob's bytes are, for a reader that trusts its digest; `NotFound` when there is none.
 
-        A blob that is a hard link to a file of the user's is hashed again when that file was touched since;
-        `StoreError` when its bytes have changed. Others are not read.
+        A blob whose file was touched since this store first looked at it is hashed again, and one that is a hard link
+        to a file of the user's also when that was touched since it was taken over. `StoreError` when its bytes have
+        changed. Others are not read.
         """
         return self._blobs.checked_path(digest)
+
+    def check_files(self, paths: Iterable[str]) -> None:
+        """Looks at blobs again whose paths `open_path` gave: the same errors, before an engine opens them."""
+        for path in map(Path, paths):
+            if path.parent == self.blobs_folder:
+                self.open_path(parse_digest(path.name))
+
+    def state(self, manifest: Manifest) -> tuple[FileState | None, ...]:
+        """What tells whether a blob of a model was touched; None for one that is not there."""
+        return tuple(self._blobs.state(layer.digest) for layer in manifest.blobs)
 
     def has_blob(self, digest: Digest) -> bool:
         return self._blobs.path(digest).is_file()
@@ -273,6 +286,13 @@ class Store:
         if size:
             require_space(self.root, size)
         return BlobWriter(self._blobs)
+
+    def find_same(self, size: int, chunks: Iterable[bytes]) -> Digest | None:
+        """The digest of so many bytes that are in the store already, which need no room; None when they are not.
+
+        `chunks` is read only where a blob of that size is. A blob that is found is kept from the next prune.
+        """
+        return self._blobs.find_same(size, chunks)
 
     def adopt(self, path: Path, link: bool = True, progress: Callable[[int], None] | None = None) -> Adopted:
         """Makes a blob of a local file, writing its bytes anew only where there is no other way.

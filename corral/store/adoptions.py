@@ -1,12 +1,11 @@
 """Records of the blobs that are hard links to a file of the user's, who may write into it.
 
 A reflink needs no record: its bytes are its own. The records lie beside the blobs, in a folder other programs do not
-look at; `check` compares the file with its record and, when the file was touched, hashes it again.
+look at; `Blobs` compares the file with its record and, when the file was touched, hashes it again.
 """
 
 import hashlib
 import os
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from io import FileIO
@@ -14,33 +13,37 @@ from pathlib import Path
 
 import msgspec
 
-from corral.errors import StoreError
 from corral.names import Digest
 from corral.store import disk
+from corral.store.disk import FileState
 
 _TEMPORARY = ".new-"
 """What a record that is being written is called; it may be another process that writes."""
 
 
-class _Record(msgspec.Struct):
-    """Size and time of the file when it was last hashed and had the blob's digest."""
+class Adoption(msgspec.Struct, frozen=True):
+    """Size, time and inode (0: not noted) of the file when it was last hashed and had the blob's digest."""
 
     size: int
     mtime_ns: int
     source: str
+    inode: int = 0
+
+    def is_of(self, state: FileState) -> bool:
+        """Whether the file has not been touched since."""
+        return (self.size, self.mtime_ns) == (state.size, state.mtime_ns) and self.inode in (0, state.inode)
 
 
 class Adoptions:
     """The records, one file a blob, under the blob's own file name."""
 
-    def __init__(self, folder: Path, closing: threading.Event) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._closing = closing
 
-    def record(self, digest: Digest, blob: Path, source: Path) -> None:
-        status = blob.stat()
+    def record(self, digest: Digest, state: FileState, source: Path) -> None:
+        """`state`: the file's when it was hashed."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        data = msgspec.json.encode(_Record(status.st_size, status.st_mtime_ns, str(source)))
+        data = msgspec.json.encode(Adoption(state.size, state.mtime_ns, str(source), state.inode))
         disk.write_whole(self._path(digest), data, disk.temporary(self._folder, _TEMPORARY))
 
     def touched(self, digest: Digest) -> float | None:
@@ -76,33 +79,14 @@ class Adoptions:
                 if is_dropped:
                     path.unlink()
 
-    def check(self, digest: Digest, blob: Path) -> None:
-        """`StoreError` when the blob is shared with a file whose bytes have been changed since.
-
-        Hashes the whole blob when the file's time or size is another, and ends early when the store is closed.
-        """
+    def find(self, digest: Digest) -> Adoption | None:
+        """The record of a blob; None when there is none, as the blob is no hard link."""
         try:
-            record = msgspec.json.decode(self._path(digest).read_bytes(), type=_Record)
+            return msgspec.json.decode(self._path(digest).read_bytes(), type=Adoption)
         except FileNotFoundError:
-            return
+            return None
         except (msgspec.DecodeError, UnicodeDecodeError):
-            record = _Record(-1, -1, "?")
-        status = blob.stat()
-        if (status.st_size, status.st_mtime_ns) == (record.size, record.mtime_ns):
-            return
-        with disk.open_regular(blob) as file:
-            unchanged = hash_file(file, self._go_on) == digest
-        if not unchanged:
-            raise StoreError(
-                f'the file "{record.source}" was changed after it became the blob "{digest}": '
-                "restore it, or remove the model and create it anew"
-            )
-        with suppress(OSError):  # where nothing can be written, it is hashed again next time
-            self.record(digest, blob, Path(record.source))
-
-    def _go_on(self, _: int) -> None:
-        if self._closing.is_set():
-            raise StoreError(disk.CLOSING)
+            return Adoption(-1, -1, "?")
 
     def _path(self, digest: Digest) -> Path:
         return self._folder / digest.filename

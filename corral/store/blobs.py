@@ -6,7 +6,9 @@ A blob appears by rename, whole, under its own digest; until then its bytes lie 
 
 import hashlib
 import os
-from collections.abc import Callable
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -18,6 +20,9 @@ from corral.errors import BadRequest, DiskFull, NotFound, StoreError
 from corral.names import Digest
 from corral.store import disk
 from corral.store.adoptions import Adoptions, hash_file
+from corral.store.disk import FileState
+
+_BLOB = re.compile(r"sha256-[0-9a-f]{64}\Z")
 
 How = Literal["reflink", "hardlink", "copy"]
 
@@ -48,12 +53,26 @@ class Adopted:
     how: How
 
 
-class Blobs:
-    """A folder of blobs, and the records of those that are hard links."""
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A blob's file as it was last looked at; `problem` is the sentence when its bytes are not the blob's."""
 
-    def __init__(self, folder: Path, adoptions: Adoptions) -> None:
+    state: FileState
+    problem: str = ""
+
+
+class Blobs:
+    """A folder of blobs, and the records of those that are hard links.
+
+    How a blob's file was is remembered: when it was touched since, its bytes are hashed before they are trusted again.
+    `closing` ends the hashing.
+    """
+
+    def __init__(self, folder: Path, adoptions: Adoptions, closing: threading.Event) -> None:
         self.folder = folder
         self.adoptions = adoptions
+        self._closing = closing
+        self._seen: dict[Digest, _Seen] = {}
 
     def path(self, digest: Digest) -> Path:
         return self.folder / digest.filename
@@ -71,8 +90,53 @@ class Blobs:
         with disk.explained(path, "reading"):
             if not path.is_file():
                 raise NotFound(f'blob "{digest}" not found')
-            self.adoptions.check(digest, path)
+            self._check(digest, path)
         return path
+
+    def state(self, digest: Digest) -> FileState | None:
+        """The blob's file as it is now; None when there is none that can be looked at."""
+        try:
+            return FileState.of(self.path(digest).stat())
+        except OSError:
+            return None
+
+    def _check(self, digest: Digest, path: Path) -> None:
+        """`StoreError` when the bytes are not the blob's.
+
+        They are hashed when the file was touched since it was last looked at, or, where it is a hard link to a file of
+        the user's, since its record was made.
+        """
+        state = FileState.of(path.stat())
+        seen = self._seen.get(digest)
+        if seen is None or seen.state != state:
+            seen = _Seen(state, self._problem(digest, path, state, is_known=seen is not None))
+            self._seen[digest] = seen
+        if seen.problem:
+            raise StoreError(seen.problem)
+
+    def _problem(self, digest: Digest, path: Path, state: FileState, *, is_known: bool) -> str:
+        """What `_Seen` has; `is_known`: the file was looked at before, and was in another state."""
+        record = self.adoptions.find(digest)
+        if record is not None and record.is_of(state):
+            return ""
+        if record is None and not is_known:
+            return ""
+        with disk.open_regular(path) as file:
+            if hash_file(file, self._go_on) == digest:
+                if record is not None:
+                    with suppress(OSError):  # where nothing can be written, it is hashed again by the next server
+                        self.adoptions.record(digest, state, Path(record.source))
+                return ""
+        if record is None:
+            return f'the blob "{digest}" was changed on the disk: remove the model, and pull or create it anew'
+        return (
+            f'the file "{record.source}" was changed after it became the blob "{digest}": '
+            "restore it, or remove the model and create it anew"
+        )
+
+    def _go_on(self, _: int) -> None:
+        if self._closing.is_set():
+            raise StoreError(disk.CLOSING)
 
     def touched(self, digest: Digest) -> float:
         """When the blob was last written or asked for, in seconds since the epoch."""
@@ -83,8 +147,13 @@ class Blobs:
         path = self.path(digest)
         size = path.lstat().st_size
         path.unlink()
-        self.adoptions.forget(digest)
+        self._forget(digest)
         return size
+
+    def _forget(self, digest: Digest) -> None:
+        """When the blob's file is gone or a new one."""
+        self._seen.pop(digest, None)
+        self.adoptions.forget(digest)
 
     def publish(self, written: Path, digest: Digest, size: int) -> bool:
         """Moves finished bytes to the blob's name, unless there is a sound blob. True when the blob is new."""
@@ -96,7 +165,7 @@ class Blobs:
             if self.size(digest) != size:  # Windows does not replace a file that is mapped
                 raise
             return False
-        self.adoptions.forget(digest)
+        self._forget(digest)
         return True
 
     def touch(self, digest: Digest, size: int) -> bool:
@@ -104,13 +173,37 @@ class Blobs:
         if self.size(digest) != size:
             return False
         try:
-            self.adoptions.check(digest, self.path(digest))
+            self._check(digest, self.path(digest))
         except StoreError:
             return False
         if not self.adoptions.touch(digest):
-            with suppress(OSError):  # another's file, a disk for reading only: prunes have no power over them either
-                os.utime(self.path(digest))
+            self._renew_time(digest)
         return True
+
+    def _renew_time(self, digest: Digest) -> None:
+        """Sets the time of a blob's file to now; bytes that were just checked need not be hashed for that again."""
+        path, seen = self.path(digest), self._seen.get(digest)
+        with suppress(OSError), disk.open_regular(path) as file:
+            before = FileState.of(os.fstat(file.fileno()))
+            os.utime(path)  # not for another's file or a disk for reading only: prunes have no power over them either
+            after = FileState.of(os.fstat(file.fileno()))
+            if seen is not None and seen.state == before and (before.size, before.inode) == (after.size, after.inode):
+                self._seen[digest] = _Seen(after)
+
+    def find_same(self, size: int, chunks: Iterable[bytes]) -> Digest | None:
+        """The digest of so many bytes for which there is a blob already; read only where one of that size is."""
+        if not self._has_one_of(size):
+            return None
+        state = hashlib.sha256()
+        for chunk in chunks:
+            state.update(chunk)
+        digest = Digest(state.hexdigest())
+        return digest if self.touch(digest, size) else None
+
+    def _has_one_of(self, size: int) -> bool:
+        with suppress(OSError), os.scandir(self.folder) as entries:
+            return any(_BLOB.match(entry.name) and entry.stat().st_size == size for entry in entries)
+        return False
 
     def adopt(self, source: Path, link: bool, progress: Callable[[int], None] | None) -> Adopted:
         """Makes a blob of a file's bytes; see `Store.adopt`."""
@@ -147,11 +240,15 @@ class Blobs:
             raise StoreError(f'"{source}" is being written to')
         created = self.publish(target, digest, after.st_size)
         if created:
-            self.adoptions.record(digest, self.path(digest), source)
+            self.adoptions.record(digest, FileState.of(after), source)
         return Adopted(digest, after.st_size, created, "hardlink")
 
     def _adopt_copy(self, file: FileIO, progress: Callable[[int], None] | None) -> Adopted:
-        require_space(self.folder, os.fstat(file.fileno()).st_size)
+        size = os.fstat(file.fileno()).st_size
+        if (known := self.find_same(size, _chunks(file, progress))) is not None:
+            return Adopted(known, size, False, "copy")
+        file.seek(0)
+        require_space(self.folder, size)
         with BlobWriter(self) as writer:
             while chunk := file.read(disk.COPY_BYTES):
                 writer.write(chunk)
@@ -159,6 +256,16 @@ class Blobs:
                     progress(writer.size)
             digest, created = writer.commit()
             return Adopted(digest, writer.size, created, "copy")
+
+
+def _chunks(file: FileIO, progress: Callable[[int], None] | None) -> Iterator[bytes]:
+    """What is left to read of a file; `progress` gets the bytes read so far."""
+    done = 0
+    while chunk := file.read(disk.COPY_BYTES):
+        done += len(chunk)
+        if progress is not None:
+            progress(done)
+        yield chunk
 
 
 class BlobWriter:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
@@ -27,6 +28,19 @@ COPY_BYTES = 1 << 20
 
 _FICLONE = 0x40049409
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """What tells whether a file was touched: its size in bytes, its modification time, and which file it is."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "FileState":
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 @contextmanager
@@ -139,6 +153,18 @@ def flush(file: FileIO) -> None:
     """Puts a file's bytes on the disk, so that the rename that follows never names a hole after a power cut."""
     file.flush()
     os.fsync(file.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Puts the names in a folder on the disk; nothing happens where a system cannot do that."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # some network file systems
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(path: Path, data: bytes, temporary_path: Path) -> None:

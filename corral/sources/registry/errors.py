@@ -47,7 +47,7 @@ def translate_errors(method: str, url: URL) -> Iterator[None]:
         yield
     except (aiohttp.InvalidURL, UnicodeError) as error:  # the second for a name that no host can have
         raise SourceError(f'invalid address "{redacted(url)}"') from error
-    except (aiohttp.ClientError, RefusedAddressError) as error:
+    except (aiohttp.ClientError, ConnectionError, RefusedAddressError) as error:
         raise _translated(operation(method, url), url, error) from error
 
 
@@ -70,8 +70,10 @@ def _translated(request: str, url: URL, error: Exception) -> SourceError | Unrea
             return Unreachable(f"{request}: the host does not answer")
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
             return Interrupted(f"{request}: EOF")
-        case aiohttp.ClientOSError():
+        case OSError(errno=int()):
             return Interrupted(f"{request}: {_reason(error)}")
+        case aiohttp.ClientConnectionError() | ConnectionError():  # closed while the request was being sent
+            return Interrupted(f"{request}: EOF")
     return SourceError(f"{request}: malformed answer: {str(error)[:200]}")
 
 

@@ -132,17 +132,24 @@ class Partial:
         return Digest(self._hash.hexdigest())
 
     def save(self, missing: Sequence[Span]) -> None:
-        """Records what has arrived, once it is on the disk itself: a power cut leaves no ledger that claims more."""
+        """Records what has arrived, once it is on the disk itself: a power cut leaves no ledger that claims more.
+
+        When it returns, the ledgers are on the disk, too, and so are their names.
+        """
         with self._used(), self._order, disk.explained(self.path, "writing"):
             if self._is_finished:
                 return
             if self._written:  # as the file is found, there is nothing new in it
                 os.fsync(self._descriptor)
+            is_new = False
             for part in self._parts:
                 ledger = encode(part, missing)
                 if self._written.get(part) != ledger:
                     _overwrite(ledger_path(self.path, part.number), ledger)
+                    is_new = is_new or part not in self._written
                     self._written[part] = ledger
+            if is_new:
+                disk.flush_folder(self.path.parent)
 
     def commit(self, blob: Path) -> None:
         """Gives the finished file its name. The caller has compared the digests."""
@@ -154,6 +161,7 @@ class Partial:
             except FileNotFoundError:  # Ollama takes no claim: at work on the same file, it may have been quicker
                 if not os.path.samestat(blob.stat(), os.fstat(self._descriptor)):
                     raise
+            disk.flush_folder(blob.parent)  # before the ledgers go, without which the partial would count as nothing
             self._remove_ledgers()
 
     def remove(self) -> None:
@@ -307,10 +315,11 @@ def _read_ledgers(partial: Path) -> list[bytes]:
 
 
 def _overwrite(path: Path, data: bytes) -> None:
-    """In one stroke, so that a process that dies leaves the old ledger or the new one."""
+    """In one stroke, so that a process that dies leaves the old ledger or the new one; then it is on the disk."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
     try:
         os.write(descriptor, data)
         os.ftruncate(descriptor, len(data))
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
