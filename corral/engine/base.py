@@ -105,6 +105,11 @@ class EngineChat(Struct, frozen=True, kw_only=True):
     prompt: str = ""
     """What `Engine.render` gave for these messages, where that is known and holds no media; empty: not known."""
     tools: tuple[Tool, ...] = ()
+    call_schemas: tuple[dict[str, Json], ...] = ()
+    """Schemas for the arguments of the tools' calls, one a tool; empty: the tools' own parameters.
+
+    The template always gets the tools themselves.
+    """
     think: Think = None
     sampling: Sampling = Sampling()
     max_tokens: int

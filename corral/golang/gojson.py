@@ -17,6 +17,9 @@ from corral.golang.text import quote_rune
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+WHOLE = "*"
+"""The wire name of a struct's field that keeps the whole object it was read from."""
+
 MAX_DEPTH = 512
 """Nesting a request may have. Deeper ones are refused before anything walks them."""
 
@@ -66,6 +69,7 @@ def whole_numbers(value: Any) -> Any:
 def decode(data: bytes, kind: type[T]) -> T:
     """One JSON object read into `kind`, as Go would: keys in any case, null for unset, unknown keys ignored.
 
+    A struct with a field of the name `WHOLE` gets the whole object there, as it came.
     Bytes after the value are ignored. `BadRequest` says what is wrong, naming the field and what was expected.
     """
     value = parse(data)
@@ -192,7 +196,10 @@ def _depth_exceeds(value: Any, limit: int) -> bool:
 
 
 def _fold(value: dict[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """The members of `value` under the declared names of `kind`; those it does not declare and nulls are left out."""
+    """The members of `value` under the declared names of `kind`; those it does not declare and nulls are left out.
+
+    All of them are under `WHOLE` where `kind` declares that.
+    """
     names, nested = _plan(kind)
     found: dict[str, Any] = {}
     exact: set[str] = set()
@@ -204,7 +211,7 @@ def _fold(value: dict[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
             exact.add(name)
         if member is not None:
             found[name] = _fold_member(member, *nested[name])
-    return found
+    return found | {WHOLE: value} if WHOLE in nested else found
 
 
 def _fold_member(member: Any, inner: type[msgspec.Struct] | None, is_map: bool) -> Any:
@@ -248,7 +255,10 @@ def _wrong_type(value: dict[str, Any], kind: type[msgspec.Struct], error: msgspe
     path = re.sub(r"\[[^]]*\]", "", match[1] if match else "").lstrip(".")
     expected = re.match(r"Expected `([^`]*)`", str(error))
     got = re.search(r"got `([^`]*)`", str(error))
-    wanted = _GO_TYPES.get(expected[1].split(" | ")[0], expected[1]) if expected else "another value"
+    kinds = expected[1].split(" | ") if expected else []
+    # A boolean beside another type is an addition of ours.
+    first = next((name for name in kinds if name not in ("bool", "null")), kinds[0] if kinds else "")
+    wanted = _GO_TYPES.get(first, expected[1]) if expected else "another value"
     kind_text = _MSGSPEC_KINDS.get(got[1], got[1]) if got else "value"
     return f"json: cannot unmarshal {kind_text} into Go struct field {_go_name(kind)}.{path} of type {wanted}"
 
