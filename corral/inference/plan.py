@@ -96,7 +96,7 @@ class Planner:
             # The grammar lets nothing but a call through, whatever the model's own form of calls.
             built = await self._fit(messages, tools)
             allowed = constraint.chosen_tools(tools, request.tool_choice)
-            forced = AnswerFormat(tools=allowed, is_forced_call=True)
+            forced = AnswerFormat(tools=allowed, is_forced_call=True, think_tags=self._think_tags)
             return await self._completion(built, forced, constraint.CallsOf(allowed))
         if self._is_native:
             return await self._native(messages, tools)
@@ -179,13 +179,19 @@ class Planner:
         written = self._model.template
         if written is None:
             tag = self._model.jinja_tool_tag if tools else ""
-            family, think_tags = self._model.native_format, self._model.jinja_think_tags
+            family = self._model.native_format
         else:
             tag = written.tool_tag if tools else ""
-            family, think_tags = self._model.output_format, written.think_tags
+            family = self._model.output_format
         return AnswerFormat(
-            family=family, think_tags=think_tags, tool_tag=tag, tools=tuple(tools), thinks=bool(self._think)
+            family=family, think_tags=self._think_tags, tool_tag=tag, tools=tuple(tools), thinks=bool(self._think)
         )
+
+    @property
+    def _think_tags(self) -> tuple[str, str] | None:
+        """The tags around thoughts in the template that writes the prompts."""
+        written = self._model.template
+        return self._model.jinja_think_tags if written is None else written.think_tags
 
     async def _fit(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> Prompt:
         """The prompt, without the oldest turns where all of them do not fit the context."""
@@ -267,6 +273,8 @@ class Planner:
         generated_tokens: int = 0,
     ) -> CompletionPlan | Rendered:
         """Completes a prompt that was written here. `generated_tokens` of the answer stand in it already."""
+        if wanted is not None and not answer_format.thinks:
+            built = structs.replace(built, text=prompt.without_open_thought(built.text, answer_format.think_tags))
         text = self._without_doubled_bos(built.text)
         if self._request.render_only:
             return await self._shown(text, built)
