@@ -350,6 +350,46 @@ def test_the_models_own_template_is_told_calls_and_results(server: RunningServer
     assert rendered.count('"name": "get_weather"') + rendered.count('"name":"get_weather"') == 2
 
 
+ASKED = {"role": "user", "content": "hey"}
+CALLED = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+SAID: dict[str, Any] = {"role": "assistant", "content": "Rain"}
+UNANSWERED: dict[str, tuple[list[Any], str]] = {
+    "a call": ([ASKED, CALLED], "</tool_call><|im_end|>\n<|im_start|>assistant\n"),
+    "a call with text": ([ASKED, {**CALLED, "content": "Well."}], "</tool_call><|im_end|>\n<|im_start|>assistant\n"),
+    "a call after a thought": ([ASKED, {**CALLED, "thinking": "Hm"}], "<|im_end|>\n<|im_start|>assistant\n"),
+    "several calls": ([ASKED, {**CALLED, "tool_calls": [CALL, CALL]}], "<|im_end|>\n<|im_start|>assistant\n"),
+    "two turns with calls": ([ASKED, CALLED, CALLED], "</tool_call><|im_end|>\n<|im_start|>assistant\n"),
+    "text and a call": ([ASKED, SAID, CALLED], "</tool_call><|im_end|>\n<|im_start|>assistant\n"),
+    "a call and text": ([ASKED, CALLED, SAID], "</tool_call><|im_end|>\n<|im_start|>assistant\nRain"),
+    "two texts": ([ASKED, SAID, SAID], "assistant\nRain<|im_end|>\n<|im_start|>assistant\nRain"),
+    "one text": ([ASKED, SAID], "<|im_start|>user\nhey<|im_end|>\n<|im_start|>assistant\nRain"),
+}
+
+
+@pytest.mark.parametrize("kind", UNANSWERED)
+@pytest.mark.parametrize("tools", [[], [WEATHER]], ids=["no tools", "tools"])
+def test_a_history_that_ends_in_turns_of_the_model_is_gone_on_with(
+    server: RunningServer, kind: str, tools: list[Any]
+) -> None:
+    messages, end = UNANSWERED[kind]
+    shown = chat(server, "rain-native", messages=messages, tools=tools, _debug_render_only=True)
+    assert shown.status == 200, shown.body
+    assert shown.json["_debug_info"]["rendered_template"].endswith(end)
+    (message,) = messages_of(chat(server, "rain-native", messages=messages, tools=tools))
+    assert message == {"role": "assistant", "content": "Rain: ☂ tomorrow"}
+    *parts, _ = messages_of(chat(server, "rain-native", messages=messages, tools=tools, stream=True))
+    assert "".join(part["content"] for part in parts) == "Rain: ☂ tomorrow"
+
+
+@pytest.mark.parametrize("think", [None, True, False])
+@pytest.mark.parametrize("kind", UNANSWERED)
+def test_so_is_one_of_a_model_that_thinks(server: RunningServer, kind: str, think: bool | None) -> None:
+    messages, _ = UNANSWERED[kind]
+    answer = chat(server, "thought", messages=messages, think=think)
+    assert answer.status == 200, answer.body
+    assert chat(server, "sure-strict", messages=messages).status == 200
+
+
 @pytest.mark.parametrize(
     "tools",
     [

@@ -99,7 +99,10 @@ MEDIA_MARKER = f"<__media_{secrets.token_hex(8)}__>"
 
 
 class EngineChat(Struct, frozen=True, kw_only=True):
-    """A conversation that the engine renders and whose answer it parses."""
+    """A conversation that the engine renders and whose answer it parses.
+
+    The model goes on with a last message of its own, unless that has calls of tools.
+    """
 
     messages: tuple[Message, ...]
     prompt: str = ""

@@ -471,6 +471,9 @@ def _chat_body(request: EngineChat) -> dict[str, Any]:
         "max_tokens": request.max_tokens,
         "n_keep": request.num_keep,
     }
+    if request.messages and request.messages[-1].role == "assistant" and not request.messages[-1].tool_calls:
+        # The model goes on with this answer. One with calls is complete, and another answer follows it.
+        body |= {"continue_final_message": True, "add_generation_prompt": False}
     template_values: dict[str, Any] = {}
     if request.tools:
         body["tools"] = [_tool(tool, tool.parameters) for tool in request.tools]
