@@ -31,6 +31,8 @@ SAYINGS: dict[str, tuple[str | bytes, ...]] = {
     "bare": ('{"name": "get_', 'weather", "arguments": {"city": "Rome"}}'),
     "prose": ("<tool_call>", " is the tag I use"),
     "half": ("<tool_call>", '{"name": "add", "arguments": {"a": "', "☂".encode(), '"}}'),
+    "silent": ("<tool_call>", '\n{"name": "now"', ', "arguments": null}\n', "</tool_call>"),
+    "short": ('{"name": "n', 'ow"}'),
     "json": ('{"answer": ', "42}"),
     "rain": ("Rain: ", "☂".encode(), " tomorrow"),
 }
@@ -196,6 +198,25 @@ def test_a_call_without_tags_is_rescued_and_counted(server: RunningServer, model
     rome = {"function": {"index": 0, "name": "get_weather", "arguments": {"city": "Rome"}}}
     assert messages_of(chat(server, model)) == [{"role": "assistant", "content": "", "tool_calls": [rome]}]
     assert warnings(server, model, "tool_calls_rescued") == before + 1
+
+
+@pytest.mark.parametrize("model", ["silent", "short", "short-native"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_without_arguments_is_one_where_the_tool_requires_none(
+    server: RunningServer, model: str, stream: bool
+) -> None:
+    optional = {"type": "object", "properties": {"zone": {"type": "string"}}}
+    for parameters in (optional, {"type": "object", "properties": {}}, None):
+        now = function(name="now", parameters=parameters)
+        answers = messages_of(chat(server, model, tools=[WEATHER, now], stream=stream))
+        assert [call["function"] for message in answers for call in message.get("tool_calls", [])] == [
+            {"index": 0, "name": "now", "arguments": {}}
+        ]
+        assert "".join(message["content"] for message in answers) == ""
+    now = function(name="now", parameters={**optional, "required": ["zone"]})
+    answers = messages_of(chat(server, model, tools=[WEATHER, now], stream=stream))
+    assert not any("tool_calls" in message for message in answers)
+    assert '"now"' in "".join(message["content"] for message in answers)
 
 
 NUMBER = {
