@@ -40,7 +40,15 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         parser.add_argument(f"--{number}", type=int, default=0)
     for number in ("main-gpu", "threads", "threads-batch", "cache-ram", "image-min-tokens"):
         parser.add_argument(f"--{number}", type=int)
-    for switch in ("no-webui", "offline", "kv-unified", "embeddings", "context-shift", "no-warmup"):
+    for switch in (
+        "no-webui",
+        "offline",
+        "kv-unified",
+        "embeddings",
+        "context-shift",
+        "no-warmup",
+        "no-prefill-assistant",
+    ):
         parser.add_argument(f"--{switch}", action="store_true")
     parser.add_argument("--lora", action="append", default=[])
     return parser.parse_args(argv)

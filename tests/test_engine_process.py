@@ -74,7 +74,10 @@ ALL_OPTIONS = RunnerSpec(
     flash_attention="on",
 )
 
-COMMON = "--host 127.0.0.1 --port 1234 --cache-ram 77 --no-webui --offline --no-warmup --kv-unified --model {} {}"
+COMMON = (
+    "--host 127.0.0.1 --port 1234 --cache-ram 77 --no-webui --offline --no-warmup --no-prefill-assistant --kv-unified "
+    "--model {} {}"
+)
 COMMAND_LINES: list[tuple[RunnerSpec, str]] = [
     (
         SPEC,

@@ -81,6 +81,7 @@ LOAD_MODES = {
 POOLING = {"mean": xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN}
 
 SWITCHES: dict[str, tuple[str, bool]] = {
+    "--no-prefill-assistant": ("prefill_assistant", False),
     "--no-webui": ("ui", False),
     "--offline": ("offline", True),
     "--no-warmup": ("warmup", False),

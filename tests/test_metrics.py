@@ -85,6 +85,7 @@ PROMISED = {
     "corral_prompt_truncations": "counter",
     "corral_prompt_truncated_tokens": "counter",
     "corral_answer_warnings": "counter",
+    "corral_requests_with_loosened_tools": "counter",
     "corral_request_success": "counter",
     "corral_request_failures": "counter",
     "corral_model_loads": "counter",

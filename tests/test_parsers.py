@@ -228,10 +228,17 @@ EXAMPLES: list[tuple[str, Callable[[], OutputParser], str, Answer]] = [
     ("JSON without a call", bare, '{"a":1}, that is it', Answer('{"a":1}, that is it')),
     ("a list without a call", bare, "\n[1, 2]", Answer("\n[1, 2]")),
     (
-        "a bare call without arguments is none",
+        "a bare call without arguments that are required is none",
         bare,
-        '{"name": "clock"}',
-        Answer('{"name": "clock"}', warnings=UNPARSED),
+        '{"name": "get_weather"}',
+        Answer('{"name": "get_weather"}', warnings=UNPARSED),
+    ),
+    ("a bare call without arguments", bare, '{"name": "clock"}', Answer("", "", (call("clock"),))),
+    (
+        "bare calls without arguments",
+        bare,
+        '[{"name": "clock", "parameters": []}, {"function": {"name": "clock"}}, {"clock": null}]',
+        Answer("", "", (call("clock"), call("clock", 1), call("clock", 2))),
     ),
     (
         "a bare call that breaks off",
@@ -239,7 +246,48 @@ EXAMPLES: list[tuple[str, Callable[[], OutputParser], str, Answer]] = [
         '{"name": "clock", "arg',
         Answer('{"name": "clock", "arg', warnings=UNPARSED),
     ),
+    *(
+        (
+            f"a call whose arguments are {nothing}",
+            tagged,
+            f'<tool_call>\n{{"name": "clock"{nothing}}}\n</tool_call>',
+            Answer("", "", (call("clock"),)),
+        )
+        for nothing in ("", *(f', "arguments": {value}' for value in ("null", '""', "[]", '"null"', '" "')))
+    ),
+    (
+        "nothing under the tool's name",
+        tagged,
+        '<tool_call>{"clock": null}</tool_call><tool_call>{"type": "function", "function": {"name": "clock"}}',
+        Answer("", "", (call("clock"), call("clock", 1))),
+    ),
+    *(
+        (f"no call: {text}", tagged, f"<tool_call>{text}", Answer(f"<tool_call>{text}", warnings=UNPARSED))
+        for text in (
+            '{"name": "get_weather"}',
+            '{"name": "get_weather", "arguments": null}',
+            '{"name": "clock", "city": "Oslo"}',
+            '{"name": "clock", "arguments": "now"}',
+            '{"name": "clock", "arguments": [1]}',
+            '{"name": "clock", "arguments": 0}',
+            '{"name": "clock", "arguments": false}',
+            '{"name": "other", "arguments": {"name": "clock"}}',
+        )
+    ),
     # rescue
+    *(
+        (f"rescued without arguments: {text}", untagged, text, Answer("", "", (call("clock"),), RESCUED))
+        for text in ('{"name": "clock"}', '```json\n{"name": "clock", "arguments": null}\n```', '[{"name": "clock"}]')
+    ),
+    *(
+        (f"not rescued: {text}", untagged, text, Answer(text))
+        for text in (
+            '{"name": "get_weather"}',
+            '{"name": "clock", "at": "noon"}',
+            '{"clock": null}',
+            '{"tool": "clock"}',
+        )
+    ),
     ("a bare object", untagged, f"\n{OSLO}\n", Answer("", "", (call("get_weather", city="Oslo"),), RESCUED)),
     (
         "a fenced object",

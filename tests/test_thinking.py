@@ -26,6 +26,9 @@ GO = """{{- range .Messages }}<|im_start|>{{ .Role }}
 OPEN = GO.removesuffix("{{ end }}") + "{{ else }}<think>\n{{ end }}"
 """One whose prompt ends within the thought."""
 
+ALWAYS = "{{ .Tools }}" + GO.partition("{{ if .ThinkLevel }}")[0] + "<think>\n"
+"""One whose prompt ends within a thought whether it is wanted or not, as that of DeepSeek R1."""
+
 HARMONY = """{{- range .Messages }}<|start|>{{ .Role }}<|message|>{{ .Content }}<|end|>{{ end }}
 {{- if .ThinkLevel }}Reasoning: {{ .ThinkLevel }}{{ end }}<|start|>assistant"""
 
@@ -43,6 +46,12 @@ JINJA = """{%- for message in messages %}<|im_start|>{{ message.role }}
 
 {% endif %}{% endif %}"""
 
+JINJA_ALWAYS = """{%- if tools %}{{ tools | tojson }}{% endif %}
+{%- for message in messages %}<|im_start|>{{ message.role }}
+{{ message.content.split('</think>')[-1] }}<|im_end|>
+{% endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n' }}{% endif %}"""
+
 THOUGHT = ("<think>", "\nLet me", " see.", "</think>", "\n\nIt is", " four.")
 HARMONY_THOUGHT = (
     *("<|channel|>", "analysis", "<|message|>", "Let me", " see."),
@@ -57,6 +66,7 @@ HARMONY_CALL = (
 SAYINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "go": (GO, THOUGHT),
     "open": (OPEN, THOUGHT[1:]),
+    "always": (ALWAYS, THOUGHT[1:]),
     "closed": (GO, THOUGHT[:4]),
     "endless": (GO, THOUGHT[:3]),
     "hasty": (GO, ("It is", " four.")),
@@ -69,6 +79,7 @@ SAYINGS: dict[str, tuple[str, tuple[str, ...]]] = {
         HARMONY_CALL,
     ),
     "native": ("", THOUGHT),
+    "native-always": ("", THOUGHT[1:]),
     "native-harmony": ("", HARMONY_THOUGHT),
     "native-harmony-tools": ("", HARMONY_CALL),
     "native-harmony-plain": ("", ("It is", " four.")),
@@ -84,7 +95,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     home = tmp_path_factory.mktemp("thinking")
     with running_server(home) as server:
         for name, (template, pieces) in SAYINGS.items():
-            own = (GOLDENS / "native" / "gpt-oss.jinja").read_text() if "harmony" in name else JINJA
+            own = JINJA_ALWAYS if "always" in name else JINJA
+            own = (GOLDENS / "native" / "gpt-oss.jinja").read_text() if "harmony" in name else own
             jinja = None if template else own
             file = speaker(home / f"{name}.gguf", *pieces, chat_template=jinja, special=MARKS)
             add_model(server.models, name if jinja else f"{name}-plain", file)
@@ -267,6 +279,38 @@ def test_a_model_thinks_freely_before_it_keeps_to_a_format(
 def test_without_thoughts_a_format_holds_from_the_start(server: RunningServer, model: str) -> None:
     answer = ask(server, model, format=FOUR, think=False)
     assert json.loads(said(answer)[1]) == {"sum": 4}
+
+
+@pytest.mark.parametrize("model", ["always", "native-always"])
+@pytest.mark.parametrize("route", ["/api/chat", "/api/generate"])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("form", [FOUR, "json"], ids=["schema", "json"])
+def test_a_prompt_that_opens_a_thought_keeps_to_a_format_without_one(
+    server: RunningServer, model: str, route: str, stream: bool, form: Any
+) -> None:
+    answer = ask(server, model, route=route, stream=stream, format=form, think=False, options={"num_predict": 20})
+    thoughts, content = said(answer)
+    assert (thoughts, content[:1]) == ("", "{")
+    assert form == "json" or json.loads(content) == {"sum": 4}
+    thoughts, content = said(ask(server, model, route=route, stream=stream, format=FOUR))
+    assert (thoughts, json.loads(content)) == ("Let me see.", {"sum": 4})
+
+
+@pytest.mark.parametrize("model", ["always", "native-always"])
+def test_such_a_prompt_closes_the_thought_only_before_what_is_constrained(server: RunningServer, model: str) -> None:
+    def end_of_prompt(**more: Any) -> str:
+        shown = ask(server, model, _debug_render_only=True, **more).json["_debug_info"]["rendered_template"]
+        return str(shown.rpartition("assistant\n")[2])
+
+    assert end_of_prompt(format=FOUR, think=False) == "<think>\n\n</think>\n\n"
+    assert end_of_prompt(tools=[WEATHER], tool_choice="required") == "<think>\n\n</think>\n\n"
+    assert end_of_prompt(format=FOUR) == end_of_prompt(think=False) == "<think>\n"
+
+
+def test_such_a_conversation_goes_on_with_its_context(server: RunningServer) -> None:
+    first = ask(server, "always", route="/api/generate", format=FOUR, think=False).json
+    answer = ask(server, "always", route="/api/generate", format=FOUR, think=False, context=first["context"])
+    assert said(answer) == ("", '{"sum": 4}')
 
 
 @pytest.mark.parametrize("model", MODELS)

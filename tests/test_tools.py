@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.asking import Answer, ask, post
+from tests.asking import Answer, ask, metric, post
 from tests.conftest import RunningServer, add_model, running_server
 from tests.speakers import speaker
 from tests.tool_templates import ADD, GO, JINJA, WEATHER
@@ -31,6 +31,8 @@ SAYINGS: dict[str, tuple[str | bytes, ...]] = {
     "bare": ('{"name": "get_', 'weather", "arguments": {"city": "Rome"}}'),
     "prose": ("<tool_call>", " is the tag I use"),
     "half": ("<tool_call>", '{"name": "add", "arguments": {"a": "', "☂".encode(), '"}}'),
+    "silent": ("<tool_call>", '\n{"name": "now"', ', "arguments": null}\n', "</tool_call>"),
+    "short": ('{"name": "n', 'ow"}'),
     "json": ('{"answer": ', "42}"),
     "rain": ("Rain: ", "☂".encode(), " tomorrow"),
 }
@@ -64,6 +66,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
             assert post(server, "/api/create", made).json == {"status": "success"}
         for name, (jinja, pieces) in OTHERS.items():
             add_model(server.models, name, speaker(home / f"{name}.gguf", *pieces, chat_template=jinja))
+        refusing = (
+            "{%- if messages[0].content == 'forbidden' %}{{- raise_exception('no weather here') }}{% endif %}" + JINJA
+        )
+        add_model(server.models, "refusing", speaker(home / "refusing.gguf", "no", chat_template=refusing))
         yield server
 
 
@@ -192,6 +198,25 @@ def test_a_call_without_tags_is_rescued_and_counted(server: RunningServer, model
     rome = {"function": {"index": 0, "name": "get_weather", "arguments": {"city": "Rome"}}}
     assert messages_of(chat(server, model)) == [{"role": "assistant", "content": "", "tool_calls": [rome]}]
     assert warnings(server, model, "tool_calls_rescued") == before + 1
+
+
+@pytest.mark.parametrize("model", ["silent", "short", "short-native"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_without_arguments_is_one_where_the_tool_requires_none(
+    server: RunningServer, model: str, stream: bool
+) -> None:
+    optional = {"type": "object", "properties": {"zone": {"type": "string"}}}
+    for parameters in (optional, {"type": "object", "properties": {}}, None):
+        now = function(name="now", parameters=parameters)
+        answers = messages_of(chat(server, model, tools=[WEATHER, now], stream=stream))
+        assert [call["function"] for message in answers for call in message.get("tool_calls", [])] == [
+            {"index": 0, "name": "now", "arguments": {}}
+        ]
+        assert "".join(message["content"] for message in answers) == ""
+    now = function(name="now", parameters={**optional, "required": ["zone"]})
+    answers = messages_of(chat(server, model, tools=[WEATHER, now], stream=stream))
+    assert not any("tool_calls" in message for message in answers)
+    assert '"now"' in "".join(message["content"] for message in answers)
 
 
 NUMBER = {
@@ -346,6 +371,46 @@ def test_the_models_own_template_gets_calls_and_results(server: RunningServer) -
     assert rendered.count('"name": "get_weather"') + rendered.count('"name":"get_weather"') == 2
 
 
+ASKED = {"role": "user", "content": "hey"}
+CALLED = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+SAID: dict[str, Any] = {"role": "assistant", "content": "Rain"}
+UNANSWERED: dict[str, tuple[list[Any], str]] = {
+    "a call": ([ASKED, CALLED], "</tool_call><|im_end|>\n<|im_start|>assistant\n"),
+    "a call with text": ([ASKED, {**CALLED, "content": "Well."}], "</tool_call><|im_end|>\n<|im_start|>assistant\n"),
+    "a call after a thought": ([ASKED, {**CALLED, "thinking": "Hm"}], "<|im_end|>\n<|im_start|>assistant\n"),
+    "several calls": ([ASKED, {**CALLED, "tool_calls": [CALL, CALL]}], "<|im_end|>\n<|im_start|>assistant\n"),
+    "two turns with calls": ([ASKED, CALLED, CALLED], "</tool_call><|im_end|>\n<|im_start|>assistant\n"),
+    "text and a call": ([ASKED, SAID, CALLED], "</tool_call><|im_end|>\n<|im_start|>assistant\n"),
+    "a call and text": ([ASKED, CALLED, SAID], "</tool_call><|im_end|>\n<|im_start|>assistant\nRain"),
+    "two texts": ([ASKED, SAID, SAID], "assistant\nRain<|im_end|>\n<|im_start|>assistant\nRain"),
+    "one text": ([ASKED, SAID], "<|im_start|>user\nhey<|im_end|>\n<|im_start|>assistant\nRain"),
+}
+
+
+@pytest.mark.parametrize("kind", UNANSWERED)
+@pytest.mark.parametrize("tools", [[], [WEATHER]], ids=["no tools", "tools"])
+def test_a_history_that_ends_in_turns_of_the_model_is_gone_on_with(
+    server: RunningServer, kind: str, tools: list[Any]
+) -> None:
+    messages, end = UNANSWERED[kind]
+    shown = chat(server, "rain-native", messages=messages, tools=tools, _debug_render_only=True)
+    assert shown.status == 200, shown.body
+    assert shown.json["_debug_info"]["rendered_template"].endswith(end)
+    (message,) = messages_of(chat(server, "rain-native", messages=messages, tools=tools))
+    assert message == {"role": "assistant", "content": "Rain: ☂ tomorrow"}
+    *parts, _ = messages_of(chat(server, "rain-native", messages=messages, tools=tools, stream=True))
+    assert "".join(part["content"] for part in parts) == "Rain: ☂ tomorrow"
+
+
+@pytest.mark.parametrize("think", [None, True, False])
+@pytest.mark.parametrize("kind", UNANSWERED)
+def test_so_is_one_of_a_model_that_thinks(server: RunningServer, kind: str, think: bool | None) -> None:
+    messages, _ = UNANSWERED[kind]
+    answer = chat(server, "thought", messages=messages, think=think)
+    assert answer.status == 200, answer.body
+    assert chat(server, "sure-strict", messages=messages).status == 200
+
+
 @pytest.mark.parametrize(
     "tools",
     [
@@ -408,12 +473,103 @@ def test_tools_nested_in_themselves_are_written_or_refused(
         assert answer.status == 200 or answer.error.endswith("exceeded maximum template depth")
 
 
-@pytest.mark.parametrize("choice", ["auto", "required"])
-def test_a_type_that_does_not_exist_is_named_by_tool_and_place(server: RunningServer, choice: str) -> None:
-    tool = function(name="x", parameters={"type": "object", "properties": {"a": {"type": "foo"}}})
-    answer = chat(server, "rain-native", tools=[tool], tool_choice=choice)
-    expected = 'invalid parameters of the tool "x": "#/properties/a/type": unknown type "foo"'
-    assert (answer.status, answer.json) == (400, {"error": expected})
+def loosened(server: RunningServer) -> float:
+    return metric(server, "corral_requests_with_loosened_tools_total")
+
+
+def properties(**schemas: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": schemas}
+
+
+LIST_OF_POINTS = {"type": "array", "items": {"$ref": "#/definitions/P"}}
+BEYOND_THE_ENGINE: dict[str, Any] = {
+    "definitions that the model does not read": properties(a=LIST_OF_POINTS) | {"definitions": {"P": {"enum": [7]}}},
+    "components": properties(a={"items": {"$ref": "#/components/schemas/P"}}) | {"components": {"schemas": {"P": {}}}},
+    "a way through oneOf": properties(a={"oneOf": [{"const": 7}]}, b={"items": {"$ref": "#/properties/a/oneOf/0"}}),
+    "true for items": properties(a={"type": "array", "items": True}),
+    "true inside items": properties(a={"items": properties(b=True)}),
+    "itself": properties(a={"items": {"$ref": "#"}}),
+    "false after a tuple": properties(a={"items": {"prefixItems": [{"const": 7}], "items": False}}),
+    "a huge number": properties(a={"items": {"type": "integer", "maximum": 1e100}}),
+    "no type": properties(a={"type": "any"}, b={"items": {"type": "file"}}, c={"anyOf": [{"type": "date"}]}),
+    "a type of another language": properties(a={"type": "STRING"}, b={"type": ["int", "None"]}),
+    "a word for items": properties(a={"type": "array", "items": "string"}),
+    "an empty enum": properties(a={"items": {"enum": []}}),
+    "an empty allOf": properties(a={"items": {"allOf": []}}),
+    "an empty anyOf": properties(a={"items": {"anyOf": []}}),
+    "a list of properties": properties(a={"items": {"properties": []}}),
+    "a bare name": properties(a={"items": {"$ref": "Point"}}),
+    "an address": properties(a={"items": {"$ref": "https://example.com/point.json"}}),
+    "a place where nothing stands": properties(a={"items": {"$ref": "#/definitions/Missing"}}),
+    "nothing that fits": properties(a={"allOf": [{"const": 1}, {"const": 2}], "items": {"type": "foo"}}),
+    "true": properties(a=True, b={"anyOf": [True, False]}, c=False),
+    "required: true": properties(a={"type": "string", "required": True}) | {"required": True},
+}
+
+
+@pytest.mark.parametrize("kind", BEYOND_THE_ENGINE)
+@pytest.mark.parametrize("model", ["call", "call-native"])
+def test_a_tool_that_the_engine_cannot_express_hinders_no_other(server: RunningServer, model: str, kind: str) -> None:
+    odd = function(name="odd", parameters=BEYOND_THE_ENGINE[kind])
+    assert messages_of(chat(server, model, tools=[odd, WEATHER])) == [
+        {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    ]
+
+
+@pytest.mark.parametrize("kind", BEYOND_THE_ENGINE)
+@pytest.mark.parametrize("model", ["prose", "prose-native"])
+def test_such_a_tool_can_be_chosen(server: RunningServer, model: str, kind: str) -> None:
+    odd = function(name="odd", parameters=BEYOND_THE_ENGINE[kind])
+    options = {"temperature": 0, "num_predict": 100, "num_thread": 1, "stop": ["\n"]}
+    answer = chat(server, model, tools=[WEATHER, odd], tool_choice={"function": {"name": "odd"}}, options=options)
+    (message,) = messages_of(answer)
+    said = message["content"] or str(message["tool_calls"])
+    assert '{"name": "odd", "arguments": {' in said or "'name': 'odd'" in said
+
+
+@pytest.mark.parametrize("model", ["prose", "prose-native"])
+def test_of_a_chosen_tool_is_enforced_what_can_be(server: RunningServer, model: str) -> None:
+    parameters = {
+        **properties(a={"$ref": "#/definitions/P"}, b={"type": "any", "enum": ["x"]}, c={"const": 1, "required": True}),
+        "required": ["a", "b"],
+        "definitions": {"P": {"enum": [7]}},
+    }
+    before = loosened(server)
+    tools = [function(name="odd", parameters=parameters)]
+    answer = chat(server, model, tools=tools, tool_choice="required", num_predict=100)
+    (message,) = messages_of(answer)
+    (call,) = message["tool_calls"]
+    assert call["function"] == {"index": 0, "name": "odd", "arguments": {"a": 7, "b": "x", "c": 1}}
+    assert answer.headers["x-corral-unenforced"] == "odd#/properties/b/type"
+    assert loosened(server) == before + 1
+    assert "the tools' odd#/properties/b/type is not enforced" in server.log.read_text()
+
+
+def test_what_the_engine_cannot_express_is_said_to_the_model_and_counted(server: RunningServer) -> None:
+    odd = function(name="odd", parameters=properties(when={"type": "date"}, where=LIST_OF_POINTS))
+    before = loosened(server)
+    shown = chat(server, "rain-native", tools=[odd, ADD, WEATHER], _debug_render_only=True)
+    rendered = shown.json["_debug_info"]["rendered_template"]
+    assert '{"when": {"type": "date"}, "where": {"type": "array", "items": {"$ref": "#/definitions/P"}}}' in rendered
+    assert messages_of(chat(server, "rain-native", tools=[odd, ADD, WEATHER]))[0]["content"] == "Rain: ☂ tomorrow"
+    assert loosened(server) == before + 1
+    assert "arguments of odd are checked in part only: " in server.log.read_text()
+
+
+def test_of_many_tools_each_that_the_engine_cannot_express_is_found(server: RunningServer) -> None:
+    tools = [WEATHER, ADD]
+    tools += [
+        function(name=f"t{n}", parameters=properties(a={"type": "foo" if n % 5 == 3 else "string"})) for n in range(15)
+    ]
+    (message,) = messages_of(chat(server, "two-native", tools=tools))
+    assert [call["function"]["name"] for call in message["tool_calls"]] == ["get_weather", "add"]
+    assert "arguments of t3, t8, t13 are checked in part only: " in server.log.read_text()
+
+
+def test_a_conversation_that_is_refused_is_not_taken_for_the_fault_of_a_tool(server: RunningServer) -> None:
+    messages = [{"role": "user", "content": "forbidden"}]
+    answer = chat(server, "refusing", messages=messages, tools=[WEATHER])
+    assert (answer.status, answer.error) == (400, "the model's template refuses the conversation: no weather here")
 
 
 @pytest.mark.parametrize("model", ["rain", "rain-native"])

@@ -102,12 +102,20 @@ MEDIA_MARKER = f"<__media_{secrets.token_hex(8)}__>"
 
 
 class EngineChat(Struct, frozen=True, kw_only=True):
-    """A conversation that the engine renders and whose answer it parses."""
+    """A conversation that the engine renders and whose answer it parses.
+
+    The model goes on with a last message of its own, unless that has calls of tools.
+    """
 
     messages: tuple[Message, ...]
     prompt: str = ""
     """What `Engine.render` gave for these messages, where that is known and holds no media; empty: not known."""
     tools: tuple[Tool, ...] = ()
+    call_schemas: tuple[dict[str, Json], ...] = ()
+    """Schemas for the arguments of the tools' calls, one a tool; empty: the tools' own parameters.
+
+    The template always gets the tools themselves.
+    """
     think: Think = None
     sampling: Sampling = Sampling()
     max_tokens: int

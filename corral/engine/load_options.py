@@ -147,6 +147,7 @@ COMMON = (
     Setting("offline", True, ("--offline",)),
     # A warm-up costs as much as it saves: the first request warms the same pages.
     Setting("warmup", False, ("--no-warmup",)),
+    Setting("prefill_assistant", False, ("--no-prefill-assistant",)),  # a request says which answers are gone on with
     Setting("kv_unified", True, ("--kv-unified",)),
 )
 """What every worker sets, whatever it loads."""

@@ -16,6 +16,9 @@ from corral.errors import BadRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+WHOLE = "*"
+"""The wire name of a struct's field that keeps the whole object it was read from."""
+
 MAX_DEPTH = 512
 """Nesting a request may have. Deeper ones are refused before anything walks them."""
 
@@ -65,6 +68,7 @@ def whole_numbers(value: Any) -> Any:
 def decode(data: bytes, kind: type[T]) -> T:
     """One JSON object read into `kind`, as Go would: keys in any case, null for unset, unknown keys ignored.
 
+    A struct with a field of the name `WHOLE` gets the whole object there, as it came.
     Bytes after the value are ignored. `BadRequest` says what is wrong, naming the field and what was expected.
     """
     value = parse(data)
@@ -179,7 +183,10 @@ def is_deeper(value: Any, levels: int) -> bool:
 
 
 def _fold(value: dict[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """The members of `value` under the declared names of `kind`; those it does not declare and nulls are left out."""
+    """The members of `value` under the declared names of `kind`; those it does not declare and nulls are left out.
+
+    All of them are under `WHOLE` where `kind` declares that.
+    """
     names, nested = _plan(kind)
     found: dict[str, Any] = {}
     exact: set[str] = set()
@@ -191,7 +198,7 @@ def _fold(value: dict[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
             exact.add(name)
         if member is not None:
             found[name] = _fold_member(member, *nested[name])
-    return found
+    return found | {WHOLE: value} if WHOLE in nested else found
 
 
 def _fold_member(member: Any, inner: type[msgspec.Struct] | None, is_map: bool) -> Any:
@@ -227,7 +234,7 @@ def _struct_in(hint: Any) -> tuple[type[msgspec.Struct] | None, bool]:
     return None, False
 
 
-_MISMATCH = re.compile(r"Expected `(?P<wanted>\w+)[^`]*`, got `(?P<given>\w+)`(?: - at `\$\.?(?P<path>.*)`)?")
+_MISMATCH = re.compile(r"Expected `(?P<wanted>[^`]*)`, got `(?P<given>\w+)`(?: - at `\$\.?(?P<path>.*)`)?")
 _GIVEN = {"str": "string", "int": "number", "float": "number"}
 _WANTED = {"str": "string", "float": "float64", "array": "[]", "object": "map"}
 
@@ -242,5 +249,7 @@ def _wrong_type(kind: type[msgspec.Struct], error: msgspec.ValidationError) -> s
     if not found["path"]:
         return f"json: cannot unmarshal {given} into Go value of type {name}"
     path = re.sub(r"\[[^]]*\]", "", found["path"])
-    wanted = _WANTED.get(found["wanted"], found["wanted"])
+    kinds = found["wanted"].split(" | ")
+    first = next((kind for kind in kinds if kind not in ("bool", "null")), kinds[0])  # a boolean is our addition
+    wanted = _WANTED.get(first, first)
     return f"json: cannot unmarshal {given} into Go struct field {name}.{path} of type {wanted}"

@@ -32,8 +32,7 @@ async def schema_for(wanted: Json | CallsOf) -> Schema | None:
         case None:
             return None
         case CallsOf(tools):
-            await check_tools(tools)
-            return await asyncio.to_thread(schemas.judge, _call_schema(tools), "tools")
+            return await asyncio.to_thread(_calls_schema, tools)
         case "json":
             return schemas.judge({"type": "object"})
         case dict():
@@ -56,10 +55,10 @@ def chosen_tools(tools: Sequence[Tool], choice: ToolChoice) -> tuple[Tool, ...]:
     return allowed
 
 
-async def check_tools(tools: Sequence[Tool]) -> None:
-    """`BadRequest` with the place in the definition of a tool that is wrong."""
-    for tool in tools:
-        await asyncio.to_thread(schemas.judge, tool.schema or tool.parameters, f'parameters of the tool "{tool.name}"')
+async def loosened_arguments(tool: Tool) -> dict[str, Json]:
+    """As much of the schema of a tool's arguments as any engine can make a grammar of."""
+    loose = await asyncio.to_thread(schemas.loosened, _given(tool))
+    return {**schemas.plain(loose.value), "type": "object"}
 
 
 async def verify_answer(schema: dict[str, Json] | None, answer: str) -> None:
@@ -68,12 +67,37 @@ async def verify_answer(schema: dict[str, Json] | None, answer: str) -> None:
         raise EngineError("the answer does not fit the format: the schema may be too complex for the engine")
 
 
-def _call_schema(tools: Sequence[Tool]) -> Json:
+def _given(tool: Tool) -> Json:
+    """The schema of a tool's arguments as the request gave it."""
+    return tool.parameters if tool.schema is None else tool.schema
+
+
+def _calls_schema(tools: Sequence[Tool]) -> Schema:
+    """The schema of a call of one of the tools; what cannot be enforced of their arguments is among the `ignored`."""
+    arguments, ignored = [], []
+    for tool in tools:
+        try:
+            schemas.judge(_given(tool))
+        except BadRequest:
+            loose = schemas.loosened(_given(tool))
+            arguments.append(loose.value)
+            ignored += [f"{tool.name}{pointer}" for pointer in loose.ignored]
+        else:
+            arguments.append(_given(tool))
+    try:
+        schema = schemas.judge(_call_schema(tools, arguments), "tools")
+    except BadRequest:  # each can be used, all together are too much
+        ignored = [f"{tool.name}#" for tool in tools]
+        schema = schemas.judge(_call_schema(tools, [schemas.ANY_OBJECT.value] * len(tools)), "tools")
+    return structs.replace(schema, ignored=(*schema.ignored, *ignored))
+
+
+def _call_schema(tools: Sequence[Tool], parameters: Sequence[dict[str, Json]]) -> Json:
     """No argument that is not declared, unless a tool says that it takes others."""
     calls = []
-    for number, tool in enumerate(tools):
-        parameters = schemas.relocated(tool.schema or tool.parameters, "anyOf", str(number), "properties", "arguments")
-        arguments = {"additionalProperties": False, **parameters, "type": "object"}
+    for number, (tool, given) in enumerate(zip(tools, parameters, strict=True)):
+        moved = schemas.relocated(given, "anyOf", str(number), "properties", "arguments")
+        arguments = {"additionalProperties": False, **moved, "type": "object"}
         calls.append(
             {
                 "type": "object",

@@ -35,10 +35,12 @@ class RequestMetrics:
         self._label = label
         self._loaded = time.monotonic_ns()
 
-    def planned(self, truncated_tokens: int, unenforced: tuple[str, ...]) -> None:
-        """Prompt tokens that are left out, and parts of the format's schema that the answer need not fit."""
+    def planned(self, truncated_tokens: int, unenforced: tuple[str, ...], *, has_loosened_tools: bool) -> None:
+        """Prompt tokens that are left out, and parts of the format's or the tools' schemas that need not be kept to."""
         self._truncated_tokens = truncated_tokens
         self._unenforced = unenforced
+        if has_loosened_tools:
+            self._series.loosened_tools.labels(self._label).inc()
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from corral import template
 from corral.engine.base import CompletionRequest, EngineChat, Sampling
@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 MAX_PREDICT_CONTEXTS = 10
 """Open-ended generation stops after so many contexts (spec cli §12)."""
 
+ANY_ARGUMENTS: dict[str, Json] = {"type": "object"}
+"""The schema of a tool's arguments of which nothing is known."""
+
 SEED_BOUND = (1 << 32) - 1
 """The engine takes 32 bits, and the largest of these for no seed at all."""
 
@@ -44,6 +47,8 @@ class CompletionPlan(Struct, frozen=True, kw_only=True):
     reserved_tokens: int
     truncated_tokens: int = 0
     unenforced: tuple[str, ...] = ()
+    has_loosened_tools: bool = False
+    """Whether the arguments of some tool's calls need not fit all that its definition says."""
     with_context: bool = False
     """Whether the last chunk has the token ids of prompt and answer."""
 
@@ -57,6 +62,7 @@ class NativePlan(Struct, frozen=True, kw_only=True):
     reserved_tokens: int
     truncated_tokens: int = 0
     unenforced: tuple[str, ...] = ()
+    has_loosened_tools: bool = False
     with_context: bool = False
 
 
@@ -79,6 +85,8 @@ class Planner:
         self._shift = ("deepseek2" not in model.family) if request.shift is None else request.shift
         window = runner.spec.num_ctx
         self._num_ctx = window if chosen.num_ctx is None else min(max(chosen.num_ctx, MIN_CONTEXT), window)
+        self._call_schemas: tuple[dict[str, Json], ...] = ()
+        """As in `EngineChat`; set where the engine has refused the tools' own parameters."""
 
     async def plan(self) -> Plan:
         """The plan for the request. `BadRequest` and its kinds, `TemplateError`, `EngineError`."""
@@ -112,7 +120,7 @@ class Planner:
             # The grammar lets nothing but a call through, whatever the model's own form of calls.
             built = await self._fit(messages, tools)
             allowed = constraint.chosen_tools(tools, request.tool_choice)
-            forced = AnswerFormat(tools=allowed, is_forced_call=True)
+            forced = AnswerFormat(tools=allowed, is_forced_call=True, think_tags=self._think_tags)
             return await self._completion(built, forced, constraint.CallsOf(allowed))
         if self._is_native:
             return await self._native(messages, tools)
@@ -176,13 +184,19 @@ class Planner:
         written = self._model.template
         if written is None:
             tag = self._model.jinja_tool_tag if tools else ""
-            family, think_tags = self._model.native_format, self._model.jinja_think_tags
+            family = self._model.native_format
         else:
             tag = written.tool_tag if tools else ""
-            family, think_tags = self._model.output_format, written.think_tags
+            family = self._model.output_format
         return AnswerFormat(
-            family=family, think_tags=think_tags, tool_tag=tag, tools=tuple(tools), thinks=bool(self._think)
+            family=family, think_tags=self._think_tags, tool_tag=tag, tools=tuple(tools), thinks=bool(self._think)
         )
+
+    @property
+    def _think_tags(self) -> tuple[str, str] | None:
+        """The tags around thoughts in the template that writes the prompts."""
+        written = self._model.template
+        return self._model.jinja_think_tags if written is None else written.think_tags
 
     async def _fit(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> Prompt:
         """The prompt, without the oldest turns where all of them do not fit the context."""
@@ -201,12 +215,55 @@ class Planner:
         prompt.check_modalities(self._model, files)
         # For the text of the prompt the engine need not get the files themselves.
         placeholders = tuple(prompt.with_media(messages, [b"\0"] * len(files)))
-        chat = EngineChat(messages=placeholders, tools=tuple(tools), think=self._think, max_tokens=1)
+        chat = EngineChat(
+            messages=placeholders,
+            tools=tuple(tools),
+            call_schemas=self._call_schemas,
+            think=self._think,
+            max_tokens=1,
+        )
         try:
             return prompt.with_numbers(await self._engine.render(chat))
         except EngineRefused as error:
-            await constraint.check_tools(tools)
-            raise prompt.refusal(error) from error
+            if not tools or self._call_schemas or not await self._renders(chat, [ANY_ARGUMENTS] * len(tools)):
+                raise prompt.refusal(error) from error
+            await self._loosen(chat, error)
+        return prompt.with_numbers(await self._engine.render(structs.replace(chat, call_schemas=self._call_schemas)))
+
+    async def _renders(self, chat: EngineChat, call_schemas: Sequence[dict[str, Json]]) -> bool:
+        """Whether the engine takes a conversation, whose tools' arguments are to fit these schemas."""
+        try:
+            await self._engine.render(structs.replace(chat, call_schemas=tuple(call_schemas)))
+        except EngineRefused:
+            return False
+        return True
+
+    async def _loosen(self, chat: EngineChat, refused: EngineRefused) -> None:
+        """Sets the schemas for calls of a chat's tools to what the engine takes of their definitions, tool by tool.
+
+        Halves of the tools, and halves of these, are tried until those are found that the engine refuses.
+        """
+        given = [tool.parameters for tool in chat.tools]
+        taken = [ANY_ARGUMENTS] * len(given)
+        short = structs.replace(chat, messages=(Message.of("user", "?"),))
+        asked = short if await self._renders(short, taken) else chat
+        names: list[str] = []
+        waiting = [(0, len(given))]
+        while waiting:
+            first, end = waiting.pop()
+            tried = [*taken[:first], *given[first:end], *taken[end:]]
+            if await self._renders(asked, tried):
+                taken = tried
+            elif end - first > 1:
+                middle = (first + end) // 2
+                waiting += [(middle, end), (first, middle)]
+            else:
+                names.append(chat.tools[first].name)
+                tried[first] = await constraint.loosened_arguments(chat.tools[first])
+                taken = tried if await self._renders(asked, tried) else taken
+        self._call_schemas = tuple(taken)
+        shown = ", ".join(names)[:500]
+        log.warning("model %s: arguments of %s are checked in part only: %s", self._runner.label, shown, refused)
 
     async def _count(self, text: str) -> int:
         return len(await self._engine.tokenize(text))
@@ -221,6 +278,8 @@ class Planner:
         generated_tokens: int = 0,
     ) -> CompletionPlan | Rendered:
         """Completes a prompt that was written here. `generated_tokens` of the answer stand in it already."""
+        if wanted is not None and not answer_format.thinks:
+            built = structs.replace(built, text=prompt.without_open_thought(built.text, answer_format.think_tags))
         text = self._without_doubled_bos(built.text)
         if self._request.render_only:
             return await self._shown(text, built)
@@ -245,6 +304,7 @@ class Planner:
             reserved_tokens=self._reserved(self._runner.spec.num_ctx if media else prompt_tokens + max_tokens),
             truncated_tokens=built.dropped_tokens + left_out,
             unenforced=() if schema is None else schema.ignored,
+            has_loosened_tools=schema is not None and bool(schema.ignored) and isinstance(wanted, constraint.CallsOf),
             with_context=with_context,
         )
 
@@ -265,6 +325,7 @@ class Planner:
             messages=tuple(prompt.with_media(built.messages, media)),
             prompt="" if media else built.text,
             tools=tuple(tools),
+            call_schemas=self._call_schemas,
             think=self._think,
             sampling=sampling(self._options, self._num_ctx),
             max_tokens=max_tokens,
@@ -279,6 +340,7 @@ class Planner:
             reserved_tokens=self._reserved(self._runner.spec.num_ctx if media else prompt_tokens + max_tokens),
             truncated_tokens=built.dropped_tokens,
             unenforced=() if schema is None else schema.ignored,
+            has_loosened_tools=bool(self._call_schemas),
             with_context=with_context,
         )
 
@@ -287,7 +349,8 @@ class Planner:
         schema = await constraint.schema_for(wanted)
         if schema is not None and schema.ignored:
             ignored = ", ".join(schema.ignored)[:500]
-            log.warning("model %s: the format's %s is not enforced", self._runner.label, ignored)
+            subject = "tools'" if isinstance(wanted, constraint.CallsOf) else "format's"
+            log.warning("model %s: the %s %s is not enforced", self._runner.label, subject, ignored)
         return schema
 
     async def _shown(self, text: str, built: Prompt) -> Rendered:

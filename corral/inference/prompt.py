@@ -248,6 +248,17 @@ def ends_in_picture(built: Prompt) -> bool:
     return bool(built.media) and built.text.endswith(f"[img-{len(built.media) - 1}]")
 
 
+def without_open_thought(text: str, think_tags: tuple[str, str] | None) -> str:
+    """The prompt for an answer that has to fit a schema at once, without thinking first.
+
+    Some templates end every prompt in the tag that opens a thought; it is closed, as templates that can do without
+    thoughts write that.
+    """
+    if think_tags is None or not text.rstrip().endswith(think_tags[0]):
+        return text
+    return f"{text.rstrip()}\n\n{think_tags[1]}\n\n"
+
+
 def with_numbers(text: str) -> str:
     """The engine's markers as `[img-N]` tags."""
     numbers = itertools.count()

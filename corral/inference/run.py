@@ -46,7 +46,7 @@ async def one(chunk: Chunk) -> AsyncGenerator[Chunk, None]:
 async def _completed(plan: CompletionPlan, runner: Runner, metrics: RequestMetrics) -> AsyncGenerator[Chunk, None]:
     """Completes the prompt; what was written is read here."""
     reader = reader_for(plan.answer_format, plan.prompt.text)
-    metrics.planned(plan.truncated_tokens, plan.unenforced)
+    metrics.planned(plan.truncated_tokens, plan.unenforced, has_loosened_tools=plan.has_loosened_tools)
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(runner.pool.admit(plan.reserved_tokens))
         stack.enter_context(metrics.serving())
@@ -95,7 +95,7 @@ async def _native(
 ) -> AsyncGenerator[Chunk, None]:
     """The answer as the engine parses it; where its parser gives up, the model goes on and is read here."""
     streamed = StreamedAnswer(plan.think_tags)
-    metrics.planned(plan.truncated_tokens, plan.unenforced)
+    metrics.planned(plan.truncated_tokens, plan.unenforced, has_loosened_tools=plan.has_loosened_tools)
     try:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(runner.pool.admit(plan.reserved_tokens))

@@ -3,13 +3,13 @@
 import json
 import math
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterator, Mapping
 from typing import Any, NoReturn
 
 import msgspec
 
 from corral.golang.gojson import is_deeper
-from corral.messages import Json
+from corral.messages import Json, Tool
 
 NAME_KEYS = ("name", "tool_name", "function", "tool")
 ARGUMENT_KEYS = ("arguments", "parameters", "args")
@@ -105,20 +105,49 @@ def own_call(value: dict[str, Json], tools: Container[str]) -> tuple[str, dict[s
     return None
 
 
-def named_call(value: dict[str, Json], tools: Iterable[str]) -> tuple[str, dict[str, Json]] | None:
+def named_call(value: dict[str, Json], tools: Mapping[str, Tool]) -> tuple[str, dict[str, Json]] | None:
     """The call an object stands for: it names a tool beside its arguments, or holds them under the tool's name.
 
-    An object inside it may do so instead, the first one counts (spec cli §16.1). Without arguments there is no call.
+    An object inside it may do so instead, the first one counts (spec cli §16.1). Without arguments it is a call of a
+    tool that requires none.
     """
-    names = frozenset(tools)
     for holder in _objects_in(value):
-        found = own_call(holder, names)
+        found = own_call(holder, tools)
         if found is not None:
             return found
         for name, under in holder.items():
-            if name in names and isinstance(under, dict):
+            if name in tools and isinstance(under, dict):
                 return name, under
-    return None
+    name = call_without_arguments(value, tools)
+    return (name, {}) if name else None
+
+
+def call_without_arguments(value: dict[str, Json], tools: Mapping[str, Tool]) -> str:
+    """The tool that an object calls without arguments, where the tool requires none; empty for any other object.
+
+    They may be left out, null, or an empty text or list. The object holds nothing else, and no call is looked for
+    inside it but under `function`.
+    """
+    inner = value.get("function")
+    if isinstance(inner, dict):
+        value = {key: item for key, item in value.items() if key != "function"} | inner
+    names = [item for key, item in value.items() if key in NAME_KEYS]
+    if not names and len(value) == 1 and all(map(_is_nothing, value.values())):
+        names = [*value]  # nothing under the tool's name
+    elif not value.keys() <= _KEYS_OF_CALLS or not all(_is_nothing(value.get(key)) for key in ARGUMENT_KEYS):
+        return ""
+    match names:
+        case [str(name)] if name in tools and not tools[name].parameters.get("required"):
+            return name
+        case _:
+            return ""
+
+
+_KEYS_OF_CALLS = {*NAME_KEYS, *ARGUMENT_KEYS, "type", "id", "index"}
+
+
+def _is_nothing(arguments: Json) -> bool:
+    return arguments in (None, "", []) or (isinstance(arguments, str) and arguments.strip() in ("", "null", "[]"))
 
 
 def arguments_of(holder: dict[str, Json]) -> dict[str, Json] | None:

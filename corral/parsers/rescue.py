@@ -11,7 +11,14 @@ from typing import Any, Literal
 
 from corral.messages import Chunk, Json, Tool, ToolCall
 from corral.parsers.base import Warning
-from corral.parsers.calls import ARGUMENT_KEYS, ObjectEnd, arguments_of, decode, decode_object
+from corral.parsers.calls import (
+    ARGUMENT_KEYS,
+    ObjectEnd,
+    arguments_of,
+    call_without_arguments,
+    decode,
+    decode_object,
+)
 
 MAX_DEPTH = 32
 """Levels of a schema that are compared; a deeper one does not fit."""
@@ -85,6 +92,9 @@ class RescueParser:
         return tuple(call for call in calls if call is not None) if None not in calls else None
 
     def _call(self, value: dict[str, Json], index: int) -> ToolCall | None:
+        silent = call_without_arguments(value, self._tools) if value.keys() <= _KEYS else ""
+        if silent:
+            return ToolCall(name=silent, index=index)
         inner = value.get("function")
         if isinstance(inner, dict):
             value = {key: item for key, item in value.items() if key not in ("type", "id", "index", "function")} | inner

@@ -32,7 +32,7 @@ class ToolCallParser:
 
     def __init__(self, tag: str, tools: Sequence[Tool]) -> None:
         self.warnings: list[Warning] = []
-        self._tools = {tool.name for tool in tools if tool.name}
+        self._tools = {tool.name: tool for tool in tools if tool.name}
         self._bare = tag in ("{", "[")
         # The bracket of a list belongs to the tag of some templates; models put other white space before it.
         self._tag = tag if self._bare else tag.rstrip("[ \n\t")

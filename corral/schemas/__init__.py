@@ -15,12 +15,15 @@ from msgspec import Struct
 from corral.errors import BadRequest
 from corral.messages import Json
 from corral.schemas import grammar, policy, safety
-from corral.schemas.draft import Draft, InvalidSchema
+from corral.schemas.draft import Draft, InvalidSchema, Part
 from corral.schemas.limits import MAX_BYTES
 from corral.schemas.pointers import relocated
 from corral.schemas.policy import ON_ONE_LINE
 
-__all__ = ["ON_ONE_LINE", "Schema", "accepts_prefix", "judge", "relocated"]
+__all__ = ["ANY_OBJECT", "ON_ONE_LINE", "Schema", "accepts_prefix", "judge", "loosened", "plain", "relocated"]
+
+MAX_LOOSENED = 20
+"""Parts of a schema that are opened because they do not compile, before the whole of it is."""
 
 LOCATE_SECONDS = 0.5
 """How long parts of a schema are compiled one by one to find the one an error is about."""
@@ -34,6 +37,10 @@ class Schema(Struct, frozen=True):
 
     ignored: tuple[str, ...] = ()
     """Pointers to constraints that no engine enforces while it writes (`uniqueItems`, `not`, …) and are left out."""
+
+
+ANY_OBJECT = Schema({"type": "object", "additionalProperties": True}, ("#",))
+"""What is left of a schema of which nothing can be used."""
 
 
 def judge(given: Json, subject: str = "format") -> Schema:
@@ -52,6 +59,36 @@ def judge(given: Json, subject: str = "format") -> Schema:
         raise BadRequest(f"invalid {subject}: it cannot be written as JSON") from error
 
 
+def loosened(given: Json) -> Schema:
+    """The schema of an object as far as it can be used: what `judge` would refuse is left out and among the `ignored`.
+
+    Takes as long as `judge`. In its value references lead to `#/$defs/…` within it; `ON_ONE_LINE` is not there.
+    """
+    try:
+        text = msgspec.json.encode(given)
+    except (UnicodeError, RecursionError, OverflowError):
+        return ANY_OBJECT
+    return _loosened(text) if len(text) <= MAX_BYTES else ANY_OBJECT
+
+
+def plain(value: Json) -> Json:
+    """The keywords of a `loosened` value that any compiler of grammars knows; `{}` for `true` and `false`."""
+    if not isinstance(value, dict):
+        return {}
+    kept: dict[str, Json] = {}
+    for keyword, given in value.items():
+        match keyword:
+            case "type" | "enum" | "const" | "required" | "$ref":
+                kept[keyword] = given
+            case "properties" | "$defs":
+                kept[keyword] = {name: plain(part) for name, part in given.items()}
+            case "items" | "additionalProperties" if isinstance(given, dict):
+                kept[keyword] = plain(given)
+            case "anyOf" | "allOf" | "prefixItems":
+                kept[keyword] = [plain(part) for part in given]
+    return kept
+
+
 def accepts_prefix(value: Json, text: str) -> bool:
     """Whether `text` is an answer to a judged schema or the beginning of one, whatever its white space."""
     return grammar.accepts_prefix({key: part for key, part in value.items() if key not in ON_ONE_LINE}, text)
@@ -63,13 +100,35 @@ def _judge(text: bytes) -> Schema:
     value = _with_definitions(draft.root, draft)
     reason = grammar.compile_error(value)
     if reason:
-        raise _locate_error(draft, reason)
+        part, why = _failing_part(draft, reason)
+        raise InvalidSchema("#" if part is None else part.place.at(), why)
     return Schema({**(value if isinstance(value, dict) else {}), **ON_ONE_LINE}, tuple(draft.ignored))
 
 
-def sanitize(schema: Json) -> Draft:
-    """`InvalidSchema` for what is no schema, too large, or refers to nothing."""
-    draft = safety.read(schema)
+@lru_cache(maxsize=64)
+def _loosened(text: bytes) -> Schema:
+    given = msgspec.json.decode(text)
+    draft = sanitize(given, leniently=True)
+    if not isinstance(draft.root, dict):
+        return ANY_OBJECT
+    if "properties" not in draft.root and isinstance(given, dict) and given.get("properties"):
+        draft.root["additionalProperties"] = True  # what they are is not known any more
+    for _ in range(MAX_LOOSENED):
+        value = _with_definitions(draft.root, draft)
+        reason = grammar.compile_error(value)
+        if not reason:
+            return Schema(value, tuple(draft.ignored))
+        part, _ = _failing_part(draft, reason)
+        if part is None or part.value is draft.root:
+            break
+        draft.ignored.append(part.place.at())
+        part.value.clear()
+    return ANY_OBJECT
+
+
+def sanitize(schema: Json, *, leniently: bool = False) -> Draft:
+    """`InvalidSchema` for what is no schema, too large, or refers to nothing, unless it is read `leniently`."""
+    draft = safety.read(schema, leniently=leniently)
     policy.apply(draft)
     return draft
 
@@ -80,16 +139,16 @@ def _with_definitions(value: Json, draft: Draft) -> Json:
     return {**({} if value is True else value), "$defs": draft.definitions}
 
 
-def _locate_error(draft: Draft, reason: str) -> InvalidSchema:
-    """The innermost part that does not compile by itself, and why; the whole when each part does."""
+def _failing_part(draft: Draft, reason: str) -> tuple[Part | None, str]:
+    """The innermost part that does not compile by itself, and why; none and `reason` when each part does."""
     deadline = time.monotonic() + LOCATE_SECONDS
     for part in draft.parts:
         inner = "" if isinstance(part.value, bool) else grammar.compile_error(_with_definitions(part.value, draft))
         if inner:
-            return InvalidSchema(part.place.at(), inner)
+            return part, inner
         if time.monotonic() > deadline:
             break
-    return InvalidSchema("#", reason)
+    return None, reason
 
 
 def _shortened(pointer: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from corral.messages import Json
 from corral.schemas import grammar
-from corral.schemas.draft import Draft, Part, Place
+from corral.schemas.draft import Draft, InvalidSchema, Part, Place
 from corral.schemas.limits import MAX_BRANCHES, MAX_ITEMS, MAX_LENGTH, Usage
 from corral.schemas.pointers import follow, keys_of, pointer
 
@@ -37,17 +37,19 @@ _UNENFORCED: dict[str, Json] = {
 """Keywords that the engine cannot enforce, each with the value that constrains nothing."""
 
 
-def read(schema: Json) -> Draft:
+def read(schema: Json, *, leniently: bool = False) -> Draft:
     """A draft of a schema that is safe to compile; references in it lead to `#/$defs/d0`, `d1`, ….
 
-    `InvalidSchema` for what is no schema, is too large, or refers to nothing or to itself.
+    `InvalidSchema` for what is no schema, is too large, or refers to nothing or to itself. Read `leniently`, such a
+    part is left out and noted instead, and types are known by their names in other languages, too.
     """
-    return _Reader(schema).read()
+    return _Reader(schema, leniently).read()
 
 
 class _Reader:
-    def __init__(self, schema: Json) -> None:
+    def __init__(self, schema: Json, is_lenient: bool) -> None:
         self._schema = schema
+        self._is_lenient = is_lenient
         self._usage = Usage()
         self._draft = Draft(schema, {}, [])
         self._names: dict[tuple[str, ...], str] = {}
@@ -62,8 +64,10 @@ class _Reader:
         while self._unread:
             name, keys = self._unread.pop()
             draft.definitions[name] = self._part(follow(self._schema, keys), Place(keys, definition=name))
-        self._refuse_loops()
-        _refuse_many_branches(draft)
+        while self._has_loop():
+            pass
+        while self._has_many_branches():
+            pass
         return draft
 
     def _part(self, schema: Json, place: Place, parent: Part | None = None) -> Json:
@@ -72,19 +76,37 @@ class _Reader:
         if isinstance(schema, dict):
             value: dict[str, Json] = {}
             part.value = value
+            schema = _with_required_names(schema) if self._is_lenient else schema
             for keyword, given in schema.items():
-                self._keyword(keyword, given, value, schema, part)
+                self._keyword_or_note(keyword, given, value, schema, part)
         elif not isinstance(schema, bool):
-            place.refuse("a schema is an object, true or false")
+            if not self._is_lenient:
+                place.refuse("a schema is an object, true or false")
+            self._ignore(place)
+            part.value = True
         self._draft.parts.append(part)
         return part.value
+
+    def _keyword_or_note(
+        self, keyword: str, given: Json, value: dict[str, Any], schema: dict[str, Json], part: Part
+    ) -> None:
+        """`_keyword`; what that refuses is left out and noted where the schema is read leniently."""
+        says_nothing = (given is None and keyword != "const") or (isinstance(given, bool) and keyword == "required")
+        if self._is_lenient and says_nothing:
+            return
+        try:
+            self._keyword(keyword, given, value, schema, part)
+        except InvalidSchema as error:
+            if not self._is_lenient:
+                raise
+            self._draft.ignored.append(error.pointer)
 
     def _keyword(self, keyword: str, given: Json, value: dict[str, Any], schema: dict[str, Json], part: Part) -> None:
         """Puts what a keyword means into `value`. Keywords that constrain nothing are left out."""
         place = part.place
         match keyword:
             case "type":
-                value[keyword] = _types(given, place)
+                value[keyword] = _types(_usual_types(given) if self._is_lenient else given, place)
             case "enum" | "const":
                 value[keyword] = self._constants(keyword, given, place)
             case "properties" | "patternProperties":
@@ -112,8 +134,8 @@ class _Reader:
             case _ if keyword in _UNENFORCED and given != _UNENFORCED[keyword]:
                 self._ignore(place, keyword)
 
-    def _ignore(self, place: Place, keyword: str) -> None:
-        self._draft.ignored.append(place.at(keyword))
+    def _ignore(self, place: Place, *keywords: str) -> None:
+        self._draft.ignored.append(place.at(*keywords))
 
     def _list(self, keyword: str, given: Json, part: Part) -> Iterator[Json]:
         if not isinstance(given, list) or not given:
@@ -185,12 +207,33 @@ class _Reader:
             self._direct[place.definition].add(name)
         return pointer("$defs", name)
 
-    def _refuse_loops(self) -> None:
+    def _has_loop(self) -> bool:
+        """Whether a definition referred to itself directly; it is refused or, leniently, anything fits it now."""
         try:
             graphlib.TopologicalSorter(self._direct).prepare()
         except graphlib.CycleError as error:
-            keys = next(keys for keys, name in self._names.items() if name == error.args[1][0])
-            Place(keys).refuse("it refers to itself with nothing in between")
+            name = error.args[1][0]
+            place = Place(next(keys for keys, known in self._names.items() if known == name))
+            if not self._is_lenient:
+                place.refuse("it refers to itself with nothing in between")
+            self._ignore(place)
+            self._direct[name] = set()
+            self._draft.definitions[name] = True
+            return True
+        return False
+
+    def _has_many_branches(self) -> bool:
+        """Whether a part went on in too many ways; it is refused or, leniently, anything fits it now."""
+        known: dict[str, int] = {}
+        for part in self._draft.parts:
+            if _branching_factor(part.value, self._draft.definitions, known) > MAX_BRANCHES:
+                if not self._is_lenient:
+                    ways = f"in more than {MAX_BRANCHES} ways at once"
+                    part.place.refuse(f"an answer may go on {ways}: optional properties, alternatives")
+                self._ignore(part.place)
+                part.value.clear()
+                return True
+        return False
 
 
 def _is_direct(part: Part) -> bool:
@@ -198,15 +241,6 @@ def _is_direct(part: Part) -> bool:
     while part.parent is not None:
         part = part.parent
     return part.place.level == 1
-
-
-def _refuse_many_branches(draft: Draft) -> None:
-    known: dict[str, int] = {}
-    for part in draft.parts:
-        if _branching_factor(part.value, draft.definitions, known) > MAX_BRANCHES:
-            part.place.refuse(
-                f"an answer may go on in more than {MAX_BRANCHES} ways at once: optional properties, alternatives"
-            )
 
 
 def _branching_factor(value: Json, definitions: dict[str, Json], known: dict[str, int]) -> int:
@@ -223,6 +257,38 @@ def _branching_factor(value: Json, definitions: dict[str, Json], known: dict[str
             known[name] = _branching_factor(definitions[name], definitions, known)
         ways += known[name]
     return ways
+
+
+def _with_required_names(schema: dict[str, Json]) -> dict[str, Json]:
+    """The schema with those properties among the required ones that say so themselves, as drafts before 4 had it."""
+    properties, listed = schema.get("properties"), schema.get("required")
+    parts = properties.items() if isinstance(properties, dict) else ()
+    named = [name for name, part in parts if isinstance(part, dict) and part.get("required") is True]
+    return schema | {"required": [*(listed if isinstance(listed, list) else ()), *named]} if named else schema
+
+
+_FOREIGN_TYPES = {
+    foreign: name
+    for name, words in {
+        "string": ("str", "text"),
+        "integer": ("int", "long"),
+        "number": ("float", "double", "decimal"),
+        "boolean": ("bool",),
+        "object": ("dict", "map"),
+        "array": ("list", "tuple"),
+        "null": ("none",),
+    }.items()
+    for foreign in words
+}
+"""Types by their names in the languages that tools are written in."""
+
+
+def _usual_types(given: Json) -> Json:
+    """Types by the names that JSON Schema has for them, as far as they are known."""
+    if isinstance(given, list):
+        return list(dict.fromkeys(_usual_types(name) for name in given if isinstance(name, str)))
+    lower = given.lower() if isinstance(given, str) else given
+    return _FOREIGN_TYPES.get(lower, lower) if isinstance(lower, str) else given
 
 
 def _types(given: Json, place: Place) -> Json:

@@ -499,13 +499,23 @@ def _chat_body(request: EngineChat) -> dict[str, Any]:
         "max_tokens": request.max_tokens,
         "n_keep": request.num_keep,
     }
+    if request.messages and request.messages[-1].role == "assistant" and not request.messages[-1].tool_calls:
+        # The model goes on with this answer. One with calls is complete, and another answer follows it.
+        body |= {"continue_final_message": True, "add_generation_prompt": False}
+    template_values: dict[str, Any] = {}
     if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
+        body["tools"] = [_tool(tool, tool.parameters) for tool in request.tools]
         body["parallel_tool_calls"] = True
+    if request.call_schemas:
+        # The engine makes its grammar from the tools of the body, and renders the template with these instead.
+        template_values["tools"] = body["tools"]
+        body["tools"] = [_tool(*pair) for pair in zip(request.tools, request.call_schemas, strict=True)]
     if request.think is not None:
-        body["chat_template_kwargs"] = {"enable_thinking": bool(request.think)}
+        template_values["enable_thinking"] = bool(request.think)
         if isinstance(request.think, str):
             body["reasoning_effort"] = request.think
+    if template_values:
+        body["chat_template_kwargs"] = template_values
     if request.schema is not None:
         body["response_format"] = {"type": "json_schema", "json_schema": {"name": "schema", "schema": request.schema}}
     if request.top_logprobs is not None:
@@ -540,8 +550,8 @@ def _call(call: ToolCall) -> dict[str, Any]:
     return {"type": "function", "id": call.id, "function": function}
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+def _tool(tool: Tool, parameters: dict[str, Any]) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": parameters}
     return {"type": "function", "function": function}
 
 

@@ -56,36 +56,45 @@ class WireMessage(Struct):
 
 
 class WireProperty(Struct, omit_defaults=True):
-    """What is read of a tool's JSON Schema: what reaches the model (spec api §5.6), and what calls are checked by."""
+    """What is read of a part of a tool's JSON Schema: what reaches the model (spec api §5.6)."""
 
-    anyOf: "list[WireProperty]" = []  # noqa: N815 - a wire name
+    anyOf: "list[WireProperty | bool]" = []  # noqa: N815 - a wire name
     type: str | list[str] = ""
     items: Any = None
     description: str = ""
     enum: list[Any] = []
-    properties: "dict[str, WireProperty]" = {}
-    required: list[str] = []
-    ref: Any = field(name="$ref", default=None)
-    oneOf: Any = None  # noqa: N815 - a wire name
-    allOf: Any = None  # noqa: N815 - a wire name
-    const: Any = None
+    properties: "dict[str, WireProperty | bool]" = {}
+    required: list[str] | bool = []
 
     def for_prompt(self) -> "WireProperty":
-        """The part of it that the model reads."""
-        inner = {name: part.for_prompt() for name, part in self.properties.items()}
-        options = [part.for_prompt() for part in self.anyOf]
-        return msgspec.structs.replace(
-            self, anyOf=options, properties=inner, ref=None, oneOf=None, allOf=None, const=None
-        )
+        """The same without booleans: `true` for a schema says nothing, and `false` that there is no such value."""
+        options = [WireProperty() if part is True else part.for_prompt() for part in self.anyOf if part is not False]
+        properties, required = _for_prompt(self.properties, self.required)
+        return msgspec.structs.replace(self, anyOf=options, properties=properties, required=required)
+
+
+def _for_prompt(
+    properties: "dict[str, WireProperty | bool]", required: list[str] | bool
+) -> "tuple[dict[str, WireProperty | bool], list[str]]":
+    """Properties as the model reads them, and the names of the required ones; `required: true` in one names it."""
+    named = [name for name, part in properties.items() if isinstance(part, WireProperty) and part.required is True]
+    listed = [] if isinstance(required, bool) else required
+    kept: dict[str, WireProperty | bool] = {
+        name: WireProperty() if part is True else part.for_prompt()
+        for name, part in properties.items()
+        if part is not False
+    }
+    return kept, [*listed, *(name for name in named if name not in listed)]
 
 
 class WireParameters(Struct, omit_defaults=True):
     type: str | UnsetType = UNSET
     defs: Any = field(name="$defs", default=None)
     items: Any = None
-    required: list[str] = []
-    properties: dict[str, WireProperty] | UnsetType = UNSET
-    additionalProperties: Any = None  # noqa: N815 - a wire name
+    required: list[str] | bool = []
+    properties: dict[str, WireProperty | bool] | UnsetType = UNSET
+    whole: Any = field(name=gojson.WHOLE, default=None)
+    """The schema as it came, by which calls are checked."""
 
 
 class WireToolFunction(Struct):
@@ -245,16 +254,17 @@ def message(wire: WireMessage) -> Message:
 def tool(wire: WireTool) -> Tool:
     function = wire.function
     schema = function.parameters
-    parameters = msgspec.structs.replace(schema, additionalProperties=None)
-    if schema.properties is not UNSET:
-        parameters.properties = {name: part.for_prompt() for name, part in schema.properties.items()}
+    properties, required = _for_prompt({} if schema.properties is UNSET else schema.properties, schema.required)
+    parameters = msgspec.structs.replace(
+        schema, whole=None, required=required, properties=UNSET if schema.properties is UNSET else properties
+    )
     return Tool(
         function.name,
         function.description,
         msgspec.to_builtins(parameters),
         wire.type or "function",
         wire.items,
-        msgspec.to_builtins(schema),
+        schema.whole,
     )
 
 
