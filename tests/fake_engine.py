@@ -7,6 +7,7 @@ line, in `engines/<pid>.jsonl` in the home folder, which outlives it; `GET /jour
 """
 
 import argparse
+import codecs
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, unquote_to_bytes, urlsplit
 
 HOME = Path(os.environ.get("HOME", "."))
 KEY = os.environ.get("LLAMA_API_KEY", "")
@@ -104,50 +105,74 @@ class Slots:
 class Answer:
     """What the words in a prompt ask for.
 
-    `!tokens=N` so many tokens `w1 w2 …`; `!say=a|b` just these pieces (percent-encoded); `!think=…` thoughts before
-    them and `!call=name` a tool call after them (chat only); `!delay=S` seconds before each token; `!hold=N` waits
-    after N tokens until the file `go` appears in the home folder; `!hang` and `!hang-after=N` answer nothing more;
-    `!error=STATUS`, `!error-after=N` and `!old-error-after=N` refuse; `!crash` and `!crash-after=N` end the process;
-    `!cut-after=N` drops the connection; `!nan` embeds as no number; `!render-hang` and `!render-grow=MIB` make the
-    chat template hang, with so much more memory, until the file `rendered` appears in the home folder.
+    `!tokens=N` so many tokens `w1 w2 …`; `!say=a|b` just these pieces (percent-encoded), each a token, which may be
+    a part of a character only; `!think=…` thoughts before them and `!call=name` a tool call after them (chat only);
+    `!delay=S` seconds before each token; `!hold=N` waits after N tokens until the file `go` appears in the home
+    folder; `!hang` and `!hang-after=N` answer nothing more; `!error=STATUS`, `!error-after=N` and `!old-error-after=N`
+    refuse; `!crash` and `!crash-after=N` end the process; `!cut-after=N` drops the connection; `!nan` embeds as no
+    number; `!render-hang` and `!render-grow=MIB` make the chat template hang, with so much more memory, until the file
+    `rendered` appears in the home folder.
     """
 
     words: dict[str, str]
-    pieces: list[str] = field(default_factory=list)
+    pieces: list[bytes] = field(default_factory=list)
 
     @classmethod
     def to(cls, prompt: str, schema: dict[str, Any] | None = None) -> "Answer":
         """The answer to a prompt; one that has to fit a schema does, unless the words say what is to be said."""
         words = dict(re.findall(r"!([a-z-]+)(?:=([^\s!<]+))?", prompt))
-        pieces = [unquote(piece) for piece in words["say"].split("|")] if "say" in words else []
+        pieces = [unquote_to_bytes(piece) for piece in words["say"].split("|")] if "say" in words else []
         if schema is not None and not {"say", "tokens"} & words.keys():
-            pieces = re.findall(r"\s*\S+", json.dumps(instance(schema)))
-        return cls(words, pieces or [f"w{number} " for number in range(1, int(words.get("tokens", 3)) + 1)])
+            pieces = words_of(json.dumps(instance(schema), ensure_ascii=False))
+        return cls(words, pieces or [f"w{number} ".encode() for number in range(1, int(words.get("tokens", 3)) + 1)])
 
     def at(self, word: str, position: int) -> bool:
         """Whether `!word-after=N` (or `!word` for the beginning) falls on this place."""
         return self.words.get(f"{word}-after") == str(position) or (position == 0 and self.words.get(word) == "")
 
 
-VOCABULARY: dict[str, int] = {}
+VOCABULARY: dict[bytes, int] = {}
 VOCABULARY_LOCK = threading.Lock()
 
 
 def tokens_of(text: str) -> list[int]:
-    """A number for each word with the blanks before it."""
-    with VOCABULARY_LOCK:
-        return [VOCABULARY.setdefault(word, len(VOCABULARY)) for word in re.findall(r"\s*\S+|\s+\Z", text)]
+    """A number for each word with the blanks before it, and for each byte of a character that is not ASCII."""
+    return [token_of(word) for word in words_of(text)]
 
 
-def token_of(piece: str) -> int:
+def words_of(text: str) -> list[bytes]:
+    return re.findall(rb"\s*[^\s\x80-\xff]+|[\x80-\xff]|\s+", text.encode())
+
+
+def token_of(piece: bytes) -> int:
     """The number of a piece that is said at once."""
     with VOCABULARY_LOCK:
         return VOCABULARY.setdefault(piece, len(VOCABULARY))
 
 
-def text_of(tokens: list[int]) -> str:
+def bytes_of(tokens: list[int]) -> bytes:
     words = list(VOCABULARY)
-    return "".join(words[token] for token in tokens)
+    return b"".join(words[token] for token in tokens)
+
+
+def text_of(tokens: list[int]) -> str:
+    return bytes_of(tokens).decode(errors="replace")
+
+
+def is_whole(text: bytes) -> bool:
+    """Whether a text does not end in a part of a character."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(text)
+    return decoder.getstate()[0] == b""
+
+
+def piece_json(token: int) -> dict[str, Any]:
+    """A token and its text, or its bytes where they are no text."""
+    piece = bytes_of([token])
+    try:
+        return {"id": token, "piece": piece.decode()}
+    except UnicodeDecodeError:
+        return {"id": token, "piece": list(piece)}
 
 
 def common_length(one: list[int], other: list[int]) -> int:
@@ -247,7 +272,7 @@ class Handler(BaseHTTPRequestHandler):
             "/completion": self.completion,
             "/v1/chat/completions": self.chat,
             "/apply-template": self.apply_template,
-            "/tokenize": lambda body: self.reply(200, {"tokens": tokens_of(body["content"])}),
+            "/tokenize": self.tokenize,
             "/detokenize": self.detokenize,
             "/v1/embeddings": self.embeddings,
         }
@@ -272,6 +297,10 @@ class Handler(BaseHTTPRequestHandler):
             return False
         return True
 
+    def tokenize(self, body: dict[str, Any]) -> None:
+        tokens = tokens_of(body["content"])
+        self.reply(200, {"tokens": [piece_json(one) for one in tokens] if body.get("with_pieces") else tokens})
+
     def detokenize(self, body: dict[str, Any]) -> None:
         if any(token >= len(VOCABULARY) for token in body["tokens"]):
             raise Refused(500, f"vector::_M_range_check: __n >= this->size() (which is {len(VOCABULARY)})")
@@ -295,13 +324,12 @@ class Handler(BaseHTTPRequestHandler):
             cached = CACHE.found(tokens) if body["cache_prompt"] else 0
             if body["stream"]:
                 self.begin_stream()
-                speech = Speech(self.spoken(answer, body["n_predict"]), body["stop"])
+                speech = Speech(self.spoken(answer, body["n_predict"]), body.get("stop", []))
                 said = speech.said
-                for piece, made in speech:
-                    event = {"index": 0, "content": piece, "tokens": made, "stop": False, "id_slot": -1}
+                for text, token in speech:
+                    event = {"index": 0, "content": text, "tokens": [token], "stop": False, "id_slot": -1}
                     if body.get("n_probs"):
-                        probabilities = [probability(text_of([one]), body["n_probs"]) for one in made]
-                        event["completion_probabilities"] = probabilities
+                        event["completion_probabilities"] = [probability(text, token, body["n_probs"])]
                     self.event({**event, "tokens_predicted": len(said), "tokens_evaluated": len(tokens)})
             CACHE.keep([*tokens, *said])
         # The slot is free when the last event comes.
@@ -332,10 +360,14 @@ class Handler(BaseHTTPRequestHandler):
             self.delta({"role": "assistant", "content": None})
             for thought in filter(None, answer.words.get("think", "").split("|")):
                 self.delta({"reasoning_content": unquote(thought)})
-            speech = Speech(self.spoken(answer, body["max_tokens"]), body["stop"])
-            for piece, made in speech:
-                found = [probability(text_of([one]), body["top_logprobs"]) for one in made if body.get("logprobs")]
-                self.delta({"content": piece}, logprobs={"content": found} if found else None)
+            speech = Speech(self.spoken(answer, body["max_tokens"]), body.get("stop", []))
+            for text, token in speech:
+                found = [probability(text, token, body["top_logprobs"])] if body.get("logprobs") else []
+                more = {"logprobs": {"content": found}} if found else {}
+                if body.get("timings_per_token"):
+                    more["timings"] = timings(len(tokens), len(speech.said), cached)
+                if text:
+                    self.delta({"content": text}, more)
             if name := answer.words.get("call"):
                 call = {"index": 0, "id": "call_fake", "type": "function"}
                 self.delta({"tool_calls": [{**call, "function": {"name": name, "arguments": ""}}]})
@@ -393,7 +425,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
 
-    def spoken(self, answer: Answer, limit: int) -> Iterator[str]:
+    def spoken(self, answer: Answer, limit: int) -> Iterator[bytes]:
         for position, piece in enumerate(answer.pieces[:limit], 1):
             self.pause(float(answer.words.get("delay", 0)))
             yield piece
@@ -429,10 +461,14 @@ class Handler(BaseHTTPRequestHandler):
             raise Hangup
 
     def delta(
-        self, delta: dict[str, Any], finish_reason: str | None = None, logprobs: dict[str, Any] | None = None
+        self, delta: dict[str, Any], more: dict[str, Any] | None = None, finish_reason: str | None = None
     ) -> None:
-        more = {"logprobs": logprobs} if logprobs else {}
-        self.event({"choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason, **more}]})
+        """An event of a chat; `more` may hold log probabilities and timings."""
+        event = dict(more or {})
+        probabilities = {"logprobs": event.pop("logprobs")} if "logprobs" in event else {}
+        self.event(
+            {"choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason, **probabilities}], **event}
+        )
 
     def event(self, event: dict[str, Any]) -> None:
         self.chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
@@ -459,30 +495,35 @@ def error(code: int, message: str) -> dict[str, Any]:
 
 
 class Speech:
-    """Pieces that are said until a stop word: iterating gives the text that may be sent and the tokens it is made of.
+    """Pieces that are said until a stop word: iterating gives the text that may be sent and the token it ends with.
 
-    What may be the beginning of a stop word is kept back until it is known not to be. As with llama-server, what is
-    kept back when the answer ends is lost.
+    As with llama-server, a token that ends within a character is not reported at all; what may be the beginning of a
+    stop word is kept back until it is known not to be, and what is kept back when the answer ends is lost.
     """
 
-    def __init__(self, pieces: Iterator[str], stop: list[str]) -> None:
+    def __init__(self, pieces: Iterator[bytes], stop: list[str]) -> None:
         self.said: list[int] = []
         self.stop_word = ""
         self._pieces, self._stop = pieces, stop
 
-    def __iter__(self) -> Iterator[tuple[str, list[int]]]:
-        kept, tokens = "", list[int]()
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        kept = b""
         for piece in self._pieces:
             self.said.append(token_of(piece))
-            kept, tokens = kept + piece, [*tokens, self.said[-1]]
-            found = [(kept.index(word), word) for word in self._stop if word in kept]
+            kept += piece
+            if not is_whole(kept):
+                continue
+            text = kept.decode(errors="replace")
+            found = [(text.index(word), word) for word in self._stop if word in text]
             if found:
                 place, self.stop_word = min(found)
-                yield kept[:place], tokens
+                yield text[:place], self.said[-1]
                 return
-            if not any(kept.endswith(word[:size]) for word in self._stop for size in range(1, len(word))):
-                yield kept, tokens
-                kept, tokens = "", []
+            if any(text.endswith(word[:size]) for word in self._stop for size in range(1, len(word))):
+                yield "", self.said[-1]
+            else:
+                yield text, self.said[-1]
+                kept = b""
 
     def ended(self, answer: Answer) -> str:
         """Why, in llama-server's words."""
@@ -494,10 +535,13 @@ def timings(prompt: int, said: int, cached: int) -> dict[str, Any]:
     return {**read, "predicted_n": said, "predicted_ms": said * TOKEN_MS}
 
 
-def probability(token: str, count: int) -> dict[str, Any]:
-    same = {"id": 1, "token": token, "bytes": list(token.encode()), "logprob": -0.25}
-    other = {"id": 2, "token": "other", "bytes": list(b"other"), "logprob": -1.5}
-    return {**same, "top_logprobs": [same, other][:count]}
+def probability(text: str, token: int, count: int) -> dict[str, Any]:
+    """A token's, beside the text that was sent with it; only the alternatives have the token's own bytes."""
+    own = bytes_of([token])
+    same = {"id": token, "token": own.decode(errors="replace"), "bytes": list(own), "logprob": -0.25}
+    other = {"id": 1 << 20, "token": "other", "bytes": list(b"other"), "logprob": -1.5}
+    sent = {"id": token, "token": text, "bytes": list(text.encode()), "logprob": -0.25}
+    return {**sent, "top_logprobs": [same, other][:count]}
 
 
 def rendered(messages: list[dict[str, Any]]) -> str:

@@ -391,3 +391,97 @@ async def test_only_who_has_the_key_is_answered(loader: Loader) -> None:
         for path, body in (("/completion", {"prompt": "hello"}), ("/tokenize", {"content": "hello"})):
             async with session.post(engine.url + path, json=body) as response:
                 assert response.status == 401
+
+
+def exactly(text: str) -> dict[str, Any]:
+    """A schema that only one text fits."""
+    return {**ON_ONE_LINE, "const": text}
+
+
+def tokens_until(pieces: Sequence[Piece], letter: str) -> int:
+    """How many tokens there are to the first letter of this kind."""
+    place = next(place for place, piece in enumerate(pieces) if letter in piece.text)
+    return sum(len(piece.tokens) for piece in pieces[: place + 1])
+
+
+MULTIBYTE = ["今天天气很好", "🦜🦩🐧", "Ärger, ☃ and 안녕", "a🦩b", "नमस्ते"]
+
+
+@pytest.mark.parametrize("text", MULTIBYTE)
+async def test_every_token_of_a_character_is_reported(engine: Engine, text: str) -> None:
+    pieces = await all_of(engine.complete(ask("hello", 60, schema=exactly(text))))
+    assert json.loads(text_of(pieces)) == text
+    tokens = [token for piece in pieces for token in piece.tokens]
+    assert len(tokens) == finish_of(pieces).generated_tokens
+    assert (await engine.detokenize(tokens)).startswith(text_of(pieces))
+
+
+@pytest.mark.parametrize("text", MULTIBYTE)
+async def test_every_token_of_a_character_has_a_log_probability(engine: Engine, text: str) -> None:
+    pieces = await all_of(engine.complete(ask("hello", 60, schema=exactly(text), top_logprobs=1)))
+    tokens = [token for piece in pieces for token in piece.tokens]
+    found = [item for piece in pieces for item in piece.logprobs]
+    assert len(found) == len(tokens) == finish_of(pieces).generated_tokens
+    assert b"".join(bytes(item.bytes) for item in found).decode() == text_of(pieces)
+    pieces = await all_of(engine.chat(chat("hello", 60, schema=exactly(text), top_logprobs=1)))
+    found = [item for piece in pieces for item in piece.logprobs]
+    assert b"".join(bytes(item.bytes) for item in found).decode().strip() == text_of(pieces)
+
+
+async def test_tokens_of_a_character_that_the_limit_cut_are_left_out(engine: Engine) -> None:
+    whole = await all_of(engine.complete(ask("hello", 60, schema=exactly("🦜🦩"))))
+    limit = tokens_until(whole, "🦜") + 1
+    pieces = await all_of(engine.complete(ask("hello", limit, schema=exactly("🦜🦩"), top_logprobs=1)))
+    finish = finish_of(pieces)
+    assert (finish.reason, finish.generated_tokens) == ("length", limit)
+    tokens = [token for piece in pieces for token in piece.tokens]
+    assert text_of(pieces).endswith("🦜")
+    assert await engine.detokenize(tokens) == text_of(pieces)
+    assert sum(len(piece.logprobs) for piece in pieces) == len(tokens)
+
+
+async def test_what_may_begin_a_stop_word_is_said_at_the_limit(engine: Engine) -> None:
+    whole = text_of(await all_of(engine.complete(ask("hello !tokens=40"))))
+    for size in (1, 2, 5, len(whole)):
+        stop = (whole[-size:] + "\x00", "never said", whole[-size:] + "\x01")
+        request = ask("hello !tokens=40", sampling=Sampling(temperature=0, stop=stop), top_logprobs=1)
+        pieces = await all_of(engine.complete(request))
+        finish = finish_of(pieces)
+        assert (finish.reason, finish.stop_text, finish.generated_tokens) == ("length", "", 8)
+        assert text_of(pieces) == whole
+        tokens = [token for piece in pieces for token in piece.tokens]
+        assert (len(tokens), await engine.detokenize(tokens)) == (8, whole)
+        found = [item for piece in pieces for item in piece.logprobs]
+        assert (len(found), b"".join(bytes(item.bytes) for item in found).decode()) == (8, whole)
+
+
+async def test_what_may_begin_a_stop_word_is_said_at_the_limit_of_a_chat(engine: Engine) -> None:
+    whole = text_of(await all_of(engine.chat(chat("hello !tokens=40"))))
+    for size in (1, 2, 5, len(whole)):
+        stop = (whole[-size:] + "\x00", "never said")
+        pieces = await all_of(engine.chat(chat("hello !tokens=40", sampling=Sampling(temperature=0, stop=stop))))
+        assert (finish_of(pieces).reason, text_of(pieces)) == ("length", whole)
+
+
+@pytest.mark.parametrize("stop", ["天气x", '今天天气很好"x', "好x"])
+async def test_characters_that_may_begin_a_stop_word_are_said_at_the_limit(engine: Engine, stop: str) -> None:
+    schema = exactly("今天天气很好")
+    whole = await all_of(engine.complete(ask("hello", 60, schema=schema)))
+    limit = tokens_until(whole, "好")
+    request = ask("hello", limit, schema=schema, sampling=Sampling(temperature=0, stop=(stop,)))
+    pieces = await all_of(engine.complete(request))
+    assert text_of(pieces) == text_of(whole)[: text_of(whole).index("好") + 1]
+    tokens = [token for piece in pieces for token in piece.tokens]
+    assert (len(tokens), await engine.detokenize(tokens)) == (limit, text_of(pieces))
+
+
+async def test_a_stop_word_of_many_bytes_ends_the_answer(engine: Engine) -> None:
+    for stop in ("天气", "气很", "今天天"):
+        request = ask("hello", 60, schema=exactly("今天天气很好"), sampling=Sampling(temperature=0, stop=(stop,)))
+        pieces = await all_of(engine.complete(request))
+        finish = finish_of(pieces)
+        assert (finish.reason, finish.stop_text) == ("stop", stop)
+        assert json.loads(text_of(pieces) + '"') == "今天天气很好"[: "今天天气很好".index(stop)]
+        tokens = [token for piece in pieces for token in piece.tokens]
+        assert len(tokens) == finish.generated_tokens
+        assert await engine.detokenize(tokens) == text_of(pieces) + stop

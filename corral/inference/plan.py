@@ -132,7 +132,12 @@ class Planner:
         messages = self._single_messages(request)
         is_plain = not (request.raw or request.template or request.context or request.suffix)
         if is_plain and self._is_native:
-            return await self._native(messages, (), with_context=True)
+            # The engine's chat does not report tokens, which `context` holds: it only renders, where that is enough.
+            if request.media or request.render_only or self._thinks_unrecognised:
+                return await self._native(messages, (), with_context=True)
+            built = await self._fit(messages)
+            await self._checked_length(built)
+            return await self._completion(built, self._answer_format(), request.format, with_context=True)
         built = await self._single_prompt(request, messages)
         answer_format = AnswerFormat() if request.raw else self._answer_format()
         return await self._completion(built, answer_format, request.format, with_context=not request.raw)
@@ -176,8 +181,12 @@ class Planner:
         """
         if self._model.template is not None or self._model.native_format:
             return False
-        thinks = bool(self._think) and "thinking" in self._model.capabilities and self._model.jinja_think_tags is None
-        return self._request.format is None or thinks
+        return self._request.format is None or self._thinks_unrecognised
+
+    @property
+    def _thinks_unrecognised(self) -> bool:
+        """Whether thoughts are wanted of which only the engine knows how they are marked."""
+        return bool(self._think) and "thinking" in self._model.capabilities and self._model.jinja_think_tags is None
 
     def _answer_format(self, tools: Sequence[Tool] = ()) -> AnswerFormat:
         """How the answer to a prompt that was completed as text is read (spec cli §14.1, §16)."""

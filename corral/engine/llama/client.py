@@ -7,7 +7,7 @@ import asyncio
 import base64
 import contextlib
 import math
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,8 +25,10 @@ from corral.engine.base import (
     RunnerSpec,
     Sampling,
 )
+from corral.engine.llama.characters import TokenText, TokenTexts
 from corral.engine.llama.prefill import PrefillStats, SeenPrefixes, chunked_prefill, is_long
 from corral.engine.llama.process import GRACE, RunawayTemplateError, WorkerProcess, discard
+from corral.engine.llama.stops import StopWords
 from corral.errors import EngineDied, EngineError, EngineRefused
 from corral.media_kinds import kind_of
 from corral.messages import Message, Part, Picture, Sound, Text, TokenLogprob, Tool, ToolCall
@@ -39,6 +41,9 @@ LARGE = 1 << 18
 
 HEALTH_INTERVAL = 0.02
 """Seconds between pings of a llama-server that does not report by itself when it has loaded."""
+
+FREED_CHECKS, FREED_INTERVAL = 50, 0.02
+"""How often it is asked whether a slot is free again, and seconds between that."""
 
 T = TypeVar("T")
 
@@ -81,6 +86,7 @@ class LlamaEngine:
         )
         self._marker: str | None = None
         self._seen_prefixes = SeenPrefixes()
+        self._token_texts = TokenTexts(self._tokenized)
 
     @property
     def pid(self) -> int:
@@ -100,6 +106,7 @@ class LlamaEngine:
             "prompt": await self._prompt(request),
             "stream": True,
             "return_tokens": True,
+            "stop": list(request.sampling.stop),
             **_sampling(request.sampling),
             "n_predict": request.max_tokens,
             "n_keep": request.num_keep,
@@ -111,12 +118,16 @@ class LlamaEngine:
         if request.top_logprobs is not None:
             body["n_probs"] = max(1, request.top_logprobs)
         prefill = PrefillStats() if request.media else await self._prefill(request.prompt, body)
+        tokens = _Unsent(request, self._token_texts, self.detokenize)
         async with contextlib.aclosing(self._events("/completion", body)) as events:
             async for data in events:
                 event = _decoded(_decode_completion, data)
                 if event.error is not None:
                     raise _refusal(event.error)
-                yield _piece(event, request.top_logprobs, prefill)
+                if tokens.is_usual(event):
+                    yield _piece(event, request.top_logprobs)
+                elif event.content or event.stop:
+                    yield await tokens.piece(event, _completion_finish(event, prefill) if event.stop else None)
                 if event.stop:
                     return
         raise await self._dead(None)
@@ -170,6 +181,7 @@ class LlamaEngine:
         body = _chat_body(request)
         calls: dict[int, _CallParts] = {}
         reason, usage, timings = "", _Usage(), _Timings()
+        stops = _ChatStops(request.sampling.stop)
         prefill = await self._prefill(request.prompt, body)
         async with contextlib.aclosing(self._events("/v1/chat/completions", body)) as events:
             async for data in events:
@@ -180,14 +192,48 @@ class LlamaEngine:
                 for choice in event.choices:
                     reason = choice.finish_reason or reason
                     _collect(calls, choice.delta.tool_calls)
-                    piece = _chat_piece(choice, request.top_logprobs)
-                    if piece is not None:
+                    piece = stops.read(_chat_piece(choice, await self._chat_logprobs(choice, request.top_logprobs)))
+                    if piece != Piece():
                         yield piece
+                if stops.found:
+                    reason = "stop"
+                    break
         if not reason:
             raise await self._dead(None)
+        if stops.found:
+            await self._wait_for_freed_slot()
+        elif (piece := stops.end()) != Piece():
+            yield piece
         complete, unread = _finished(calls)
         finish = _finish(reason, timings, prefill, prompt=usage.prompt_tokens, generated=usage.completion_tokens)
         yield Piece(unread, tool_calls=complete, finish=finish)
+
+    async def _chat_logprobs(self, choice: "_Choice", top: int | None) -> tuple[TokenLogprob, ...]:
+        """One a token, also for those that the engine leaves out (`characters`)."""
+        if top is None or choice.logprobs is None:
+            return ()
+        found: list[TokenLogprob] = []
+        for item in choice.logprobs.content:
+            text = bytes(item.bytes or item.token.encode()).decode("utf-8", "replace")
+            tokens = () if text.isascii() else await self._token_texts.of(text)
+            if len(tokens) > 1 and tokens[-1].id == item.id:
+                found += [_unmeasured(token.bytes) for token in tokens[:-1]]
+                found.append(_logprob(item, top, tokens[-1].bytes))
+            else:
+                found.append(_logprob(item, top))
+        return tuple(found)
+
+    async def _wait_for_freed_slot(self) -> None:
+        """Waits until an answer that was broken off has left its slot, so that its place in the KV cache is free.
+
+        That takes the time of a token or two. A llama-server that does not show its slots is not waited for.
+        """
+        with contextlib.suppress(EngineError):
+            for _ in range(FREED_CHECKS):
+                slots = msgspec.convert(await self._ask("GET", "/slots"), list[_Slot])
+                if sum(slot.is_processing for slot in slots) <= self._running:
+                    return
+                await asyncio.sleep(FREED_INTERVAL)
 
     async def render(self, request: EngineChat) -> str:
         if self._retiring.done():
@@ -217,6 +263,11 @@ class LlamaEngine:
         body = {"content": text, "add_special": add_special, "parse_special": True}
         tokens: list[int] = (await self._ask("POST", "/tokenize", body))["tokens"]
         return tokens
+
+    async def _tokenized(self, text: str) -> tuple[TokenText, ...]:
+        body = {"content": text, "add_special": False, "parse_special": True, "with_pieces": True}
+        found = msgspec.convert((await self._ask("POST", "/tokenize", body))["tokens"], list[_TokenPiece])
+        return tuple(TokenText(one.id, _piece_bytes(one.piece)) for one in found)
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         return str((await self._ask("POST", "/detokenize", {"tokens": list(tokens)}))["content"])
@@ -339,6 +390,7 @@ class _Timings(Struct, frozen=True):
 
 
 class _Probability(Struct, frozen=True):
+    id: int = -1
     token: str = ""
     bytes: tuple[int, ...] | None = None
     logprob: float | None = 0.0
@@ -355,6 +407,15 @@ class _Completion(Struct, frozen=True):
     completion_probabilities: list[_Probability] = []
     timings: _Timings = _Timings()
     error: _Error | None = None
+
+
+class _TokenPiece(Struct, frozen=True):
+    id: int
+    piece: str | list[int]
+
+
+class _Slot(Struct, frozen=True):
+    is_processing: bool = False
 
 
 class _FunctionDelta(Struct, frozen=True):
@@ -465,7 +526,6 @@ def _sampling(sampling: Sampling) -> dict[str, Any]:
         "repeat_penalty": sampling.repeat_penalty,
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
-        "stop": list(sampling.stop),
         **({} if sampling.seed is None else {"seed": sampling.seed}),
         # A prompt found in the cache gives logits that differ in the last digits from those of a prompt that is read,
         # enough to draw another token; a request with a seed is to give the same text again.
@@ -473,20 +533,154 @@ def _sampling(sampling: Sampling) -> dict[str, Any]:
     }
 
 
-def _piece(event: _Completion, top: int | None, prefill: PrefillStats) -> Piece:
-    logprobs = () if top is None else tuple(_logprob(item, top) for item in event.completion_probabilities)
-    if not event.stop:
-        return Piece(event.content, event.tokens, logprobs)
+def _piece(event: _Completion, top: int | None) -> Piece:
+    """The piece of an event that reports one token with its text."""
+    if top is None:
+        return Piece(event.content, event.tokens)
+    return Piece(event.content, event.tokens, tuple(_logprob(item, top) for item in event.completion_probabilities))
+
+
+def _completion_finish(event: _Completion, prefill: PrefillStats) -> Finish:
     reason = "length" if event.stop_type == "limit" else "stop"
     stop_text = event.stopping_word if event.stop_type == "word" else ""
-    finish = _finish(reason, event.timings, prefill, generated=event.tokens_predicted, stop_text=stop_text)
-    return Piece(event.content, event.tokens, logprobs, finish=finish)
+    return _finish(reason, event.timings, prefill, generated=event.tokens_predicted, stop_text=stop_text)
 
 
-def _logprob(item: _Probability, top: int) -> TokenLogprob:
+class _Unsent:
+    """The tokens of a completion that llama-server has not reported, or whose text it has not sent yet.
+
+    It leaves out the tokens within a character. It keeps back the text of tokens that may begin a stop word, and drops
+    it when the answer ends at its limit.
+    """
+
+    def __init__(
+        self,
+        request: CompletionRequest,
+        texts: TokenTexts,
+        detokenize: Callable[[Sequence[int]], Awaitable[str]],
+    ) -> None:
+        self._top = request.top_logprobs
+        self._stop = request.sampling.stop
+        self._texts = texts
+        self._detokenize = detokenize
+        self._reported = 0
+        self._sent = ""
+        """The text of unsent tokens that had to be sent before it was known which tokens write it."""
+        self._ids: list[int | None] = []
+        self._probabilities: list[_Probability | None] = []
+
+    def is_usual(self, event: _Completion) -> bool:
+        """Whether the event reports one token with its text, and nothing is unsent. Takes in its tokens otherwise."""
+        count = event.tokens_predicted - self._reported if event.tokens_predicted else len(event.tokens)
+        self._reported += count
+        if count == 1 == len(event.tokens) and event.content and not self._ids and not event.stop:
+            return True
+        missing = max(0, count - len(event.tokens))
+        self._ids += [None] * missing + [*event.tokens]
+        self._probabilities += [None] * (missing + len(event.tokens) - len(event.completion_probabilities))
+        self._probabilities += event.completion_probabilities if event.tokens else ()
+        return False
+
+    async def piece(self, event: _Completion, finish: Finish | None) -> Piece:
+        """The text of an event with the tokens that write it, as far as they can be known."""
+        text = event.content
+        if finish is not None:
+            while self._ids and self._ids[-1] is None:  # of a character that was not completed
+                self._ids.pop()
+                self._probabilities.pop()
+            if finish.reason == "length" and self._stop:
+                text += await self._kept_back()
+        if not self._ids:
+            return Piece(text, finish=finish)
+        if None not in self._ids and self._top is None:
+            return self._taken(text, None, finish)
+        stop_text = finish.stop_text if finish is not None else ""
+        found = await self._texts.matching(self._sent + text + stop_text, self._ids)
+        if found is None and None in self._ids and finish is None and self._stop and not self._sent:
+            self._sent = text
+            return Piece(text)
+        if found is None and None in self._ids:
+            found = await self._texts.of(self._sent + text + stop_text)
+        elif found is None:
+            known = [one for one in self._ids if one is not None]
+            found = tuple([TokenText(one, (await self._detokenize([one])).encode()) for one in known])
+        return self._taken(text, found, finish)
+
+    async def _kept_back(self) -> str:
+        """The text that was dropped because it may have begun a stop word."""
+        ids = self._ids
+        if None not in ids:
+            text = await self._detokenize([one for one in ids if one is not None])
+            stops = StopWords(self._stop)
+            return text if stops.feed(text) != text and not stops.word else ""
+        text = await self._texts.beginning(self._stop, ids)
+        before = ids[: -len(await self._texts.of(text))] if text else []
+        return await self._detokenize([one for one in before if one is not None]) + text
+
+    def _taken(self, text: str, tokens: Sequence[TokenText] | None, finish: Finish | None) -> Piece:
+        """A piece with all unsent tokens, which are `tokens` where that is known."""
+        ids = tuple(one for one in self._ids if one is not None) if tokens is None else tuple(one.id for one in tokens)
+        logprobs: tuple[TokenLogprob, ...] = ()
+        if self._top is not None:
+            exact = [one.bytes for one in tokens] if tokens is not None and len(tokens) == len(self._ids) else None
+            logprobs = tuple(
+                _unmeasured(exact[place] if exact else b"")
+                if item is None
+                else _logprob(item, self._top, exact[place] if exact else None)
+                for place, item in enumerate(self._probabilities)
+            )
+        self._ids, self._probabilities, self._sent = [], [], ""
+        return Piece(text, ids, logprobs, finish=finish)
+
+
+class _ChatStops:
+    """Stop words in an answer that the engine parses: in its thoughts and in its content."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._thinking: StopWords | None = StopWords(words) if words else None
+        self._content: StopWords | None = StopWords(words) if words else None
+
+    @property
+    def found(self) -> bool:
+        return any(stops is not None and stops.word for stops in (self._thinking, self._content))
+
+    def read(self, piece: Piece) -> Piece:
+        """The piece with what has become certain."""
+        if self._thinking is None or self._content is None or not (piece.text or piece.thinking):
+            return piece
+        thinking = self._thinking.feed(piece.thinking)
+        if piece.text:
+            thinking += self._thinking.flush()
+        text = "" if self._thinking.word else self._content.feed(piece.text)
+        return Piece(text, logprobs=piece.logprobs, thinking=thinking)
+
+    def end(self) -> Piece:
+        """What was kept back until the answer ended."""
+        if self._thinking is None or self._content is None:
+            return Piece()
+        return Piece(self._content.flush(), thinking=self._thinking.flush())
+
+
+def _logprob(item: _Probability, top: int, own: bytes | None = None) -> TokenLogprob:
+    """`own`: the token's bytes, where the item has those of more tokens, or none."""
     alternatives = tuple(_logprob(other, 0) for other in item.top_logprobs[:top])
+    if own is not None:
+        return TokenLogprob(own.decode("utf-8", "replace"), _bounded(item.logprob), tuple(own), alternatives)
     raw = item.bytes if item.bytes is not None else tuple(item.token.encode())
-    return TokenLogprob(item.token, min(0.0, item.logprob or 0.0), raw, alternatives)
+    return TokenLogprob(item.token, _bounded(item.logprob), raw, alternatives)
+
+
+def _unmeasured(own: bytes) -> TokenLogprob:
+    """A token within a character, whose probability the engine does not say: as if it were certain, no alternatives."""
+    return TokenLogprob(own.decode("utf-8", "replace"), 0.0, tuple(own), ())
+
+
+def _bounded(logprob: float | None) -> float:
+    return min(0.0, logprob or 0.0)
+
+
+def _piece_bytes(piece: str | list[int]) -> bytes:
+    return piece.encode() if isinstance(piece, str) else bytes(piece)
 
 
 def _chat_body(request: EngineChat) -> dict[str, Any]:
@@ -499,6 +693,8 @@ def _chat_body(request: EngineChat) -> dict[str, Any]:
         "max_tokens": request.max_tokens,
         "n_keep": request.num_keep,
     }
+    if request.sampling.stop:
+        body["timings_per_token"] = True  # the client ends the answer at a stop word, before timings would come
     if request.messages and request.messages[-1].role == "assistant" and not request.messages[-1].tool_calls:
         # The model goes on with this answer. One with calls is complete, and another answer follows it.
         body |= {"continue_final_message": True, "add_generation_prompt": False}
@@ -577,14 +773,8 @@ def _finished(calls: dict[int, _CallParts]) -> tuple[tuple[ToolCall, ...], str]:
     return tuple(complete), unread
 
 
-def _chat_piece(choice: _Choice, top: int | None) -> Piece | None:
-    delta = choice.delta
-    logprobs: tuple[TokenLogprob, ...] = ()
-    if top is not None and choice.logprobs is not None:
-        logprobs = tuple(_logprob(item, top) for item in choice.logprobs.content)
-    if not (delta.content or delta.reasoning_content or logprobs):
-        return None
-    return Piece(delta.content or "", logprobs=logprobs, thinking=delta.reasoning_content or "")
+def _chat_piece(choice: _Choice, logprobs: tuple[TokenLogprob, ...]) -> Piece:
+    return Piece(choice.delta.content or "", logprobs=logprobs, thinking=choice.delta.reasoning_content or "")
 
 
 def _finish(
