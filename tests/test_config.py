@@ -163,6 +163,24 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
     assert 0 <= address.port <= 65535
 
 
+@pytest.mark.parametrize(
+    ("text", "shown", "listens"),
+    [
+        (":1234", "http://:1234", ":1234"),
+        (":", "http://:11434", ":11434"),
+        ("http://:80", "http://:80", ":80"),
+        ("0.0.0.0:1234", "http://0.0.0.0:1234", "0.0.0.0:1234"),
+        ("gpu:1234", "http://gpu:1234", "gpu:1234"),
+        ("", "http://127.0.0.1:11434", "127.0.0.1:11434"),
+    ],
+)
+def test_a_port_alone_means_every_interface_to_a_server(text: str, shown: str, listens: str) -> None:
+    address = parse_address(text)
+    assert config.text_of(address) == shown
+    assert parse_address(shown).to_listen == address.to_listen
+    assert (address.to_listen.netloc, address.to_listen.is_loopback) == (listens, listens.startswith("127."))
+
+
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
     return {"CORRAL_CONFIG": str(tmp_path / "corral.toml")}

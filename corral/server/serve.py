@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import signal
 import socket
 import sys
 from collections.abc import Generator
+from dataclasses import replace
+from typing import Any
 
 import uvicorn
 
@@ -27,12 +30,16 @@ log = logging.getLogger(__name__)
 OPEN_FILES = 10240
 """Files and connections the server wants to have open at most, which is as many as macOS gives."""
 
+BACKLOG = 1024
+"""Connections that may wait to be accepted."""
+
 ROUTES = (*ollama.ROUTES, *metrics.ROUTES)
 """Every path that is answered."""
 
 
 def serve(config: Config) -> None:
     """Listens and serves until SIGINT or SIGTERM; `CorralError` when it cannot listen (spec api §2.1, cli §2.2)."""
+    config = replace(config, host=config.host.to_listen)
     Origins(config.origins)  # a wrong one is an error before the first connection
     _ensure_key_pair(config)
     _allow_open_files()
@@ -60,19 +67,39 @@ def _allow_open_files() -> None:
 
 
 def _listen(config: Config) -> socket.socket:
-    host, port = config.host.host, config.host.port
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        # A name with addresses of both kinds, as localhost is, means the older one to Go, and so to its clients.
-        family, kind, protocol, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
-        listener = socket.socket(family, kind, protocol)
-        if sys.platform != "win32":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(1024)
+        return _bound(config.host.host, config.host.port)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise CorralError(f"listen tcp {config.host.netloc}: bind: {reason}") from error
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A listening socket; without a host on every interface, by both versions of IP where the system has both."""
+    if not host and socket.has_dualstack_ipv6():
+        try:
+            return _listener(socket.AF_INET6, ("::", port))
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # IPv6 may be there and turned off
+                raise
+    found = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)
+    # A name with addresses of both kinds, as localhost is, means the older one to Go, and so to its clients.
+    family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+    return _listener(family, address)
+
+
+def _listener(family: int, address: tuple[Any, ...]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform != "win32":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if address[0] == "::":
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 
