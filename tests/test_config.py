@@ -296,6 +296,18 @@ def test_a_word_that_is_neither_on_nor_off_is_a_warning_and_on(
     assert loaded.warnings == (f'{variable}: "maybe" is neither on nor off, and means on',)
 
 
+def test_logs_lie_where_the_user_keeps_such_things(environ: dict[str, str], tmp_path: Path) -> None:
+    usual = Path.home() / ".local" / "state" / "corral"
+    assert load(environ).config.state == usual
+    for text in ("", "relative/folder", "~/state"):
+        assert load({**environ, "XDG_STATE_HOME": text}).config.state == usual
+    elsewhere = {**environ, "XDG_STATE_HOME": str(tmp_path)}
+    assert load(elsewhere).config.state == tmp_path / "corral"
+    assert load({**elsewhere, "CORRAL_STATE": "/own"}).config.state == Path("/own")
+    Path(environ["CORRAL_CONFIG"]).write_text('state = "/of-the-file"\n')
+    assert load(elsewhere).config.state == Path("/of-the-file")
+
+
 SWITCHES = ("no_history", "no_prune", "sched_spread", "no_cloud", "debug", "flash_attention", "go_template")
 
 
