@@ -256,8 +256,10 @@ def _user_folder() -> Path:
         raise ConfigError("your home folder is not known; set HOME") from error
 
 
-def _state_folder() -> Path:
-    return _user_folder() / ".local" / "state" / "corral"
+def _state_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """`$XDG_STATE_HOME`, or where that is by default; a relative one counts for nothing (XDG's specification)."""
+    base = Path((environ or {}).get("XDG_STATE_HOME", ""))
+    return (base if base.is_absolute() else _user_folder() / ".local" / "state") / "corral"
 
 
 def _home_folder() -> Path:
@@ -420,6 +422,7 @@ def load(environ: Mapping[str, str] | None = None) -> Loaded:
                 remarks.pop(setting.name, "")  # the file's value does not count
             if remark:
                 remarks[setting.name] = remark
+    values.setdefault("state", _state_folder(environ))
     return Loaded(Config(**values), origins, remarks, file)
 
 

@@ -400,6 +400,26 @@ def test_pull_adds_a_file_under_a_name_made_of_its_own(serve: Serve, tmp_path: P
     ]
 
 
+def test_pull_knows_a_gguf_file_in_a_folder_by_its_first_bytes(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    for name, content in (("mine", b"GGUF"), ("notes", b"text"), ("short", b"GG")):
+        (tmp_path / "models" / name).write_bytes(content)
+    (tmp_path / "tiny").write_bytes(b"GGUF")
+    server, shell = serve({"POST /api/pull": PULLED})
+    for argument in ("models/mine", "models/notes", "models/short", "models/gone", "tiny"):
+        assert shell.run("pull", argument).status == 0
+    assert shell.run("pull", "models/mine", "--name", "other").status == 0
+    source = (tmp_path / "models" / "mine").as_uri()
+    assert [(body["model"], body.get("source")) for _, body in server.requests()] == [
+        ("mine", source),
+        ("models/notes", None),
+        ("models/short", None),
+        ("models/gone", None),
+        ("tiny", None),
+        ("other", source),
+    ]
+
+
 def test_pull_of_a_file_that_is_missing_names_it(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     assert shell.run("pull", "file:///no/such.gguf") == Outcome(1, "", 'Error: no such file: "/no/such.gguf"\n')

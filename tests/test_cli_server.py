@@ -6,7 +6,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -128,6 +128,15 @@ def lonely(tmp_path: Path) -> Iterator[Shell]:
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGTERM)
         wait_for_end(process)
+
+
+def test_a_server_that_a_command_starts_at_a_port_alone_serves_this_machine_only(lonely: Shell) -> None:
+    port = lonely.host.rsplit(":", 1)[1]
+    assert lonely.run("list", OLLAMA_HOST=f":{port}").status == 0
+    with closing(socket.create_connection(("127.0.0.1", int(port)))):
+        pass
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", int(port)))
 
 
 def servers_of(shell: Shell, event: str) -> list[int]:

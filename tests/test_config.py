@@ -163,6 +163,24 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
     assert 0 <= address.port <= 65535
 
 
+@pytest.mark.parametrize(
+    ("text", "shown", "listens"),
+    [
+        (":1234", "http://:1234", ":1234"),
+        (":", "http://:11434", ":11434"),
+        ("http://:80", "http://:80", ":80"),
+        ("0.0.0.0:1234", "http://0.0.0.0:1234", "0.0.0.0:1234"),
+        ("gpu:1234", "http://gpu:1234", "gpu:1234"),
+        ("", "http://127.0.0.1:11434", "127.0.0.1:11434"),
+    ],
+)
+def test_a_port_alone_means_every_interface_to_a_server(text: str, shown: str, listens: str) -> None:
+    address = parse_address(text)
+    assert config.text_of(address) == shown
+    assert parse_address(shown).to_listen == address.to_listen
+    assert (address.to_listen.netloc, address.to_listen.is_loopback) == (listens, listens.startswith("127."))
+
+
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
     return {"CORRAL_CONFIG": str(tmp_path / "corral.toml")}
@@ -276,6 +294,18 @@ def test_a_word_that_is_neither_on_nor_off_is_a_warning_and_on(
     loaded = load({**environ, variable: "maybe"})
     assert getattr(loaded.config, setting) == value
     assert loaded.warnings == (f'{variable}: "maybe" is neither on nor off, and means on',)
+
+
+def test_logs_lie_where_the_user_keeps_such_things(environ: dict[str, str], tmp_path: Path) -> None:
+    usual = Path.home() / ".local" / "state" / "corral"
+    assert load(environ).config.state == usual
+    for text in ("", "relative/folder", "~/state"):
+        assert load({**environ, "XDG_STATE_HOME": text}).config.state == usual
+    elsewhere = {**environ, "XDG_STATE_HOME": str(tmp_path)}
+    assert load(elsewhere).config.state == tmp_path / "corral"
+    assert load({**elsewhere, "CORRAL_STATE": "/own"}).config.state == Path("/own")
+    Path(environ["CORRAL_CONFIG"]).write_text('state = "/of-the-file"\n')
+    assert load(elsewhere).config.state == Path("/of-the-file")
 
 
 SWITCHES = ("no_history", "no_prune", "sched_spread", "no_cloud", "debug", "flash_attention", "go_template")

@@ -16,6 +16,7 @@ from corral.errors import CorralError
 from corral.server.http.dialect import Dialect, set_dialect
 from corral.server.http.streaming import NDJSON, Stream
 from tests.asking import ask, post
+from tests.commands import Shell
 from tests.conftest import FAKE_ENGINE, RunningServer, StartServer, add_model, running_server
 from tests.tiny_models import tiny_llama
 
@@ -217,6 +218,23 @@ def test_no_host_is_refused_when_everybody_is_served(start_server: StartServer) 
     server = start_server(OLLAMA_HOST="0.0.0.0:0")
     local = RunningServer(server.url.replace("0.0.0.0", "127.0.0.1"), server.home, server.process, server.log)
     assert with_host(local, "any.example") == 200
+
+
+@pytest.mark.parametrize("host", [":0", "http://:0"])
+def test_a_port_alone_is_served_on_every_interface(start_server: StartServer, host: str) -> None:
+    server = start_server(OLLAMA_HOST=host)
+    port = server.url.rsplit(":", 1)[1]
+    assert server.url == (f"http://[::]:{port}" if socket.has_dualstack_ipv6() else f"http://0.0.0.0:{port}")
+    for address in ("127.0.0.1", "127.0.0.2"):
+        local = RunningServer(f"http://{address}:{port}", server.home, server.process, server.log)
+        assert with_host(local, "any.example") == 200
+    shell = Shell(server.home, f":{port}")
+    assert shell.run("list").status == 0
+    refused = shell.run("serve")
+    assert refused.stderr.splitlines()[-2:] == [
+        f"Error: listen tcp :{port}: bind: address already in use",
+        "a corral server runs there already; a command may have started it",
+    ]
 
 
 def test_an_origin_that_is_none_keeps_the_server_from_starting(start_server: StartServer) -> None:

@@ -77,6 +77,8 @@ def _spawn(log: Path, loaded: Loaded) -> tuple["subprocess.Popen[bytes]", int]:
     if log.exists() and log.stat().st_size > MAX_LOG:
         log.replace(log.with_suffix(".log.1"))
     changes = {"CORRAL_IDLE_EXIT": IDLE_EXIT} if loaded.origins["idle_exit"] == "default" else {}
+    if loaded.config.host.is_port_only:  # this machine for a command, and so for the server that it starts
+        changes["OLLAMA_HOST"] = loaded.config.host.netloc
     # -P: nothing that lies in the current folder may take the place of a module.
     with log.open("ab") as output:
         begin = output.tell()

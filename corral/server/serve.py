@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import signal
 import socket
 import sys
 from collections.abc import Generator
+from dataclasses import replace
+from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from corral import EMULATES, __version__
 from corral.config import Config
@@ -17,7 +21,7 @@ from corral.server import ollama
 from corral.server.http import metrics
 from corral.server.http.app import InFlight, build
 from corral.server.http.guards import Origins
-from corral.server.http.protocol import Protocol
+from corral.server.http.protocol import NEVER, bounded
 from corral.server.runtime import runtime
 from corral.serving.scheduler import Scheduler
 from corral.sources.registry import keys
@@ -27,12 +31,16 @@ log = logging.getLogger(__name__)
 OPEN_FILES = 10240
 """Files and connections the server wants to have open at most, which is as many as macOS gives."""
 
+BACKLOG = 1024
+"""Connections that may wait to be accepted."""
+
 ROUTES = (*ollama.ROUTES, *metrics.ROUTES)
 """Every path that is answered."""
 
 
 def serve(config: Config) -> None:
     """Listens and serves until SIGINT or SIGTERM; `CorralError` when it cannot listen (spec api §2.1, cli §2.2)."""
+    config = replace(config, host=config.host.to_listen)
     Origins(config.origins)  # a wrong one is an error before the first connection
     _ensure_key_pair(config)
     _allow_open_files()
@@ -59,21 +67,61 @@ def _allow_open_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def _open_files() -> int:
+    """Files and connections this process may have open."""
+    if sys.platform == "win32":
+        return OPEN_FILES
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return OPEN_FILES if soft == resource.RLIM_INFINITY else soft
+
+
 def _listen(config: Config) -> socket.socket:
-    host, port = config.host.host, config.host.port
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        # A name with addresses of both kinds, as localhost is, means the older one to Go, and so to its clients.
-        family, kind, protocol, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
-        listener = socket.socket(family, kind, protocol)
-        if sys.platform != "win32":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(1024)
+        return _bound(config.host.host, config.host.port)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise CorralError(f"listen tcp {config.host.netloc}: bind: {reason}") from error
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A listening socket; without a host on every interface, by both versions of IP where the system has both."""
+    if not host and socket.has_dualstack_ipv6():
+        try:
+            return _listener(socket.AF_INET6, ("::", port))
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # IPv6 may be there and turned off
+                raise
+    found = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)
+    # A name with addresses of both kinds, as localhost is, means the older one to Go, and so to its clients.
+    family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
+    return _listener(family, address)
+
+
+def _listener(family: int, address: tuple[Any, ...]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform != "win32":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _find_lost_clients(listener)
+        if address[0] == "::":
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
     return listener
+
+
+def _find_lost_clients(listener: socket.socket) -> None:
+    """Has the system ask the other end of quiet connections whether it is there, as Go does: every 15 s, nine times."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 9)):
+        if hasattr(socket, option):
+            with contextlib.suppress(OSError):
+                listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _shown(listener: socket.socket) -> str:
@@ -96,24 +144,27 @@ class _Server(uvicorn.Server):
             self._captured_signals.clear()
 
 
+def uvicorn_config(app: ASGIApp, connections: int) -> uvicorn.Config:
+    """How uvicorn serves; above so many connections idle ones are closed, to leave files for models and downloads."""
+    return uvicorn.Config(
+        app,
+        http=bounded(connections),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        date_header=True,
+        timeout_graceful_shutdown=1,
+        timeout_keep_alive=NEVER,
+        ws="none",
+    )
+
+
 async def _serve(config: Config, listener: socket.socket) -> None:
     in_flight = InFlight()
     async with runtime(config) as ready:
         app = build(ROUTES, ready, in_flight)
-        server = _Server(
-            uvicorn.Config(
-                app,
-                http=Protocol,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                date_header=True,
-                timeout_graceful_shutdown=1,
-                timeout_keep_alive=75,
-                ws="none",
-            )
-        )
+        server = _Server(uvicorn_config(app, _open_files() // 2))
         with contextlib.suppress(KeyboardInterrupt):
             async with asyncio.TaskGroup() as tasks:
                 idle = tasks.create_task(_end_when_idle(config.idle_exit, in_flight, ready.scheduler, server))

@@ -57,7 +57,18 @@ def model_file(text: str) -> Path | None:
     if text.startswith((".", "/", "~")):  # no name of a model begins so
         return typed_path(text)
     path = Path(text)
-    return path.absolute() if path.suffix.lower() == ".gguf" and path.is_file() else None
+    # A name of one part is a model's even where a file is called so.
+    is_ours = path.is_file() and (path.suffix.lower() == ".gguf" or (len(path.parts) > 1 and _is_gguf(path)))
+    return path.absolute() if is_ours else None
+
+
+def _is_gguf(file: Path) -> bool:
+    """Whether a file begins as a GGUF does, whatever its name."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(4) == b"GGUF"
+    except OSError:
+        return False
 
 
 def name_of(file: Path) -> str:
