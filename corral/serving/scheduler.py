@@ -111,7 +111,7 @@ def decide(wanted: RunnerSpec, loaded: Sequence[RunnerState], memory: Memory, li
         return Wait()
     if loaded and len(loaded) >= (limits.max_loaded or MODELS_PER_GPU * max(1, len(memory.gpus))):
         return Evict(victim(loaded), "as many models are loaded as may be")
-    room = int(memory.available * SHARE) - wanted.weights_bytes - OVERHEAD
+    room = int(memory.available * SHARE) - wanted.weights_bytes - wanted.compute_bytes - OVERHEAD
     if loaded and room < wanted.num_ctx * wanted.cache_bytes_per_token:
         return Evict(victim(loaded), "memory does not suffice for another model beside it")
     return Start(msgspec.structs.replace(wanted, pool=pool_size(wanted, room, limits.pool_contexts)))
