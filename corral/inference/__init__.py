@@ -69,7 +69,8 @@ async def chat(runtime: Runtime, request: ChatRequest) -> AsyncIterator[Chunks]:
             if not request.messages:
                 yield one(Chunk(done_reason="load"))
                 return
-            planner = Planner(model, runner, chosen, request, think)
+            ends_repetition = runtime.config.end_repetition
+            planner = Planner(model, runner, chosen, request, think, ends_repetition=ends_repetition)
             plan = await planner.chat(request)
             async with aclosing(run(plan, planner, runner, metrics)) as chunks:
                 yield chunks
@@ -96,7 +97,8 @@ async def generate(runtime: Runtime, request: GenerateRequest) -> AsyncIterator[
             if not request.prompt:
                 yield one(Chunk(done_reason="load"))
                 return
-            planner = Planner(model, runner, chosen, request, think)
+            ends_repetition = runtime.config.end_repetition
+            planner = Planner(model, runner, chosen, request, think, ends_repetition=ends_repetition)
             plan = await planner.generate(request)
             async with aclosing(run(plan, planner, runner, metrics)) as chunks:
                 yield chunks

@@ -46,6 +46,8 @@ class CompletionPlan(Struct, frozen=True, kw_only=True):
     unenforced: tuple[str, ...] = ()
     with_context: bool = False
     """Whether the last chunk has the token ids of prompt and answer."""
+    ends_repetition: bool = False
+    """Whether the answer is ended when it repeats itself (`repetition.py`)."""
 
 
 class NativePlan(Struct, frozen=True, kw_only=True):
@@ -58,6 +60,7 @@ class NativePlan(Struct, frozen=True, kw_only=True):
     truncated_tokens: int = 0
     unenforced: tuple[str, ...] = ()
     with_context: bool = False
+    ends_repetition: bool = False
 
 
 Plan: TypeAlias = CompletionPlan | NativePlan | Rendered
@@ -65,10 +68,20 @@ Plan: TypeAlias = CompletionPlan | NativePlan | Rendered
 
 
 class Planner:
-    """Plans the answer to one request on the runner it was given. `think`: as resolved for this model."""
+    """Plans the answer to one request on the runner it was given. `think`: as resolved for this model.
+
+    `ends_repetition`: an answer that repeats itself may be ended; not one of which only the number of tokens was set.
+    """
 
     def __init__(
-        self, model: Model, runner: Runner, chosen: Options, request: ChatRequest | GenerateRequest, think: Think
+        self,
+        model: Model,
+        runner: Runner,
+        chosen: Options,
+        request: ChatRequest | GenerateRequest,
+        think: Think,
+        *,
+        ends_repetition: bool = False,
     ) -> None:
         self._model = model
         self._runner = runner
@@ -76,6 +89,8 @@ class Planner:
         self._options = chosen
         self._request = request
         self._think = think
+        is_raw = isinstance(request, GenerateRequest) and request.raw
+        self._ends_repetition = ends_repetition and not (is_raw and chosen.num_predict > 0)
         self._shift = ("deepseek2" not in model.family) if request.shift is None else request.shift
         window = runner.spec.num_ctx
         self._num_ctx = window if chosen.num_ctx is None else min(max(chosen.num_ctx, MIN_CONTEXT), window)
@@ -241,6 +256,7 @@ class Planner:
             truncated_tokens=built.dropped_tokens + left_out,
             unenforced=() if schema is None else schema.ignored,
             with_context=with_context,
+            ends_repetition=self._ends_repetition,
         )
 
     async def _native(
@@ -275,6 +291,7 @@ class Planner:
             truncated_tokens=built.dropped_tokens,
             unenforced=() if schema is None else schema.ignored,
             with_context=with_context,
+            ends_repetition=self._ends_repetition,
         )
 
     async def _schema(self, wanted: Json | constraint.CallsOf) -> Schema | None:
