@@ -111,10 +111,32 @@ def decide(wanted: RunnerSpec, loaded: Sequence[RunnerState], memory: Memory, li
         return Wait()
     if loaded and len(loaded) >= (limits.max_loaded or MODELS_PER_GPU * max(1, len(memory.gpus))):
         return Evict(victim(loaded), "as many models are loaded as may be")
-    room = int(memory.available * SHARE) - wanted.weights_bytes - wanted.compute_bytes - OVERHEAD
+    room = int(_free(wanted, loaded, memory) * SHARE) - wanted.weights_bytes - wanted.compute_bytes - OVERHEAD
     if loaded and room < wanted.num_ctx * wanted.cache_bytes_per_token:
         return Evict(victim(loaded), "memory does not suffice for another model beside it")
     return Start(msgspec.structs.replace(wanted, pool=pool_size(wanted, room, limits.pool_contexts)))
+
+
+def _free(wanted: RunnerSpec, loaded: Sequence[RunnerState], memory: Memory) -> int:
+    """Bytes that a model may be spread over: main memory, and GPUs as its layers may lie in either.
+
+    The GPUs' free memory is that of the moment when they were looked for, so what loaded models take is left out of it,
+    as if all of it lay there.
+    """
+    if not _uses_gpus(wanted):
+        return memory.available
+    taken = sum(_size(state.spec) for state in loaded if _uses_gpus(state.spec))
+    return memory.available + max(0, sum(gpu.free for gpu in memory.gpus) - taken)
+
+
+def _uses_gpus(spec: RunnerSpec) -> bool:
+    """Whether layers of the model may lie in GPU memory, where there is any."""
+    return spec.num_gpu != 0
+
+
+def _size(spec: RunnerSpec) -> int:
+    """Bytes that a loaded model takes, by the estimates of its parts."""
+    return spec.weights_bytes + spec.pool * spec.cache_bytes_per_token + spec.compute_bytes + OVERHEAD
 
 
 def victim(loaded: Sequence[RunnerState]) -> int:
