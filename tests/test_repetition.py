@@ -135,6 +135,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_model(models, "plain", speaker(work / "plain.gguf", *PHRASE, in_circles=True))
     jinja = f"{CHATML}{{# no template that is known #}}"
     add_model(models, "native", speaker(work / "native.gguf", *PHRASE, in_circles=True, chat_template=jinja))
+    bird = ("🦜".encode(), " and ", "é".encode(), " ")
+    add_model(models, "bird", speaker(work / "bird.gguf", *bird, in_circles=True, chat_template=jinja))
     return work
 
 
@@ -181,6 +183,14 @@ def test_an_answer_that_repeats_itself_is_ended(
     assert answer["eval_duration"] > 0
     assert metric(server, WARNINGS) == before + 1
     assert "answer repeats itself" in server.log.read_text()
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+def test_characters_of_several_tokens_are_whole(server: RunningServer, path: str) -> None:
+    answer = ask(server, path, "bird", raw=path == "/api/generate").json
+    text = answer["message"]["content"] if path == "/api/chat" else answer["response"]
+    assert answer["done_reason"] == "length"
+    assert set(text.split()) == {"🦜", "and", "é"}
 
 
 def test_a_stream_ends_with_its_last_line(server: RunningServer) -> None:
