@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from corral.engine.base import Engine, RunnerSpec
-from corral.engine.load_options import can_serve, same_model
+from corral.engine.load_options import TEXT_BATCH, can_serve, same_model
 from corral.errors import EngineDied, OutOfMemory, QueueFull, ServerStopping
 from corral.machine.memory import Memory
 from corral.serving.admission import Pool
@@ -513,9 +513,15 @@ class Scheduler:
 
 
 def _smaller(spec: RunnerSpec) -> RunnerSpec | None:
-    """The same model with the context length of the next tier when the request leaves it open, or a smaller pool."""
+    """The same model with the context length of the next tier when the request leaves it open, or with a smaller pool.
+
+    Either has no larger batch for texts to embed than is used whatever the memory.
+    """
+    batch = min(spec.text_batch, TEXT_BATCH)
     if spec.num_ctx_automatic:
         for tier in CONTEXT_TIERS:
             if tier < spec.num_ctx:
-                return msgspec.structs.replace(spec, num_ctx=tier, pool=tier)
-    return msgspec.structs.replace(spec, pool=spec.num_ctx) if spec.pool > spec.num_ctx else None
+                return msgspec.structs.replace(spec, num_ctx=tier, pool=tier, text_batch=batch)
+    if spec.pool <= spec.num_ctx and spec.text_batch == batch:
+        return None
+    return msgspec.structs.replace(spec, pool=min(spec.pool, spec.num_ctx), text_batch=batch)
