@@ -364,6 +364,9 @@ class Config:
     pool_contexts: int = _setting(
         4, "CORRAL_POOL_CONTEXTS", parse_natural, "Full contexts that the KV pool of a model holds, memory permitting"
     )
+    end_repetition: bool = _setting(
+        True, "CORRAL_END_REPETITION", parse_switch, "Whether an answer that repeats itself without end is ended"
+    )
     mirrors: Mapping[str, tuple[str, ...]] = _setting(
         dict,
         "CORRAL_MIRRORS",

@@ -31,7 +31,9 @@ class Series:
         self.cache_hits = self._counter("prefix_cache_hits", "Prompt tokens found in the prompt cache")
         self.truncations = self._counter("prompt_truncations", "Prompts that were cut to fit the context")
         self.truncated_tokens = self._counter("prompt_truncated_tokens", "Prompt tokens left out to fit the context")
-        self.parsing = self._counter("answer_warnings", "Answers that did not keep to the model's format", "warning")
+        self.parsing = self._counter(
+            "answer_warnings", "Answers that broke the model's format or repeated themselves", "warning"
+        )
         self.loosened_tools = self._counter(
             "requests_with_loosened_tools", "Requests with tools whose arguments were checked in part only"
         )

@@ -19,9 +19,13 @@ FEED_FORWARD = 32
 
 
 def speaker(
-    path: Path, *pieces: str | bytes, chat_template: str | None = None, special: Mapping[str, str] | None = None
+    path: Path,
+    *pieces: str | bytes,
+    chat_template: str | None = None,
+    special: Mapping[str, str] | None = None,
+    in_circles: bool = False,
 ) -> Path:
-    """A llama of one layer that says `pieces`, at most 60, no two alike.
+    """A llama of one layer that says `pieces`, at most 60, no two alike; `in_circles`: again and again, without end.
 
     Text is a token of its own (a special one when `special` calls it "control"); bytes are the tokens of these bytes.
     """
@@ -39,8 +43,9 @@ def speaker(
         types[number] = TokenType.CONTROL if (special or {}).get(piece) == "control" else TokenType.USER_DEFINED
         said.append(number)
     assert len(said) == len(set(said)) <= 60, "every piece leads to one other"
+    after = said[0] if in_circles else tokens.index("<|im_end|>")
     writer = _writer(path, tokens, types, merges, chat_template)
-    for name, weight in _weights(len(tokens), [*said, tokens.index("<|im_end|>")]).items():
+    for name, weight in _weights(len(tokens), [*said, after]).items():
         writer.add_tensor(name, weight.astype(np.float32), raw_dtype=GGMLQuantizationType.F32)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

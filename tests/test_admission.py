@@ -17,16 +17,17 @@ async def turn_the_loop() -> None:
 
 
 class Request:
-    """A request for so many tokens, which it keeps until `leave`."""
+    """A request for so many tokens and slots, which it keeps until `leave`."""
 
-    def __init__(self, pool: Pool, tokens: int) -> None:
+    def __init__(self, pool: Pool, tokens: int, slots: int = 1) -> None:
         self.tokens = tokens
+        self.slots = slots
         self.inside = False
         self._leave = asyncio.Event()
         self.task = asyncio.ensure_future(self._visit(pool))
 
     async def _visit(self, pool: Pool) -> None:
-        async with pool.admit(self.tokens):
+        async with pool.admit(self.tokens, self.slots):
             self.inside = True
             await self._leave.wait()
         self.inside = False
@@ -52,6 +53,21 @@ async def test_as_many_are_admitted_as_there_is_room_for() -> None:
         request.leave()
     await asyncio.gather(*(request.task for request in requests))
     assert (pool.reserved, pool.active, pool.waiting) == (0, 0, 0)
+
+
+async def test_a_request_may_take_several_slots() -> None:
+    """One for more than there are gets all of them; one that waits for several keeps later ones behind it."""
+    pool = Pool(1000, 4)
+    first, wide, narrow = Request(pool, 10, slots=3), Request(pool, 10, slots=9), Request(pool, 10)
+    await turn_the_loop()
+    assert (pool.active, pool.waiting, narrow.inside) == (3, 2, False)
+    first.leave()
+    await turn_the_loop()
+    assert (pool.active, pool.reserved, wide.inside, narrow.inside) == (4, 10, True, False)
+    wide.leave()
+    narrow.leave()
+    await asyncio.gather(first.task, wide.task, narrow.task)
+    assert (pool.active, pool.reserved) == (0, 0)
 
 
 async def test_slots_bound_it_too() -> None:

@@ -31,6 +31,7 @@ SPECS: dict[str, dict[str, object]] = {
     "small batch": {"num_batch": 64},
     "large batch": {"num_batch": 4096},
     "small embedding batch": {"num_batch": 64, "mode": "embed"},
+    "whole texts": {"text_batch": 8192, "num_ctx": 8192, "compute_bytes": 1, "mode": "embed"},
     "no layers": {"num_gpu": 0},
     "some layers": {"num_gpu": 7},
     "first gpu": {"main_gpu": 0},

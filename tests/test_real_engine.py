@@ -233,7 +233,11 @@ def test_an_input_is_cut_to_what_the_engine_takes_at_once_and_that_is_reported(t
     assert cut.headers["x-corral-truncated-tokens"] == str(left_out)
     assert [metric(tiny_server, name) for name in counted] == [before[0] + 1, before[1] + left_out]
     refused = embed(tiny_server, model="bert", input=long, truncate=False, options=options)
-    assert (refused.status, refused.error) == (400, "the input length exceeds the context length")
+    sentence = (
+        f"input 1 has {len(tiny_bert_tokens(long))} tokens, which fit the context but not the batch of 32, and a text "
+        'is embedded in one batch; the option "num_batch" set its size'
+    )
+    assert (refused.status, refused.error) == (400, sentence)
     assert "x-corral-truncated-tokens" not in embed(tiny_server, model="bert", input="the sky").headers
 
 

@@ -93,6 +93,70 @@ def test_too_little_memory_sends_another_model_away_and_shrinks_the_pool_of_the_
     assert decide(B, [], TINY, LIMITS) == started(B, contexts=1)
 
 
+SCARCE = 2 * GIB
+"""Main memory beside a GPU: not enough for a large model."""
+LARGE = asked(A, model="large", weights_bytes=6 * GIB)
+LOADED = asked(A, weights_bytes=6 * GIB, pool=4 * 4096)
+
+
+def with_gpus(available: int, *free: int) -> Memory:
+    gpus = tuple(Gpu(str(number), "", max(size, GIB), size) for number, size in enumerate(free))
+    return Memory(64 * GIB, available, gpus)
+
+
+WITH_GPUS: dict[str, tuple[RunnerSpec, list[RunnerState], Memory, Decision]] = {
+    "it fits into the GPU": (LARGE, [], with_gpus(SCARCE, 24 * GIB), started(LARGE)),
+    "beside another in the GPU": (LARGE, [at(LOADED)], with_gpus(SCARCE, 24 * GIB), started(LARGE)),
+    "beside one that fills the GPU": (LARGE, [at(LOADED)], with_gpus(SCARCE, 8 * GIB), Evict(0, NO_MEMORY)),
+    "beside one that fills the GPU, with main memory": (
+        LARGE,
+        [at(LOADED)],
+        with_gpus(16 * GIB, 8 * GIB),
+        started(LARGE),
+    ),
+    "partly in the GPU, partly in main memory": (LARGE, [at(A)], with_gpus(6 * GIB, 6 * GIB), started(LARGE)),
+    "over several GPUs": (LARGE, [at(A)], with_gpus(SCARCE, 5 * GIB, 5 * GIB), started(LARGE)),
+    "a given number of layers": (
+        asked(LARGE, num_gpu=9),
+        [at(A)],
+        with_gpus(SCARCE, 24 * GIB),
+        started(asked(LARGE, num_gpu=9)),
+    ),
+    "no layers: only main memory counts": (
+        asked(LARGE, num_gpu=0),
+        [at(A)],
+        with_gpus(SCARCE, 24 * GIB),
+        Evict(0, NO_MEMORY),
+    ),
+    "a model in main memory leaves the GPU free": (
+        LARGE,
+        [at(asked(LOADED, num_gpu=0))],
+        with_gpus(SCARCE, 10 * GIB),
+        started(LARGE),
+    ),
+    "more is loaded than the GPU had free": (
+        LARGE,
+        [at(LOADED), at(asked(LOADED, model="c"))],
+        with_gpus(16 * GIB, 8 * GIB),
+        started(LARGE),
+    ),
+    "a full GPU counts for nothing": (LARGE, [at(A)], with_gpus(SCARCE, 0), Evict(0, NO_MEMORY)),
+    "nothing loaded, nothing free: the least pool": (LARGE, [], with_gpus(SCARCE, GIB), started(LARGE, contexts=1)),
+}
+
+
+@pytest.mark.parametrize("case", WITH_GPUS)
+def test_a_model_may_lie_in_the_gpus_and_in_main_memory(case: str) -> None:
+    wanted, loaded, memory, expected = WITH_GPUS[case]
+    assert decide(wanted, loaded, memory, SchedulerLimits(max_loaded=9)) == expected
+
+
+def test_a_long_text_to_embed_needs_room_to_be_computed() -> None:
+    long = asked(EMBEDDING, compute_bytes=30 * GIB)
+    assert decide(EMBEDDING, [at(B)], PLENTY, LIMITS) == started(EMBEDDING)
+    assert decide(long, [at(B)], PLENTY, LIMITS) == Evict(0, NO_MEMORY)
+
+
 def test_three_models_are_kept_for_each_gpu() -> None:
     gpus = (Gpu("0", "", GIB, GIB), Gpu("1", "", GIB, GIB))
     memory = Memory(PLENTY.total, PLENTY.available, gpus)

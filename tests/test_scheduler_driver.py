@@ -546,6 +546,22 @@ async def test_out_of_memory_is_tried_once_more_with_a_smaller_context() -> None
         await client.leave()
 
 
+@pytest.mark.parametrize("slots", [1, 4])
+async def test_out_of_memory_is_tried_once_more_with_shorter_texts_to_embed(slots: int) -> None:
+    launcher = Launcher(by_itself=False)
+    whole = msgspec.structs.replace(longer(A, 8192), mode="embed", slots=slots, text_batch=8192)
+    async with scheduling(launcher) as scheduler:
+        client = Client(scheduler, whole)
+        await turn_the_loop()
+        launcher.loads[0].fail(OutOfMemory("not enough memory to load the model"))
+        await turn_the_loop()
+        spec = launcher.loads[1].spec
+        assert (spec.num_ctx, spec.pool, spec.text_batch) == (8192, 8192, 2048)
+        launcher.loads[1].finish()
+        assert await served(client) == [True]
+        await client.leave()
+
+
 async def test_out_of_memory_twice_is_the_error_of_the_request() -> None:
     launcher = Launcher(by_itself=False)
     async with scheduling(launcher) as scheduler:

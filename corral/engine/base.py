@@ -41,6 +41,10 @@ class RunnerSpec(Struct, frozen=True, kw_only=True):
     """Tokens of KV cache that all slots share; 0: the scheduler chooses when the model is loaded."""
     num_batch: int | None = None
     """Most tokens computed in one step; None: chosen by the context length."""
+    text_batch: int = 0
+    """Most tokens of one text to embed that memory has room to compute at once; 0: 2048. `num_batch` replaces it."""
+    compute_bytes: int = 0
+    """An estimate of the memory that computing so long a text takes, beside weights and cache."""
     num_gpu: int = -1
     """Layers in GPU memory; -1: as many as fit."""
     main_gpu: int | None = None
@@ -197,8 +201,8 @@ class Engine(Protocol):
         """One vector a text, in the order of the texts, each of the model's embedding length and not normalised.
 
         Texts are tokenized with special tokens, which `Embeddings.tokens` counts. A text that is longer than a batch
-        (`num_batch`) refuses the whole request; a value that is not a number comes as NaN. Only after a load with
-        `mode="embed"`.
+        (`load_options.batches`) refuses the whole request, as does one without any token; a value that is not a number
+        comes as NaN. Only after a load with `mode="embed"`.
         """
         ...
 

@@ -14,6 +14,9 @@ from corral.engine.base import RunnerSpec
 PLAIN_TEMPLATE = "chatml"
 """A built-in chat template that replaces the file's own where the engine must not run that one."""
 
+TEXT_BATCH = 2048
+"""Tokens of a text to embed that are computed at once where no more is known of the memory."""
+
 Value: TypeAlias = bool | int | str | tuple[str, ...]
 
 
@@ -61,7 +64,7 @@ def batches(spec: RunnerSpec) -> tuple[int, int]:
     """Tokens of a logical and a physical batch: by context unless given; an embedding fits into one (spec api §6)."""
     automatic = 2048 if spec.num_ctx > 32768 else 1024 if spec.num_ctx > 4096 else 512
     if spec.mode == "embed":
-        automatic = min(2048, spec.num_ctx)
+        automatic = min(spec.text_batch or TEXT_BATCH, spec.num_ctx)
     physical = spec.num_batch or automatic
     return (max(physical, 512) if spec.mode == "generate" else physical), physical
 
@@ -176,6 +179,8 @@ LOAD_OPTIONS: tuple[LoadOption, ...] = (
     ),
     LoadOption(field="pool", can_serve=_always, settings=lambda spec: [_number("n_ctx", "--ctx-size", spec.pool)]),
     LoadOption(field="num_batch", option="num_batch", can_serve=_same_if_given("num_batch"), settings=_batch),
+    LoadOption(field="text_batch", can_serve=_always),
+    LoadOption(field="compute_bytes", can_serve=_always),
     LoadOption(field="num_gpu", option="num_gpu", can_serve=_same_if_given("num_gpu", unset=-1), settings=_gpu_layers),
     LoadOption(
         field="main_gpu",

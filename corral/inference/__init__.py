@@ -67,7 +67,8 @@ async def answer(runtime: Runtime, request: ChatRequest | GenerateRequest) -> As
             if is_empty:
                 yield one(Chunk(done_reason="load"))
                 return
-            planner = Planner(model, runner, chosen, request, think)
+            ends_repetition = runtime.config.end_repetition
+            planner = Planner(model, runner, chosen, request, think, ends_repetition=ends_repetition)
             plan = await planner.plan()
             async with aclosing(run(plan, planner, runner, metrics)) as chunks:
                 yield chunks

@@ -5,11 +5,11 @@ Knows engine, reader and constraint; no model, no scheduler.
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import msgspec
 
-from corral.engine.base import CompletionRequest, Engine, Piece
+from corral.engine.base import CompletionRequest, Piece
 from corral.inference import constraint
 from corral.inference.reading import Reader
 from corral.messages import Chunk
@@ -18,7 +18,15 @@ Step: TypeAlias = tuple[Piece, Sequence[Chunk]]
 """A piece and what was read from it."""
 
 
-async def complete(engine: Engine, request: CompletionRequest, reader: Reader) -> AsyncGenerator[Step, None]:
+class Completes(Protocol):
+    """What can complete a prompt, as an engine does."""
+
+    def complete(self, request: CompletionRequest) -> AsyncGenerator[Piece, None]:
+        """As `Engine.complete`."""
+        ...
+
+
+async def complete(engine: Completes, request: CompletionRequest, reader: Reader) -> AsyncGenerator[Step, None]:
     """The steps of an answer; the last piece has a `finish`, and metrics are those of the last pass.
 
     A grammar would keep a model from thinking. So with a reader that looks for thoughts the first pass runs free; where
@@ -43,7 +51,7 @@ async def complete(engine: Engine, request: CompletionRequest, reader: Reader) -
             yield piece, chunks
 
 
-async def _thoughts(engine: Engine, request: CompletionRequest, reader: Reader) -> AsyncGenerator[Step, None]:
+async def _thoughts(engine: Completes, request: CompletionRequest, reader: Reader) -> AsyncGenerator[Step, None]:
     """An unconstrained answer up to its content, which `reader.thinking_prefix` leads up to afterwards.
 
     Only an answer that was used up by thinking, or came to a tool call, ends here with a `finish`.

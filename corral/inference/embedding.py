@@ -1,11 +1,18 @@
-"""Texts → vectors on a runner: lengths checked, texts cut, vectors normalised. Source: spec api §10."""
+"""Texts → vectors on a runner: lengths checked, texts cut, vectors normalised. Source: spec api §10.
+
+Many texts are computed in parts, so that those of other requests get their turn in between.
+"""
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from msgspec import Struct
 
+from corral.engine.base import Embeddings
+from corral.engine.load_options import batches
 from corral.errors import BadRequest, ContextExceeded, EngineRefused
 from corral.inference.metrics import RequestMetrics
 from corral.messages import EmbedRequest
@@ -13,6 +20,9 @@ from corral.models.model import Model
 from corral.options import Options
 from corral.serving.scheduler import Runner
 from corral.serving.spec import MIN_CONTEXT
+
+PART_TEXTS = 64
+"""Most texts of a part, so that short ones cost little more than one request to the engine for all would."""
 
 _TOO_LONG = "input exceeds maximum context length and cannot be truncated further"
 
@@ -28,6 +38,18 @@ class Vectors(Struct, frozen=True, kw_only=True):
     load_duration: int = 0
 
 
+class _Text(NamedTuple):
+    """A text of a request; `place` counts from 1, as errors name it."""
+
+    place: int
+    text: str
+
+    @property
+    def most_tokens(self) -> int:
+        """A text has no more tokens than bytes, and two special ones."""
+        return len(self.text.encode()) + 2
+
+
 async def embed_inputs(
     runner: Runner,
     model: Model,
@@ -37,55 +59,145 @@ async def embed_inputs(
     *,
     normalize: bool = True,
 ) -> Vectors:
-    """The vectors of a request's texts; `ContextExceeded` for a text that is too long and may not be cut."""
+    """The vectors of a request's texts; `ContextExceeded` for a text that is too long and may not be cut.
+
+    `BadRequest` for an empty text that the model makes no vector of.
+    """
     if not request.inputs:
         return Vectors()
-    limit = min(_limit(model, chosen.num_ctx), _batch(runner))
-    fitting = [await _fitting(runner, model, text, limit, request.truncate) for text in request.inputs]
-    texts, truncated = [text for text, _ in fitting], sum(cut for _, cut in fitting)
-    if chosen.num_ctx is not None and chosen.num_ctx <= 0:
-        await _refuse_beyond_least_context(runner, model, texts)
-    async with runner.pool.admit(sum(len(text.encode()) + 2 for text in texts)):
-        with metrics.serving():
-            try:
-                found = await runner.engine.embed(texts)
-            except EngineRefused:
-                if not request.truncate:
-                    raise
-                texts, cut = await _cut_to_batch(runner, texts)
-                truncated += cut
-                found = await runner.engine.embed(texts)
-    vectors = await asyncio.to_thread(
-        lambda: [_finished(vector, request.dimensions, normalize) for vector in found.vectors]
-    )
-    metrics.embedded(found.tokens, truncated)
-    return Vectors(vectors=vectors, tokens=found.tokens, truncated_tokens=truncated)
+    texts = [_Text(place, text) for place, text in enumerate(request.inputs, 1)]
+    embedder = _Embedder(runner, model, chosen, request.truncate)
+    await embedder.check(texts)
+    vectors: list[list[float]] = []
+    tokens = truncated = 0
+    with contextlib.ExitStack() as served:
+        for part in _parts(texts, runner):
+            async with runner.pool.admit(embedder.reserved(part), len(part)):
+                if not vectors:
+                    served.enter_context(metrics.serving())
+                found, cut = await embedder.embed(part)
+            vectors += await asyncio.to_thread(_all_finished, found.vectors, request.dimensions, normalize)
+            tokens, truncated = tokens + found.tokens, truncated + cut
+    metrics.embedded(tokens, truncated)
+    return Vectors(vectors=vectors, tokens=tokens, truncated_tokens=truncated)
 
 
-def _limit(model: Model, num_ctx: int | None) -> int:
-    trained = model.gguf.context_length or 0
-    given = [length for length in (num_ctx or 0, trained) if length > 0]
-    return min(given) if given else 1 << 30
+def _parts(texts: Sequence[_Text], runner: Runner) -> Iterator[list[_Text]]:
+    """The texts in parts: one for each slot, or more where all of them fit into one batch."""
+    _, batch = batches(runner.spec)
+    part: list[_Text] = []
+    tokens = 0
+    for text in texts:
+        tokens += text.most_tokens
+        if len(part) >= runner.pool.slots and (tokens > batch or len(part) >= PART_TEXTS):
+            yield part
+            part, tokens = [], text.most_tokens
+        part.append(text)
+    yield part
 
 
-def _batch(runner: Runner) -> int:
-    """Most tokens of one text: an embedding is computed in one batch."""
-    return min(runner.spec.num_batch or 2048, runner.spec.num_ctx)
+class _Embedder:
+    """Embeds the texts of one request, each within the limits of model, request and runner."""
+
+    def __init__(self, runner: Runner, model: Model, chosen: Options, truncate: bool) -> None:
+        self._runner = runner
+        self._engine = runner.engine
+        self._model = model
+        self._truncate = truncate
+        self._wants_least_context = chosen.num_ctx is not None and chosen.num_ctx <= 0
+        lengths = (chosen.num_ctx or 0, model.gguf.context_length or 0, runner.spec.num_ctx)
+        self._context = min(length for length in lengths if length > 0)
+        _, self._batch = batches(runner.spec)
+        self._limit = min(self._context, self._batch)
+
+    async def check(self, texts: Sequence[_Text]) -> None:
+        """`BadRequest` for what can be known to fail before anything is computed."""
+        first = next((text for text in texts if not text.text), None)
+        if first is not None and not await self._engine.tokenize("", add_special=True):
+            raise _empty(first)
+
+    def reserved(self, part: Sequence[_Text]) -> int:
+        """Tokens of the pool that a part may come to need."""
+        return sum(min(text.most_tokens, self._limit) for text in part)
+
+    async def embed(self, part: Sequence[_Text]) -> tuple[Embeddings, int]:
+        """One vector a text, and how many tokens of the texts were cut off."""
+        if self._wants_least_context:
+            await self._refuse_beyond_least_context([text.text for text in part])
+        fitting = await asyncio.gather(*map(self._fitting, part))
+        texts, truncated = [text for text, _ in fitting], sum(cut for _, cut in fitting)
+        try:
+            return await self._engine.embed(texts), truncated
+        except EngineRefused:
+            await self._refuse_without_tokens(part)
+            if not self._truncate:
+                raise
+            shortened, cut = await self._cut_to_batch(texts)
+            if not cut:
+                raise
+        return await self._engine.embed(shortened), truncated + cut
+
+    async def _fitting(self, text: _Text) -> tuple[str, int]:
+        """The text, cut where it is longer than the limit with its special tokens, and how many were cut off."""
+        if text.most_tokens <= self._limit:
+            return text.text, 0
+        tokens = await self._engine.tokenize(text.text)
+        ends = _missing_ends(tokens, self._model)
+        room = self._limit - ends
+        if len(tokens) <= room:
+            return text.text, 0
+        if not self._truncate:
+            raise self._exceeds(text, len(tokens) + ends)
+        if room <= 0:
+            raise ContextExceeded("input after truncation exceeds maximum context length", limit=self._limit)
+        return await self._engine.detokenize(tokens[:room]), len(tokens) - room
+
+    def _exceeds(self, text: _Text, tokens: int) -> ContextExceeded:
+        """Why a text is too long: for the context, or only for what is computed at once."""
+        if tokens > self._context:
+            return ContextExceeded("the input length exceeds the context length", tokens=tokens, limit=self._context)
+        sentence = (
+            f"input {text.place} has {tokens} tokens, which fit the context but not the batch of {self._batch}, "
+            "and a text is embedded in one batch; "
+        )
+        if self._runner.spec.num_batch is None:
+            sentence += 'memory did not suffice for more, and the option "num_batch" sets another size'
+        else:
+            sentence += 'the option "num_batch" set its size'
+        return ContextExceeded(sentence, tokens=tokens, limit=self._batch)
+
+    async def _refuse_beyond_least_context(self, texts: Sequence[str]) -> None:
+        """A context of no tokens means the least there is, and nothing is cut down to that (spec api §10.1)."""
+        for tokens in await self._tokenized(texts):
+            if len(tokens) + _missing_ends(tokens, self._model) > MIN_CONTEXT:
+                raise ContextExceeded(_TOO_LONG)
+
+    async def _refuse_without_tokens(self, part: Sequence[_Text]) -> None:
+        """`BadRequest` for the first text that the tokenizer leaves nothing of, which the engine makes no vector of."""
+        counted = await asyncio.gather(*(self._engine.tokenize(text.text, add_special=True) for text in part))
+        for text, tokens in zip(part, counted, strict=True):
+            if not tokens:
+                raise _empty(text)
+
+    async def _cut_to_batch(self, texts: Sequence[str]) -> tuple[list[str], int]:
+        """The texts, each cut to what one batch takes with its special tokens, and how many were cut off."""
+        room = self._batch - 2
+        counted = await self._tokenized(texts)
+        cut = sum(max(0, len(tokens) - room) for tokens in counted)
+        if cut and room <= 0:
+            raise ContextExceeded(_TOO_LONG)
+        shortened = [
+            await self._engine.detokenize(tokens[:room]) if len(tokens) > room else text
+            for text, tokens in zip(texts, counted, strict=True)
+        ]
+        return shortened, cut
+
+    async def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
+        return await asyncio.gather(*map(self._engine.tokenize, texts))
 
 
-async def _fitting(runner: Runner, model: Model, text: str, limit: int, truncate: bool) -> tuple[str, int]:
-    """The text, cut where it is longer than `limit` tokens with its special ones, and how many were cut off."""
-    if len(text.encode()) + 2 <= limit:
-        return text, 0
-    tokens = await runner.engine.tokenize(text)
-    room = limit - _missing_ends(tokens, model)
-    if len(tokens) <= room:
-        return text, 0
-    if not truncate:
-        raise ContextExceeded("the input length exceeds the context length", tokens=len(tokens), limit=limit)
-    if room <= 0:
-        raise ContextExceeded("input after truncation exceeds maximum context length", limit=limit)
-    return await runner.engine.detokenize(tokens[:room]), len(tokens) - room
+def _empty(text: _Text) -> BadRequest:
+    return BadRequest(f"input {text.place} is empty, and the model makes no vector of an empty text")
 
 
 def _missing_ends(tokens: Sequence[int], model: Model) -> int:
@@ -94,26 +206,8 @@ def _missing_ends(tokens: Sequence[int], model: Model) -> int:
     return sum([*end] != [number or 0] for end, number in ends)
 
 
-async def _refuse_beyond_least_context(runner: Runner, model: Model, texts: Sequence[str]) -> None:
-    """A context of no tokens means the least there is, and nothing is cut down to that (spec api §10.1)."""
-    for text in texts:
-        tokens = await runner.engine.tokenize(text)
-        if len(tokens) + _missing_ends(tokens, model) > MIN_CONTEXT:
-            raise ContextExceeded(_TOO_LONG)
-
-
-async def _cut_to_batch(runner: Runner, texts: Sequence[str]) -> tuple[list[str], int]:
-    """The texts, each cut to what the engine takes in one batch with its special tokens, and how many were cut off."""
-    room = _batch(runner) - 2
-    tokens = [await runner.engine.tokenize(text) for text in texts]
-    cut = sum(max(0, len(found) - room) for found in tokens)
-    if room <= 0 or not cut:
-        raise ContextExceeded(_TOO_LONG)
-    shortened = [
-        await runner.engine.detokenize(found[:room]) if len(found) > room else text
-        for text, found in zip(texts, tokens, strict=True)
-    ]
-    return shortened, cut
+def _all_finished(vectors: Sequence[Sequence[float]], dimensions: int, normalize: bool) -> list[list[float]]:
+    return [_finished(vector, dimensions, normalize) for vector in vectors]
 
 
 def _finished(vector: Sequence[float], dimensions: int, normalize: bool) -> list[float]:

@@ -60,7 +60,7 @@ class RequestMetrics:
         return msgspec.structs.replace(chunk, truncated_tokens=self._truncated_tokens, unenforced=self._unenforced)
 
     def last(self, finish: Finish, warnings: Sequence[str], context: tuple[int, ...] | None) -> Chunk:
-        """The last chunk; `warnings` are kinds of trouble in reading the answer (`parsers.Warning`)."""
+        """The last chunk; `warnings` are kinds of trouble with the answer (`parsers.Warning`, `repetition.WARNING`)."""
         metrics = Metrics(
             total_duration=self.total_duration,
             load_duration=self.load_duration,

@@ -51,6 +51,8 @@ class CompletionPlan(Struct, frozen=True, kw_only=True):
     """Whether the arguments of some tool's calls need not fit all that its definition says."""
     with_context: bool = False
     """Whether the last chunk has the token ids of prompt and answer."""
+    ends_repetition: bool = False
+    """Whether the answer is ended when it repeats itself (`repetition.py`)."""
 
 
 class NativePlan(Struct, frozen=True, kw_only=True):
@@ -64,6 +66,7 @@ class NativePlan(Struct, frozen=True, kw_only=True):
     unenforced: tuple[str, ...] = ()
     has_loosened_tools: bool = False
     with_context: bool = False
+    ends_repetition: bool = False
 
 
 Plan: TypeAlias = CompletionPlan | NativePlan | Rendered
@@ -71,10 +74,20 @@ Plan: TypeAlias = CompletionPlan | NativePlan | Rendered
 
 
 class Planner:
-    """Plans the answer to one request on the runner it was given. `think`: as resolved for this model."""
+    """Plans the answer to one request on the runner it was given. `think`: as resolved for this model.
+
+    `ends_repetition`: an answer that repeats itself may be ended; not one of which only the number of tokens was set.
+    """
 
     def __init__(
-        self, model: Model, runner: Runner, chosen: Options, request: ChatRequest | GenerateRequest, think: Think
+        self,
+        model: Model,
+        runner: Runner,
+        chosen: Options,
+        request: ChatRequest | GenerateRequest,
+        think: Think,
+        *,
+        ends_repetition: bool = False,
     ) -> None:
         self._model = model
         self._runner = runner
@@ -82,6 +95,8 @@ class Planner:
         self._options = chosen
         self._request = request
         self._think = think
+        is_raw = isinstance(request, GenerateRequest) and request.raw
+        self._ends_repetition = ends_repetition and not (is_raw and chosen.num_predict > 0)
         self._shift = ("deepseek2" not in model.family) if request.shift is None else request.shift
         window = runner.spec.num_ctx
         self._num_ctx = window if chosen.num_ctx is None else min(max(chosen.num_ctx, MIN_CONTEXT), window)
@@ -315,6 +330,7 @@ class Planner:
             unenforced=() if schema is None else schema.ignored,
             has_loosened_tools=schema is not None and bool(schema.ignored) and isinstance(wanted, constraint.CallsOf),
             with_context=with_context,
+            ends_repetition=self._ends_repetition,
         )
 
     async def _native(
@@ -351,6 +367,7 @@ class Planner:
             unenforced=() if schema is None else schema.ignored,
             has_loosened_tools=bool(self._call_schemas),
             with_context=with_context,
+            ends_repetition=self._ends_repetition,
         )
 
     async def _schema(self, wanted: Json | constraint.CallsOf) -> Schema | None:

@@ -6,7 +6,7 @@ Knows engine, pool and readers; how the request was planned is `plan.py`'s subje
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -18,6 +18,7 @@ from corral.inference.completion import complete
 from corral.inference.metrics import RequestMetrics
 from corral.inference.plan import CompletionPlan, NativePlan, Plan, Planner
 from corral.inference.reading import Reader, StreamedAnswer, is_parser_failure, reader_for, rescuing_reader
+from corral.inference.repetition import WatchedEngine
 from corral.messages import Chunk, Rendered, ToolCall
 from corral.serving.scheduler import Runner
 
@@ -51,7 +52,9 @@ async def _completed(plan: CompletionPlan, runner: Runner, metrics: RequestMetri
         await stack.enter_async_context(runner.pool.admit(plan.reserved_tokens))
         stack.enter_context(metrics.serving())
         context = stack.enter_context(_Context(plan, runner)) if plan.with_context else None
-        pieces = await stack.enter_async_context(aclosing(complete(runner.engine, plan.request, reader)))
+        watched = WatchedEngine(runner.engine) if plan.ends_repetition else None
+        engine = runner.engine if watched is None else watched
+        pieces = await stack.enter_async_context(aclosing(complete(engine, plan.request, reader)))
         async for piece, chunks in pieces:
             if context is not None:
                 context.add(piece)
@@ -59,7 +62,7 @@ async def _completed(plan: CompletionPlan, runner: Runner, metrics: RequestMetri
                 yield metrics.annotate_first(chunk)
             if piece.finish is not None:
                 tokens = None if context is None else await context.tokens()
-                yield metrics.last(piece.finish, reader.warnings, tokens)
+                yield metrics.last(piece.finish, [*reader.warnings, *(watched.warnings if watched else ())], tokens)
 
 
 class _Context:
@@ -100,13 +103,15 @@ async def _native(
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(runner.pool.admit(plan.reserved_tokens))
             stack.enter_context(metrics.serving())
-            pieces = await stack.enter_async_context(aclosing(runner.engine.chat(plan.chat)))
+            watched = WatchedEngine(runner.engine) if plan.ends_repetition else None
+            engine = runner.engine if watched is None else watched
+            pieces = await stack.enter_async_context(aclosing(engine.chat(plan.chat)))
             answer = _ParsedAnswer(plan, runner, metrics)
             async for piece in pieces:
                 for chunk in answer.read(piece):
                     streamed.add(chunk)
                     yield chunk
-            yield await answer.last()
+            yield await answer.last(watched.warnings if watched else ())
             return
     except EngineError as error:
         rest = await planner.continued(plan, streamed) if is_parser_failure(error) else None
@@ -140,8 +145,11 @@ class _ParsedAnswer:
                 without_calls = msgspec.structs.replace(chunk, tool_calls=()) if chunk.tool_calls else chunk
                 yield self._metrics.annotate_first(without_calls)
 
-    async def last(self) -> Chunk:
-        """The last chunk, after all pieces were read; `EngineError` for an answer that does not fit its schema."""
+    async def last(self, warnings: Sequence[str]) -> Chunk:
+        """The last chunk, after all pieces were read. `warnings` are further ones than the reader's.
+
+        `EngineError` for an answer that does not fit its schema.
+        """
         assert self._last.finish is not None, "an engine's last piece has a finish"
         text = "".join(self._text)
         await constraint.verify_answer(self._plan.chat.schema, text.lstrip())
@@ -149,6 +157,7 @@ class _ParsedAnswer:
         if self._plan.with_context:
             context = tuple(await self._runner.engine.tokenize(self._plan.prompt.text + text))
         # A last piece has text where a call was cut off.
-        warnings = [*self._reader.warnings, *(["tool_call_unparsed"] if self._last.text else [])]
+        unparsed = ["tool_call_unparsed"] if self._last.text else []
+        warnings = [*self._reader.warnings, *unparsed, *warnings]
         last = self._metrics.last(self._last.finish, warnings, context)
         return msgspec.structs.replace(last, tool_calls=tuple(self._calls))

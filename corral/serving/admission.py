@@ -18,7 +18,8 @@ class Pool:
         self.slots = slots
         self.reserved = 0
         self.active = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        """Slots in use."""
+        self._waiting: deque[tuple[int, int, asyncio.Future[None]]] = deque()
 
     @property
     def waiting(self) -> int:
@@ -26,51 +27,51 @@ class Pool:
         return len(self._waiting)
 
     @contextlib.asynccontextmanager
-    async def admit(self, tokens: int) -> AsyncGenerator[None, None]:
-        """Waits for its turn and for room, and reserves `tokens` and a slot until the block is left.
+    async def admit(self, tokens: int, slots: int = 1) -> AsyncGenerator[None, None]:
+        """Waits for its turn and for room, and reserves `tokens` and `slots` until the block is left.
 
-        A request for more tokens than there are reserves all of them.
+        A request for more tokens or slots than there are reserves all of them.
         """
-        tokens = min(tokens, self.tokens)
-        await self._enter(tokens)
+        tokens, slots = min(tokens, self.tokens), min(slots, self.slots)
+        await self._enter(tokens, slots)
         try:
             yield
         finally:
-            self._give_back(tokens)
+            self._give_back(tokens, slots)
 
-    async def _enter(self, tokens: int) -> None:
-        if not self._waiting and self._fits(tokens):
-            self._take(tokens)
+    async def _enter(self, tokens: int, slots: int) -> None:
+        if not self._waiting and self._fits(tokens, slots):
+            self._take(tokens, slots)
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry = (tokens, turn)
+        entry = (tokens, slots, turn)
         self._waiting.append(entry)
         try:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():  # admitted at the very moment it was cancelled
-                self._give_back(tokens)
+                self._give_back(tokens, slots)
             elif entry in self._waiting:
                 self._waiting.remove(entry)
                 self._admit_waiting()
             raise
 
-    def _fits(self, tokens: int) -> bool:
-        return self.active < self.slots and self.reserved + tokens <= self.tokens
+    def _fits(self, tokens: int, slots: int) -> bool:
+        return self.active + slots <= self.slots and self.reserved + tokens <= self.tokens
 
-    def _take(self, tokens: int) -> None:
+    def _take(self, tokens: int, slots: int) -> None:
         self.reserved += tokens
-        self.active += 1
+        self.active += slots
 
-    def _give_back(self, tokens: int) -> None:
+    def _give_back(self, tokens: int, slots: int) -> None:
         self.reserved -= tokens
-        self.active -= 1
+        self.active -= slots
         self._admit_waiting()
 
     def _admit_waiting(self) -> None:
         """Admits those in front of the queue for whom there is room."""
-        while self._waiting and self._fits(self._waiting[0][0]):
-            tokens, turn = self._waiting.popleft()
+        while self._waiting and self._fits(*self._waiting[0][:2]):
+            tokens, slots, turn = self._waiting.popleft()
             if not turn.done():  # else cancelled, only its task has not run since
-                self._take(tokens)
+                self._take(tokens, slots)
                 turn.set_result(None)

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from corral.engine.base import Engine, RunnerSpec
-from corral.engine.load_options import can_serve, same_model
+from corral.engine.load_options import TEXT_BATCH, can_serve, same_model
 from corral.errors import EngineDied, OutOfMemory, QueueFull, ServerStopping
 from corral.machine.memory import Memory
 from corral.serving.admission import Pool
@@ -122,7 +122,7 @@ def decide(
         return Wait()
     if loaded and len(loaded) >= (limits.max_loaded or MODELS_PER_GPU * max(1, len(memory.gpus))):
         return Evict(victim(loaded), "as many models are loaded as may be")
-    room = int(memory.available * SHARE) - wanted.weights_bytes - OVERHEAD
+    room = int(_free(wanted, loaded, memory) * SHARE) - wanted.weights_bytes - wanted.compute_bytes - OVERHEAD
     if loaded and room < wanted.num_ctx * wanted.cache_bytes_per_token:
         return Evict(victim(loaded), "memory does not suffice for another model beside it")
     spec = grown(wanted, room) if grows else wanted
@@ -135,6 +135,28 @@ def grown(spec: RunnerSpec, room: int) -> RunnerSpec:
     if num_ctx * spec.cache_bytes_per_token > room:
         num_ctx = room // spec.cache_bytes_per_token // CONTEXT_STEP * CONTEXT_STEP
     return msgspec.structs.replace(spec, num_ctx=max(num_ctx, spec.num_ctx))
+
+
+def _free(wanted: RunnerSpec, loaded: Sequence[RunnerState], memory: Memory) -> int:
+    """Bytes that a model may be spread over: main memory, and GPUs as its layers may lie in either.
+
+    The GPUs' free memory is that of the moment when they were looked for, so what loaded models take is left out of it,
+    as if all of it lay there.
+    """
+    if not _uses_gpus(wanted):
+        return memory.available
+    taken = sum(_size(state.spec) for state in loaded if _uses_gpus(state.spec))
+    return memory.available + max(0, sum(gpu.free for gpu in memory.gpus) - taken)
+
+
+def _uses_gpus(spec: RunnerSpec) -> bool:
+    """Whether layers of the model may lie in GPU memory, where there is any."""
+    return spec.num_gpu != 0
+
+
+def _size(spec: RunnerSpec) -> int:
+    """Bytes that a loaded model takes, by the estimates of its parts."""
+    return spec.weights_bytes + spec.pool * spec.cache_bytes_per_token + spec.compute_bytes + OVERHEAD
 
 
 def victim(loaded: Sequence[RunnerState]) -> int:
@@ -521,14 +543,18 @@ def is_longer(wanted: RunnerSpec, loaded: RunnerSpec) -> bool:
 
 
 def _smaller(spec: RunnerSpec, least_ctx: int) -> RunnerSpec | None:
-    """The same model with one context of the next tier when the request leaves its length open, or with a smaller pool.
+    """The same model with less: a context that was given more than was asked for gets what was asked for; one whose
+    length was left open gets the next tier; or the pool becomes smaller.
 
-    One that was given more context than was asked for gets what was asked for.
+    Either has no larger batch for texts to embed than is used whatever the memory.
     """
+    batch = min(spec.text_batch, TEXT_BATCH)
     if spec.num_ctx > least_ctx:
-        return msgspec.structs.replace(spec, num_ctx=least_ctx, pool=least_ctx)
+        return msgspec.structs.replace(spec, num_ctx=least_ctx, pool=least_ctx, text_batch=batch)
     if spec.num_ctx_automatic:
         for tier in CONTEXT_TIERS:
             if tier < spec.num_ctx:
-                return msgspec.structs.replace(spec, num_ctx=tier, pool=tier)
-    return msgspec.structs.replace(spec, pool=spec.num_ctx) if spec.pool > spec.num_ctx else None
+                return msgspec.structs.replace(spec, num_ctx=tier, pool=tier, text_batch=batch)
+    if spec.pool <= spec.num_ctx and spec.text_batch == batch:
+        return None
+    return msgspec.structs.replace(spec, pool=min(spec.pool, spec.num_ctx), text_batch=batch)

@@ -8,6 +8,7 @@ import os
 
 from corral.config import Config
 from corral.engine.base import RunnerSpec
+from corral.engine.load_options import TEXT_BATCH
 from corral.machine.memory import GIB, Memory
 from corral.models.model import Model
 from corral.options import Options
@@ -66,6 +67,12 @@ def runner_spec(model: Model, options: Options, config: Config, memory: Memory, 
     per_token = model.kv_bytes_per_token(CACHE_BYTES[config.kv_cache_type])
     num_ctx = _context(model, options, config, memory, per_token)
     trained = model.gguf.context_length or 0
+    num_batch = None if options.num_batch is None else max(1, min(options.num_batch, MAX_BATCH))
+    text_batch = compute_bytes = 0
+    if embed or embeds:
+        bytes_per_token = _compute_bytes_per_token(model, config, num_ctx)
+        text_batch = _text_batch(num_ctx, bytes_per_token, _room_to_compute(model, options, memory))
+        compute_bytes = min(num_batch or text_batch, num_ctx) * bytes_per_token
     return RunnerSpec(
         model=str(model.weights),
         projectors=tuple(map(str, model.projectors)),
@@ -76,7 +83,9 @@ def runner_spec(model: Model, options: Options, config: Config, memory: Memory, 
         num_ctx_automatic=options.num_ctx is None,
         grown_ctx=0 if embed or embeds else grown_context(num_ctx, trained, per_token, memory),
         slots=slots,
-        num_batch=None if options.num_batch is None else max(1, min(options.num_batch, MAX_BATCH)),
+        num_batch=num_batch,
+        text_batch=text_batch,
+        compute_bytes=compute_bytes,
         num_gpu=max(-1, min(options.num_gpu, MAX_LAYERS)),
         main_gpu=None if options.main_gpu is None else max(0, min(options.main_gpu, MAX_DEVICES)),
         use_mmap=options.use_mmap,
@@ -94,7 +103,10 @@ def runner_spec(model: Model, options: Options, config: Config, memory: Memory, 
 
 
 def _context(model: Model, options: Options, config: Config, memory: Memory, bytes_per_token: int) -> int:
-    """The context length: as requested, else as configured, else by memory; never more than was trained."""
+    """The context length: as requested, else as configured, else by memory; never more than was trained.
+
+    A model for embedding gets all that it was trained on where nothing else was asked for and memory has room for it.
+    """
     trained = model.gguf.context_length or 0
     least = MIN_VISION_CONTEXT if "vision" in model.capabilities else MIN_CONTEXT
     if options.num_ctx is not None:
@@ -103,6 +115,8 @@ def _context(model: Model, options: Options, config: Config, memory: Memory, byt
         wanted = config.context_length
     else:
         wanted = _automatic_context(memory, bytes_per_token)
+        if "embedding" in model.capabilities and trained > wanted:
+            wanted = max(wanted, _text_context(model, options, config, memory, trained))
     if trained and wanted > trained:
         if options.num_ctx is not None:
             log.warning("model %s: num_ctx %d is more than it was trained on, using %d", model.name, wanted, trained)
@@ -131,3 +145,41 @@ def _automatic_context(memory: Memory, bytes_per_token: int) -> int:
     while tier > SMALL_CONTEXT and tier * bytes_per_token > memory.available // 4:
         tier //= 2
     return tier
+
+
+def _text_context(model: Model, options: Options, config: Config, memory: Memory, trained: int) -> int:
+    """The longest context, of the trained length or halves of it, of which a whole text can be computed at once."""
+    tokens, room = trained, _room_to_compute(model, options, memory)
+    while tokens > TEXT_BATCH and tokens * _compute_bytes_per_token(model, config, tokens) > room:
+        tokens //= 2
+    return tokens
+
+
+def _text_batch(num_ctx: int, bytes_per_token: int, room: int) -> int:
+    """Tokens of one text to embed: the whole context, or the largest half of it that `room` bytes suffice for."""
+    tokens = num_ctx
+    while tokens > TEXT_BATCH and tokens * bytes_per_token > room:
+        tokens = max(TEXT_BATCH, tokens // 2)
+    return tokens
+
+
+def _room_to_compute(model: Model, options: Options, memory: Memory) -> int:
+    """Bytes that computing a text may take: half of what is free beside the weights, in the largest GPU if any."""
+    uses_gpu = bool(memory.gpus) and options.num_gpu != 0
+    free = max(gpu.free for gpu in memory.gpus) if uses_gpu else memory.available
+    return max(0, free - model.size) // 2
+
+
+def _compute_bytes_per_token(model: Model, config: Config, num_ctx: int) -> int:
+    """An upper estimate of what the engine needs, beside the cache, for each token of a text that it embeds.
+
+    The engine computes logits for every token of a text that a generating model embeds, and keeps them (twice four
+    bytes a word of the vocabulary), a mask over all it may attend to (four bytes, and two in the form that is computed
+    with), and some vectors. Without flash attention each head has its row of scores, too.
+    """
+    has_cache = model.kv_bytes_per_token(1.0) > 0
+    attended = num_ctx * (max(1, config.pool_contexts) if has_cache else 1)
+    heads = max(model.gguf.per_layer("attention.head_count") or [0]) if config.flash_attention == "off" else 0
+    logits = 8 * model.gguf.vocabulary_size if has_cache else 0
+    vectors = 16 * (model.embedding_length + (model.gguf.integer("feed_forward_length") or 0))
+    return (6 + 4 * heads) * attended + logits + vectors
