@@ -32,6 +32,7 @@ class Hub:
 
     environment: Mapping[str, str]
     tunnels: list[str]
+    port: int
     manifests: dict[str, bytes] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     asked: list[tuple[str, str, bool]] = field(default_factory=list)
@@ -86,7 +87,7 @@ def running_hub(folder: Path) -> Iterator[Hub]:
         stack.enter_context(serving(server))
         url, tunnels = stack.enter_context(running_tunnel(server.server_port))
         environment = {"HTTPS_PROXY": url, "NO_PROXY": "127.0.0.1", "SSL_CERT_FILE": files["certificate"]}
-        hub = Hub(environment, tunnels)
+        hub = Hub(environment, tunnels, server.server_port)
         yield hub
 
 

@@ -357,3 +357,38 @@ def test_a_split_set_that_was_merged_already_needs_no_room(
     first = assemble(parts, store)
     no_room(monkeypatch)
     assert assemble(parts, store).layers == first.layers
+
+
+def write_odd(path: Path, *, endianess: gguf.GGUFEndian = gguf.GGUFEndian.LITTLE, tensors: bool = True) -> Path:
+    writer = gguf.GGUFWriter(path, "llama", endianess=endianess)
+    writer.add_context_length(64)
+    if tensors:
+        writer.add_tensor("token_embd.weight", np.ones((8, 8), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_files_that_no_engine_could_load_are_refused_before_anything_is_stored(store: Store, tmp_path: Path) -> None:
+    projector = tmp_path / "mmproj.gguf"
+    tiny_llava(tmp_path / "m.gguf", projector)
+    alone = "a projector alone is no model: give the file of its model, too"
+    big = write_odd(tmp_path / "big.gguf", endianess=gguf.GGUFEndian.BIG)
+    empty = write_odd(tmp_path / "empty.gguf", tensors=False)
+    cases: list[tuple[dict[str, Path], str]] = [
+        ({"big.gguf": big}, '"big.gguf" is a big-endian GGUF file, which cannot be run here'),
+        (
+            {"m.gguf": tmp_path / "m.gguf", "b.gguf": big},
+            '"b.gguf" is a big-endian GGUF file, which cannot be run here',
+        ),
+        ({"empty.gguf": empty}, '"empty.gguf" has no tensors in it: it is no model'),
+        ({"mmproj.gguf": projector}, alone),
+        ({"a.gguf": projector, "b.gguf": projector}, alone),
+    ]
+    for files, sentence in cases:
+        with pytest.raises(BadRequest) as caught:
+            assemble(dict(files), store)
+        assert str(caught.value) == sentence
+        assert not store.blobs_folder.exists()

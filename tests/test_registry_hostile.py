@@ -468,7 +468,7 @@ def test_what_is_asked_without_the_proxy(address: str, is_spared: bool, monkeypa
     ("proxy", "sentence"),
     [
         ("http://ann:s3cret@proxy.example:port", "the address of the proxy for http cannot be read"),
-        ("socks5://proxy.example:1080", 'proxies of the kind "socks5" are not supported'),
+        ("socks4://proxy.example:1080", 'proxies of the kind "socks4" are not supported'),
     ],
 )
 def test_a_proxy_that_cannot_be_used(proxy: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:

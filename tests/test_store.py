@@ -351,6 +351,12 @@ GOOD_LAYER = {"mediaType": "x", "digest": "sha256:" + "a" * 64, "size": 1}
         (b"[]", "invalid manifest: Expected `object`, got `array`"),
         (b"\xff\xfe{}", "invalid manifest: "),
         ({"layers": []}, "invalid manifest: Object missing required field `config`"),
+        ({"manifests": []}, "invalid manifest: it is a list of manifests (an OCI index), not a model"),
+        (
+            {"schemaVersion": 2, "manifests": [{"digest": "x", "platform": {"os": "linux"}}]},
+            "invalid manifest: it is a list of manifests (an OCI index), not a model",
+        ),
+        ({"manifests": 1}, "invalid manifest: Object missing required field `config`"),
         ({"config": GOOD_LAYER}, "invalid manifest: Object missing required field `layers`"),
         ({"config": GOOD_LAYER, "layers": [{**GOOD_LAYER, "size": -1}]}, "invalid manifest: Expected `int` >= 0"),
         ({"config": GOOD_LAYER, "layers": [{**GOOD_LAYER, "size": 1 << 63}]}, "invalid manifest: Expected `int` <= "),

@@ -66,7 +66,9 @@ def assemble(
         raise BadRequest("no files provided to convert")
     assembly = _Assembly(store, link, progress)
     try:
-        for group in _grouped({name: assembly.read(source) for name, source in files.items()}):
+        groups = _grouped({name: assembly.read(source) for name, source in files.items()})
+        _check_usable(groups)
+        for group in groups:
             assembly.add(group, files)
         return assembly.result()
     except BaseException:
@@ -237,6 +239,19 @@ def _grouped(files: Mapping[str, gguf.GGUF]) -> Sequence[Mapping[str, gguf.GGUF]
         key = name if file.split is None else f"split {part.stem if part else ''}"
         groups.setdefault(key, {})[name] = file
     return list(groups.values())
+
+
+def _check_usable(groups: Sequence[Mapping[str, gguf.GGUF]]) -> None:
+    """`BadRequest` for files from which no engine could load a model, before anything is stored."""
+    for group in groups:
+        for name, file in group.items():
+            if file.big_endian:
+                raise BadRequest(f'"{name}" is a big-endian GGUF file, which cannot be run here')
+        if not any(file.tensors for file in group.values()):
+            raise BadRequest(f'"{next(iter(group))}" has no tensors in it: it is no model')
+    kinds = {file.kind for group in groups for file in group.values()}
+    if kinds == {"projector"}:
+        raise BadRequest("a projector alone is no model: give the file of its model, too")
 
 
 def _known_template(model: gguf.GGUF) -> known.KnownTemplate | None:

@@ -113,6 +113,19 @@ class _WireManifest(msgspec.Struct):
     media_type: object = msgspec.field(name="mediaType", default=None)
 
 
+class _WireIndex(msgspec.Struct):
+    manifests: list[object]
+
+
+def _is_index(raw: bytes) -> bool:
+    """Whether it is what registries have for images of several platforms."""
+    try:
+        msgspec.json.decode(raw, type=_WireIndex)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
 _decoder = msgspec.json.Decoder(_WireManifest)
 
 
@@ -126,6 +139,8 @@ def parse_manifest(raw: bytes) -> Manifest:
         is_oci = wire.media_type == MediaType.OCI_MANIFEST
         return Manifest(_layer(wire.config), layers, raw, MediaType.OCI_MANIFEST if is_oci else MediaType.MANIFEST)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if _is_index(raw):
+            raise StoreError("invalid manifest: it is a list of manifests (an OCI index), not a model") from error
         raise StoreError(f"invalid manifest: {_reason(error)}") from error
     except CorralError as error:
         raise StoreError(f"invalid manifest: {error}") from error

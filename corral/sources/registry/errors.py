@@ -1,15 +1,28 @@
 """What goes wrong with a request: the errors, which of them may pass, and the client library's turned into ours."""
 
 import os
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import aiohttp
+import aiohttp_socks
 from yarl import URL
 
 from corral.errors import SourceError, Unreachable
 from corral.sources.registry.addresses import RefusedAddressError
+
+_FOREIGN = (
+    aiohttp.ClientError,
+    aiohttp_socks.ProxyConnectionError,
+    aiohttp_socks.ProxyError,
+    aiohttp_socks.ProxyTimeoutError,
+    ConnectionError,
+    RefusedAddressError,
+    ssl.SSLError,
+)
+"""What the libraries raise."""
 
 
 class Interrupted(SourceError):
@@ -47,7 +60,7 @@ def translate_errors(method: str, url: URL) -> Iterator[None]:
         yield
     except (aiohttp.InvalidURL, UnicodeError) as error:  # the second for a name that no host can have
         raise SourceError(f'invalid address "{redacted(url)}"') from error
-    except (aiohttp.ClientError, ConnectionError, RefusedAddressError) as error:
+    except _FOREIGN as error:
         raise _translated(operation(method, url), url, error) from error
 
 
@@ -57,15 +70,23 @@ def _translated(request: str, url: URL, error: Exception) -> SourceError | Unrea
         case _ if isinstance(cause, RefusedAddressError):
             return SourceError(f'"{redacted(url)}" leads to {cause}')
         case aiohttp.ClientHttpProxyError():
-            reason = f"{error.status} {printable(error.message)[:100]}".strip()
-            return Unreachable(f"{request}: the proxy does not connect us: {reason}")
+            answer = f"{error.status} {printable(error.message)[:100]}".strip()
+            return Unreachable(f"{request}: the proxy does not connect us: {answer}")
+        case aiohttp_socks.ProxyError():
+            return Unreachable(f"{request}: the proxy does not connect us: {printable(str(error))[:100]}")
+        case aiohttp_socks.ProxyConnectionError() | aiohttp_socks.ProxyTimeoutError():
+            return Unreachable(f"{request}: the proxy cannot be reached: {_proxy_reason(error)}")
         case aiohttp.ClientConnectorDNSError():
-            return Unreachable(f"{request}: dial tcp: lookup {error.host}: no such host")
-        case aiohttp.ClientSSLError():
+            via = "" if error.host == url.host else "proxyconnect tcp: "
+            return Unreachable(f"{request}: {via}dial tcp: lookup {error.host}: no such host")
+        case aiohttp.ClientSSLError() | ssl.SSLError():
             return Unreachable(f"{request}: {_tls_reason(cause)}")
+        case aiohttp.ClientOSError(__cause__=ssl.SSLError() as reason):  # behind a SOCKS proxy
+            return Unreachable(f"{request}: {_tls_reason(reason)}")
         case aiohttp.ClientConnectorError():
             address = f"[{error.host}]:{error.port}" if ":" in error.host else f"{error.host}:{error.port}"
-            return Unreachable(f"{request}: dial tcp {address}: connect: {_reason(error.os_error)}")
+            via = "proxyconnect tcp: " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
+            return Unreachable(f"{request}: {via}dial tcp {address}: connect: {_reason(error.os_error)}")
         case aiohttp.ConnectionTimeoutError():
             return Unreachable(f"{request}: the host does not answer")
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
@@ -95,6 +116,18 @@ def printable(text: str) -> str:
 
 def _reason(error: OSError) -> str:
     return os.strerror(error.errno).lower() if error.errno is not None else str(error).lower() or "no connection"
+
+
+def _proxy_reason(error: Exception) -> str:
+    """Why there is no connection to a SOCKS proxy: the library tells it in the cause of the cause."""
+    match error.__cause__ and error.__cause__.__cause__:
+        case socket.gaierror():
+            return "no such host"
+        case TimeoutError():
+            return "no answer"
+        case OSError() as cause:
+            return _reason(cause)
+    return "no answer"
 
 
 def _tls_reason(error: Exception) -> str:

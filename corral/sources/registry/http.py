@@ -25,7 +25,7 @@ from corral.sources.registry.errors import (
     redacted,
     translate_errors,
 )
-from corral.sources.registry.proxies import proxy_for
+from corral.sources.registry.proxies import is_socks, proxy_for, socks_connector
 
 Body: TypeAlias = bytes | AsyncIterable[bytes]
 
@@ -47,7 +47,8 @@ class Http:
         self._trusted = trusted
         self._answer_seconds = answer_seconds
         self._headers = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
-        self._sessions: dict[AddressPolicy, aiohttp.ClientSession] = {}
+        self._sessions: dict[tuple[AddressPolicy, URL | None], aiohttp.ClientSession] = {}
+        """By where their connections may go, and the SOCKS proxy that makes them; other proxies go with a request."""
         self._addresses: set[str] = set()
         self._holds = 0
 
@@ -78,13 +79,15 @@ class Http:
         """
         with translate_errors(method, url):
             proxy = await asyncio.to_thread(proxy_for, url)
-            session = self._session(self._policy(url, proxied=proxy is not None))
+            policy = self._policy(url, proxied=proxy is not None)
+            by_socks = proxy is not None and is_socks(proxy)
+            session = self._session(policy, proxy if by_socks else None)
             async with session.request(
                 method,
                 url,
                 headers=headers,
                 data=data,
-                proxy=proxy,
+                proxy=None if by_socks else proxy,
                 allow_redirects=False,
             ) as response:
                 yield response
@@ -123,18 +126,19 @@ class Http:
             return not self._trusted
         return any(is_public(address) for address in self._addresses)
 
-    def _session(self, policy: AddressPolicy) -> aiohttp.ClientSession:
-        if policy not in self._sessions:
-            connector = aiohttp.TCPConnector(limit=0, socket_factory=self._socket_factory(policy))
-            self._sessions[policy] = aiohttp.ClientSession(
-                connector=connector,
+    def _session(self, policy: AddressPolicy, socks: URL | None) -> aiohttp.ClientSession:
+        key = (policy, socks)
+        if key not in self._sessions:
+            connector = socks_connector(socks) if socks else None
+            self._sessions[key] = aiohttp.ClientSession(
+                connector=connector or aiohttp.TCPConnector(limit=0, socket_factory=self._socket_factory(policy)),
                 headers=self._headers,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 read_bufsize=_READ_BYTES,
             )
-        return self._sessions[policy]
+        return self._sessions[key]
 
     def _socket_factory(self, policy: AddressPolicy) -> Callable[[aiohttp.AddrInfoType], socket.socket]:
         def make(info: aiohttp.AddrInfoType) -> socket.socket:

@@ -5,28 +5,71 @@ one URL. They are no settings of ours, so `corral.config` does not have them.
 """
 
 import ipaddress
+import logging
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 
+import aiohttp
+import aiohttp_socks
 from yarl import URL
 
-from corral.errors import SourceError
+from corral.errors import Unreachable
 from corral.sources.registry.addresses import is_address, unwrap
+
+log = logging.getLogger(__name__)
 
 
 def proxy_for(url: URL) -> URL | None:
-    """The proxy to ask for a URL, if there is one. May block. `SourceError` for one that cannot be used."""
-    proxies = urllib.request.getproxies()
-    found = proxies.get(url.scheme) or proxies.get("all")
-    if not found or _is_direct(url, proxies.get("no", "")):
+    """The proxy to ask for a URL, if there is one. May block.
+
+    `Unreachable` for one that cannot be used, so that mirrors are tried. `ALL_PROXY` is not meant for us alone: where
+    it names a proxy that cannot be used, none is asked, with a warning.
+    """
+    proxies = {scheme: text.strip() for scheme, text in urllib.request.getproxies().items()}
+    own, general = proxies.get(url.scheme), proxies.get("all")
+    if not (own or general) or _is_direct(url, proxies.get("no", "")):
         return None
+    if own:
+        return _parse(own, f"the proxy for {url.scheme}")
     try:
-        proxy = URL(found if "://" in found else f"http://{found}")
-    except ValueError as error:  # not quoted: there may be a password in it
-        raise SourceError(f"the address of the proxy for {url.scheme} cannot be read") from error
-    if proxy.scheme not in ("http", "https"):
-        raise SourceError(f'proxies of the kind "{proxy.scheme}" are not supported')
+        return _parse(general or "", "the proxy in ALL_PROXY")
+    except Unreachable as error:
+        log.warning("no proxy is asked: %s", error)
+        return None
+
+
+def is_socks(proxy: URL) -> bool:
+    """Whether a proxy speaks SOCKS, version 5; it looks up the names of hosts itself."""
+    return proxy.scheme in _SOCKS
+
+
+def socks_connector(proxy: URL) -> aiohttp.BaseConnector:
+    """Makes connections through a SOCKS proxy."""
+    return aiohttp_socks.ProxyConnector(
+        proxy.host or "",
+        proxy.port or _SOCKS_PORT,
+        username=proxy.user,
+        password=proxy.password,
+        rdns=True,
+        limit=0,
+    )
+
+
+_SOCKS_PORT = 1080
+_SOCKS = ("socks5", "socks5h")
+_KINDS = ("http", "https", *_SOCKS)
+
+
+def _parse(text: str, which: str) -> URL:
+    try:
+        proxy = URL(text if "://" in text else f"http://{text}")
+    except ValueError:
+        proxy = URL()
+    if proxy.scheme and proxy.scheme not in _KINDS:
+        raise Unreachable(f'proxies of the kind "{proxy.scheme}" are not supported')
+    if not proxy.host:  # not quoted: there may be a password in it
+        raise Unreachable(f"the address of {which} cannot be read")
     return proxy
 
 
