@@ -42,6 +42,10 @@ LARGE = 1 << 18
 HEALTH_INTERVAL = 0.02
 """Seconds between pings of a llama-server that does not report by itself when it has loaded."""
 
+HANG_TIMEOUT, HANG_PINGS = 60.0, 6
+"""Seconds in which a worker with requests has computed nothing and answered no ping, after which it is ended; and the
+pings in that time. A loaded machine gives every process some processor time in a minute."""
+
 FREED_CHECKS, FREED_INTERVAL = 50, 0.02
 """How often it is asked whether a slot is free again, and seconds between that."""
 
@@ -63,7 +67,7 @@ async def launch(
     """
     process = await WorkerProcess.start(spec, log=log, program=program, cache_ram_mib=cache_ram_mib)
     serves = await process.ready(stall_timeout)
-    engine = LlamaEngine(process)
+    engine = LlamaEngine(process, hang_timeout=min(stall_timeout, HANG_TIMEOUT))
     if not serves:
         await engine.wait_until_served(stall_timeout)
     return engine
@@ -72,8 +76,11 @@ async def launch(
 class LlamaEngine:
     """An `Engine` that is the llama-server of a worker process."""
 
-    def __init__(self, process: WorkerProcess) -> None:
+    def __init__(self, process: WorkerProcess, *, hang_timeout: float = HANG_TIMEOUT) -> None:
         self._process = process
+        self._hang_timeout = hang_timeout
+        self._waiting = 0
+        self._watch: asyncio.Task[None] | None = None
         self._running = 0
         self._started = 0
         self._retiring: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -157,6 +164,46 @@ class LlamaEngine:
             yield
         finally:
             self._running -= 1
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Has the worker watched while a request waits for it."""
+        self._waiting += 1
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._end_when_hanging())
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._watch.cancel()
+                self._watch = None
+
+    async def _end_when_hanging(self) -> None:
+        """Ends the worker when it neither computes nor answers pings; its requests fail with the reason.
+
+        Pings are counted, not seconds: while the whole machine sleeps, no ping goes out.
+        """
+        interval, missed = self._hang_timeout / HANG_PINGS, 0
+        await asyncio.sleep(interval)
+        while missed < HANG_PINGS:
+            before = self._process.signs_of_life()
+            if await self._answers(interval):
+                missed = 0
+                await asyncio.sleep(interval)
+            else:
+                missed = missed + 1 if self._process.signs_of_life() == before else 0
+        await self._process.give_up(f"it did not answer for {self._hang_timeout:.0f} seconds")
+
+    async def _answers(self, seconds: float) -> bool:
+        """Whether a ping is answered or refused in time: a worker's end is noticed elsewhere."""
+        try:
+            async with asyncio.timeout(seconds), self._session.get("/health"):
+                return True
+        except TimeoutError:
+            return False
+        except (aiohttp.ClientError, RuntimeError):
+            return True
 
     async def _prompt(self, request: CompletionRequest) -> Any:
         if isinstance(request.prompt, tuple):
@@ -315,8 +362,9 @@ class LlamaEngine:
     async def _ask(self, method: str, path: str, body: Any = None) -> Any:
         data = None if body is None else await _encoded(body)
         try:
-            async with self._session.request(method, path, data=data) as response:
-                answer = await response.read()
+            with self._watched():
+                async with self._session.request(method, path, data=data) as response:
+                    answer = await response.read()
         except (aiohttp.ClientError, OSError) as error:
             raise await self._dead(error) from error
         if response.status >= 400:
@@ -348,7 +396,7 @@ class LlamaEngine:
     @contextlib.asynccontextmanager
     async def _streamed(self, path: str, body: Any) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """An answer as it comes. Leaving it early closes the connection, which frees the slot."""
-        with self._counted():
+        with self._counted(), self._watched():
             async with self._session.post(path, data=await _encoded(body)) as response:
                 try:
                     if response.status >= 400:

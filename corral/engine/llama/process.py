@@ -69,6 +69,7 @@ class WorkerProcess:
         self.cache_bytes = config.cache_ram_mib << 20
         self._process = process
         self._stopped = False
+        self._given_up = ""
         self._exit = asyncio.ensure_future(process.wait())
 
     @classmethod
@@ -185,6 +186,15 @@ class WorkerProcess:
             return 0.0
         return float(times.user + times.system)
 
+    def signs_of_life(self) -> tuple[float, int]:
+        """What grows while the worker computes or prints."""
+        return self._processor_seconds(), self.log.size()
+
+    async def give_up(self, reason: str) -> None:
+        """Kills a worker that hangs; `reason` is how it ended then."""
+        self._given_up = reason
+        await self.stop(grace=0)
+
     def _progress(self) -> tuple[int, int]:
         return self.log.size(), self.memory() >> 20
 
@@ -219,6 +229,8 @@ class WorkerProcess:
         code = self._process.returncode
         if code is None:
             return "still running"
+        if self._given_up:
+            return self._given_up
         if self._stopped and code in (0, -signal.SIGTERM, -signal.SIGKILL):
             return "stopped"
         if code < 0:
