@@ -18,6 +18,19 @@ TURNS = """{%- for message in messages %}
 {{- '[' + message.role + ']' + message.content + '[/' + message.role + ']' }}{% endfor %}"""
 """As Gemma's and Llama 2's do."""
 
+ONE_SYSTEM = """{%- for message in messages %}
+{%- if message.role == 'system' and not loop.first %}
+{{- raise_exception('System message must be at the beginning.') }}{% endif %}
+{{- '[' + message.role + ']' + message.content }}{% endfor %}"""
+"""As Qwen 3.5's does."""
+
+SYSTEM_AND_TURNS = """{%- if messages[0].role == 'system' %}{{- '[system]' + messages[0].content }}{% endif %}
+{%- for message in messages[1:] if messages[0].role == 'system' else messages %}
+{%- if message.role == 'system' or (message.role == 'user') != (loop.index0 % 2 == 0) %}
+{{- raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}
+{{- '[' + message.role + ']' + message.content }}{% endfor %}"""
+"""As Gemma 3's does."""
+
 IDS = """{%- if tools %}{{ tools | tojson }}{% endif %}
 {%- for message in messages %}
 {%- if message.tool_calls %}
@@ -37,7 +50,8 @@ IDS = """{%- if tools %}{{ tools | tojson }}{% endif %}
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     home = tmp_path_factory.mktemp("strict")
     with running_server(home) as server:
-        for name, jinja in (("turns", TURNS), ("ids", IDS)):
+        templates = {"turns": TURNS, "ids": IDS, "one-system": ONE_SYSTEM, "system-and-turns": SYSTEM_AND_TURNS}
+        for name, jinja in templates.items():
             add_model(server.models, name, tiny_llama(home / f"{name}.gguf", chat_template=jinja))
         yield server
 
@@ -72,6 +86,55 @@ def test_a_late_system_text_is_part_of_its_question_where_turns_have_to_be_taken
     expected = "[user]One.[/user][assistant]A.[/assistant][user]Be brief.\n\nTwo.[/user]"
     assert shown(server, "turns", messages) == expected
     assert shown(server, "ids", messages) == "[user]One.[assistant]A.[system]Be brief.[user]Two."
+
+
+@pytest.mark.parametrize("model", ["one-system", "system-and-turns"])
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        (
+            [said("user", "One."), said("assistant", "A."), said("system", "Be brief."), said("user", "Two.")],
+            "[system]Be brief.[user]One.[assistant]A.[user]Two.",
+        ),
+        (
+            [said("system", "Be kind."), said("user", "One."), said("system", "Be brief.")],
+            "[system]Be kind.\n\nBe brief.[user]One.",
+        ),
+        (
+            [said("system", "Be kind."), said("system", "Be brief."), said("user", "One."), said("developer", "Now.")],
+            "[system]Be kind.\n\nBe brief.\n\nNow.[user]One.",
+        ),
+        (
+            [said("user", "One."), said("assistant", "A."), said("system", "Be brief.")],
+            "[user]One.[assistant]A.[user]Be brief.",
+        ),
+    ],
+)
+def test_late_system_texts_join_the_first_where_the_template_takes_one(
+    server: RunningServer, model: str, messages: list[Any], expected: str
+) -> None:
+    assert shown(server, model, messages) == expected
+    assert chat(server, model, messages).status == 200
+
+
+def test_texts_may_come_in_parts(server: RunningServer) -> None:
+    parts = [{"type": "text", "text": "One "}, "and", {"type": "input_text", "text": " two."}]
+    for content, expected in ((parts, "One and two."), ([], ""), (None, ""), ([{"type": "text", "text": ""}], "")):
+        messages = [said("user", "Hi"), said("assistant", "A."), {"role": "user", "content": content}]
+        assert shown(server, "ids", messages) == f"[user]Hi[assistant]A.[user]{expected}"
+        assert chat(server, "ids", messages).status == 200
+    unknown: list[Any] = [[{"type": "image_url", "image_url": {"url": "x"}}], [7], [None], [{"text": "a"}], [[]]]
+    for bad in unknown:
+        answer = chat(server, "ids", [{"role": "user", "content": bad}])
+        assert answer.status == 400
+        assert answer.error.startswith("json: cannot unmarshal array into Go struct field ChatRequest.messages.content")
+
+
+@pytest.mark.parametrize("penalty", [0, -1, -0.5, 1e-300, 1e30, 0.0])
+def test_no_penalty_for_repetition_is_an_engines_error(server: RunningServer, penalty: float) -> None:
+    options = {"repeat_penalty": penalty, "repeat_last_n": 0, "num_predict": 2, "num_thread": 1}
+    assert chat(server, "ids", [said("user", "One.")], options=options).status == 200
+    assert chat(server, "ids", [said("user", "One.")], options={**options, "repeat_last_n": 64}).status == 200
 
 
 @pytest.mark.parametrize("number", ["", "call_a3jfo5mi", "x" * 32])

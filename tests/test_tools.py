@@ -3,6 +3,7 @@
 The models are speakers: what they say is known, word for word.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -256,6 +257,23 @@ def test_with_tools_forbidden_the_prompt_names_none(server: RunningServer, model
     assert "tool_calls" not in message
     shown = chat(server, model, tool_choice="none", _debug_render_only=True)
     assert "get_weather" not in shown.json["_debug_info"]["rendered_template"]
+
+
+@pytest.mark.parametrize("choice", ["tool", {"type": "web_search_preview"}, {"type": "tool"}, 7, [], True, {"name": 1}])
+def test_a_choice_that_is_not_known_is_ignored_with_a_warning(server: RunningServer, choice: Any) -> None:
+    (message,) = messages_of(chat(server, "rain", tool_choice=choice))
+    assert message == {"role": "assistant", "content": "Rain: ☂ tomorrow"}
+    shown = json.dumps(choice, separators=(",", ":")).replace('"', '\\"')
+    assert f"tool_choice {shown} is ignored" in server.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("choice", "calls"),
+    [({"type": "auto"}, 0), ({"type": "none"}, 0), ({"type": "any"}, 1), ({"type": "tool", "name": "go"}, 1)],
+)
+def test_a_choice_may_be_written_as_anthropics_clients_do(server: RunningServer, choice: Any, calls: int) -> None:
+    (message,) = messages_of(chat(server, "rain", tools=[function(name="go")], tool_choice=choice, num_predict=100))
+    assert len(message.get("tool_calls", [])) == calls
 
 
 @pytest.mark.parametrize("model", ["prose", "prose-native"])

@@ -226,7 +226,14 @@ class Planner:
         """The prompt, without the oldest turns where all of them do not fit the context."""
         limit = self._num_ctx if self._request.truncate else None
         image_tokens = prompt.IMAGE_TOKENS if self._model.projectors else 0
-        return await prompt.build(messages, self._writer(tools), self._count, limit, image_tokens=image_tokens)
+        return await prompt.build(
+            messages,
+            self._writer(tools),
+            self._count,
+            limit,
+            image_tokens=image_tokens,
+            takes_system="system" in (self._model.gguf.chat_template or ""),
+        )
 
     def _writer(self, tools: Sequence[Tool]) -> prompt.Write:
         """Writes prompts with the Go template; without one, the engine does with the model's own."""
@@ -456,7 +463,8 @@ def sampling(chosen: Options, num_ctx: int) -> Sampling:
         min_p=_between(chosen.min_p, 0.0, 1.0),
         typical_p=_between(chosen.typical_p, 0.0, 1.0),
         repeat_last_n=num_ctx if chosen.repeat_last_n < 0 else min(chosen.repeat_last_n, num_ctx),
-        repeat_penalty=_between(chosen.repeat_penalty, 0.0, 100.0),
+        # The engine wants more than 0, which people write for no penalty.
+        repeat_penalty=_between(chosen.repeat_penalty, 0.01, 100.0) if chosen.repeat_penalty > 0 else 1.0,
         presence_penalty=_between(chosen.presence_penalty, -100.0, 100.0),
         frequency_penalty=_between(chosen.frequency_penalty, -100.0, 100.0),
         seed=None if chosen.seed < 0 else chosen.seed % SEED_BOUND,

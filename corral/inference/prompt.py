@@ -20,7 +20,7 @@ from corral.messages import Message, Text, Think, Tool
 from corral.models.model import Model
 from corral.parsers.families.harmony import with_identifiers
 from corral.template import Template, number_images
-from corral.template.turns import alternating_turns
+from corral.template.turns import alternating_turns, with_system_first
 
 IMAGE_TOKENS = 768
 """What a picture counts for while a history is cut (spec cli §15.1)."""
@@ -101,18 +101,24 @@ _WRITERS = ThreadPoolExecutor(2, "templates")
 
 
 async def build(
-    messages: Sequence[Message], write: Write, count: Count, limit: int | None, *, image_tokens: int = 0
+    messages: Sequence[Message],
+    write: Write,
+    count: Count,
+    limit: int | None,
+    *,
+    image_tokens: int = 0,
+    takes_system: bool = True,
 ) -> Prompt:
     """The prompt of the longest end of the conversation that fits `limit` tokens; None: all of it (spec cli §15.1).
 
     System messages and the last message are always kept. Lengths in bytes save most of the counting: a text has no
-    more tokens than bytes.
+    more tokens than bytes. `takes_system`: whether the template knows system texts at all.
     """
     candidates: dict[int, _Candidate] = {}
 
     async def measure(first: int) -> _Candidate:
         if first not in candidates:
-            kept, text = await _written(messages, first, write)
+            kept, text = await _written(messages, first, write, takes_system)
             extra = image_tokens * sum(len(message.media) for message in kept)
             fits_by_bytes = limit is None or len(text.encode()) + 1 + extra <= limit
             candidates[first] = _Candidate(kept, text, None if fits_by_bytes else await count(text) + extra)
@@ -151,9 +157,11 @@ async def _first_that_fits(length: int, limit: int, measure: Callable[[int], Awa
     return high
 
 
-async def _written(messages: Sequence[Message], first: int, write: Write) -> tuple[tuple[Message, ...], str]:
+async def _written(
+    messages: Sequence[Message], first: int, write: Write, takes_system: bool
+) -> tuple[tuple[Message, ...], str]:
     """What is kept from `first` on, and its prompt; another form of it where the template refuses the first one."""
-    forms = _forms(messages, first)
+    forms = _forms(messages, first, takes_system)
     kept = next(forms)
     while True:
         try:
@@ -165,20 +173,23 @@ async def _written(messages: Sequence[Message], first: int, write: Write) -> tup
             kept = another
 
 
-def _forms(messages: Sequence[Message], first: int) -> Iterator[tuple[Message, ...]]:
+def _forms(messages: Sequence[Message], first: int, takes_system: bool) -> Iterator[tuple[Message, ...]]:
     """What may be kept from `first` on. Many templates want questions and answers to take turns, a question first.
 
-    So a form with alternating roles comes next, and what begins otherwise begins with the next question, or the one
-    before.
+    So forms with alternating roles come next, late system texts joined to the one in front, or else as parts of
+    questions; and what begins otherwise begins with the next question, or the one before.
     """
     questions = [index for index, message in enumerate(messages) if message.role == "user"] if first else []
     after, before = [index for index in questions if index > first], [index for index in questions if index < first]
     for beginning in (first, *after[:1], *before[-1:]):
         kept = tuple(keep_from(messages, beginning))
         yield kept
-        tidied = alternating_turns(kept)
-        if tidied != kept:
-            yield tidied
+        with_questions = alternating_turns(kept)
+        joined = alternating_turns(with_system_first(kept)) if takes_system else with_questions
+        if joined != kept:
+            yield joined
+        if with_questions not in (kept, joined):
+            yield with_questions
 
 
 def refusal(error: EngineRefused) -> EngineRefused:

@@ -1,7 +1,7 @@
 """Merges turns so that roles alternate, for templates that refuse others. Knows messages, no template.
 
 Many published templates refuse what does not alternate between questions and answers, or system texts in the middle
-(Gemma's, Llama 2's); those of Mistral refuse ids of calls that have not nine letters and digits. A caller tries the
+(Gemma's, Llama 2's, Qwen 3.5's); those of Mistral refuse ids of calls that have not nine letters and digits. A caller tries the
 conversation as it is first.
 """
 
@@ -22,6 +22,16 @@ def alternating_turns(messages: Sequence[Message]) -> tuple[Message, ...]:
     system text after the beginning is part of the question it stands at.
     """
     return tuple(_with_short_ids(_joined(_as_questions(messages))))
+
+
+def with_system_first(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The same conversation with all system texts as one in front; as it is where it would end in an answer then."""
+    systems = [message for message in messages if message.role == "system"]
+    others = [message for message in messages if message.role != "system"]
+    ends_in_answer = bool(others) and others[-1].role == "assistant" and messages[-1].role == "system"
+    if not systems or ends_in_answer:
+        return tuple(messages)
+    return (msgspec.structs.replace(systems[0], content=_joined_content(systems)), *others)
 
 
 def _as_questions(messages: Sequence[Message]) -> Iterator[Message]:

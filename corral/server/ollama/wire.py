@@ -5,6 +5,7 @@ Names, order and absence of fields are the contract. Source: spec api §1, §5, 
 
 import base64
 import binascii
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -33,6 +34,8 @@ from corral.messages import (
     media_of,
 )
 
+log = logging.getLogger(__name__)
+
 
 class WireFunction(Struct, omit_defaults=True):
     index: int | UnsetType = UNSET
@@ -47,7 +50,7 @@ class WireToolCall(Struct, omit_defaults=True):
 
 class WireMessage(Struct):
     role: str = ""
-    content: str = ""
+    content: str | list[Any] = ""
     thinking: str = ""
     images: list[str] = []
     tool_calls: list[WireToolCall] = []
@@ -236,19 +239,31 @@ def input_is_text(value: Json) -> bool:
 
 
 def message(wire: WireMessage) -> Message:
+    """`BadRequest` for pictures that are no base64, and for content that is neither a text nor a list of texts."""
     calls = tuple(
         ToolCall(call.function.name, call.function.arguments or {}, position, call.id)
         for position, call in enumerate(wire.tool_calls)
     )
     return Message.of(
         wire.role.lower(),
-        wire.content,
+        wire.content if isinstance(wire.content, str) else "".join(map(_text_of_part, wire.content)),
         media=read_media(wire.images),
         thinking=wire.thinking,
         tool_calls=calls,
         tool_name=wire.tool_name,
         tool_call_id=wire.tool_call_id,
     )
+
+
+def _text_of_part(part: Json) -> str:
+    """The text of a part as OpenAI's clients write it, or of one that is a text itself. An addition of ours."""
+    match part:
+        case str(text) | {"type": "text" | "input_text" | "output_text", "text": str(text)}:
+            return text
+        case _:
+            raise BadRequest(
+                "json: cannot unmarshal array into Go struct field ChatRequest.messages.content of type string"
+            )
 
 
 def tool(wire: WireTool) -> Tool:
@@ -326,19 +341,23 @@ def read_format(value: Json) -> Json:
 
 
 def read_tool_choice(value: Json) -> ToolChoice:
-    """`"auto"`, `"none"`, `"required"`, or a named function as OpenAI's clients write it. An addition of ours."""
+    """`"auto"`, `"none"`, `"required"`, or a named function as OpenAI's or Anthropic's clients write them.
+
+    An addition of ours. Anything else is ignored, as Ollama ignores the whole field.
+    """
     match value:
-        case None | "auto" | "":
+        case None | "auto" | "" | {"type": "auto"}:
             return ToolChoice()
-        case "none":
+        case "none" | {"type": "none"}:
             return ToolChoice("none")
-        case "required" | "any":
+        case "required" | "any" | {"type": "required" | "any"}:
             return ToolChoice("required")
         case {"function": {"name": str(name)}} | {"name": str(name)} if name:
             return ToolChoice("required", name)
         case _:
-            given = gojson.encode(value).decode()
-            raise BadRequest(f'invalid tool_choice: {given} (must be "auto", "none", "required" or a function)')
+            given = gojson.encode(value).decode()[:200]
+            log.warning('tool_choice %s is ignored: it is not "auto", "none", "required" or a function', given)
+            return ToolChoice()
 
 
 def _check_top_logprobs(count: int) -> None:
