@@ -9,9 +9,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from corral import names, options
 from corral.config import Config
@@ -31,8 +31,7 @@ from corral.sources.registry import Registry
 from corral.telemetry import Series
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
+class Runtime(Struct, frozen=True):
     """What a request needs: the models, the scheduler that loads them, the registry that has more, and the metrics."""
 
     config: Config

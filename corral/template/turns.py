@@ -1,8 +1,8 @@
 """Merges turns so that roles alternate, for templates that refuse others. Knows messages, no template.
 
 Many published templates refuse what does not alternate between questions and answers, or system texts in the middle
-(Gemma's, Llama 2's, Qwen 3.5's); those of Mistral refuse ids of calls that have not nine letters and digits. A caller tries the
-conversation as it is first.
+(Gemma's, Llama 2's, Qwen 3.5's); those of Mistral refuse ids of calls that have not nine letters and digits. A caller
+tries the conversation as it is first.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """How a dialect writes errors. The table from kinds of errors to statuses and sentences is the dialect's own."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from msgspec import Struct
 from starlette.responses import Response
 from starlette.types import Scope
 
@@ -12,8 +12,7 @@ _KEY = "corral.dialect"
 _NOTE = "corral.note"
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(Struct, frozen=True):
     """The two places where an error can be written: before anything was sent, and in a stream that has begun."""
 
     answer: Callable[[CorralError], Response]
