@@ -133,7 +133,7 @@ class LlamaEngine:
         raise await self._dead(None)
 
     async def _prefill(self, prompt: str | tuple[int, ...], body: dict[str, Any]) -> PrefillStats:
-        """Has a long new prompt computed in parts before the request, if its cache may be used (`wire.sampling_body`)."""
+        """Has a long new prompt computed in parts before the request, if its cache may be used (`sampling_body`)."""
         if not isinstance(prompt, str) or not self._seen_prefixes.is_new(prompt):
             return PrefillStats()
         if not (body["cache_prompt"] and is_long(prompt)):
