@@ -134,7 +134,7 @@ class Finish(Struct, frozen=True, kw_only=True):
     reason: Literal["stop", "length"]
     """`stop`: at a stop word or because the model ended; `length`: at `max_tokens` or at the end of the context."""
     stop_text: str = ""
-    """Which of `Sampling.stop` matched; empty: none did, or (from `chat`) the engine does not say."""
+    """Which of `Sampling.stop` matched; empty: none did."""
     prompt_tokens: int = 0
     """Tokens of the whole prompt, cached or not."""
     cached_tokens: int = 0

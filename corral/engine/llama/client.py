@@ -245,7 +245,14 @@ class LlamaEngine:
         elif (piece := stops.end()) != Piece():
             yield piece
         complete, unread = wire.finished_calls(calls)
-        finish = wire.finish_of(reason, timings, prefill, prompt=usage.prompt_tokens, generated=usage.completion_tokens)
+        finish = wire.finish_of(
+            reason,
+            timings,
+            prefill,
+            prompt=usage.prompt_tokens,
+            generated=usage.completion_tokens,
+            stop_text=stops.found,
+        )
         yield Piece(unread, tool_calls=complete, finish=finish)
 
     async def _chat_logprobs(self, choice: "wire.Choice", top: int | None) -> tuple[TokenLogprob, ...]:

@@ -104,8 +104,9 @@ class ChatStops:
         self._content: StopWords | None = StopWords(words) if words else None
 
     @property
-    def found(self) -> bool:
-        return any(stops is not None and stops.word for stops in (self._thinking, self._content))
+    def found(self) -> str:
+        """The stop word that came; empty: none yet."""
+        return next((stops.word for stops in (self._thinking, self._content) if stops is not None and stops.word), "")
 
     def read(self, piece: Piece) -> Piece:
         """The piece with what has become certain."""
