@@ -13,12 +13,16 @@ PIP = "runs pip"
 CRASHES = "ends, kills or starves servers and engines, and waits for what follows"
 
 SLOW = {
+    "test_changed_files": CRASHES,
     "test_cli_prompt": REAL_ENGINE,
     "test_cli_server": REAL_ENGINE,
     "test_clients": REAL_ENGINE,
+    "test_embedding": REAL_ENGINE,
+    "test_engine_process": CRASHES,
     "test_every_token": REAL_ENGINE,
     "test_hanging_worker": CRASHES,
     "test_images_server": REAL_ENGINE,
+    "test_loop_watch": CRASHES,
     "test_metrics": REAL_ENGINE,
     "test_native_api": REAL_ENGINE,
     "test_real_engine": REAL_ENGINE,
@@ -34,6 +38,7 @@ SLOW = {
     "test_registry_push": REGISTRY,
     "test_registry_server": REGISTRY,
     "test_repetition": REAL_ENGINE,
+    "test_runaway_template": CRASHES,
     "test_seeing_the_prompt": REAL_ENGINE,
     "test_server_faults": CRASHES,
     "test_shared_folder": CRASHES,
