@@ -6,17 +6,13 @@ Source: spec api.
 from corral.errors import ModelNotFound, ModelRequired, RemoteModel
 from corral.server.http.routing import route
 from corral.server.ollama import models, routes
-from corral.server.ollama.errors import Row, dialect
+from corral.server.ollama.errors import Row, Table, dialect
 
 _ANY = dialect()
 _GENERATE = dialect({ModelRequired: Row(404, lambda _: "model '' not found")})
-_EMBED = dialect(
-    {
-        ModelRequired: Row(404, lambda _: "model '' not found"),
-        ModelNotFound: Row(404, lambda error: f'model "{error.name}" not found, try pulling it first'),
-    }
-)
-_EMBEDDINGS = dialect({ModelNotFound: Row(404, lambda error: f'model "{error.name}" not found, try pulling it first')})
+_TRY_PULLING: Table = {ModelNotFound: Row(404, lambda error: f'model "{error.name}" not found, try pulling it first')}
+_EMBED = dialect({ModelRequired: Row(404, lambda _: "model '' not found"), **_TRY_PULLING})
+_EMBEDDINGS = dialect(_TRY_PULLING)
 _SHOW = dialect({RemoteModel: Row(403, lambda _: "ollama cloud is disabled: remote model details are unavailable")})
 _COPY = dialect({ModelNotFound: Row(404, lambda error: f'model "{error.name}" not found')})
 

@@ -4,7 +4,7 @@ A kind without a row of its own is written as the nearest kind above it that has
 says what the error itself says.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -69,12 +69,15 @@ def _answer(table: Table, error: CorralError) -> Response:
 
 
 def _status(table: Table, error: CorralError) -> int:
-    rows = (table[kind] for kind in type(error).__mro__ if kind in table)
-    status = next(row.status for row in rows if row.status is not None)
+    status = next(row.status for row in _rows(table, error) if row.status is not None)
     return status if isinstance(status, int) else status(error)
 
 
 def _body(table: Table, error: CorralError) -> bytes:
-    rows = (table[kind] for kind in type(error).__mro__ if kind in table)
-    sentence = next((row.sentence for row in rows if row.sentence is not None), str)
+    sentence = next((row.sentence for row in _rows(table, error) if row.sentence is not None), str)
     return gojson.encode({"error": sentence(error)})
+
+
+def _rows(table: Table, error: CorralError) -> Iterator[Row]:
+    """The rows of an error's kind and of the kinds above it, nearest first."""
+    return (table[kind] for kind in type(error).__mro__ if kind in table)
