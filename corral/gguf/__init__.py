@@ -1,7 +1,7 @@
 """The GGUF file format, distrustfully: `gguf.read(path)` returns a checked `GGUF` or raises `ModelFileError`.
 
 Knows nothing of serving. `types` has the format's words, `cursor` reads bytes within bounds, `reader` checks the
-structure, `sanity` the numbers, `file` says what a file amounts to.
+structure, `sanity` the numbers, `file` says what a file amounts to; `writer` and `output` make new files.
 """
 
 from corral.gguf.file import GGUF, Array, Kind, Tensor, Value

@@ -3,17 +3,15 @@
 Such a set's first file has all metadata; each has `split.no`, `split.count` and some of the tensors (spec api §11.3).
 """
 
-import struct
 from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
 from corral.errors import ModelFileError
-from corral.gguf.file import GGUF, Array, Tensor
-from corral.gguf.types import MAGIC, TENSOR_TYPES, WIDTHS, ValueType
+from corral.gguf.file import GGUF, Tensor
+from corral.gguf.writer import copied_fields, layout
 
 _CHUNK_BYTES = 1 << 20
-_TYPE_NUMBERS = {kind.name: number for number, kind in TENSOR_TYPES.items()}
 
 
 class Merged(Struct, frozen=True):
@@ -48,17 +46,9 @@ def merge(files: Sequence[GGUF]) -> Merged:
     parts = _in_order(files)
     tensors = [tensor for part in parts for tensor in part.tensors]
     _check_tensors(parts[0], tensors)
-    keys = _key_values(parts[0])
-    head = MAGIC + struct.pack("<IQQ", parts[0].version, len(tensors), len(keys)) + b"".join(keys)
-    alignment = parts[0].alignment
-    offset = 0
-    entries = []
-    for tensor in tensors:
-        entries.append(_entry(tensor, offset))
-        offset += tensor.size + -tensor.size % alignment
-    head += b"".join(entries)
-    head += bytes(-len(head) % alignment)
-    return Merged(tuple(parts), head, len(head) + offset)
+    fields = {key: value for key, value in copied_fields(parts[0]).items() if not key.startswith("split.")}
+    whole = layout(fields, tensors, alignment=parts[0].alignment, version=parts[0].version)
+    return Merged(tuple(parts), whole.header, whole.size)
 
 
 def _in_order(files: Sequence[GGUF]) -> list[GGUF]:
@@ -88,37 +78,6 @@ def _check_tensors(first: GGUF, tensors: Sequence[Tensor]) -> None:
         if tensor.name in names:
             raise ModelFileError(f'tensor "{tensor.name}" is in two parts of the split model')
         names.add(tensor.name)
-
-
-def _key_values(file: GGUF) -> list[bytes]:
-    """Each key with its value as the file has them, byte for byte, but those about the split."""
-    found = []
-    try:
-        with open(file.path, "rb") as source:
-            position = len(MAGIC) + struct.calcsize("<IQQ")
-            for key, kind in file.types.items():
-                start = position
-                position += 8 + len(key.encode()) + 4
-                value = file.metadata[key]
-                if isinstance(value, Array):
-                    position = value.offset + value.size
-                elif kind is ValueType.STRING:
-                    source.seek(position)
-                    position += 8 + struct.unpack("<Q", source.read(8))[0]
-                else:
-                    position += WIDTHS[kind]
-                if not key.startswith("split."):
-                    source.seek(start)
-                    found.append(source.read(position - start))
-    except OSError as error:
-        raise ModelFileError(f'cannot read "{file.path}": {error.strerror}') from error
-    return found
-
-
-def _entry(tensor: Tensor, offset: int) -> bytes:
-    name = tensor.name.encode()
-    head = struct.pack("<Q", len(name)) + name + struct.pack("<I", len(tensor.shape))
-    return head + struct.pack(f"<{len(tensor.shape)}QIQ", *tensor.shape, _TYPE_NUMBERS[tensor.type], offset)
 
 
 def _listed(numbers: Sequence[int]) -> str:
