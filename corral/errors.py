@@ -6,6 +6,7 @@ CorralError              anything that stops a request or a command
 │   ├── InvalidOption    an option whose value has the wrong type
 │   ├── InvalidFormat    an output format that is neither JSON mode nor a schema
 │   ├── ModelRequired    no model was named
+│   ├── EmptyBody        a request without a body that needs one
 │   ├── Unsupported      the model lacks the capability that was asked for
 │   ├── ContextExceeded  the prompt or text is longer than the context, and may not be cut
 │   └── BodyTooLarge     the request's body has more bytes than are read
@@ -78,6 +79,13 @@ class ModelRequired(BadRequest):
 
     def __init__(self) -> None:
         super().__init__("model is required")
+
+
+class EmptyBody(BadRequest):
+    """A request without a body that needs one."""
+
+    def __init__(self) -> None:
+        super().__init__("missing request body")
 
 
 class Unsupported(BadRequest):

@@ -4,9 +4,10 @@ Source: spec api.
 """
 
 from corral.errors import ModelNotFound, ModelRequired, RemoteModel
+from corral.server.http.error_table import Row, Table
 from corral.server.http.routing import route
 from corral.server.ollama import models, routes
-from corral.server.ollama.errors import Row, Table, dialect
+from corral.server.ollama.errors import dialect
 
 _ANY = dialect()
 _GENERATE = dialect({ModelRequired: Row(404, lambda _: "model '' not found")})

@@ -24,11 +24,12 @@ from corral.messages import Progress
 from corral.models import create as making
 from corral.models.model import Listed
 from corral.names import Digest, Name
+from corral.server.http.bodies import body_as, encoded_reply, reply
 from corral.server.http.requests import require_local, runtime_of
 from corral.server.ollama import show as shown_as
 from corral.server.ollama import wire
 from corral.server.ollama.errors import ServerFault
-from corral.server.ollama.replies import body_as, encoded_reply, progress_answer, reply
+from corral.server.ollama.replies import progress_answer
 from corral.serving.scheduler import Runner
 from corral.sources import Mirror, archive
 from corral.sources.mirrors import FileMirror

@@ -17,11 +17,12 @@ from corral.golang import gojson
 from corral.inference import Chunks
 from corral.inference.embedding import Vectors
 from corral.messages import Chunk, EmbedRequest
+from corral.server.http.bodies import body_as, body_converted, encoded_reply, reply
 from corral.server.http.folding import fold
 from corral.server.http.requests import runtime_of
 from corral.server.http.streaming import NDJSON, Stream
 from corral.server.ollama import wire
-from corral.server.ollama.replies import PLAIN_TEXT, body_as, body_converted, encoded_reply, reply
+from corral.server.ollama.replies import PLAIN_TEXT
 
 Encode = Callable[[Chunk], Any]
 
