@@ -20,6 +20,7 @@ from corral.server.http.dialect import Dialect, dialect_of, note, set_dialect
 log = logging.getLogger(__name__)
 
 JSON = "application/json; charset=utf-8"
+PLAIN_JSON = "application/json"
 NDJSON = "application/x-ndjson"
 
 

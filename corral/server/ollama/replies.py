@@ -11,10 +11,9 @@ from corral.errors import CorralError
 from corral.golang import gojson
 from corral.messages import Progress
 from corral.server.http.dialect import dialect_of, note
-from corral.server.http.streaming import NDJSON, Stream
+from corral.server.http.streaming import NDJSON, PLAIN_JSON, Stream
 from corral.server.ollama import wire as wire
 
-PLAIN_JSON = "application/json"
 PLAIN_TEXT = "text/plain; charset=utf-8"
 
 

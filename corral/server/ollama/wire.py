@@ -9,7 +9,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType, field
 
 from corral.errors import BadRequest
-from corral.golang import durations, timestamps
+from corral.golang import timestamps
 from corral.golang.text import as_float32, quote, shortest_float32
 from corral.messages import (
     ChatRequest,
@@ -25,6 +25,7 @@ from corral.messages import (
     ToolCall,
 )
 from corral.server.http.files import read_media
+from corral.server.http.keep_alive import read_keep_alive
 from corral.server.http.tools import WireTool, read_tool_choice, tool
 
 
@@ -201,21 +202,6 @@ def _text_of_part(part: Json) -> str:
             raise BadRequest(
                 "json: cannot unmarshal array into Go struct field ChatRequest.messages.content of type string"
             )
-
-
-def read_keep_alive(value: Json) -> float | None:
-    """Seconds; infinity for ever, and for what is longer than any duration; None when not given (spec api §5.1)."""
-    match value:
-        case None:
-            return None
-        case bool():
-            raise BadRequest("Unsupported type: 'bool'")
-        case int() | float() | str():
-            return durations.keep_alive(value)
-        case list():
-            raise BadRequest("Unsupported type: '[]interface {}'")
-        case _:
-            raise BadRequest("Unsupported type: 'map[string]interface {}'")
 
 
 _LEVELS: dict[str, Literal["low", "medium", "high", "max"]] = {
