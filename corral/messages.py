@@ -131,6 +131,10 @@ class AnswerRequest(Struct, frozen=True, kw_only=True):
     """Alternatives to report with each token."""
     render_only: bool = False
     """Whether only the prompt is wanted."""
+    count_prompt: bool = False
+    """Whether the first chunk is to say how many tokens the prompt has."""
+    count_thinking: bool = False
+    """Whether the metrics are to say how many tokens of the answer were thoughts."""
 
 
 class ChatRequest(AnswerRequest, frozen=True, kw_only=True):
@@ -186,6 +190,8 @@ class Metrics(Struct, frozen=True, kw_only=True):
     cached_tokens: int = 0
     truncated_tokens: int = 0
     """Prompt tokens left out to fit the context."""
+    thinking_tokens: int = 0
+    """Those of `eval_count` that were thoughts, where that was asked for."""
 
 
 class Rendered(Struct, frozen=True, kw_only=True):
@@ -222,6 +228,8 @@ class Chunk(Struct, frozen=True):
     """Prompt tokens left out to fit the context, on the first and the last chunk."""
     unenforced: tuple[str, ...] = ()
     """Parts of the format's schema that are not enforced, as JSON pointers, on the first chunk."""
+    prompt_tokens: int = 0
+    """Tokens of the prompt without pictures, on the first chunk where that was asked for."""
 
 
 class Progress(Struct, frozen=True):

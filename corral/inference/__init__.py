@@ -20,9 +20,9 @@ from corral.errors import BadRequest, CorralError, ModelNotFound, ModelRequired,
 from corral.inference.embedding import Vectors, embed_inputs
 from corral.inference.metrics import RequestMetrics
 from corral.inference.plan import Planner
-from corral.inference.run import one, run
+from corral.inference.run import one, run, thinking_counted
 from corral.machine import Machine
-from corral.messages import AnswerRequest, ChatRequest, Chunk, EmbedRequest, GenerateRequest, Json, Think
+from corral.messages import AnswerRequest, ChatRequest, Chunk, EmbedRequest, GenerateRequest, Json, Rendered, Think
 from corral.models.model import Model, Models
 from corral.options import Options
 from corral.serving.scheduler import Scheduler
@@ -69,7 +69,11 @@ async def answer(runtime: Runtime, request: ChatRequest | GenerateRequest) -> As
             ends_repetition = runtime.config.end_repetition
             planner = Planner(model, runner, chosen, request, think, ends_repetition=ends_repetition)
             plan = await planner.plan()
+            if request.count_prompt and not isinstance(plan, Rendered):
+                metrics.prompt_tokens = await planner.prompt_tokens(plan)
             async with aclosing(run(plan, planner, runner, metrics)) as chunks:
+                if request.count_thinking:
+                    chunks = thinking_counted(chunks, runner.engine)
                 yield chunks
 
 

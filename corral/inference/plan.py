@@ -109,6 +109,13 @@ class Planner:
             return await self._chat(self._request)
         return await self._generate(self._request)
 
+    async def prompt_tokens(self, plan: CompletionPlan | NativePlan) -> int:
+        """How many tokens are sent, those of pictures left aside."""
+        if isinstance(plan, CompletionPlan) and isinstance(plan.request.prompt, tuple):
+            return len(plan.request.prompt)
+        text = plan.text if isinstance(plan, CompletionPlan) else self._without_doubled_bos(plan.prompt.text)
+        return len(await self._engine.tokenize(text, add_special=True))
+
     async def continued(self, plan: NativePlan, streamed: StreamedAnswer) -> CompletionPlan | None:
         """How to go on without the engine's parser, which has lost its way in an answer; None where that cannot be.
 

@@ -7,6 +7,7 @@ says what the error itself says.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
+from corral import errors
 from corral.errors import CorralError
 
 
@@ -30,6 +31,11 @@ def sentence_of(table: Table, error: CorralError) -> str:
     """What the person reads."""
     sentence = next((row.sentence for row in _rows(table, error) if row.sentence is not None), str)
     return sentence(error)
+
+
+def may_pass(error: CorralError) -> bool:
+    """Whether the same request, sent a second time, may be answered."""
+    return isinstance(error, errors.Busy | errors.EngineDied | errors.OutOfMemory | errors.Unreachable)
 
 
 def _rows(table: Table, error: CorralError) -> Iterator[Row]:

@@ -54,7 +54,14 @@ def usage(metrics: Sequence[Metrics]) -> Usage:
     read = sum(one.prompt_eval_count for one in metrics)
     written = sum(one.eval_count for one in metrics)
     cached = sum(one.cached_tokens for one in metrics)
-    return Usage(read, written, read + written, Details(cached_tokens=cached) if cached else UNSET)
+    thinking = sum(one.thinking_tokens for one in metrics)
+    return Usage(
+        read,
+        written,
+        read + written,
+        Details(cached_tokens=cached) if cached else UNSET,
+        Details(reasoning_tokens=thinking) if thinking else UNSET,
+    )
 
 
 def finish_reason(chunk: Chunk, has_calls: bool) -> str | None:

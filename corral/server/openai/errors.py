@@ -11,7 +11,7 @@ from corral import errors
 from corral.errors import CorralError
 from corral.golang import gojson
 from corral.server.http.dialect import Dialect
-from corral.server.http.error_table import Row, Table, sentence_of, status_of
+from corral.server.http.error_table import Row, Table, may_pass, sentence_of, status_of
 from corral.server.http.events import event
 from corral.server.http.streaming import JSON, PLAIN_JSON
 
@@ -28,8 +28,6 @@ TABLE: Table = {
 }
 
 _TYPES = {400: "invalid_request_error", 404: "not_found_error"}
-_PASSING = (errors.Busy, errors.EngineDied, errors.OutOfMemory, errors.Unreachable)
-"""Kinds that may not come again when the same request is sent a second time."""
 
 
 def dialect(changes: Table | None = None) -> Dialect:
@@ -49,7 +47,7 @@ def _answer(table: Table, error: CorralError) -> Response:
     # Ollama's answers have no charset but where its reader of OpenAI's requests refuses one itself.
     is_refused_early = isinstance(error, errors.BadRequest) and not isinstance(error, errors.ModelRequired)
     content_type = JSON if is_refused_early else PLAIN_JSON
-    headers = {"content-type": content_type, "x-should-retry": "true" if isinstance(error, _PASSING) else "false"}
+    headers = {"content-type": content_type, "x-should-retry": "true" if may_pass(error) else "false"}
     if status == 503:
         headers["retry-after"] = "1"
     return Response(gojson.encode(_envelope(table, error)), status, headers)

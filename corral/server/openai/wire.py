@@ -135,6 +135,7 @@ def chat_requests(wire: WireChatRequest) -> list[ChatRequest]:
         keep_alive=read_keep_alive(wire.keep_alive),
         logprobs=wire.logprobs,
         top_logprobs=wire.top_logprobs,
+        count_thinking=True,
     )
     return _numbered(request, wire)
 
