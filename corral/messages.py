@@ -120,6 +120,8 @@ class AnswerRequest(Struct, frozen=True, kw_only=True):
     """None, `"json"`, or a JSON Schema object; anything else is refused when the prompt is made."""
     options: dict[str, Json] = {}
     think: Think = None
+    must_think: bool = True
+    """Whether a model that cannot think as asked is refused."""
     keep_alive: float | None = None
     """Seconds to stay loaded after the last use; infinity: for ever; None: not said."""
     truncate: bool = True

@@ -165,6 +165,6 @@ def _resolved_think(model: Model, request: AnswerRequest) -> Think:
         if think == "max" and model.is_gpt_oss:
             return "high"
         return True if think is None else think
-    if think:
+    if think and request.must_think:
         raise Unsupported(request.model, "thinking", model.name.full)
-    return think
+    return None if think else think

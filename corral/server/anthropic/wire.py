@@ -95,6 +95,7 @@ def _request(wire: WireMessagesRequest, *, render_only: bool = False) -> ChatReq
         tool_choice=_tool_choice(wire.tool_choice),
         options={**wire.options, **{name: value for name, value in own.items() if value is not None}},
         think=_think(wire),
+        must_think=False,
         keep_alive=read_keep_alive(wire.keep_alive),
         render_only=render_only,
         count_prompt=wire.stream,
