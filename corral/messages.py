@@ -170,6 +170,34 @@ class EmbedRequest(Struct, frozen=True, kw_only=True):
     keep_alive: float | None = None
 
 
+class TokenizeRequest(Struct, frozen=True, kw_only=True):
+    """A text to split into tokens. `add_special`: with what the model puts around a prompt, such as BOS."""
+
+    model: str
+    text: str = ""
+    add_special: bool = False
+    options: dict[str, Json] = {}
+    keep_alive: float | None = None
+
+
+class DetokenizeRequest(Struct, frozen=True, kw_only=True):
+    """Token ids to turn into text."""
+
+    model: str
+    tokens: tuple[int, ...] = ()
+    options: dict[str, Json] = {}
+    keep_alive: float | None = None
+
+
+class TokenText(Struct, frozen=True, kw_only=True):
+    """A text and its token ids. Durations in nanoseconds."""
+
+    text: str
+    tokens: tuple[int, ...]
+    total_duration: int = 0
+    load_duration: int = 0
+
+
 class TokenLogprob(Struct, frozen=True):
     """A token's text, its natural log probability, and the likeliest alternatives, best first."""
 

@@ -156,7 +156,8 @@ def test_preflight(server: RunningServer) -> None:
         "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,Openai-Beta,X-Stainless-Arch,"
         "X-Stainless-Async,X-Stainless-Custom-Poll-Interval,X-Stainless-Helper-Method,X-Stainless-Lang,"
         "X-Stainless-Os,X-Stainless-Package-Version,X-Stainless-Poll-Helper,X-Stainless-Retry-Count,"
-        "X-Stainless-Runtime,X-Stainless-Runtime-Version,X-Stainless-Timeout"
+        "X-Stainless-Runtime,X-Stainless-Runtime-Version,X-Stainless-Timeout,"
+        "X-Api-Key,Anthropic-Version,Anthropic-Beta,Anthropic-Dangerous-Direct-Browser-Access"
     )
     assert "access-control-allow-credentials" not in named
     connection.close()

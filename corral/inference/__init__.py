@@ -7,7 +7,7 @@ then the plan is run (`run.py`).
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -22,10 +22,22 @@ from corral.inference.metrics import RequestMetrics
 from corral.inference.plan import Planner
 from corral.inference.run import one, run, thinking_counted
 from corral.machine import Machine
-from corral.messages import AnswerRequest, ChatRequest, Chunk, EmbedRequest, GenerateRequest, Json, Rendered, Think
+from corral.messages import (
+    AnswerRequest,
+    ChatRequest,
+    Chunk,
+    DetokenizeRequest,
+    EmbedRequest,
+    GenerateRequest,
+    Json,
+    Rendered,
+    Think,
+    TokenizeRequest,
+    TokenText,
+)
 from corral.models.model import Model, Models
 from corral.options import Options
-from corral.serving.scheduler import Scheduler
+from corral.serving.scheduler import Runner, Scheduler
 from corral.serving.spec import runner_spec
 from corral.sources.registry import Registry
 from corral.telemetry import Series
@@ -92,6 +104,46 @@ async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = Tr
             return msgspec.structs.replace(
                 vectors, load_duration=metrics.load_duration, total_duration=metrics.total_duration
             )
+
+
+async def tokenize(runtime: Runtime, request: TokenizeRequest) -> TokenText:
+    """A text as a model's tokens. Errors as those of `answer`."""
+    async with _any_runner(runtime, request) as (_, runner, metrics):
+        tokens = await runner.engine.tokenize(request.text, add_special=request.add_special)
+        return _token_text(request.text, tokens, metrics)
+
+
+async def detokenize(runtime: Runtime, request: DetokenizeRequest) -> TokenText:
+    """A model's tokens as text, special ones included; `BadRequest` for an id that is no token of the model."""
+    async with _any_runner(runtime, request) as (model, runner, metrics):
+        wrong = next((token for token in request.tokens if not 0 <= token < model.gguf.vocabulary_size), None)
+        if wrong is not None:
+            raise BadRequest(f"{wrong} is no token of the model, which has {model.gguf.vocabulary_size}")
+        text = await runner.engine.detokenize(request.tokens) if request.tokens else ""
+        return _token_text(text, request.tokens, metrics)
+
+
+@contextlib.asynccontextmanager
+async def _any_runner(
+    runtime: Runtime, request: TokenizeRequest | DetokenizeRequest
+) -> AsyncIterator[tuple[Model, Runner, RequestMetrics]]:
+    """The model loaded, for whatever it is made."""
+    metrics = RequestMetrics(runtime.series)
+    model = await find_model(runtime, request.model)
+    with _failures_counted(runtime, model):
+        _, spec = await _wanted(runtime, model, request.options)
+        async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
+            metrics.got_runner(runner.label)
+            yield model, runner, metrics
+
+
+def _token_text(text: str, tokens: Sequence[int], metrics: RequestMetrics) -> TokenText:
+    return TokenText(
+        text=text,
+        tokens=tuple(tokens),
+        total_duration=metrics.total_duration,
+        load_duration=metrics.load_duration,
+    )
 
 
 async def find_model(runtime: Runtime, text: str) -> Model:

@@ -15,7 +15,7 @@ from corral.errors import BadRequest, ModelRequired
 from corral.golang import gojson
 from corral.inference import Chunks
 from corral.inference.embedding import Vectors
-from corral.messages import Chunk, EmbedRequest
+from corral.messages import Chunk, EmbedRequest, TokenText
 from corral.server.http.answers import describe
 from corral.server.http.bodies import body_as, body_converted, encoded_reply, reply
 from corral.server.http.folding import fold
@@ -138,3 +138,22 @@ async def embeddings(request: Request) -> Response:
         ),
     )
     return reply({"embedding": wire.widened(vectors.vectors[0]) if vectors.vectors else []})
+
+
+async def tokenize(request: Request) -> Response:
+    """A text as the model's tokens: an addition of ours."""
+    asked, converted = await body_converted(request, wire.WireTokenizeRequest, wire.tokenize_request)
+    found = await inference.tokenize(runtime_of(request), converted)
+    return await _token_reply(asked.model, {"tokens": found.tokens, "count": len(found.tokens)}, found)
+
+
+async def detokenize(request: Request) -> Response:
+    """The model's tokens as text: an addition of ours."""
+    asked, converted = await body_converted(request, wire.WireDetokenizeRequest, wire.detokenize_request)
+    found = await inference.detokenize(runtime_of(request), converted)
+    return await _token_reply(asked.model, {"content": found.text}, found)
+
+
+async def _token_reply(model: str, found: dict[str, Any], took: TokenText) -> Response:
+    durations = {"total_duration": took.total_duration, "load_duration": took.load_duration}
+    return encoded_reply(await asyncio.to_thread(gojson.encode, {"model": model, **found, **durations}))

@@ -14,6 +14,7 @@ from corral.golang.text import as_float32, quote, shortest_float32
 from corral.messages import (
     ChatRequest,
     Chunk,
+    DetokenizeRequest,
     EmbedRequest,
     GenerateRequest,
     Json,
@@ -21,6 +22,7 @@ from corral.messages import (
     Metrics,
     Progress,
     Think,
+    TokenizeRequest,
     TokenLogprob,
     ToolCall,
 )
@@ -104,6 +106,25 @@ class WireEmbeddingRequest(Struct):
     options: dict[str, Any] = {}
 
 
+class WireTokenizeRequest(Struct):
+    """`text` and `prompt` are other names for `content`, as other servers have them."""
+
+    model: str = ""
+    content: str = ""
+    text: str = ""
+    prompt: str = ""
+    add_special: bool = False
+    keep_alive: Any = None
+    options: dict[str, Any] = {}
+
+
+class WireDetokenizeRequest(Struct):
+    model: str = ""
+    tokens: list[int] = []
+    keep_alive: Any = None
+    options: dict[str, Any] = {}
+
+
 def generate_request(wire: WireGenerateRequest) -> GenerateRequest:
     """Our request; `BadRequest` for what the wire types cannot say: base64, think, keep_alive, top_logprobs."""
     keep_alive, think = read_keep_alive(wire.keep_alive), read_think(wire.think)
@@ -166,6 +187,25 @@ def embed_request(wire: WireEmbedRequest, keep_alive: float | None) -> EmbedRequ
         dimensions=wire.dimensions,
         options=wire.options,
         keep_alive=keep_alive,
+    )
+
+
+def tokenize_request(wire: WireTokenizeRequest) -> TokenizeRequest:
+    return TokenizeRequest(
+        model=wire.model,
+        text=wire.content or wire.text or wire.prompt,
+        add_special=wire.add_special,
+        options=wire.options,
+        keep_alive=read_keep_alive(wire.keep_alive),
+    )
+
+
+def detokenize_request(wire: WireDetokenizeRequest) -> DetokenizeRequest:
+    return DetokenizeRequest(
+        model=wire.model,
+        tokens=tuple(wire.tokens),
+        options=wire.options,
+        keep_alive=read_keep_alive(wire.keep_alive),
     )
 
 
