@@ -66,7 +66,7 @@ def test_a_wrong_method_is_405_and_names_the_right_ones(server: RunningServer, m
 
 @pytest.mark.parametrize(
     "path",
-    ["/nope", "/api", "/api/chat/x", "/API/tags", "/v1/messages/count_tokens", "/../etc", "/nope/", "//evil.example/"],
+    ["/nope", "/api", "/api/chat/x", "/API/tags", "/v1/unknown", "/../etc", "/nope/", "//evil.example/"],
 )
 def test_an_unknown_path_is_404_in_plain_text(server: RunningServer, path: str) -> None:
     answer = ask(server, "GET", path)

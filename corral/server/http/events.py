@@ -5,7 +5,7 @@ a model is loaded or a long prompt is read, begins without it and says now and t
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, Protocol
 
@@ -51,8 +51,13 @@ def event(data: Any, name: str = "") -> bytes:
     return head + b"data: " + gojson.encode(data) + b"\n\n"
 
 
-async def event_response(request: Request, source: Numbered, writer: EventWriter) -> Stream:
-    """The answer as events. An error within `SILENCE` seconds and before the first chunk has its own status."""
+async def event_response(
+    request: Request, source: Numbered, writer: EventWriter, *, on_end: Callable[[], Awaitable[None]] | None = None
+) -> Stream:
+    """The answer as events. An error within `SILENCE` seconds and before the first chunk has its own status.
+
+    `on_end` is awaited when the writer has got the last chunk, before the event for it is sent.
+    """
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(aclosing(source))
         first = asyncio.ensure_future(anext(source))
@@ -60,14 +65,17 @@ async def event_response(request: Request, source: Numbered, writer: EventWriter
         await asyncio.wait({first}, timeout=SILENCE)
         chunk = first.result()[1] if first.done() else Chunk()
         set_dialect(request.scope, msgspec.structs.replace(dialect_of(request.scope), line=writer.failure))
-        response = Stream(_events(first, source, writer), EVENT_STREAM, stack.pop_all())
+        response = Stream(_events(first, source, writer, on_end), EVENT_STREAM, stack.pop_all())
         describe(response, chunk.truncated_tokens, chunk.unenforced)
         return response
     raise AssertionError("an exit stack does not swallow errors")
 
 
 async def _events(
-    first: "asyncio.Future[tuple[int, Chunk]]", source: Numbered, writer: EventWriter
+    first: "asyncio.Future[tuple[int, Chunk]]",
+    source: Numbered,
+    writer: EventWriter,
+    on_end: Callable[[], Awaitable[None]] | None,
 ) -> AsyncGenerator[bytes, None]:
     if opening := writer.opening():
         yield opening
@@ -75,10 +83,17 @@ async def _events(
         await asyncio.wait({first}, timeout=SILENCE)
         if not first.done():
             yield writer.waiting()
-    yield writer.chunk(*first.result())
-    async for number, chunk in source:
-        if data := writer.chunk(number, chunk):
+    number, chunk = first.result()
+    while True:
+        data = writer.chunk(number, chunk)
+        if on_end is not None and chunk.done_reason:
+            await on_end()
+        if data:
             yield data
+        try:
+            number, chunk = await anext(source)
+        except StopAsyncIteration:
+            return
 
 
 async def _cancelled(task: "asyncio.Future[tuple[int, Chunk]]") -> None:

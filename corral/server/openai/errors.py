@@ -27,6 +27,27 @@ TABLE: Table = {
     errors.EngineError: Row(lambda error: error.code or 500),
 }
 
+
+class PreviousNotFound(errors.BadRequest):
+    """A `previous_response_id` that is not kept, or not any more."""
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__(f"previous response with id '{response_id[:100]}' not found")
+
+
+class ResponseNotFound(errors.NotFound):
+    """The id of a response that is not kept, or not any more."""
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__(f"response with id '{response_id[:100]}' not found")
+
+
+CODES: dict[type[CorralError], str] = {
+    errors.ContextExceeded: "context_length_exceeded",
+    PreviousNotFound: "previous_response_not_found",
+}
+"""By which clients tell kinds apart, where they do."""
+
 _TYPES = {400: "invalid_request_error", 404: "not_found_error"}
 
 
@@ -55,5 +76,5 @@ def _answer(table: Table, error: CorralError) -> Response:
 
 def _envelope(table: Table, error: CorralError) -> dict[str, object]:
     kind = _TYPES.get(status_of(table, error), "api_error")
-    code = "context_length_exceeded" if isinstance(error, errors.ContextExceeded) else None
+    code = next((code for of, code in CODES.items() if isinstance(error, of)), None)
     return {"error": {"message": sentence_of(table, error), "type": kind, "param": None, "code": code}}
