@@ -17,14 +17,12 @@ class Echo(Struct, frozen=True, kw_only=True):
     """24 hexadecimal digits, which the ids of all its items have."""
     created: int
     asked: WireResponseRequest
-    raw: dict[str, Any]
-    """The request as it came."""
     custom_tools: frozenset[str]
 
 
 def response(echo: Echo, status: str, output: list[Item], **changes: Any) -> dict[str, Any]:
     """The response, in its order of fields; `changes` are those that are not as at the beginning."""
-    asked, raw = echo.asked, echo.raw
+    asked, raw = echo.asked, echo.asked.whole
     reasoning = raw.get("reasoning")
     shown_reasoning = (
         {"effort": reasoning.get("effort"), "summary": reasoning.get("summary")}

@@ -25,12 +25,10 @@ async def create(request: Request) -> Response:
     asked, given = await body_converted(request, wire.WireResponseRequest, lambda asked: items.read_items(asked.input))
     if not asked.model:
         raise ModelRequired
-    raw = await asyncio.to_thread(gojson.parse, await request.body())
     echo = replies.Echo(
         id=secrets.token_hex(12),
         created=int(time.time()),
         asked=asked,
-        raw=raw,
         custom_tools=wire.custom_tools(asked.tools),
     )
     kept = kept_responses(request)

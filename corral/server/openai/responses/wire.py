@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from corral.golang import gojson
 from corral.messages import ChatRequest, Json, Message, Tool, ToolChoice
 from corral.server.http.keep_alive import read_keep_alive
 from corral.server.http.tools import WireParameters, WireTool, WireToolFunction, read_tool_choice, tool
@@ -58,6 +59,8 @@ class WireResponseRequest(Struct):
     tool_choice: Any = None
     options: dict[str, Any] = {}
     keep_alive: Any = None
+    whole: Any = field(name=gojson.WHOLE, default=None)
+    """The request as it came, of which the response echoes parts."""
 
 
 CUSTOM_INPUT = "input"
