@@ -61,9 +61,9 @@ def main(model: Path, rounds: int, tokens: int) -> None:
             found: dict[str, list[float]] = {name: [] for name in asked}
             for round_number in range(rounds + 1):  # the load and the first answers are not counted
                 for name, request in asked.items():
-                    each = cost(one, *request)
+                    measured = cost(one, *request)
                     if round_number:
-                        found[name].append(each)
+                        found[name].append(measured)
     print(f"µs of the server's processor time a streamed token, median of {rounds} rounds in turn (least to most)")
     usual = statistics.median(next(iter(found.values())))
     for name, each in found.items():
