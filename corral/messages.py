@@ -128,6 +128,8 @@ class AnswerRequest(Struct, frozen=True, kw_only=True):
     """Whether the oldest turns may be left out where a prompt does not fit the context."""
     shift: bool | None = None
     """Whether the context may be shifted while the model answers; None: as the model can."""
+    logit_bias: dict[int, float] = {}
+    """What is added to the logits of tokens before one is drawn, by their ids."""
     logprobs: bool = False
     top_logprobs: int = 0
     """Alternatives to report with each token."""
@@ -145,12 +147,16 @@ class ChatRequest(AnswerRequest, frozen=True, kw_only=True):
     messages: tuple[Message, ...] = ()
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ToolChoice()
+    parallel_calls: bool = True
+    """Whether an answer may have more than one call."""
 
 
 class GenerateRequest(AnswerRequest, frozen=True, kw_only=True):
     """A single prompt to complete. An empty prompt: load the model, or unload it when `keep_alive` is 0."""
 
     prompt: str = ""
+    prompt_tokens: tuple[int, ...] = ()
+    """The prompt as token ids; empty: `prompt` is the prompt."""
     suffix: str = ""
     system: str = ""
     template: str = ""
@@ -160,10 +166,10 @@ class GenerateRequest(AnswerRequest, frozen=True, kw_only=True):
 
 
 class EmbedRequest(Struct, frozen=True, kw_only=True):
-    """Texts to turn into vectors. `dimensions` 0: all of them."""
+    """Texts, or their token ids, to turn into vectors. `dimensions` 0: all of them."""
 
     model: str
-    inputs: tuple[str, ...] = ()
+    inputs: tuple[str | tuple[int, ...], ...] = ()
     truncate: bool = True
     dimensions: int = 0
     options: dict[str, Json] = {}

@@ -3,11 +3,13 @@
 import base64
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import pytest
 
+from corral.inference.run import with_one_call
+from corral.messages import Chunk, ToolCall
 from tests.asking import Answer, ask, post
 from tests.conftest import RunningServer
 from tests.dialects import dialect_server, events, filtered, last_asked
@@ -238,9 +240,9 @@ EFFORTS = 'must be "minimal", "low", "medium", "high", "xhigh", "ultra", "max", 
         ("completions", {"model": "plain", "prompt": "x", "stop": [1]}, 400, "invalid type for 'stop' field: float64"),
         (
             "completions",
-            {"model": "plain", "prompt": [1, 2]},
+            {"model": "plain", "prompt": [{}]},
             400,
-            "prompt must be a text or a list of texts: token ids cannot be read",
+            "prompt must be a text, a list of token ids, or a list of these",
         ),
         ("embeddings", {"model": "bert"}, 400, "invalid input"),
         ("embeddings", {"model": "bert", "input": [{}]}, 400, "invalid input type"),
@@ -312,3 +314,59 @@ def test_arguments_that_are_no_object(server: RunningServer, arguments: str) -> 
 def test_a_picture_for_a_model_without_eyes(server: RunningServer) -> None:
     answer = chat(server, [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}])
     assert (answer.status, answer.json["error"]["type"]) == (400, "invalid_request_error")
+
+
+def test_a_bias_reaches_the_engine(server: RunningServer) -> None:
+    assert chat(server, "hi", logit_bias={"5": -100, "7": 2.5}).status == 200
+    assert last_asked(server)["logit_bias"] == [[5, -100.0], [7, 2.5]]
+
+
+@pytest.mark.parametrize(
+    ("bias", "message"),
+    [
+        ({"x": 1}, 'logit_bias names "x", which is no token\'s id'),
+        ({"-1": 1}, 'logit_bias names "-1", which is no token\'s id'),
+        ({"5": 101}, "logit_bias of token 5 is 101.0, not between -100 and 100"),
+        ({str(number): 1 for number in range(1025)}, "logit_bias names 1025 tokens, more than 1024"),
+    ],
+)
+def test_a_bias_that_cannot_be(server: RunningServer, bias: Any, message: str) -> None:
+    answer = chat(server, "hi", logit_bias=bias)
+    assert (answer.status, answer.json["error"]["message"]) == (400, message)
+    beyond = chat(server, "hi", logit_bias={"99999999": 1})
+    assert (beyond.status, "names token 99999999, but the model has" in beyond.json["error"]["message"]) == (400, True)
+
+
+def test_only_one_call_where_there_may_be_one(server: RunningServer) -> None:
+    chat(server, "!call=get_weather", tools=[WEATHER], parallel_tool_calls=False)
+    assert last_asked(server)["parallel_tool_calls"] is False
+
+
+def test_token_ids_instead_of_texts(server: RunningServer) -> None:
+    tokens = post(server, "/api/tokenize", {"model": "bert", "content": "ab"}).json["tokens"]
+    assert (
+        post(server, "/v1/embeddings", {"model": "bert", "input": tokens}).json["data"]
+        == (post(server, "/v1/embeddings", {"model": "bert", "input": "ab"}).json["data"])
+    )
+    several = post(server, "/v1/embeddings", {"model": "bert", "input": [tokens, "abcdef"]}).json["data"]
+    assert several == post(server, "/v1/embeddings", {"model": "bert", "input": ["ab", "abcdef"]}).json["data"]
+    tokens = post(server, "/api/tokenize", {"model": "plain", "content": "!say=yes"}).json["tokens"]
+    for prompt in (tokens, [tokens]):
+        answer = post(server, "/v1/completions", {"model": "plain", "prompt": prompt}).json
+        assert [choice["text"] for choice in answer["choices"]] == ["yes"]
+    wrong = post(server, "/v1/embeddings", {"model": "bert", "input": [10**7]})
+    assert (wrong.status, wrong.json["error"]["message"].split(",")[0]) == (400, "10000000 is no token of the model")
+
+
+async def test_calls_after_the_first_are_left_out() -> None:
+    async def chunks() -> AsyncGenerator[Chunk, None]:
+        yield Chunk("a", tool_calls=(ToolCall("f"), ToolCall("g")))
+        yield Chunk("b", tool_calls=(ToolCall("h"),))
+        yield Chunk(done_reason="stop")
+
+    found = [chunk async for chunk in with_one_call(chunks(), "m")]
+    assert [(chunk.content, [call.name for call in chunk.tool_calls]) for chunk in found] == [
+        ("a", ["f"]),
+        ("b", []),
+        ("", []),
+    ]

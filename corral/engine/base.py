@@ -82,6 +82,8 @@ class Sampling(Struct, frozen=True, kw_only=True):
     frequency_penalty: float = 0.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token, what is added to its logit)."""
 
 
 class CompletionRequest(Struct, frozen=True, kw_only=True):
@@ -120,6 +122,8 @@ class EngineChat(Struct, frozen=True, kw_only=True):
 
     The template always gets the tools themselves.
     """
+    parallel_calls: bool = True
+    """Whether there may be more than one call."""
     think: Think = None
     sampling: Sampling = Sampling()
     max_tokens: int

@@ -329,7 +329,7 @@ class Planner:
             request=CompletionRequest(
                 prompt=sent,
                 media=media,
-                sampling=sampling(self._options, self._num_ctx),
+                sampling=self._sampling,
                 max_tokens=max_tokens,
                 num_keep=self._num_keep,
                 schema=None if schema is None else schema.value,
@@ -365,8 +365,9 @@ class Planner:
             prompt="" if media else built.text,
             tools=tuple(tools),
             call_schemas=self._call_schemas,
+            parallel_calls=not isinstance(self._request, ChatRequest) or self._request.parallel_calls,
             think=self._think,
-            sampling=sampling(self._options, self._num_ctx),
+            sampling=self._sampling,
             max_tokens=max_tokens,
             num_keep=self._num_keep,
             schema=None if schema is None else schema.value,
@@ -383,6 +384,16 @@ class Planner:
             with_context=with_context,
             ends_repetition=self._ends_repetition,
         )
+
+    @property
+    def _sampling(self) -> Sampling:
+        """`BadRequest` for a bias of what is no token of the model."""
+        bias = self._request.logit_bias
+        size = self._model.gguf.vocabulary_size
+        wrong = next((token for token in bias if not 0 <= token < size), None)
+        if wrong is not None:
+            raise BadRequest(f"logit_bias names token {wrong}, but the model has {size}")
+        return structs.replace(sampling(self._options, self._num_ctx), logit_bias=tuple(bias.items()))
 
     async def _schema(self, wanted: Json | constraint.CallsOf) -> Schema | None:
         """The schema the answer must fit; None for any text."""

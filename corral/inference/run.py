@@ -44,6 +44,20 @@ async def one(chunk: Chunk) -> AsyncGenerator[Chunk, None]:
     yield chunk
 
 
+async def with_one_call(chunks: AsyncGenerator[Chunk, None], label: str) -> AsyncGenerator[Chunk, None]:
+    """The same chunks without any call of a tool after the first one."""
+    has_called = False
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            if chunk.tool_calls:
+                kept = () if has_called else chunk.tool_calls[:1]
+                has_called = True
+                if len(kept) < len(chunk.tool_calls):
+                    log.warning("model %s: a call of a tool is left out, the request takes one", label)
+                    chunk = msgspec.structs.replace(chunk, tool_calls=kept)
+            yield chunk
+
+
 async def thinking_counted(chunks: AsyncGenerator[Chunk, None], engine: Engine) -> AsyncGenerator[Chunk, None]:
     """The same chunks; the last one's metrics say how many tokens the thoughts have."""
     thoughts: list[str] = []

@@ -177,6 +177,7 @@ def sampling_body(sampling: Sampling) -> dict[str, Any]:
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
         **({} if sampling.seed is None else {"seed": sampling.seed}),
+        **({"logit_bias": sampling.logit_bias} if sampling.logit_bias else {}),
         # A prompt found in the cache gives logits that differ in the last digits from those of a prompt that is read,
         # enough to draw another token; a request with a seed is to give the same text again.
         "cache_prompt": sampling.seed is None or sampling.temperature == 0,
@@ -238,7 +239,7 @@ def chat_body(request: EngineChat) -> dict[str, Any]:
     template_values: dict[str, Any] = {}
     if request.tools:
         body["tools"] = [_tool(tool, tool.parameters) for tool in request.tools]
-        body["parallel_tool_calls"] = True
+        body["parallel_tool_calls"] = request.parallel_calls
     if request.call_schemas:
         # The engine makes its grammar from the tools of the body, and renders the template with these instead.
         template_values["tools"] = body["tools"]

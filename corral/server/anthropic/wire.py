@@ -93,6 +93,7 @@ def _request(wire: WireMessagesRequest, *, render_only: bool = False) -> ChatReq
         messages=_messages(wire),
         tools=tuple(_tools(wire.tools)),
         tool_choice=_tool_choice(wire.tool_choice),
+        parallel_calls=not (isinstance(wire.tool_choice, dict) and wire.tool_choice.get("disable_parallel_tool_use")),
         options={**wire.options, **{name: value for name, value in own.items() if value is not None}},
         think=_think(wire),
         must_think=False,

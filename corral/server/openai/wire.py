@@ -4,7 +4,7 @@ Read leniently, since many programs write them: null is as good as left out, and
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Struct, field
@@ -32,6 +32,12 @@ from corral.server.http.tools import WireTool, read_tool_choice, tool
 
 MAX_CHOICES = 16
 """Answers that one request may ask for."""
+
+MAX_BIASED = 1024
+"""Tokens whose logits one request may change."""
+
+
+TextOrTokens: TypeAlias = str | tuple[int, ...]
 
 
 class WireStreamOptions(Struct):
@@ -84,6 +90,7 @@ class WireRequest(Struct, kw_only=True):
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     stop: Any = None
+    logit_bias: dict[str, float] = {}
     n: int = 1
     options: dict[str, Any] = {}
     keep_alive: Any = None
@@ -129,6 +136,8 @@ def chat_requests(wire: WireChatRequest) -> list[ChatRequest]:
         messages=_messages(wire.messages),
         tools=tuple(tool(item) for item in wire.tools),
         tool_choice=read_tool_choice(wire.tool_choice),
+        parallel_calls=wire.parallel_tool_calls,
+        logit_bias=_logit_bias(wire.logit_bias),
         format=_format(wire.response_format),
         options=_options(wire, {"num_predict": limit, "temperature": 1.0, "top_p": 1.0}, _chat_stop(wire.stop)),
         think=read_effort(wire.reasoning.effort or wire.reasoning_effort),
@@ -147,8 +156,10 @@ def completion_requests(wire: WireCompletionRequest) -> list[GenerateRequest]:
     requests = [
         GenerateRequest(
             model=wire.model,
-            prompt=prompt,
+            prompt=prompt if isinstance(prompt, str) else "",
+            prompt_tokens=() if isinstance(prompt, str) else prompt,
             suffix=wire.suffix,
+            logit_bias=_logit_bias(wire.logit_bias),
             options=_options(wire, defaults, _completion_stop(wire.stop)),
             keep_alive=read_keep_alive(wire.keep_alive),
             logprobs=bool(wire.logprobs),
@@ -163,7 +174,7 @@ def completion_requests(wire: WireCompletionRequest) -> list[GenerateRequest]:
 
 
 def embed_request(wire: WireEmbedRequest) -> EmbedRequest:
-    """Our request; `BadRequest` for an `input` that is neither a text nor a list of texts."""
+    """Our request; `BadRequest` for an `input` that is no text, no token ids and no list of these."""
     if wire.encoding_format.lower() not in ("float", "base64", ""):
         raise BadRequest(
             f"Invalid value for 'encoding_format' = {wire.encoding_format}. Supported values: ['float', 'base64']."
@@ -171,10 +182,10 @@ def embed_request(wire: WireEmbedRequest) -> EmbedRequest:
     match wire.input:
         case None | []:
             raise BadRequest("invalid input")
-        case str(text):
-            inputs = (text,)
-        case list(texts) if all(isinstance(text, str) for text in texts):
-            inputs = tuple(texts)
+        case str() | [int(), *_]:
+            inputs = _texts(wire.input, "invalid input type")
+        case list(given):
+            inputs = tuple(text for one in given for text in _texts(one, "invalid input type"))
         case _:
             raise BadRequest("invalid input type")
     return EmbedRequest(
@@ -327,6 +338,18 @@ def _options(wire: WireRequest, defaults: Mapping[str, Json], stop: list[str] | 
     return {**{name: value for name, value in defaults.items() if value is not None}, **wire.options, **given}
 
 
+def _logit_bias(bias: Mapping[str, float]) -> dict[int, float]:
+    """`BadRequest` for what is no token's id, for a bias beyond 100, and for too many of them."""
+    if len(bias) > MAX_BIASED:
+        raise BadRequest(f"logit_bias names {len(bias)} tokens, more than {MAX_BIASED}")
+    for token, value in bias.items():
+        if not token.isdecimal() or len(token) > 9:
+            raise BadRequest(f"logit_bias names {quote(token[:100])}, which is no token's id")
+        if not -100 <= value <= 100:
+            raise BadRequest(f"logit_bias of token {token} is {value}, not between -100 and 100")
+    return {int(token): value for token, value in bias.items()}
+
+
 def _chat_stop(stop: Json) -> list[str] | None:
     match stop:
         case str():
@@ -346,16 +369,27 @@ def _completion_stop(stop: Json) -> list[str] | None:
     return _chat_stop(stop)
 
 
-def _prompts(prompt: Json) -> list[str]:
+def _prompts(prompt: Json) -> tuple[TextOrTokens, ...]:
+    """One prompt, or several."""
+    refusal = "prompt must be a text, a list of token ids, or a list of these"
     match prompt:
         case None:
-            return [""]
-        case str():
-            return [prompt]
-        case list() if prompt and all(isinstance(text, str) for text in prompt):
-            return prompt
+            return ("",)
+        case [[*_] | str(), *_]:
+            return tuple(text for one in prompt for text in _texts(one, refusal))
         case _:
-            raise BadRequest("prompt must be a text or a list of texts: token ids cannot be read")
+            return _texts(prompt, refusal)
+
+
+def _texts(value: Json, refusal: str) -> tuple[TextOrTokens, ...]:
+    """A text or a list of token ids; `BadRequest` with the sentence for anything else."""
+    match value:
+        case str():
+            return (value,)
+        case [_, *_] if all(isinstance(token, int) and not isinstance(token, bool) for token in value):
+            return (tuple(value),)
+        case _:
+            raise BadRequest(refusal)
 
 
 def _numbered(request: Any, wire: WireRequest) -> list[Any]:

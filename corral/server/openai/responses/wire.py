@@ -57,6 +57,7 @@ class WireResponseRequest(Struct):
     text: WireText = field(default_factory=WireText)
     tools: list[WireResponseTool] = []
     tool_choice: Any = None
+    parallel_tool_calls: bool = True
     options: dict[str, Any] = {}
     keep_alive: Any = None
     whole: Any = field(name=gojson.WHOLE, default=None)
@@ -87,6 +88,7 @@ def chat_request(wire: WireResponseRequest, conversation: Iterable[Message]) -> 
         messages=(*system, *conversation),
         tools=tuple(_tools(wire.tools)),
         tool_choice=_tool_choice(wire.tool_choice),
+        parallel_calls=wire.parallel_tool_calls,
         format=wire.text.format.schema if wire.text.format.type == "json_schema" else None,
         options={"temperature": 1.0, **wire.options, **given},
         think=read_effort(wire.reasoning.effort),
