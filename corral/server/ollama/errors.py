@@ -42,6 +42,7 @@ TABLE: Table = {
     errors.InvalidFormat: Row(500),
     errors.Unsupported: Row(400, _unsupported),
     errors.BodyTooLarge: Row(413),
+    errors.BodyTooSlow: Row(408),
     errors.Forbidden: Row(403),
     errors.RemoteModel: Row(403, lambda _: "ollama cloud is disabled: remote model is unavailable"),
     errors.NotFound: Row(404),

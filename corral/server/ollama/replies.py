@@ -17,6 +17,7 @@ from corral.errors import BadRequest, CorralError
 from corral.golang import gojson
 from corral.messages import Progress
 from corral.server.http.dialect import dialect_of, note
+from corral.server.http.reading import release_body
 from corral.server.http.streaming import JSON, NDJSON, Stream
 from corral.server.ollama import wire as wire
 
@@ -57,7 +58,9 @@ async def body_converted(request: Request, kind: type[T], convert: Callable[[T],
         asked = gojson.decode(data, kind)
         return asked, convert(asked)
 
-    return await asyncio.to_thread(work) if len(data) > LARGE else work()
+    values = await asyncio.to_thread(work) if len(data) > LARGE else work()
+    release_body(request)
+    return values
 
 
 async def progress_answer(request: Request, steps: AsyncGenerator[Progress, None], stream: bool) -> Response:
