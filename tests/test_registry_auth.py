@@ -20,12 +20,14 @@ from corral.errors import ConfigError, CorralError, SourceError, Unauthorized, U
 from corral.messages import Progress
 from corral.sources.registry import Encryption, Registry, RetryPolicy, TransferLimits, keys
 from corral.sources.registry.auth import Challenge, Credentials, find_credentials, parse_challenges
-from corral.store import Store
+from corral.store import Layer, MediaType, Store, encode_manifest
 from tests.registry import (
+    CONFIG_BYTES,
     FaultProxy,
     RegistryServer,
     basic_auth,
     digest_of,
+    noise,
     running_proxy,
     running_registry,
 )
@@ -174,6 +176,26 @@ async def test_pull_and_push_with_a_signed_request_for_a_token(
     assert dict(pairs)["scope"] == "repository%3Alibrary%2Ftiny%3Apull"
     assert dict(pairs)["service"] == "the+registry"
     assert len(dict(pairs)["nonce"]) == 22
+
+
+async def test_layers_that_are_pushed_side_by_side_each_get_the_token_they_need(
+    gate: FaultProxy, tokens: TokenServer, registry: Registry, store: Store, tmp_path: Path
+) -> None:
+    """Layers of eight models that are at the registry already: taking them from there wants a token for each model."""
+    tokens.keys.add(keys.load_or_create(tmp_path / "keys").public_line)
+    digest, size, _ = store.add_bytes(CONFIG_BYTES)
+    config, layers = Layer(MediaType.CONFIG, digest, size), []
+    for number in range(8):
+        name = names.parse(f"{gate.host}/library/part{number}")
+        digest, size, _ = store.add_bytes(noise(1000, 700 + number))
+        layers.append(Layer(MediaType.MODEL, digest, size, from_=str(name)))
+        store.write_manifest(name, encode_manifest(config, (layers[-1],)))
+        assert await run(registry.push(name, store, encryption=Encryption.PREFERRED)) == "success"
+    whole = names.parse(f"{gate.host}/library/whole")
+    store.write_manifest(whole, encode_manifest(config, tuple(layers)))
+    gate.rules({"path": "^/token", "forward": tokens.url})
+    assert await run(registry.push(whole, store, encryption=Encryption.PREFERRED)) == "success"
+    assert len(gate.log("mount=")) >= len(layers)
 
 
 async def test_a_token_for_a_password(

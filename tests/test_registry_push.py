@@ -105,6 +105,40 @@ async def test_a_model_under_a_manifest_of_ocis_kind_is_pulled_and_pushed_as_it_
     assert server.manifest("library/again", "oci", OCI_MANIFEST) == raw
 
 
+async def test_small_layers_are_sent_side_by_side_and_told_one_after_the_other(
+    proxy: FaultProxy, server: RegistryServer, registry: Registry, store: Store, name: Name
+) -> None:
+    """The proxy begins none of the uploads before all are asked for."""
+    layers = {f"part{number}": noise(50_000, 60 + number) for number in range(6)}
+    for data in layers.values():
+        store.add_bytes(data)
+    store.write_manifest(name, manifest_of(layers))
+    proxy.rules({"method": "POST", "path": "/blobs/uploads/", "hold": True})
+    pushing = asyncio.create_task(collect(registry.push(name, store, encryption=Encryption.PREFERRED)))
+    await asyncio.to_thread(proxy.wait_until_held, len(layers) + 1)
+    proxy.release()
+    steps = await pushing
+    digests = [step.digest for step in steps if step.digest]
+    expected = [digest_of(data) for data in (*layers.values(), CONFIG_BYTES)]
+    assert list(dict.fromkeys(digests)) == expected
+    assert digests == sorted(digests, key=expected.index)
+    assert server.manifest(repository(name), name.tag) == store.manifest(name).manifest.raw
+    assert all(server.blob(repository(name), digest_of(data)) == data for data in layers.values())
+
+
+@pytest.mark.parametrize("fault", [{"cut_request_after": 1000}, {"status": 503}, {"status": 404}])
+async def test_small_layers_go_on_each_by_itself_after_a_fault(
+    fault: dict[str, Any], proxy: FaultProxy, server: RegistryServer, registry: Registry, store: Store, name: Name
+) -> None:
+    layers = {f"part{number}": noise(50_000, 80 + number) for number in range(8)}
+    for data in layers.values():
+        store.add_bytes(data)
+    store.write_manifest(name, manifest_of(layers))
+    proxy.rules({"method": "PATCH", "skip": 1, "times": 5, **fault})
+    assert (await collect(registry.push(name, store, encryption=Encryption.PREFERRED)))[-1] == Progress("success")
+    assert all(server.blob(repository(name), digest_of(data)) == data for data in layers.values())
+
+
 async def test_a_plain_registry_gets_the_parts_one_after_the_other(
     proxy: FaultProxy, registry: Registry, store: Store, name: Name
 ) -> None:

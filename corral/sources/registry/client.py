@@ -122,6 +122,8 @@ class Registry:
     ) -> AsyncGenerator[Progress, None]:
         """Sends a model to the registry in its name. What the registry has already is not sent again.
 
+        Small blobs are sent side by side, and all are reported in the manifest's order (spec api §15.4).
+
         Closing the iterator stops the work; a push of the same blob goes on with what the registry took, if it can.
         """
         yield Progress("retrieving manifest")
@@ -135,8 +137,8 @@ class Registry:
         paths = {digest: await store.run(store.open_path, digest) for digest in blobs}
         repository = await self._repository(stored.name, encryption)
         async with repository.http.hold():
-            for number, (digest, layer) in enumerate(blobs.items()):
-                upload = Upload(
+            uploads = [
+                Upload(
                     repository,
                     layer,
                     paths[digest],
@@ -145,9 +147,12 @@ class Registry:
                     executor=self._executor,
                     unfinished=self._unfinished_uploads,
                 )
-                async with aclosing(upload.watch()) as steps:
-                    async for step in steps:
-                        yield step
+                for number, (digest, layer) in enumerate(blobs.items())
+            ]
+            jobs = [Job(upload.watch(), upload.connections) for upload in uploads]
+            async with aclosing(in_parallel(jobs, self._limits.connections)) as steps:
+                async for step in steps:
+                    yield step
             yield Progress("pushing manifest")
             await retry(
                 lambda: repository.put_manifest(stored.manifest), self._limits.retry, retryable=_is_put_retryable
