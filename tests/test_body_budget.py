@@ -24,7 +24,7 @@ from corral.server.http.routing import route
 from corral.server.ollama.errors import dialect
 from corral.server.serve import uvicorn_config
 from tests.asking import Answer, ask, post
-from tests.conftest import RunningServer, StartServer
+from tests.conftest import RunningServer, running_server
 
 MIB = 1 << 20
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -65,10 +65,11 @@ def body_of(size: int) -> bytes:
     return text.replace('""', f'"{"x" * (size - len(text))}"').encode()
 
 
-@pytest.fixture
-def server(start_server: StartServer) -> RunningServer:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """Large bodies may have 14 MiB together."""
-    return start_server(CORRAL_BODY_MEMORY=str(16 * MIB))
+    with running_server(tmp_path_factory.mktemp("home"), CORRAL_BODY_MEMORY=str(16 * MIB)) as server:
+        yield server
 
 
 @pytest.fixture
