@@ -9,7 +9,8 @@ CorralError              anything that stops a request or a command
 │   ├── EmptyBody        a request without a body that needs one
 │   ├── Unsupported      the model lacks the capability that was asked for
 │   ├── ContextExceeded  the prompt or text is longer than the context, and may not be cut
-│   └── BodyTooLarge     the request's body has more bytes than are read
+│   ├── BodyTooLarge     the request's body has more bytes than are read
+│   └── BodyTooSlow      the request's body takes too long
 ├── Forbidden
 │   └── RemoteModel      the name means a model that runs in the vendor's cloud
 ├── NotFound
@@ -113,6 +114,13 @@ class BodyTooLarge(BadRequest):
     def __init__(self, limit: int) -> None:
         super().__init__(f"request body is larger than {limit} bytes")
         self.limit = limit
+
+
+class BodyTooSlow(BadRequest):
+    """A request whose body does not come, or only a little at a time."""
+
+    def __init__(self) -> None:
+        super().__init__("the request body comes too slowly")
 
 
 class Forbidden(CorralError):

@@ -31,6 +31,7 @@ SLOW = {
     "test_real_engine_loads": REAL_ENGINE,
     "test_registry_auth": REGISTRY,
     "test_registry_crash": REGISTRY,
+    "test_registry_encryption": REGISTRY,
     "test_registry_hostile": REGISTRY,
     "test_registry_hub": REGISTRY,
     "test_registry_proxies": REGISTRY,

@@ -11,21 +11,11 @@ from corral import errors
 from corral.errors import CorralError
 from corral.golang import gojson
 from corral.server.http.dialect import Dialect
-from corral.server.http.error_table import Row, Table, may_pass, sentence_of, status_of
+from corral.server.http.error_table import STATUSES, Row, Table, may_pass, sentence_of, status_of
 from corral.server.http.events import event
 from corral.server.http.streaming import JSON, PLAIN_JSON
 
-TABLE: Table = {
-    CorralError: Row(500),
-    errors.BadRequest: Row(400),
-    errors.EmptyBody: Row(400, lambda _: "EOF"),
-    errors.BodyTooLarge: Row(413),
-    errors.Forbidden: Row(403),
-    errors.NotFound: Row(404),
-    errors.NotPublished: Row(500),
-    errors.Busy: Row(503),
-    errors.EngineError: Row(lambda error: error.code or 500),
-}
+TABLE: Table = {**STATUSES, errors.EmptyBody: Row(400, lambda _: "EOF")}
 
 _TYPES = {
     400: "invalid_request_error",

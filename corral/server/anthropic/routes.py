@@ -14,18 +14,17 @@ from corral.server.http.events import event_response
 from corral.server.http.requests import runtime_of
 from corral.server.http.streaming import PLAIN_JSON
 
-BYTES_PER_TOKEN = 4
-"""Of a request, about, where its prompt has not been counted yet."""
+CHARACTERS_PER_TOKEN = 4
+"""About, where a prompt has not been counted yet."""
 
 
 async def messages(request: Request) -> Response:
     asked, converted = await body_converted(request, wire.WireMessagesRequest, wire.chat_request)
-    body = await request.body()
-    # A member of that name somewhere: within a text its quotes would be escaped.
-    with_cache = b'"cache_control"' in body
+    with_cache = wire.has_cache_control(asked.whole)
     source = answers(runtime_of(request), [converted])
     if asked.stream:
-        writer = replies.MessageWriter(asked.model, len(body) // BYTES_PER_TOKEN, with_cache=with_cache)
+        estimate = sum(len(message.text) for message in converted.messages) // CHARACTERS_PER_TOKEN
+        writer = replies.MessageWriter(asked.model, estimate, with_cache=with_cache)
         stream = await event_response(request, source, writer)
         stream.headers["cache-control"] = "no-cache"
         return stream

@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import UNSET, Struct, UnsetType, field
 
 from corral.errors import BadRequest, ModelRequired
+from corral.golang import gojson
 from corral.messages import ChatRequest, Json, Message, Part, Picture, Text, Think, Tool, ToolCall, ToolChoice
 from corral.server.http.files import decode_base64
 from corral.server.http.keep_alive import read_keep_alive
@@ -60,6 +61,8 @@ class WireMessagesRequest(Struct):
     output_config: WireOutputConfig = field(default_factory=WireOutputConfig)
     options: dict[str, Any] = {}
     keep_alive: Any = None
+    whole: Any = field(name=gojson.WHOLE, default=None)
+    """The request as it came."""
 
 
 def chat_request(wire: WireMessagesRequest) -> ChatRequest:
@@ -76,6 +79,19 @@ def counted_request(wire: WireMessagesRequest) -> ChatRequest:
     if not wire.model:
         raise ModelRequired
     return _request(wire, render_only=True)
+
+
+def has_cache_control(value: Json) -> bool:
+    """Whether a request marks something for the prompt cache, and so wants to know what was found there."""
+    match value:
+        case {"cache_control": dict()}:
+            return True
+        case dict():
+            return any(map(has_cache_control, value.values()))
+        case list():
+            return any(map(has_cache_control, value))
+        case _:
+            return False
 
 
 def _request(wire: WireMessagesRequest, *, render_only: bool = False) -> ChatRequest:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from corral.errors import EmptyBody
 from corral.golang import gojson
+from corral.server.http.reading import release_body
 from corral.server.http.streaming import JSON
 
 T = TypeVar("T", bound=Struct)
@@ -46,4 +47,6 @@ async def body_converted(request: Request, kind: type[T], convert: Callable[[T],
         asked = gojson.decode(data, kind)
         return asked, convert(asked)
 
-    return await asyncio.to_thread(work) if len(data) > LARGE else work()
+    values = await asyncio.to_thread(work) if len(data) > LARGE else work()
+    release_body(request)
+    return values

@@ -21,6 +21,20 @@ class Row(NamedTuple):
 Table: TypeAlias = Mapping[type[CorralError], Row]
 
 
+STATUSES: Table = {
+    CorralError: Row(500),
+    errors.BadRequest: Row(400),
+    errors.BodyTooLarge: Row(413),
+    errors.BodyTooSlow: Row(408),
+    errors.Forbidden: Row(403),
+    errors.NotFound: Row(404),
+    errors.NotPublished: Row(500),
+    errors.Busy: Row(503),
+    errors.EngineError: Row(lambda error: error.code or 500),
+}
+"""The statuses that all dialects share, without sentences of their own."""
+
+
 def status_of(table: Table, error: CorralError) -> int:
     """The HTTP status; the table has a row for `CorralError`."""
     status = next(row.status for row in _rows(table, error) if row.status is not None)

@@ -8,7 +8,7 @@ from corral import errors
 from corral.errors import CorralError
 from corral.golang import gojson
 from corral.server.http.dialect import Dialect
-from corral.server.http.error_table import Row, Table, sentence_of, status_of
+from corral.server.http.error_table import STATUSES, Row, Table, sentence_of, status_of
 from corral.server.http.streaming import JSON
 
 
@@ -21,19 +21,12 @@ def _unsupported(error: errors.Unsupported) -> str:
 
 
 TABLE: Table = {
-    CorralError: Row(500),
-    errors.BadRequest: Row(400),
+    **STATUSES,
     errors.InvalidOption: Row(500),
     errors.InvalidFormat: Row(500),
     errors.Unsupported: Row(400, _unsupported),
-    errors.BodyTooLarge: Row(413),
-    errors.Forbidden: Row(403),
     errors.RemoteModel: Row(403, lambda _: "ollama cloud is disabled: remote model is unavailable"),
-    errors.NotFound: Row(404),
-    errors.NotPublished: Row(500),
-    errors.Busy: Row(503),
     errors.QueueFull: Row(503, lambda _: "server busy, please try again.  maximum pending requests exceeded"),
-    errors.EngineError: Row(lambda error: error.code or 500),
 }
 
 

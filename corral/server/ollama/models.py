@@ -33,6 +33,7 @@ from corral.server.ollama.replies import progress_answer
 from corral.serving.scheduler import Runner
 from corral.sources import Mirror, archive
 from corral.sources.mirrors import FileMirror
+from corral.sources.registry import Encryption
 from corral.store import Store, Stored
 
 
@@ -258,7 +259,8 @@ def _has_sound(store: Store, digest: Digest) -> bool:
 async def pull(request: Request) -> Response:
     asked = await body_as(request, WirePullRequest)
     name = _transferred(asked.model or asked.name)
-    steps = _pull(runtime_of(request), name, insecure=asked.insecure, source=_source(request, asked.source))
+    encryption = Encryption.asked(insecure=asked.insecure)
+    steps = _pull(runtime_of(request), name, encryption, _source(request, asked.source))
     return await progress_answer(request, steps, asked.stream)
 
 
@@ -276,13 +278,13 @@ def _source(request: Request, text: str) -> Mirror | None:
 
 
 def _pull(
-    runtime: Runtime, name: Name, *, insecure: bool = False, source: Mirror | None = None
+    runtime: Runtime, name: Name, encryption: Encryption = Encryption.REQUIRED, source: Mirror | None = None
 ) -> AsyncGenerator[Progress, None]:
     store, prune = runtime.models.store, not runtime.config.no_prune
     if source is not None:
         return sources.pull_from(source, name, store, registry=runtime.registry, prune=prune)
     mirrors = runtime.config.mirrors
-    return sources.pull(name, store, registry=runtime.registry, mirrors=mirrors, insecure=insecure, prune=prune)
+    return sources.pull(name, store, registry=runtime.registry, mirrors=mirrors, encryption=encryption, prune=prune)
 
 
 class WireArchiveRequest(Struct):
@@ -325,5 +327,6 @@ async def push(request: Request) -> Response:
         raise ModelRequired
     runtime = runtime_of(request)
     name = _transferred(text)
-    steps = runtime.registry.push(name, runtime.models.store, insecure=asked.insecure)
+    encryption = Encryption.asked(insecure=asked.insecure)
+    steps = runtime.registry.push(name, runtime.models.store, encryption=encryption)
     return await progress_answer(request, steps, asked.stream)
