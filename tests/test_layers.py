@@ -18,6 +18,8 @@ WORDS = {
     "config",
     "telemetry",
     "background",
+    "children",
+    "job",
     "media_kinds",
 }
 FORMATS = {"gguf", "modelfile", "template", "parsers", "media", "schemas"}
