@@ -67,7 +67,9 @@ class Imatrix:
         if len(counts) not in (1, matrices):
             raise ModelFileError(f'the importance matrix has {len(counts)} counts for "{tensor.name}"')
         if not all(np.isfinite(numbers).all() and (numbers >= 0).all() for numbers in (sums, counts)):
-            raise ModelFileError(f'the importance matrix has numbers for "{tensor.name}" that are negative or not finite')
+            raise ModelFileError(
+                f'the importance matrix has numbers for "{tensor.name}" that are negative or not finite'
+            )
         return _means(sums, counts.reshape(-1, 1))
 
     def _read(self, offset: int, length: int) -> Floats:
