@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +232,11 @@ async def test_it_runs_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pyte
     job = Job("corral.quantize:quantize", Written, "quantizing the model", **arguments)
     assert [step.completed async for step in job.steps()] == [0, 300 * 2048]
     assert job.result.digest == hashlib.sha256(made(source, "Q4_0").read_bytes()).hexdigest()
+
+
+def test_what_heavy_libraries_it_needs_are_loaded_in_the_child_only() -> None:
+    code = "import corral.quantize, sys; sys.exit(bool({'numpy', 'xllamacpp', 'ctypes'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_engines_library_has_the_functions_that_are_called() -> None:
