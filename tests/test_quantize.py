@@ -182,7 +182,7 @@ def test_numbers_that_are_none_are_an_error_with_the_tensors_name(
     source = write_gguf(
         tmp_path / "a.gguf", LLAMA, {"blk.0.attn_k.weight": random(4, 512), name: stored_as(rows, given)}
     )
-    with pytest.raises(ModelFileError, match=f'^tensor "{name}" has values that are no finite numbers$'):
+    with pytest.raises(ModelFileError, match=f'^tensor "{name}" has numbers that are not finite$'):
         made(source, "Q4_K_M")
 
 

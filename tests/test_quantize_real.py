@@ -25,7 +25,7 @@ def test_so_does_one_that_was_quantised_in_part_already(
     start_server: StartServer, tmp_path: Path, starter_gguf: Path
 ) -> None:
     """IQ4_XS takes a second for two million numbers; the other layers stay as they are."""
-    source = as_f16(starter_gguf, tmp_path / "f16.gguf", layers=5)
+    source = as_f16(starter_gguf, tmp_path / "f16.gguf", layers=4)
     assert_answers(start_server, tmp_path, source, "IQ4_XS")
     types = {tensor.type for tensor in gguf.read(tmp_path / "IQ4_XS.gguf").tensors}
     assert types == {"F32", "IQ4_XS", "IQ4_NL", "Q4_1", "Q5_K", "Q8_0"}

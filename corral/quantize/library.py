@@ -97,5 +97,5 @@ def library() -> Library:
     folders = (package.submodule_search_locations if package else None) or []
     found = [path for folder in folders for path in Path(folder).glob("xllamacpp*.so")]
     if not found:
-        raise EngineError("the engine's library cannot quantize: the package xllamacpp is not installed")
+        raise EngineError("the engine's library cannot quantize: there is none in the package xllamacpp")
     return Library(found[0])
