@@ -1,0 +1,26 @@
+"""Which architectures can be converted, one module each, by the name in `config.json`.
+
+A module's `plan` says which keys and tensors the new file has, as a value; it reads the configuration only.
+"""
+
+from collections.abc import Callable
+
+from corral.convert.architectures import llama
+from corral.convert.checkpoint import Checkpoint
+from corral.convert.draft import Plan
+from corral.errors import ModelFileError
+
+_PLANS: dict[str, Callable[[Checkpoint], Plan]] = {
+    "LlamaForCausalLM": llama.plan,
+}
+
+
+def plan(checkpoint: Checkpoint) -> Plan:
+    """What the new file is to hold; `ModelFileError` for an architecture that is not known here."""
+    names = checkpoint.config.get("architectures")
+    name = names[0] if isinstance(names, list) and names else None
+    if not isinstance(name, str) or not name:
+        raise ModelFileError("unknown architecture")
+    if name not in _PLANS:
+        raise ModelFileError(f'unsupported architecture "{name[:80]}"')
+    return _PLANS[name](checkpoint)
