@@ -20,7 +20,7 @@ WORDS = {
     "background",
     "media_kinds",
 }
-FORMATS = {"gguf", "modelfile", "template", "parsers", "media", "schemas"}
+FORMATS = {"gguf", "convert", "modelfile", "template", "parsers", "media", "schemas"}
 MACHINES = {"machine", "store", "engine"}
 BELOW_MACHINES = WORDS | FORMATS
 SOURCES = {"sources", "sources.registry"}
