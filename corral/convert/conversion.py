@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from corral.background import Report
-from corral.convert import architectures, checkpoint, quantized, source, tokenizers
+from corral.convert import architectures, checkpoint, pooling, quantized, source, tokenizers
 from corral.convert.arrays import Array
 from corral.convert.draft import Plan
 from corral.convert.recipe import Given, Recipe
@@ -32,7 +32,11 @@ def convert(files: Mapping[str, Path], target: Path, *, report: Report) -> Writt
     plan = architectures.plan(found)
     quantized.check(found.hyperparameters)
     parts = _matched(plan, checkpoint.read_tensors(files))
-    fields = {**plan.fields, **tokenizers.read(files, found.config, plan.vocabulary_size)}
+    fields = {
+        **plan.fields,
+        **pooling.fields(found, plan.architecture),
+        **tokenizers.read(files, found.config, plan.vocabulary_size),
+    }
     file = layout(fields, [_placed(*part) for part in parts])
     try:
         with HashedFile(target) as output:

@@ -18,12 +18,13 @@ _F16 = 1
 
 
 class Plan(Struct, frozen=True):
-    """A file to be made. `fields` are encoded as `gguf.writer` takes them.
+    """A file to be made. `architecture` is its name in GGUF; `fields` are encoded as `gguf.writer` takes them.
 
     `renamed`: beginnings of the checkpoint's names, and what they become before they are looked up. `ignored`: patterns
     of names that the model does without.
     """
 
+    architecture: str
     fields: dict[str, bytes]
     tensors: tuple[Recipe | Given, ...]
     vocabulary_size: int
@@ -75,7 +76,7 @@ class Draft:
         self, vocabulary_size: int, *, renamed: tuple[tuple[str, str], ...] = (), ignored: tuple[str, ...] = ()
     ) -> Plan:
         """The finished plan."""
-        return Plan(dict(self._fields), tuple(self._tensors), vocabulary_size, renamed, ignored)
+        return Plan(self._architecture, dict(self._fields), tuple(self._tensors), vocabulary_size, renamed, ignored)
 
     def _set(self, key: str, value: bytes) -> None:
         self._fields[key.format(arch=self._architecture)] = value

@@ -81,8 +81,8 @@ class Hyperparameters:
 
     def one_of(self, key: str, allowed: Sequence[Json], default: Json) -> None:
         """Raises unless the value is among those that the engine computes with."""
-        value = self._value(key, default)
-        if not any(type(value) is type(one) and value == one for one in allowed):
+        value = self._values.get(key, default)
+        if value is not None and not any(type(value) is type(one) and value == one for one in allowed):
             raise self._error(key, "is not supported by the engine", value)
 
     def laid_over(self, defaults: Mapping[str, Json]) -> "Hyperparameters":

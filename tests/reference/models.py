@@ -207,9 +207,7 @@ def _config(architecture: str, model_type: str, **changes: Any) -> Config:
     }
 
 
-def _llama_case(name: str, **changes: Any) -> Case:
-    return Case(f"llama-{name}", _config("LlamaForCausalLM", "llama", **changes))
-
+_LLAMA = _config("LlamaForCausalLM", "llama")
 
 _LLAMA3 = {
     "rope_type": "llama3",
@@ -218,8 +216,89 @@ _LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+_YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+_LONGROPE = {
+    "type": "longrope",
+    "short_factor": [1.0 + number / 20 for number in range(8)],
+    "long_factor": [1.0 + number for number in range(8)],
+}
+_GEMMA: Config = {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh", "head_dim": 32}
+_GEMMA2: Config = {**_GEMMA, "query_pre_attn_scalar": 32, "sliding_window": 16, "tie_word_embeddings": True}
+_GEMMA3 = _config(
+    "Gemma3ForCausalLM",
+    "gemma3_text",
+    **_GEMMA2,
+    num_hidden_layers=6,
+    sliding_window_pattern=3,
+    rope_scaling={"rope_type": "linear", "factor": 8.0},
+    rope_local_base_freq=100.0,
+)
+_PHI3 = _config("Phi3ForCausalLM", "phi3", sliding_window=None)
 
 CASES = [
-    _llama_case("plain", num_key_value_heads=HEADS),
-    _llama_case("grouped-tied-biased", tie_word_embeddings=True, attention_bias=True),
+    Case("llama", {**_LLAMA, "num_key_value_heads": HEADS}),
+    Case("llama-tied-biased", {**_LLAMA, "tie_word_embeddings": True, "attention_bias": True}),
+    Case("llama-3", {**_LLAMA, "rope_scaling": _LLAMA3}, dtype="BF16", long=True),
+    Case("llama-linear", {**_LLAMA, "rope_scaling": {"type": "linear", "factor": 4.0}}, dtype="F16", long=True),
+    Case("llama-yarn", {**_LLAMA, "rope_scaling": _YARN, "head_dim": 32}, long=True),
+    Case("mistral", _config("MistralForCausalLM", "mistral", sliding_window=96, head_dim=32), long=True),
+    Case("mixtral", _config("MixtralForCausalLM", "mixtral", num_local_experts=4, num_experts_per_tok=2), dtype="BF16"),
+    Case("qwen2", _config("Qwen2ForCausalLM", "qwen2", tie_word_embeddings=True)),
+    Case(
+        "qwen3",
+        _config(
+            "Qwen3ForCausalLM",
+            "qwen3",
+            head_dim=32,
+            rope_theta=None,
+            rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        ),
+    ),
+    Case(
+        "qwen3-experts",
+        _config(
+            "Qwen3MoeForCausalLM",
+            "qwen3_moe",
+            head_dim=16,
+            num_experts=4,
+            num_experts_per_tok=2,
+            moe_intermediate_size=32,
+            norm_topk_prob=True,
+            decoder_sparse_step=1,
+            mlp_only_layers=[],
+        ),
+    ),
+    Case(
+        "gemma",
+        _config("GemmaForCausalLM", "gemma", **_GEMMA, num_key_value_heads=1, tie_word_embeddings=True),
+        dtype="BF16",
+    ),
+    Case(
+        "gemma2",
+        _config("Gemma2ForCausalLM", "gemma2", **_GEMMA2, attn_logit_softcapping=5.0, final_logit_softcapping=8.0),
+        long=True,
+    ),
+    Case("gemma3", _GEMMA3, long=True),
+    Case("phi3", {**_PHI3, "partial_rotary_factor": 0.5}),
+    Case(
+        "phi3-longrope",
+        {**_PHI3, "rope_scaling": _LONGROPE, "original_max_position_embeddings": 32},
+        options={"num_ctx": 32},
+    ),
+    Case(
+        "phi3-longrope-long",
+        {**_PHI3, "rope_scaling": _LONGROPE, "original_max_position_embeddings": 32},
+        long=True,
+    ),
+    Case(
+        "granite",
+        _config(
+            "GraniteForCausalLM",
+            "granite",
+            logits_scaling=0.5,
+            residual_multiplier=0.7,
+            embedding_multiplier=6.0,
+            attention_multiplier=0.1,
+        ),
+    ),
 ]

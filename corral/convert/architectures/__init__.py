@@ -5,13 +5,39 @@ A module's `plan` says which keys and tensors the new file has, as a value; it r
 
 from collections.abc import Callable
 
-from corral.convert.architectures import llama
+from corral.convert.architectures import (
+    bert,
+    gemma,
+    gemma2,
+    gemma3,
+    granite,
+    llama,
+    mistral,
+    mixtral,
+    nomic_bert,
+    phi3,
+    qwen2,
+    qwen3,
+)
 from corral.convert.checkpoint import Checkpoint
 from corral.convert.draft import Plan
 from corral.errors import ModelFileError
 
 _PLANS: dict[str, Callable[[Checkpoint], Plan]] = {
+    "BertModel": bert.plan,
+    "Gemma2ForCausalLM": gemma2.plan,
+    "Gemma3ForCausalLM": gemma3.plan,
+    "Gemma3ForConditionalGeneration": gemma3.plan_of_text,
+    "GemmaForCausalLM": gemma.plan,
+    "GraniteForCausalLM": granite.plan,
     "LlamaForCausalLM": llama.plan,
+    "MistralForCausalLM": mistral.plan,
+    "MixtralForCausalLM": mixtral.plan,
+    "NomicBertModel": nomic_bert.plan,
+    "Phi3ForCausalLM": phi3.plan,
+    "Qwen2ForCausalLM": qwen2.plan,
+    "Qwen3ForCausalLM": qwen3.plan,
+    "Qwen3MoeForCausalLM": qwen3.plan_of_experts,
 }
 
 

@@ -87,6 +87,22 @@ def set_sizes(draft: Draft, hyperparameters: Hyperparameters, sizes: Sizes, wind
     draft.set_number(Keys.Attention.LAYERNORM_RMS_EPS, hyperparameters.number("rms_norm_eps", 1e-6, most=1.0))
 
 
+def window(hyperparameters: Hyperparameters) -> int | None:
+    """Tokens that a token looks back at, in models where all layers do so alike; None where it looks at all."""
+    types = hyperparameters.texts("layer_types")
+    if not hyperparameters.has("sliding_window") or (types is not None and "sliding_attention" not in types):
+        return None
+    return hyperparameters.integer("sliding_window", most=rope.MAX_LENGTH)
+
+
+def optional_window(hyperparameters: Hyperparameters, sizes: Sizes) -> int | None:
+    """The same for Qwen, which names a window that may be off, or begin above the last layer."""
+    if not hyperparameters.flag("use_sliding_window", False):
+        return None
+    first = hyperparameters.integer("max_window_layers", 0, least=0, most=MAX_LAYERS)
+    return window(hyperparameters) if first < sizes.layers else None
+
+
 def set_whole_rope(draft: Draft, hyperparameters: Hyperparameters, sizes: Sizes) -> None:
     """Rotary embeddings of an architecture that the engine turns whole heads of only."""
     found = rope.read(hyperparameters)

@@ -9,7 +9,7 @@ from corral.convert.draft import Draft, Plan
 
 def plan(checkpoint: Checkpoint) -> Plan:
     """Keys and tensors of the new file; `ModelFileError` for a configuration the engine cannot compute."""
-    given = checkpoint.hyperparameters
+    given = checkpoint.hyperparameters.laid_over({"max_position_embeddings": 2048})  # what the first Llama had
     given.one_of("hidden_act", ["silu"], "silu")
     sizes = decoder.sizes(given)
     draft = Draft(MODEL_ARCH.LLAMA, sizes.layers)
