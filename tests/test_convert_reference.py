@@ -31,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield running
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not case.embeds], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [case for case in CASES if not case.pooling], ids=lambda case: case.name)
 def test_the_engine_computes_what_the_reference_does(server: RunningServer, case: Case) -> None:
     for golden in goldens.load(case):
         answer = asked(server, case, golden["prompt"])
@@ -43,7 +43,7 @@ def test_the_engine_computes_what_the_reference_does(server: RunningServer, case
         assert not off, golden["prompt"]
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.embeds], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [case for case in CASES if case.pooling], ids=lambda case: case.name)
 def test_the_engine_embeds_as_the_reference_does(server: RunningServer, case: Case) -> None:
     recorded = goldens.load(case)
     answer = post(server, "/api/embed", {"model": case.name, "input": [golden["prompt"] for golden in recorded]}).json

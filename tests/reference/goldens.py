@@ -19,7 +19,7 @@ LONG = "the system and you " * 12 + "hello"
 
 def prompts(case: Case) -> list[str]:
     """What a case is asked."""
-    if case.embeds:
+    if case.pooling:
         return list(TEXTS)
     if not case.long:
         return list(SHORT)
@@ -32,7 +32,7 @@ def path(case: Case) -> Path:
 
 def load(case: Case) -> list[dict[str, Any]]:
     """For each prompt: `prompt`, its token `ids`, and `top`, the likeliest next tokens with their log probabilities, or
-    `vector`, the mean over all tokens, of length 1.
+    `vector`, of length 1.
     """
     found: list[dict[str, Any]] = json.loads(path(case).read_text())
     return found

@@ -48,10 +48,8 @@ class Case:
     long: bool = False
     """Whether a long prompt is asked, too."""
 
-    @property
-    def embeds(self) -> bool:
-        """Whether it makes vectors instead of text."""
-        return "ForCausalLM" not in self.config["architectures"][0]
+    pooling: str = ""
+    """`mean` or `lasttoken` for models that make vectors instead of text."""
 
     @property
     def text_config(self) -> Config:
@@ -63,16 +61,18 @@ class Case:
         return {self.named(name): self._random(name, shape) for name, shape in shapes}
 
     def named(self, name: str) -> str:
-        """A tensor's name in this checkpoint."""
-        return self.prefix + name
+        """A tensor's name in this checkpoint; models that embed are saved without the head and its prefix."""
+        return self.prefix + (name.removeprefix("model.") if self.pooling else name)
 
     def write(self, folder: Path) -> dict[str, Path]:
         """The checkpoint's files by name."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(self.config))
         safetensors_bytes.write(folder / "model.safetensors", self.weights(), self.dtype)
-        (write_wordpiece if self.embeds else write_bpe)(folder)
-        return {file.name: file for file in folder.iterdir()}
+        (write_wordpiece if "bert" in self.config["model_type"] else write_bpe)(folder)
+        if self.pooling:
+            write_modules(folder, self.pooling)
+        return {file.relative_to(folder).as_posix(): file for file in folder.rglob("*.*")}
 
     def _random(self, name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
         random = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
@@ -87,6 +87,19 @@ class Case:
             found[:3] *= 0.1
             found[VOCABULARY:] *= 0.1
         return found
+
+
+def write_modules(folder: Path, mode: str) -> None:
+    """What sentence-transformers writes of a model whose vectors are pooled in this way."""
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    flags = {f"pooling_mode_{name}": name.startswith(mode) for name in ("mean_tokens", "cls_token", "lasttoken")}
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": WIDTH, **flags}))
 
 
 def write_wordpiece(folder: Path) -> None:
@@ -333,6 +346,13 @@ _GEMMA3 = _config(
 )
 _PHI3 = _config("Phi3ForCausalLM", "phi3", sliding_window=None)
 
+_QWEN3 = _config(
+    "Qwen3ForCausalLM",
+    "qwen3",
+    head_dim=32,
+    rope_theta=None,
+    rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+)
 _ENCODER: Config = {
     "hidden_size": WIDTH,
     "num_attention_heads": HEADS,
@@ -354,16 +374,7 @@ CASES = [
     Case("mistral", _config("MistralForCausalLM", "mistral", sliding_window=96, head_dim=32), long=True),
     Case("mixtral", _config("MixtralForCausalLM", "mixtral", num_local_experts=4, num_experts_per_tok=2)),
     Case("qwen2", _config("Qwen2ForCausalLM", "qwen2", tie_word_embeddings=True)),
-    Case(
-        "qwen3",
-        _config(
-            "Qwen3ForCausalLM",
-            "qwen3",
-            head_dim=32,
-            rope_theta=None,
-            rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-        ),
-    ),
+    Case("qwen3", _QWEN3),
     Case(
         "qwen3-experts",
         _config(
@@ -412,7 +423,12 @@ CASES = [
             attention_multiplier=0.1,
         ),
     ),
-    Case("bert", {**_ENCODER, "architectures": ["BertModel"], "model_type": "bert", "hidden_act": "gelu"}),
+    Case("qwen3-embedding", {**_QWEN3, "tie_word_embeddings": True}, pooling="lasttoken"),
+    Case(
+        "bert",
+        {**_ENCODER, "architectures": ["BertModel"], "model_type": "bert", "hidden_act": "gelu"},
+        pooling="mean",
+    ),
     Case(
         "nomic-bert",
         {
@@ -422,5 +438,6 @@ CASES = [
             "hidden_act": "silu",
             "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},
         },
+        pooling="mean",
     ),
 ]

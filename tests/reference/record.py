@@ -44,13 +44,13 @@ def compute(case: Case) -> list[dict[str, Any]]:
     """The answers to the case's prompts."""
     with tempfile.TemporaryDirectory() as folder:
         case.write(Path(folder))
-        kind = transformers.AutoModel if case.embeds else transformers.AutoModelForCausalLM
+        kind = transformers.AutoModel if case.pooling else transformers.AutoModelForCausalLM
         model, about = kind.from_pretrained(
             folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
         )
         assert not about["missing_keys"] | about["unexpected_keys"], (case.name, about)
         tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(Path(folder) / "tokenizer.json"))
-    respond = embedding if case.embeds else answer
+    respond = embedding if case.pooling else answer
     return [respond(case, model.eval(), tokenizer, prompt) for prompt in goldens.prompts(case)]
 
 
@@ -69,8 +69,9 @@ def embedding(case: Case, model: Any, tokenizer: Any, prompt: str) -> dict[str, 
     """One text's tokens and its vector."""
     ids = tokenizer(prompt)["input_ids"]
     with torch.no_grad():
-        mean = model(torch.tensor([ids])).last_hidden_state[0].double().mean(0)
-    return {"prompt": prompt, "ids": ids, "vector": [round(float(value), 5) for value in mean / mean.norm()]}
+        hidden = model(torch.tensor([ids])).last_hidden_state[0].double()
+    pooled = hidden.mean(0) if case.pooling == "mean" else hidden[-1]
+    return {"prompt": prompt, "ids": ids, "vector": [round(float(value), 5) for value in pooled / pooled.norm()]}
 
 
 def compare(case: Case, computed: list[dict[str, Any]], recorded: list[dict[str, Any]]) -> None:
