@@ -1,6 +1,7 @@
 """Checkpoints whose weights are packed: which of these can be read. Source: `quantization_config` of `config.json`."""
 
 from corral.convert.hyperparameters import Hyperparameters
+from corral.convert.safetensors import shortened
 from corral.errors import ModelFileError
 
 
@@ -11,4 +12,4 @@ def check(hyperparameters: Hyperparameters) -> None:
     method = hyperparameters.section("quantization_config").text("quant_method", "unknown")
     packed = hyperparameters.section("quantization_config").text("format", "float-quantized")
     if method != "fp8" and not (method == "compressed-tensors" and packed == "float-quantized"):
-        raise ModelFileError(f'weights quantised by "{method[:60]}" cannot be converted')
+        raise ModelFileError(f'weights quantised by "{shortened(method)}" cannot be converted')

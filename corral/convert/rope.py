@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from corral.convert.draft import Draft
 from corral.convert.hyperparameters import Hyperparameters
+from corral.convert.safetensors import shortened
 from corral.errors import ModelFileError
 
 MAX_LENGTH = (1 << 31) - 1
@@ -61,7 +62,7 @@ def write(draft: Draft, hyperparameters: Hyperparameters, rope: Rope, width: int
         case "longrope":
             _write_longrope(draft, hyperparameters, rope, width, context_length)
         case other:
-            raise ModelFileError(f'rope scaling of the kind "{other[:60]}" is not supported by the engine')
+            raise ModelFileError(f'rope scaling of the kind "{shortened(other)}" is not supported by the engine')
 
 
 def _llama3_factors(rope: Rope, width: int) -> list[float]:

@@ -89,6 +89,21 @@ class Case:
         return found
 
 
+def sharded(case: Case, folder: Path, count: int) -> dict[str, Path]:
+    """The case's checkpoint in `count` files with an index."""
+    files = case.write(folder)
+    files.pop("model.safetensors").unlink()
+    weights = list(case.weights().items())
+    places = {}
+    for number in range(count):
+        name = f"model-{number + 1:05d}-of-{count:05d}.safetensors"
+        files[name] = safetensors_bytes.write(folder / name, dict(weights[number::count]))
+        places.update(dict.fromkeys(dict(weights[number::count]), name))
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    return {**files, index.name: index}
+
+
 def write_modules(folder: Path, mode: str) -> None:
     """What sentence-transformers writes of a model whose vectors are pooled in this way."""
     modules = [
