@@ -131,8 +131,16 @@ def test_the_factors_of_llama_3_are_those_published_with_it(tmp_path: Path) -> N
 
 def test_a_window_that_the_engine_does_not_compute_bounds_the_context(tmp_path: Path) -> None:
     assert gguf.read(converted(BY_NAME["mistral"], tmp_path)).context_length == 96
-    config = {**BY_NAME["mistral"].config, "sliding_window": None}
-    assert gguf.read(converted(replace(BY_NAME["mistral"], config=config), tmp_path)).context_length == 512
+    for name, changes, length in (
+        ("mistral", {"sliding_window": None}, 512),
+        ("qwen2", {"sliding_window": 64, "use_sliding_window": True}, 64),
+        ("qwen2", {"sliding_window": 64, "use_sliding_window": True, "max_window_layers": 2}, 512),
+        ("qwen2", {"sliding_window": 64, "use_sliding_window": False}, 512),
+        ("phi3", {"sliding_window": 64}, 64),
+        ("gemma2", {}, 512),
+    ):
+        case = replace(BY_NAME[name], config={**BY_NAME[name].config, **changes})
+        assert gguf.read(converted(case, tmp_path)).context_length == length
 
 
 @pytest.mark.parametrize("indexed", [True, False])
@@ -189,6 +197,31 @@ def test_the_first_words_for_nomic_bert_mean_the_same(tmp_path: Path) -> None:
     native = into_gguf(files, tmp_path).read_bytes()
     files["config.json"].write_text(json.dumps(published))
     assert into_gguf(files, tmp_path).read_bytes() == native
+
+
+NEWER: dict[str, dict[str, Any]] = {
+    "llama-3": {
+        "rope_parameters": {**BY_NAME["llama-3"].config.get("rope_scaling", {}), "rope_theta": 10000.0},
+    },
+    "gemma3": {
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 10000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+        },
+    },
+    "phi3": {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}},
+}
+"""What newer releases of transformers write instead of `_OLDER`."""
+
+_OLDER = ("rope_theta", "rope_scaling", "rope_local_base_freq", "sliding_window_pattern", "partial_rotary_factor")
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_newer_words_for_positions_mean_the_same(tmp_path: Path, name: str) -> None:
+    older = converted(BY_NAME[name], tmp_path).read_bytes()
+    kept = {key: value for key, value in BY_NAME[name].config.items() if key not in _OLDER}
+    assert converted(replace(BY_NAME[name], config={**kept, **NEWER[name]}), tmp_path).read_bytes() == older
 
 
 @pytest.mark.parametrize(

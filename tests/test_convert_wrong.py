@@ -120,6 +120,10 @@ WRONG: list[tuple[Spoil, str]] = [
         config(quantization_config={"quant_method": "gptq", "bits": 4}),
         'weights quantised by "gptq" cannot be converted',
     ),
+    (
+        config(quantization_config={"quant_method": "fp8", "weight_block_size": [100, 128]}),
+        "weights with a scale for each 100 numbers cannot be converted",
+    ),
     (config(attention_bias=True), 'tensor "model.layers.0.self_attn.q_proj.bias" is missing'),
     (weight("lm_head.weight", None), 'tensor "lm_head.weight" is missing'),
     (weight(QUERY, None), f'tensor "{QUERY}" is missing'),
