@@ -1,5 +1,6 @@
 """Checkpoint folders that cannot be converted: each is refused with a sentence that says why."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from corral.convert import convert
+from corral.convert import architectures, convert
+from corral.convert.checkpoint import Checkpoint
 from corral.errors import ModelFileError, StoreError
 from tests import safetensors_bytes
-from tests.reference.models import CASES, PADDED, WIDTH, sharded
+from tests.reference.models import CASES, PADDED, WIDTH, Case, sharded
 
 Array = np.ndarray[Any, Any]
 
@@ -96,7 +100,7 @@ WRONG: list[tuple[Spoil, str]] = [
     ),
     (config(rms_norm_eps=float("nan")), 'config.json: "rms_norm_eps" is nan, not above 0 and up to 1'),
     (config(rms_norm_eps=-1), 'config.json: "rms_norm_eps" is -1, not above 0 and up to 1'),
-    (config(rope_theta=float("inf")), 'config.json: "rope_theta" is inf, not above 0 and up to 1e+09'),
+    (config(rope_theta=float("inf")), 'config.json: "rope_theta" is inf, not above 0 and up to 1e+15'),
     (config(rope_theta=[]), 'config.json: "rope_theta" is not a number: []'),
     (config(rope_scaling=7), 'config.json: "rope_scaling" is not an object: 7'),
     (config(rope_scaling={"type": "odd"}), 'rope scaling of the kind "odd" is not supported by the engine'),
@@ -296,3 +300,28 @@ def test_a_folder_without_configuration_or_weights_is_refused(tmp_path: Path) ->
     assert refused(without, tmp_path) == '"config.json" is missing'
     pickled = {name.replace("model.safetensors", "pytorch_model.bin"): file for name, file in files.items()}
     assert refused(pickled, tmp_path) == "unknown tensor format"
+
+
+_JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 1 << 70) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(data=st.data(), case=st.sampled_from(CASES))
+def test_any_configuration_is_planned_or_refused(data: st.DataObject, case: Case) -> None:
+    """Some of a good configuration's values are others, at any depth."""
+    settings = dict(case.config)
+    for key in data.draw(st.lists(st.sampled_from([*settings, *_FURTHER]), min_size=1, max_size=3, unique=True)):
+        value = settings.get(key)
+        if isinstance(value, dict) and value and data.draw(st.booleans()):
+            settings[key] = {**value, data.draw(st.sampled_from(list(value))): data.draw(_JSON)}
+        else:
+            settings[key] = data.draw(_JSON | st.sampled_from([{"rope_type": kind, "factor": 2.0} for kind in _KINDS]))
+    with contextlib.suppress(ModelFileError):
+        architectures.plan(Checkpoint({}, settings))
+
+
+_FURTHER = ("head_dim", "layer_types", "rope_parameters", "sliding_window", "use_sliding_window", "quantization_config")
+_KINDS = ("default", "linear", "llama3", "yarn", "longrope", "dynamic")

@@ -36,7 +36,7 @@ def read(hyperparameters: Hyperparameters, layer_type: str = "full_attention", b
         scaling = new.section(layer_type)
     kind = scaling.text("rope_type", scaling.text("type", "default"))
     theta = scaling if scaling.has("rope_theta") else hyperparameters
-    return Rope(theta.number("rope_theta", base), {"su": "longrope"}.get(kind, kind), scaling)
+    return Rope(theta.number("rope_theta", base, most=1e15), {"su": "longrope"}.get(kind, kind), scaling)
 
 
 def partial_factor(hyperparameters: Hyperparameters, rope: Rope) -> float:
