@@ -1,7 +1,7 @@
 """Which tokens begin, end and fill a text, and whether the tokenizer puts them there by itself.
 
 Files name them by text or by number; the first that says so is right: `tokenizer_config.json`,
-`special_tokens_map.json`, `config.json`, `generation_config.json`.
+`special_tokens_map.json`, `config.json`, `generation_config.json`, the vocabulary.
 """
 
 import logging
@@ -52,11 +52,10 @@ def _roles(folder: Folder, vocabulary: Vocabulary, ends: list[int]) -> dict[str,
         number = _named(folder, vocabulary, role)
         if number is None:
             number = _numbered(folder, vocabulary, role)
+        if number is None:
+            number = vocabulary.unknown if role == "unk" else vocabulary.roles.get(role)
         if number is not None:
             found[role] = number
-    unknown = _unknown(folder, vocabulary)
-    if unknown is not None:
-        found.setdefault("unk", unknown)
     if vocabulary.model == "bert":
         _complete_bert(vocabulary, found)
     if ends and "eos" not in found:
@@ -107,13 +106,6 @@ def _numbered(folder: Folder, vocabulary: Vocabulary, role: str) -> int | None:
 
 def _is_number(value: Json, vocabulary: Vocabulary) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(vocabulary.tokens)
-
-
-def _unknown(folder: Folder, vocabulary: Vocabulary) -> int | None:
-    text, number = folder.model.get("unk_token"), folder.model.get("unk_id")
-    if isinstance(text, str):
-        return vocabulary.number(text)
-    return number if _is_number(number, vocabulary) else None
 
 
 def _complete_bert(vocabulary: Vocabulary, found: dict[str, int]) -> None:
