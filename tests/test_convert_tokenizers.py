@@ -224,6 +224,14 @@ def test_sentencepiece_in_a_json_file_makes_the_same_tokens(tmp_path: Path, adds
     assert compare(tmp_path, ["tokenizer.json"], made, PLAIN) == {}
 
 
+def test_gemma_4_is_merged_by_its_pairs(tmp_path: Path) -> None:
+    made = pieces(tmp_path, {**LIKE_LLAMA, "add_dummy_prefix": False})
+    fast = as_fast(made, adds_space=False)
+    fast.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma4_text", "bos_token_id": 1}))
+    assert compare(tmp_path, ["tokenizer.json"], fast, PLAIN) == {}
+
+
 def test_unigram_in_a_json_file_makes_the_same_tokens(tmp_path: Path) -> None:
     made = pieces(tmp_path, LIKE_T5)
     scores = [(made.id_to_piece(number), made.get_score(number)) for number in range(made.get_piece_size())]

@@ -14,6 +14,8 @@ from corral.gguf.writer import encode
 from corral.messages import Json
 
 SPACE = "▁"
+_GEMMA_4 = "gemma4"
+"""The engine merges for this family by the pairs themselves."""
 
 
 def read(folder: Folder) -> Vocabulary:
@@ -31,9 +33,13 @@ def read(folder: Folder) -> Vocabulary:
         for text, number in numbers.items()
     }
     tokens |= added_tokens(folder, unknown)
+    family = folder.config.get("model_type")
+    has_own_way = isinstance(family, str) and family.startswith(_GEMMA_4)
     return Vocabulary(
-        model="llama",
+        model=_GEMMA_4 if has_own_way else "llama",
+        pre=_GEMMA_4 if has_own_way else "default",
         tokens=tokens,
+        merges=[f"{left} {right}" for left, right in merges] if has_own_way else None,
         has_scores=True,
         more={"tokenizer.ggml.add_space_prefix": encode(ValueType.BOOL, adds_space(folder))},
         spellings={added.text: added.number for added in folder.added_tokens},
