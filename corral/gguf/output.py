@@ -7,7 +7,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias
 
+from msgspec import Struct
+
 Chunk: TypeAlias = bytes | bytearray | memoryview
+
+
+class Written(Struct, frozen=True):
+    """A file that was written: its SHA-256 in 64 hexadecimal digits, and its bytes."""
+
+    digest: str
+    size: int
+
 
 _AHEAD = 4
 """Chunks that may wait to be hashed."""
