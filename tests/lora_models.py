@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tests import safetensors_bytes
-from tests.reference.models import Case, write_tokenizer
+from tests.reference.models import Case
 
 Array = np.ndarray[Any, Any]
 Weights = Mapping[str, Array]
@@ -78,8 +78,6 @@ def write_merged(
         product = strength * (up.astype(np.float64) @ down)
         change = product.T if module.endswith("embed_tokens") else product
         weights[f"{module}.weight"] = (weights[f"{module}.weight"] + change).astype(np.float32)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(case.config))
-    safetensors_bytes.write(folder / "model.safetensors", weights)
-    write_tokenizer(folder)
-    return {file.name: file for file in folder.iterdir()}
+    files = case.write(folder)
+    safetensors_bytes.write(files["model.safetensors"], weights)
+    return files

@@ -19,6 +19,8 @@ SLOW = {
     "test_clients": REAL_ENGINE,
     "test_convert_adapters": REAL_ENGINE,
     "test_convert_tokenizers": REAL_ENGINE,
+    "test_convert_minilm": REAL_ENGINE,
+    "test_convert_reference": REAL_ENGINE,
     "test_embedding": REAL_ENGINE,
     "test_engine_process": CRASHES,
     "test_every_token": REAL_ENGINE,

@@ -340,8 +340,8 @@ def test_an_added_token_takes_the_place_of_a_piece(tmp_path: Path) -> None:
 def test_an_added_token_with_a_role_is_a_mark(tmp_path: Path) -> None:
     added = {"<pad>": 261, "<tool>": 262, "<|end|>": 263, "<sep>": 264}
     special = {"pad_token": "<pad>", "additional_special_tokens": [{"content": "<sep>"}]}
-    files = {"added_tokens_json": added, "special_tokens_map_json": special}
-    file = made(tmp_path, 265, tokenizer_model=PIECES + BPE, **files)
+    model = PIECES + BPE
+    file = made(tmp_path, 265, tokenizer_model=model, added_tokens_json=added, special_tokens_map_json=special)
     assert values(file, "tokenizer.ggml.token_type")[261:] == (3, 4, 3, 3)
     assert file.metadata["tokenizer.ggml.padding_token_id"] == 261
 
