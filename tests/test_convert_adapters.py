@@ -77,10 +77,10 @@ def check_same(server: RunningServer, work: Path, case: Case, adapter: Path, pai
 def test_an_adapter_does_what_merging_does(server: RunningServer, tmp_path: Path, name: str) -> None:
     case = PLAIN[name]
     pairs = halves(case, matrices(case), {})
-    base = gguf.read(converted(case, tmp_path / "base"))
+    base = converted(case, tmp_path / "base")
     adapter = tmp_path / "adapter.gguf"
     convert_adapter(write_peft(tmp_path / "peft", pairs), base, adapter, report=unreported)
-    adapters.check(gguf.read(adapter), base)
+    adapters.check(gguf.read(adapter), gguf.read(base))
     check_same(server, tmp_path, case, adapter, pairs, 2.0)
 
 
@@ -89,10 +89,10 @@ def test_embedding_and_output_may_be_adapted(server: RunningServer, tmp_path: Pa
     pairs = halves(case, ["lm_head"], {})
     down, up = halves(case, ["model.embed_tokens"], {})["model.embed_tokens"]
     pairs["model.embed_tokens"] = (up.T.copy() / 4, down.T.copy())
-    base = gguf.read(converted(case, tmp_path / "base"))
+    base = converted(case, tmp_path / "base")
     adapter = tmp_path / "adapter.gguf"
     convert_adapter(write_peft(tmp_path / "peft", pairs), base, adapter, report=unreported)
-    adapters.check(gguf.read(adapter), base)
+    adapters.check(gguf.read(adapter), gguf.read(base))
     check_same(server, tmp_path, case, adapter, pairs, 2.0)
 
 
@@ -103,7 +103,7 @@ def test_modules_have_ranks_and_strengths_of_their_own(server: RunningServer, tm
         "rank_pattern": {"q_proj": 2, "mlp.down_proj": 8},
         "alpha_pattern": {"model.layers.0.self_attn.k_proj": 3, "v_proj": 5.5},
     }
-    base = gguf.read(converted(LLAMA, tmp_path / "base"))
+    base = converted(LLAMA, tmp_path / "base")
     adapter = tmp_path / "adapter.gguf"
     convert_adapter(write_peft(tmp_path / "peft", pairs, **config), base, adapter, report=unreported)
     strengths = {}
@@ -115,7 +115,7 @@ def test_modules_have_ranks_and_strengths_of_their_own(server: RunningServer, tm
 
 def test_an_adapter_of_mlx_does_what_merging_does(server: RunningServer, tmp_path: Path) -> None:
     pairs = halves(LLAMA, matrices(LLAMA), {})
-    base = gguf.read(converted(LLAMA, tmp_path / "base"))
+    base = converted(LLAMA, tmp_path / "base")
     adapter = tmp_path / "adapter.gguf"
     convert_adapter(write_mlx(tmp_path / "mlx", pairs, 1.75), base, adapter, report=unreported)
     check_same(server, tmp_path, LLAMA, adapter, pairs, 1.75)
@@ -124,12 +124,12 @@ def test_an_adapter_of_mlx_does_what_merging_does(server: RunningServer, tmp_pat
 @pytest.mark.parametrize("scale", [0.5, -1.0])
 def test_an_adapter_may_count_more_or_less(server: RunningServer, tmp_path: Path, scale: float) -> None:
     pairs = halves(LLAMA, matrices(LLAMA), {})
-    base = gguf.read(converted(LLAMA, tmp_path / "base"))
+    base = converted(LLAMA, tmp_path / "base")
     whole, scaled, again = tmp_path / "whole.gguf", tmp_path / "scaled.gguf", tmp_path / "again.gguf"
     files = write_peft(tmp_path / "peft", pairs)
     convert_adapter(files, base, whole, report=unreported)
     convert_adapter(files, base, scaled, scale=scale, report=unreported)
-    written = adapters.scaled(gguf.read(whole), again, scale)
+    written = adapters.scaled(whole, again, scale, report=unreported)
     assert written.size == again.stat().st_size
     assert again.read_bytes() == scaled.read_bytes()
     check_same(server, tmp_path, LLAMA, scaled, pairs, 2.0 * scale)

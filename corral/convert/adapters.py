@@ -13,6 +13,7 @@ import numpy as np
 from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
 from msgspec import Struct
 
+from corral import gguf
 from corral.background import Report
 from corral.convert import arrays, lora
 from corral.convert.arrays import Array
@@ -30,22 +31,22 @@ from corral.messages import Progress
 
 
 def convert_adapter(
-    files: Mapping[str, Path], base: GGUF, target: Path, *, scale: float = 1.0, report: Report
+    files: Mapping[str, Path], base: Path, target: Path, *, scale: float = 1.0, report: Report
 ) -> Written:
-    """Makes the GGUF file `target` of an adapter folder's files, named as in that folder, for the model `base`.
+    """Makes the GGUF file `target` of an adapter folder's files, named as in that folder, for the model's file `base`.
 
     `scale` multiplies the adapter's own strength. `ModelFileError` for what cannot be converted or does not fit the
     model, `StoreError` when the disk fails; `target` is then incomplete.
     """
     check_scale(scale)
-    model = _Model(base)
+    model = _Model(gguf.read(base))
     adapter = lora.read(files)
     parts = sorted((model.fitted(pair, adapter.alpha) for pair in adapter.pairs), key=lambda part: part.name)
     for one, other in pairwise(parts):
         if one.name == other.name:
             raise ModelFileError(f'the adapter changes tensor "{one.name}" twice')
     fields = {
-        "general.architecture": encode(ValueType.STRING, base.architecture),
+        "general.architecture": encode(ValueType.STRING, model.architecture),
         "general.type": encode(ValueType.STRING, "adapter"),
         "adapter.type": encode(ValueType.STRING, "lora"),
         ALPHA: encode(ValueType.FLOAT32, adapter.alpha * scale),
@@ -122,7 +123,7 @@ class _Model:
         number = next((key for key, name in MODEL_ARCH_NAMES.items() if name == base.architecture), None)
         if base.architecture not in _ARCHITECTURES or number is None or base.block_count is None:
             raise ModelFileError(f'unsupported architecture "{base.architecture}" of the adapter\'s model')
-        self._architecture = base.architecture
+        self.architecture = base.architecture
         self._names = get_tensor_name_map(number, base.block_count)
         self._shapes = {tensor.name: tensor.shape for tensor in base.tensors}
         self._head_width = _head_width(base) if base.architecture in _PAIRS_APART else 0
@@ -134,7 +135,7 @@ class _Model:
         if name is None:
             raise ModelFileError(
                 f'the adapter changes "{shortened(pair.module)}", which is no matrix of its own in a model of '
-                f'architecture "{self._architecture}"'
+                f'architecture "{self.architecture}"'
             )
         if shape is None:
             raise ModelFileError(f'the adapter changes tensor "{name}", which the model does not have')

@@ -8,11 +8,14 @@ put together, and names the tensor.
 import math
 from pathlib import Path
 
+from corral.background import Report
 from corral.errors import DiskFull, ModelFileError, StoreError
 from corral.gguf.file import GGUF
 from corral.gguf.output import HashedFile, Written
+from corral.gguf.reader import read
 from corral.gguf.types import ValueType
 from corral.gguf.writer import copied_fields, encode, layout
+from corral.messages import Progress
 
 ALPHA = "adapter.lora.alpha"
 EMBEDDING = "token_embd.weight"
@@ -68,12 +71,13 @@ def check_pair(name: str, shape: tuple[int, ...], down: tuple[int, ...], up: tup
         raise ModelFileError(f'the adapter\'s tensors for "{name}" have the rank {rank}, not between 1 and {MAX_RANK}')
 
 
-def scaled(adapter: GGUF, target: Path, scale: float) -> Written:
-    """Writes the adapter with `scale` times its strength to `target`; its tensors stay byte for byte.
+def scaled(source: Path, target: Path, scale: float, *, report: Report) -> Written:
+    """Writes the adapter in `source` with `scale` times its strength to `target`; its tensors stay byte for byte.
 
     `ModelFileError` for an adapter that does not say its strength, `StoreError` when the disk fails.
     """
     check_scale(scale)
+    adapter = read(source)
     _check_alpha(adapter)
     alpha = adapter.metadata.get(ALPHA)
     if not isinstance(alpha, float) or not alpha:
@@ -81,15 +85,16 @@ def scaled(adapter: GGUF, target: Path, scale: float) -> Written:
     fields = {**copied_fields(adapter), ALPHA: encode(ValueType.FLOAT32, alpha * scale)}
     file = layout(fields, adapter.tensors, alignment=adapter.alignment, version=adapter.version)
     try:
-        with HashedFile(target) as output, open(adapter.path, "rb", buffering=0) as source:
+        with HashedFile(target) as output, open(source, "rb", buffering=0) as opened:
             output.write(file.header)
             for old, new in zip(adapter.tensors, file.tensors, strict=True):
-                source.seek(old.offset)
+                report(Progress("scaling adapter", total=file.size, completed=output.size))
+                opened.seek(old.offset)
                 for start in range(0, old.size, _COPIED):
                     wanted = min(_COPIED, old.size - start)
-                    chunk = source.read(wanted)
+                    chunk = opened.read(wanted)
                     if len(chunk) != wanted:
-                        raise ModelFileError(f'"{adapter.path.name}" became shorter while it was read')
+                        raise ModelFileError(f'"{source.name}" became shorter while it was read')
                     output.write(chunk)
                 output.write(file.padding(new))
     except OSError as error:
