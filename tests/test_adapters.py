@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from corral import gguf
 from corral.convert import convert
 from corral.convert.adapters import convert_adapter
-from corral.errors import ModelFileError
+from corral.errors import BadRequest, ModelFileError
 from corral.gguf import GGUF, adapters
 from corral.messages import Progress
 from tests import safetensors_bytes
@@ -35,9 +35,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "base.gguf"
 
 
-def refusal(files: Mapping[str, Path], base: Path, target: Path, scale: float = 1.0) -> str:
+def refusal(files: Mapping[str, Path], base: Path, target: Path) -> str:
     with pytest.raises(ModelFileError) as raised:
-        convert_adapter(files, base, target, scale=scale, report=lambda step: None)
+        convert_adapter(files, base, target, report=lambda step: None)
     return str(raised.value)
 
 
@@ -198,11 +198,11 @@ def test_an_adapter_of_mlx_of_another_kind_is_refused(tmp_path: Path, base: Path
 @pytest.mark.parametrize("scale", [0.0, float("nan"), float("inf"), 1e-9, -1e9])
 def test_a_strength_has_bounds(tmp_path: Path, base: Path, scale: float) -> None:
     files = write_peft(tmp_path / "peft", PAIRS)
-    assert refusal(files, base, tmp_path / "adapter.gguf", scale).startswith(
-        f"an adapter's scale is {scale:g}, neither"
-    )
+    with pytest.raises(BadRequest) as raised:
+        convert_adapter(files, base, tmp_path / "adapter.gguf", scale=scale, report=lambda step: None)
+    assert str(raised.value).startswith(f"an adapter's scale is {scale:g}, neither")
     adapter = tiny_lora(tmp_path / "lora.gguf")
-    with pytest.raises(ModelFileError, match="an adapter's scale is"):
+    with pytest.raises(BadRequest, match="an adapter's scale is"):
         adapters.scaled(adapter, tmp_path / "scaled.gguf", scale, report=lambda step: None)
 
 

@@ -22,7 +22,7 @@ from corral.convert.recipe import interleaved
 from corral.convert.safetensors import shortened
 from corral.errors import DiskFull, ModelFileError, StoreError
 from corral.gguf import GGUF
-from corral.gguf.adapters import ALPHA, EMBEDDING, check_pair, check_scale
+from corral.gguf.adapters import ALPHA, EMBEDDING, check, check_pair, check_scale
 from corral.gguf.file import Tensor
 from corral.gguf.output import HashedFile, Written
 from corral.gguf.types import ValueType
@@ -35,8 +35,8 @@ def convert_adapter(
 ) -> Written:
     """Makes the GGUF file `target` of an adapter folder's files, named as in that folder, for the model's file `base`.
 
-    `scale` multiplies the adapter's own strength. `ModelFileError` for what cannot be converted or does not fit the
-    model, `StoreError` when the disk fails; `target` is then incomplete.
+    `scale` multiplies the adapter's own strength (`check_scale`). `ModelFileError` for what cannot be converted or does
+    not fit the model, `StoreError` when the disk fails; `target` is then incomplete.
     """
     check_scale(scale)
     model = _Model(gguf.read(base))
@@ -62,6 +62,7 @@ def convert_adapter(
     except OSError as error:
         kind = DiskFull if error.errno == 28 else StoreError
         raise kind(f'cannot write "{target}": {error.strerror}') from error
+    check(gguf.read(target), model.base)  # what holds for adapters of others holds for ours
     return Written(output.digest, output.size)
 
 
@@ -123,6 +124,7 @@ class _Model:
         number = next((key for key, name in MODEL_ARCH_NAMES.items() if name == base.architecture), None)
         if base.architecture not in _ARCHITECTURES or number is None or base.block_count is None:
             raise ModelFileError(f'unsupported architecture "{base.architecture}" of the adapter\'s model')
+        self.base = base
         self.architecture = base.architecture
         self._names = get_tensor_name_map(number, base.block_count)
         self._shapes = {tensor.name: tensor.shape for tensor in base.tensors}

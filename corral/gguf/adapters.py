@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 
 from corral.background import Report
-from corral.errors import DiskFull, ModelFileError, StoreError
+from corral.errors import BadRequest, DiskFull, ModelFileError, StoreError
 from corral.gguf.file import GGUF
 from corral.gguf.output import HashedFile, Written
 from corral.gguf.reader import read
@@ -74,7 +74,8 @@ def check_pair(name: str, shape: tuple[int, ...], down: tuple[int, ...], up: tup
 def scaled(source: Path, target: Path, scale: float, *, report: Report) -> Written:
     """Writes the adapter in `source` with `scale` times its strength to `target`; its tensors stay byte for byte.
 
-    `ModelFileError` for an adapter that does not say its strength, `StoreError` when the disk fails.
+    `ModelFileError` for an adapter that does not say its strength, `StoreError` when the disk fails. The errors of
+    `check_scale`.
     """
     check_scale(scale)
     adapter = read(source)
@@ -104,9 +105,9 @@ def scaled(source: Path, target: Path, scale: float, *, report: Report) -> Writt
 
 
 def check_scale(scale: float) -> None:
-    """Raises for a strength that no adapter can have: the engine takes 0 for 1."""
+    """`BadRequest` for a strength that no adapter can have: the engine takes 0 for 1."""
     if not math.isfinite(scale) or not 1e-6 <= abs(scale) <= 1e6:
-        raise ModelFileError(f"an adapter's scale is {scale:g}, neither 0.000001 to 1000000 nor as much below 0")
+        raise BadRequest(f"an adapter's scale is {scale:g}, neither 0.000001 to 1000000 nor as much below 0")
 
 
 def _check_alpha(adapter: GGUF) -> None:
