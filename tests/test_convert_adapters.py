@@ -46,9 +46,14 @@ def converted(case: Case, folder: Path, files: Mapping[str, Path] | None = None)
     return target
 
 
-def said(server: RunningServer, name: str, case: Case, *files: Path) -> dict[str, float]:
-    """Log probabilities of the likeliest tokens after a prompt, by a model made of these files."""
+def said(server: RunningServer, name: str, *files: Path) -> dict[str, float]:
+    """What a model made of these files says."""
     add_model(server.models, name, *files)
+    return said_by(server, name)
+
+
+def said_by(server: RunningServer, name: str) -> dict[str, float]:
+    """Log probabilities of the likeliest tokens after a prompt."""
     options = {"num_predict": 1, "temperature": 0, "repeat_penalty": 1}
     prompt = "you ask the system and that is"
     answer = generate(server, prompt, name, raw=True, logprobs=True, top_logprobs=20, options=options)
@@ -67,10 +72,10 @@ def check_same(server: RunningServer, work: Path, case: Case, adapter: Path, pai
     """The model with the adapter says what the merged one says, and not what it says without."""
     base = converted(case, work / "base")
     merged = converted(case, work / "merged", write_merged(work / "merged", case, pairs, strengths))
-    expected = said(server, f"{work.name}-merged".lower(), case, merged)
-    given = said(server, f"{work.name}-adapted".lower(), case, base, adapter)
+    expected = said(server, f"{work.name}-merged".lower(), merged)
+    given = said(server, f"{work.name}-adapted".lower(), base, adapter)
     assert distance(expected, given) < TOLERANCE
-    assert distance(expected, said(server, f"{work.name}-base".lower(), case, base)) > 5 * TOLERANCE
+    assert distance(expected, said(server, f"{work.name}-base".lower(), base)) > 5 * TOLERANCE
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
