@@ -17,6 +17,8 @@ SLOW = {
     "test_cli_prompt": REAL_ENGINE,
     "test_cli_server": REAL_ENGINE,
     "test_clients": REAL_ENGINE,
+    "test_convert_adapters": REAL_ENGINE,
+    "test_convert_tokenizers": REAL_ENGINE,
     "test_convert_minilm": REAL_ENGINE,
     "test_convert_reference": REAL_ENGINE,
     "test_embedding": REAL_ENGINE,

@@ -3,25 +3,26 @@
 The engine merges by the scores of what comes out; the pairs' order gives the scores.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from corral.convert.tokenizers import json_vocabulary
 from corral.convert.tokenizers.files import Folder
-from corral.convert.tokenizers.vocabulary import Token, TokenKind, Vocabulary, is_byte
+from corral.convert.tokenizers.vocabulary import Token, TokenKind, Vocabulary, has_every_byte, is_byte
 from corral.errors import ModelFileError
 from corral.gguf.types import ValueType
 from corral.gguf.writer import encode
 from corral.messages import Json
 
 SPACE = "▁"
+_GEMMA_4 = "gemma4"
+"""The engine merges for this family by the pairs themselves."""
 
 
 def read(folder: Folder) -> Vocabulary:
     if not _writes_spaces(folder):
         raise ModelFileError("unknown tokenizer format")
     numbers = json_vocabulary.numbers(folder)
-    if not all(f"<0x{byte:02X}>" in numbers for byte in range(256)):
-        raise ModelFileError("tokenizer.json: the vocabulary has no token for every byte")
+    check_bytes(numbers, "tokenizer.json")
     merges = json_vocabulary.merges(folder, numbers)
     ranks: dict[str, int] = {}
     for rank, (left, right) in enumerate(merges):
@@ -32,9 +33,13 @@ def read(folder: Folder) -> Vocabulary:
         for text, number in numbers.items()
     }
     tokens |= added_tokens(folder, unknown)
+    family = folder.config.get("model_type")
+    has_own_way = isinstance(family, str) and family.startswith(_GEMMA_4)
     return Vocabulary(
-        model="llama",
+        model=_GEMMA_4 if has_own_way else "llama",
+        pre=_GEMMA_4 if has_own_way else "default",
         tokens=tokens,
+        merges=[f"{left} {right}" for left, right in merges] if has_own_way else None,
         has_scores=True,
         more={"tokenizer.ggml.add_space_prefix": encode(ValueType.BOOL, adds_space(folder))},
         spellings={added.text: added.number for added in folder.added_tokens},
@@ -54,6 +59,12 @@ def added_tokens(folder: Folder, unknown: Json) -> dict[int, Token]:
         else:
             found[added.number] = Token(added.text.replace(SPACE, " "), TokenKind.USER_DEFINED, -1000.0)
     return found
+
+
+def check_bytes(texts: Container[str], where: str) -> None:
+    """Without them the engine fails at every text that the vocabulary cannot spell."""
+    if not has_every_byte(texts):
+        raise ModelFileError(f"{where}: the vocabulary has no token for every byte, as the engine needs it")
 
 
 def adds_space(folder: Folder) -> bool:

@@ -4,6 +4,7 @@ Source: sentencepiece_model.proto of the SentencePiece project, for numbers and 
 """
 
 import math
+from collections.abc import Mapping
 
 from msgspec import Struct
 
@@ -33,11 +34,15 @@ def read(folder: Folder) -> Vocabulary:
         "tokenizer.ggml.remove_extra_whitespaces": encode(ValueType.BOOL, model.removes_spaces),
     }
     if model.kind == _BPE:
-        if not all(f"<0x{byte:02X}>" in spellings for byte in range(256)):
-            raise ModelFileError(f'"{SENTENCEPIECE}" has no token for every byte')
-        return Vocabulary(model="llama", tokens=tokens, has_scores=True, more=more, spellings=spellings)
-    more |= unigram.charsmap(model.charsmap, SENTENCEPIECE)
-    return Vocabulary(model="t5", tokens=tokens, has_scores=True, more=more, spellings=spellings)
+        metaspace.check_bytes(spellings, SENTENCEPIECE)
+    return Vocabulary(
+        model="llama" if model.kind == _BPE else unigram.engine_model(spellings),
+        tokens=tokens,
+        has_scores=True,
+        spellings=spellings,
+        roles=model.roles,
+        more=more | unigram.charsmap(model.charsmap, SENTENCEPIECE),
+    )
 
 
 class _Model(Struct, frozen=True):
@@ -46,6 +51,7 @@ class _Model(Struct, frozen=True):
     adds_space: bool
     removes_spaces: bool
     charsmap: bytes
+    roles: dict[str, int]
 
 
 _UNIGRAM, _BPE = 1, 2
@@ -74,7 +80,17 @@ def _parse(message: memoryview) -> _Model:
         bool(normalizer.get(3, True)),
         bool(normalizer.get(4, True)),
         bytes(_message(charsmap)),
+        {role: number for role, field in _ROLES.items() if 0 <= (number := _role(trainer, field)) < len(pieces)},
     )
+
+
+_ROLES = {"bos": 41, "eos": 42, "pad": 43}
+_DEFAULT_ROLES = {41: 1, 42: 2, 43: -1}
+
+
+def _role(trainer: Mapping[int, Field], field: int) -> int:
+    """A special token's number; negative ones are written as if they had 64 bits."""
+    return int(_number(trainer.get(field, _DEFAULT_ROLES[field])))
 
 
 def _piece(message: memoryview, number: int) -> Token:

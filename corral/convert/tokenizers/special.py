@@ -1,13 +1,13 @@
 """Which tokens begin, end and fill a text, and whether the tokenizer puts them there by itself.
 
 Files name them by text or by number; the first that says so is right: `tokenizer_config.json`,
-`special_tokens_map.json`, `config.json`, `generation_config.json`.
+`special_tokens_map.json`, `config.json`, `generation_config.json`, the vocabulary.
 """
 
 import logging
 from collections.abc import Mapping
 
-from corral.convert.tokenizers.files import Folder, as_list, as_object
+from corral.convert.tokenizers.files import Folder, as_list, as_object, as_several, content
 from corral.convert.tokenizers.vocabulary import Vocabulary
 from corral.gguf.types import ValueType
 from corral.gguf.writer import encode, encode_array
@@ -52,11 +52,10 @@ def _roles(folder: Folder, vocabulary: Vocabulary, ends: list[int]) -> dict[str,
         number = _named(folder, vocabulary, role)
         if number is None:
             number = _numbered(folder, vocabulary, role)
+        if number is None:
+            number = vocabulary.unknown if role == "unk" else vocabulary.roles.get(role)
         if number is not None:
             found[role] = number
-    unknown = _unknown(folder, vocabulary)
-    if unknown is not None:
-        found.setdefault("unk", unknown)
     if vocabulary.model == "bert":
         _complete_bert(vocabulary, found)
     if ends and "eos" not in found:
@@ -79,8 +78,7 @@ def _ends(folder: Folder, vocabulary: Vocabulary) -> list[int]:
     """Every token that ends an answer."""
     for source in (folder.generation, folder.config):
         listed = source.get("eos_token_id")
-        numbers: list[Json] = listed if isinstance(listed, list) else [listed]
-        found = [int(number) for number in numbers if _is_number(number, vocabulary)]
+        found = [int(number) for number in as_several(listed) if _is_number(number, vocabulary)]
         if found:
             return list(dict.fromkeys(found))
     return []
@@ -88,8 +86,7 @@ def _ends(folder: Folder, vocabulary: Vocabulary) -> list[int]:
 
 def _named(folder: Folder, vocabulary: Vocabulary, role: str) -> int | None:
     for source in (folder.settings, folder.special_tokens):
-        token = source.get(f"{role}_token")
-        text = token.get("content") if isinstance(token, dict) else token
+        text = content(source.get(f"{role}_token"))
         number = vocabulary.number(text) if isinstance(text, str) else None
         if number is not None:
             return number
@@ -107,13 +104,6 @@ def _numbered(folder: Folder, vocabulary: Vocabulary, role: str) -> int | None:
 
 def _is_number(value: Json, vocabulary: Vocabulary) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(vocabulary.tokens)
-
-
-def _unknown(folder: Folder, vocabulary: Vocabulary) -> int | None:
-    text, number = folder.model.get("unk_token"), folder.model.get("unk_id")
-    if isinstance(text, str):
-        return vocabulary.number(text)
-    return number if _is_number(number, vocabulary) else None
 
 
 def _complete_bert(vocabulary: Vocabulary, found: dict[str, int]) -> None:

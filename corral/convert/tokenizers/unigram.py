@@ -2,16 +2,20 @@
 
 import base64
 import binascii
+import logging
 import math
 import struct
+from collections.abc import Collection
 
 from corral.convert.tokenizers import metaspace
 from corral.convert.tokenizers.files import Folder, as_list, as_text
-from corral.convert.tokenizers.vocabulary import MAX_TOKENS, Token, TokenKind, Vocabulary, is_byte
+from corral.convert.tokenizers.vocabulary import MAX_TOKENS, Token, TokenKind, Vocabulary, has_every_byte, is_byte
 from corral.errors import ModelFileError
 from corral.gguf.types import ValueType
 from corral.gguf.writer import encode, encode_array
 from corral.messages import Json
+
+log = logging.getLogger(__name__)
 
 
 def read(folder: Folder) -> Vocabulary:
@@ -35,7 +39,20 @@ def read(folder: Folder) -> Vocabulary:
         **charsmap(raw, "tokenizer.json"),
     }
     spellings = {added.text: added.number for added in folder.added_tokens}
-    return Vocabulary(model="t5", tokens=tokens, has_scores=True, more=more, spellings=spellings)
+    model = engine_model([text for text, _ in pieces])
+    return Vocabulary(model=model, tokens=tokens, has_scores=True, more=more, spellings=spellings)
+
+
+def engine_model(texts: Collection[str]) -> str:
+    """The engine's way to tokenise by a unigram vocabulary.
+
+    Its own way knows no bytes: what has no piece would be lost, line breaks among it. Where the vocabulary has bytes,
+    pieces are merged by their scores instead: nothing is lost, though some words are cut up in another way.
+    """
+    if not has_every_byte(texts):
+        return "t5"
+    log.warning("the engine has no unigram tokenizer with bytes: some words become other tokens than in training")
+    return "llama"
 
 
 def charsmap(raw: bytes, where: str) -> dict[str, bytes]:

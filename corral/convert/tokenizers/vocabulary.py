@@ -1,7 +1,7 @@
 """A vocabulary as GGUF has it: every token with its kind and score. Knows neither where it comes from nor any file."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from enum import IntEnum
 
 from msgspec import Struct
@@ -42,7 +42,8 @@ class Vocabulary(Struct, frozen=True):
     """Tokens by their numbers, which may have holes until it is `filled`.
 
     `model` and `pre` are the engine's names for the way of tokenising and of cutting a text up first; `spellings`:
-    numbers of the tokens' texts in the checkpoint, where the engine spells them otherwise; `more`: keys of this model.
+    numbers of the tokens' texts in the checkpoint, where the engine spells them otherwise; `roles`: special tokens that
+    the vocabulary itself names, such as `bos`; `more`: keys of this model.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Vocabulary(Struct, frozen=True):
     merges: Sequence[str] | None = None
     has_scores: bool = False
     spellings: Mapping[str, int] = {}
+    roles: Mapping[str, int] = {}
     more: Mapping[str, bytes] = {}
 
     def filled(self, size: int) -> "Vocabulary":
@@ -72,6 +74,11 @@ class Vocabulary(Struct, frozen=True):
         if sum(len(token.text.encode()) for token in tokens.values()) > MAX_TOKEN_BYTES:
             raise ModelFileError(f"the tokens have more than {MAX_TOKEN_BYTES} bytes")
         return replace(self, tokens=tokens, spellings={**numbers, **self.spellings})
+
+    @property
+    def unknown(self) -> int | None:
+        """The token that stands for what the vocabulary cannot spell."""
+        return next((number for number, token in self.tokens.items() if token.kind is TokenKind.UNKNOWN), None)
 
     def number(self, text: str) -> int | None:
         """The token with this text in the checkpoint; the vocabulary must be filled."""
@@ -99,6 +106,11 @@ _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 def is_byte(text: str) -> bool:
     """Whether a token's text is how SentencePiece spells a single byte."""
     return _BYTE.fullmatch(text) is not None
+
+
+def has_every_byte(texts: Container[str]) -> bool:
+    """Whether any text can be spelled, at worst byte by byte."""
+    return all(f"<0x{byte:02X}>" in texts for byte in range(256))
 
 
 def _free_name(number: int, taken: Mapping[str, int]) -> str:
