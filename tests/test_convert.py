@@ -129,9 +129,11 @@ def test_the_factors_of_llama_3_are_those_published_with_it(tmp_path: Path) -> N
     assert (np.diff(factors[28:36]) > 0).all()
 
 
-def test_a_window_that_the_engine_does_not_compute_bounds_the_context(tmp_path: Path) -> None:
-    assert gguf.read(converted(BY_NAME["mistral"], tmp_path)).context_length == 96
+def test_a_window_that_the_engine_does_not_compute_bounds_the_context(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name, changes, length in (
+        ("mistral", {}, 96),
         ("mistral", {"sliding_window": None}, 512),
         ("qwen2", {"sliding_window": 64, "use_sliding_window": True}, 64),
         ("qwen2", {"sliding_window": 64, "use_sliding_window": True, "max_window_layers": 2}, 512),
@@ -141,6 +143,9 @@ def test_a_window_that_the_engine_does_not_compute_bounds_the_context(tmp_path: 
     ):
         case = replace(BY_NAME[name], config={**BY_NAME[name].config, **changes})
         assert gguf.read(converted(case, tmp_path)).context_length == length
+        said = f"the context is the window of {length} tokens that a token looks back at, not 512"
+        assert [record.message for record in caplog.records] == ([] if length == 512 else [said])
+        caplog.clear()
 
 
 @pytest.mark.parametrize("indexed", [True, False])
@@ -154,7 +159,9 @@ def test_a_model_in_several_files_is_the_same_model(tmp_path: Path, indexed: boo
 
 
 @pytest.mark.parametrize("prefix", ["language_model.", "model.language_"])
-def test_the_text_model_of_one_that_sees_is_converted_alone(tmp_path: Path, prefix: str) -> None:
+def test_the_text_model_of_one_that_sees_is_converted_alone(
+    tmp_path: Path, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Both ways in which its tensors have been named; the pictures' tensors are left out."""
     alone = converted(BY_NAME["gemma3"], tmp_path).read_bytes()
     text = {key: value for key, value in BY_NAME["gemma3"].config.items() if key != "architectures"}
@@ -165,6 +172,7 @@ def test_the_text_model_of_one_that_sees_is_converted_alone(tmp_path: Path, pref
     weights = {**case.weights(), f"{vision(prefix)}vision_tower.post_layernorm.bias": np.zeros(3)}
     safetensors_bytes.write(files["model.safetensors"], weights)
     assert into_gguf(files, tmp_path).read_bytes() == alone
+    assert [record.message for record in caplog.records] == ["the text model is converted alone: it sees no pictures"]
 
 
 def vision(prefix: str) -> str:

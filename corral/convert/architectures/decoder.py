@@ -1,5 +1,7 @@
 """What the decoders of Llama's kind share: sizes with their keys, and the tensors of attention and feed-forward."""
 
+import logging
+
 from gguf.constants import Keys
 from msgspec import Struct
 
@@ -9,6 +11,8 @@ from corral.convert.hyperparameters import Hyperparameters
 from corral.convert.recipe import Change, interleaved
 from corral.errors import ModelFileError
 from corral.gguf.file import MAX_LAYERS
+
+log = logging.getLogger(__name__)
 
 MAX_WIDTH = 1 << 20
 MAX_WIDE = 1 << 24
@@ -23,10 +27,11 @@ IGNORED = (
     r"lm_head\.weight",
     r".*\.rotary_emb\.inv_freq",
     r".*\.self_attn\.(masked_)?bias",
-    r".*\.(input|output)_scale",
+    r".*\.(input|output|k|v)_scale",
 )
 """Tensors that a model may do without: an output that is tied to the embedding, what older checkpoints hold of what the
-configuration says, and scales of activations.
+configuration says, and scales of activations and
+caches.
 """
 
 
@@ -82,7 +87,12 @@ def set_sizes(draft: Draft, hyperparameters: Hyperparameters, sizes: Sizes, wind
     compute the same, so it is the context the model gets.
     """
     draft.set_integer(Keys.LLM.VOCAB_SIZE, sizes.vocabulary)
-    draft.set_integer(Keys.LLM.CONTEXT_LENGTH, min(sizes.context_length, window or sizes.context_length))
+    length = min(sizes.context_length, window or sizes.context_length)
+    if length < sizes.context_length:
+        log.warning(
+            "the context is the window of %d tokens that a token looks back at, not %d", length, sizes.context_length
+        )
+    draft.set_integer(Keys.LLM.CONTEXT_LENGTH, length)
     draft.set_integer(Keys.LLM.EMBEDDING_LENGTH, sizes.width)
     draft.set_integer(Keys.LLM.FEED_FORWARD_LENGTH, sizes.feed_forward)
     draft.set_integer(Keys.Attention.HEAD_COUNT, sizes.heads)
