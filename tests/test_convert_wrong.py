@@ -226,6 +226,11 @@ def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
             {"layer_types": ["full_attention", "sliding_attention"] * 3},
             'config.json: "layer_types" have no period, which the engine cannot compute',
         ),
+        (
+            "gemma3",
+            {"layer_types": ["full_attention"] * 6},
+            "a Gemma none of whose layers looks back at a window is not supported by the engine",
+        ),
         ("qwen3-experts", {"num_experts_per_tok": 5}, 'config.json: "num_experts_per_tok" is 5, not between 1 and 4'),
         (
             "qwen3-experts",

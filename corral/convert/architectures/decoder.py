@@ -30,8 +30,7 @@ IGNORED = (
     r".*\.(input|output|k|v)_scale",
 )
 """Tensors that a model may do without: an output that is tied to the embedding, what older checkpoints hold of what the
-configuration says, and scales of activations and
-caches.
+configuration says, and scales of activations and caches.
 """
 
 
