@@ -179,6 +179,19 @@ def vision(prefix: str) -> str:
     return "" if prefix == "language_model." else "model."
 
 
+def test_a_mark_that_the_model_has_no_number_for_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As Gemma 3 1B is published: 262144 rows, and a mark for pictures with the number 262144."""
+    files = LLAMA.write(tmp_path / "in")
+    expected = into_gguf(files, tmp_path).read_bytes()
+    tokenizer = json.loads(files["tokenizer.json"].read_text())
+    mark = {**tokenizer["added_tokens"][0], "id": PADDED, "content": "<image_soft_token>"}
+    tokenizer["added_tokens"].append(mark)
+    files["tokenizer.json"].write_text(json.dumps(tokenizer))
+    assert into_gguf(files, tmp_path).read_bytes() == expected
+    (record,) = caplog.records
+    assert record.message == "1 marks of the tokenizer are left out, whose numbers the model does not have"
+
+
 def test_the_first_words_for_nomic_bert_mean_the_same(tmp_path: Path) -> None:
     config = BY_NAME["nomic-bert"].config
     published = {
