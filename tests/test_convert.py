@@ -47,7 +47,7 @@ def types(path: Path) -> dict[str, str]:
     return {tensor.name: tensor.type for tensor in gguf.read(path).tensors}
 
 
-def test_the_file_is_what_is_said_of_it_and_its_progress_is_told(tmp_path: Path) -> None:
+def test_the_file_is_what_is_said_of_it_and_its_progress_is_reported(tmp_path: Path) -> None:
     steps: list[Progress] = []
     written = convert(LLAMA.write(tmp_path / "in"), tmp_path / "out.gguf", report=steps.append)
     file = gguf.read(tmp_path / "out.gguf")

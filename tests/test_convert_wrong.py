@@ -172,7 +172,7 @@ def test_fp8_whose_scales_do_not_fit_is_refused(tmp_path: Path, shape: tuple[int
     assert refused(files, tmp_path) == f'tensor "{QUERY}" is F8_E4M3 without scales that fit it'
 
 
-def test_a_disk_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_disk_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot write"):
         convert(LLAMA.write(tmp_path / "in"), tmp_path / "no folder" / "model.gguf", report=lambda step: None)
 
