@@ -18,7 +18,8 @@ from corral.engine.llama.process import RunawayTemplateError, WorkerProcess
 from corral.errors import EngineError
 from corral.machine.memory import GIB, Memory
 from corral.messages import Message
-from corral.serving.scheduler import Scheduler, SchedulerLimits
+from corral.serving.decisions import SchedulerLimits
+from corral.serving.scheduler import Scheduler
 from tests.conftest import FAKE_ENGINE
 from tests.engines import engines, tell
 

@@ -7,7 +7,7 @@ from corral.engine.base import RunnerSpec
 from corral.engine.load_options import can_serve
 from corral.machine.gpus import Gpu
 from corral.machine.memory import GIB, Memory
-from corral.serving.scheduler import (
+from corral.serving.decisions import (
     OVERHEAD,
     Decision,
     Evict,

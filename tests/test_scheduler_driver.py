@@ -11,7 +11,8 @@ import pytest
 from corral.engine.base import RunnerSpec
 from corral.errors import Busy, EngineDied, EngineError, OutOfMemory, QueueFull
 from corral.machine.memory import GIB, Memory
-from corral.serving.scheduler import Runner, Scheduler, SchedulerEvents, SchedulerLimits
+from corral.serving.decisions import SchedulerLimits
+from corral.serving.scheduler import Runner, Scheduler, SchedulerEvents
 from tests.stub_engines import Launcher, StubEngine, turn_the_loop
 
 A = RunnerSpec(model="a", num_ctx=4096, slots=4, weights_bytes=GIB)

@@ -19,7 +19,8 @@ from corral.machine import Machine
 from corral.machine.memory import memory
 from corral.machine.threads import threads_here
 from corral.models.model import Models
-from corral.serving.scheduler import Scheduler, SchedulerEvents, SchedulerLimits
+from corral.serving.decisions import SchedulerLimits
+from corral.serving.scheduler import Scheduler, SchedulerEvents
 from corral.sources.registry import Registry
 from corral.store import Store
 from corral.telemetry import Series
