@@ -185,15 +185,16 @@ class Engine(Protocol):
         """The pieces of an answer to a conversation, which the engine writes with the model's own template and parses.
 
         Text and thinking come apart as they are said; complete tool calls come with the last piece, which has the
-        `finish`. Lengths as in `complete`. A conversation that the template refuses is `EngineRefused`.
+        `finish`. Lengths as in `complete`. A conversation that the template refuses is `EngineRefused`; a template that
+        could not be run when the model was loaded is an `EngineError`.
         """
         ...
 
     async def render(self, request: EngineChat) -> str:
         """The prompt that `chat` would send, with `MEDIA_MARKER` for each picture or sound.
 
-        A conversation that the template refuses is `EngineRefused`. A template that runs beyond its time or memory is
-        an `EngineError`, after which the engine wants to be replaced (`retiring`).
+        Errors as those of `chat`. A template that runs beyond its time or memory is an `EngineError`, after which the
+        engine wants to be replaced (`retiring`).
         """
         ...
 

@@ -70,18 +70,25 @@ async def _startup_tasks(config: Config, store: Store, machine: Machine) -> None
 
 def _launcher(config: Config, store: Store) -> Callable[[RunnerSpec, str], Coroutine[Any, Any, Engine]]:
     numbers = iter(range(1 << 30))
+    template_errors: dict[str, str] = {}
+    """By weights' file, whose bytes never change: a template that could not be run is not tried at each load."""
 
     async def start(spec: RunnerSpec, label: str) -> Engine:
         await store.run(store.check_files, (spec.model, *spec.projectors, *spec.adapters))
         free_mib = memory().available >> 20
         threads = spec.num_thread or threads_here()
-        return await launch(
+        engine = await launch(
             msgspec.structs.replace(spec, num_thread=threads),
             log=await asyncio.to_thread(_worker_log, config.state, next(numbers)),
             stall_timeout=config.load_timeout,
             program=config.engine,
             cache_ram_mib=min(CACHE_RAM_MIB, free_mib // 8),
+            template_error=template_errors.get(spec.model, ""),
         )
+        if engine.template_error and spec.model not in template_errors:
+            log.warning("model %s is loaded for requests that do not need it: %s", label, engine.template_error)
+            template_errors[spec.model] = engine.template_error
+        return engine
 
     return start
 
