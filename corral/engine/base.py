@@ -116,10 +116,9 @@ class EngineChat(Struct, frozen=True, kw_only=True):
     """What `Engine.render` gave for these messages, where that is known and holds no media; empty: not known."""
     tools: tuple[Tool, ...] = ()
     call_schemas: tuple[dict[str, Json], ...] = ()
-    """Schemas for the arguments of the tools' calls, one a tool; empty: the tools' own parameters.
-
-    The template always gets the tools themselves.
-    """
+    """Schemas that the arguments of the tools' calls must fit, one a tool; empty: the tools' own parameters."""
+    shown_schemas: tuple[dict[str, Json], ...] = ()
+    """Schemas that the template gets instead of the tools' own parameters, one a tool; empty: these."""
     think: Think = None
     sampling: Sampling = Sampling()
     max_tokens: int

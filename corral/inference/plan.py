@@ -300,6 +300,7 @@ class Planner:
             prompt="" if media else built.text,
             tools=tuple(tools),
             call_schemas=self._engine_prompts.call_schemas,
+            shown_schemas=self._engine_prompts.shown_schemas,
             think=self._think,
             sampling=sampling(self._options, self._num_ctx),
             max_tokens=max_tokens,
