@@ -446,6 +446,25 @@ async def test_an_engine_that_retires_gets_no_new_users_and_is_replaced_after_th
             await client.leave()
 
 
+async def test_another_model_is_loaded_beside_one_that_drains() -> None:
+    launcher = Launcher()
+    async with scheduling(launcher, TWO) as scheduler:
+        user = Client(scheduler, A)
+        assert await served(user) == [True]
+        launcher.engines[0].retire()
+        await turn_the_loop()
+        other, again = Client(scheduler, B), Client(scheduler, A)
+        assert await served(other, again) == [True, False]
+        third = Client(scheduler, C)
+        await other.leave()
+        assert await served(again, third) == [False, False], "with A, as many are loaded as may be"
+        await user.leave()
+        assert await served(again, third) == [True, True]
+        await again.leave()
+        await third.leave()
+    assert [load.spec.model for load in launcher.loads] == ["a", "b", "a", "c"]
+
+
 async def test_an_engine_that_retires_without_users_is_unloaded_at_once() -> None:
     launcher = Launcher()
     async with scheduling(launcher) as scheduler:

@@ -23,6 +23,9 @@ SHARE = 0.8
 MAX_POOL = (1 << 31) - 1
 """Tokens of a pool at most, as the engine counts them in 32 bits."""
 
+_PLENTY = 1 << 62
+"""Bytes that are enough for any model."""
+
 CONTEXT_TIERS = (32768, 4096)
 """What an automatic context falls back to, one step, when memory does not suffice."""
 
@@ -95,24 +98,34 @@ def decide(
     """What to do for a request that wants `wanted`; `grows`: its model was unloaded since its context was too short.
 
     1. The model is loaded: reuse it when it can serve the request, else evict it.
-    2. Another model is being loaded or drained: wait.
+    2. Another model is being loaded, whose memory is not taken yet: wait.
     3. The limit of models is reached, or memory does not suffice beside the others: evict one.
     4. Otherwise start it, with as large a pool as memory allows, but never less than one context.
+
+    While another model drains, whose memory will be free soon, nothing is evicted for 3, and nothing gets less for 4
+    than it would with all the memory there is: it waits.
     """
     for index, state in enumerate(loaded):
         if same_model(wanted, state.spec):
             if state.draining:
                 return Wait()
             return Reuse(index) if can_serve(wanted, state.spec) else Evict(index, "it is wanted with other options")
-    if any(state.loading or state.draining for state in loaded):
+    if any(state.loading for state in loaded):
         return Wait()
+    drains = any(state.draining for state in loaded)
     if loaded and len(loaded) >= (limits.max_loaded or MODELS_PER_GPU * max(1, len(memory.gpus))):
-        return Evict(victim(loaded), "as many models are loaded as may be")
+        return Wait() if drains else Evict(victim(loaded), "as many models are loaded as may be")
     room = int(_free(wanted, loaded, memory) * SHARE) - wanted.weights_bytes - wanted.compute_bytes - OVERHEAD
     if loaded and room < wanted.num_ctx * wanted.cache_bytes_per_token:
-        return Evict(victim(loaded), "memory does not suffice for another model beside it")
+        return Wait() if drains else Evict(victim(loaded), "memory does not suffice for another model beside it")
+    spec = _sized(wanted, room, limits, grows=grows)
+    return Wait() if drains and spec != _sized(wanted, _PLENTY, limits, grows=grows) else Start(spec)
+
+
+def _sized(wanted: RunnerSpec, room: int, limits: SchedulerLimits, *, grows: bool) -> RunnerSpec:
+    """The specification with its pool, and with its grown context where it `grows`, as `room` bytes allow."""
     spec = grown(wanted, room) if grows else wanted
-    return Start(msgspec.structs.replace(spec, pool=pool_size(spec, room, limits.pool_contexts)))
+    return msgspec.structs.replace(spec, pool=pool_size(spec, room, limits.pool_contexts))
 
 
 def grown(spec: RunnerSpec, room: int) -> RunnerSpec:
