@@ -66,7 +66,7 @@ def unload(server: RunningServer, model: str) -> None:
 def workers(server: RunningServer) -> int:
     """How many there were, by the lines in which the server says that one has loaded or was given up for another."""
     text = server.log.read_text()
-    return text.count(" loaded in ") + text.count(" is loaded for requests that do not need it")
+    return text.count(" loaded in ") + text.count(" only requests that do not need it are served")
 
 
 @pytest.mark.parametrize("model", BROKEN)

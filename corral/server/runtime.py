@@ -86,7 +86,7 @@ def _launcher(config: Config, store: Store) -> Callable[[RunnerSpec, str], Corou
             template_error=template_errors.get(spec.model, ""),
         )
         if engine.template_error and spec.model not in template_errors:
-            log.warning("model %s is loaded for requests that do not need it: %s", label, engine.template_error)
+            log.warning("model %s: %s; only requests that do not need it are served", label, engine.template_error)
             template_errors[spec.model] = engine.template_error
         return engine
 
