@@ -13,6 +13,7 @@ PIP = "runs pip"
 CRASHES = "ends, kills or starves servers and engines, and waits for what follows"
 
 SLOW = {
+    "test_broken_template": REAL_ENGINE,
     "test_changed_files": CRASHES,
     "test_cli_prompt": REAL_ENGINE,
     "test_cli_server": REAL_ENGINE,

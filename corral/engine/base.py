@@ -118,10 +118,9 @@ class EngineChat(Struct, frozen=True, kw_only=True):
     """What `Engine.render` gave for these messages, where that is known and holds no media; empty: not known."""
     tools: tuple[Tool, ...] = ()
     call_schemas: tuple[dict[str, Json], ...] = ()
-    """Schemas for the arguments of the tools' calls, one a tool; empty: the tools' own parameters.
-
-    The template always gets the tools themselves.
-    """
+    """Schemas that the arguments of the tools' calls must fit, one a tool; empty: the tools' own parameters."""
+    shown_schemas: tuple[dict[str, Json], ...] = ()
+    """Schemas that the template gets instead of the tools' own parameters, one a tool; empty: these."""
     parallel_calls: bool = True
     """Whether there may be more than one call."""
     think: Think = None
@@ -189,15 +188,16 @@ class Engine(Protocol):
         """The pieces of an answer to a conversation, which the engine writes with the model's own template and parses.
 
         Text and thinking come apart as they are said; complete tool calls come with the last piece, which has the
-        `finish`. Lengths as in `complete`. A conversation that the template refuses is `EngineRefused`.
+        `finish`. Lengths as in `complete`. A conversation that the template refuses is `EngineRefused`; a template that
+        could not be run when the model was loaded is an `EngineError`.
         """
         ...
 
     async def render(self, request: EngineChat) -> str:
         """The prompt that `chat` would send, with `MEDIA_MARKER` for each picture or sound.
 
-        A conversation that the template refuses is `EngineRefused`. A template that runs beyond its time or memory is
-        an `EngineError`, after which the engine wants to be replaced (`retiring`).
+        Errors as those of `chat`. A template that runs beyond its time or memory is an `EngineError`, after which the
+        engine wants to be replaced (`retiring`).
         """
         ...
 

@@ -19,8 +19,9 @@ from corral.schemas.draft import Draft, InvalidSchema, Part
 from corral.schemas.limits import MAX_BYTES
 from corral.schemas.pointers import relocated
 from corral.schemas.policy import ON_ONE_LINE
+from corral.schemas.typed import typed
 
-__all__ = ["ANY_OBJECT", "ON_ONE_LINE", "Schema", "accepts_prefix", "judge", "loosened", "plain", "relocated"]
+__all__ = ["ANY_OBJECT", "ON_ONE_LINE", "Schema", "accepts_prefix", "judge", "loosened", "plain", "relocated", "typed"]
 
 MAX_LOOSENED = 20
 """Parts of a schema that are opened because they do not compile, before the whole of it is."""
