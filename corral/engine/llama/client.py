@@ -60,7 +60,8 @@ async def launch(
     """
     process = await WorkerProcess.start(spec, log=log, program=program, cache_ram_mib=cache_ram_mib)
     serves = await process.ready(stall_timeout)
-    engine = LlamaEngine(process, hang_timeout=min(stall_timeout, HANG_TIMEOUT))
+    # Other builds of llama-server are usually without it.
+    engine = LlamaEngine(process, hang_timeout=min(stall_timeout, HANG_TIMEOUT), has_llguidance=not program)
     if not serves:
         await engine.wait_until_served(stall_timeout)
     return engine
@@ -69,8 +70,11 @@ async def launch(
 class LlamaEngine:
     """An `Engine` that is the llama-server of a worker process."""
 
-    def __init__(self, process: WorkerProcess, *, hang_timeout: float = HANG_TIMEOUT) -> None:
+    def __init__(
+        self, process: WorkerProcess, *, hang_timeout: float = HANG_TIMEOUT, has_llguidance: bool = True
+    ) -> None:
         self._process = process
+        self._has_llguidance = has_llguidance
         self._hang_timeout = hang_timeout
         self._waiting = 0
         self._watch: asyncio.Task[None] | None = None
@@ -111,7 +115,9 @@ class LlamaEngine:
             "n_predict": request.max_tokens,
             "n_keep": request.num_keep,
         }
-        if request.schema is not None:
+        if request.grammar and self._has_llguidance:
+            body["grammar"] = request.grammar
+        elif request.schema is not None:
             body["json_schema"] = request.schema
         if request.preserved_tokens:
             body["preserved_tokens"] = list(request.preserved_tokens)
