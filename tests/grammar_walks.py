@@ -1,6 +1,7 @@
 """Answers written letter by letter under a grammar, as a model would that has a bias and no sense."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,19 @@ def grammar_of(schema: Schema) -> str:
     return schema.grammar or grammar.of_schema(schema.value)
 
 
+def compiled(text: str) -> Any:
+    """A matcher of one's own, at the beginning of an answer."""
+    matcher: Any = _compiled(text)
+    assert not matcher.is_error(), matcher.get_error()
+    return matcher.deep_copy()
+
+
+_compiled = cache(grammar._matcher)
+
+
 def written(text: str, choose: Choose, longest: int) -> str:
     """An answer under a grammar; cut off at a length."""
-    matcher: Any = grammar._matcher(text)
+    matcher = compiled(text)
     answer = b""
     while len(answer) < longest and not matcher.is_stopped():
         allowed = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")[: END + 1]
@@ -38,8 +49,7 @@ def written(text: str, choose: Choose, longest: int) -> str:
 
 def fits(text: str, answer: str) -> bool:
     """Whether a grammar admits an answer as a whole."""
-    matcher: Any = grammar._matcher(text)
-    assert not matcher.is_error(), matcher.get_error()
+    matcher = compiled(text)
     raw = list(answer.encode())
     return int(matcher.try_consume_tokens(raw)) == len(raw) and bool(matcher.is_accepting())
 

@@ -8,31 +8,28 @@ from typing import Any
 
 from corral.messages import Json
 from corral.schemas import grammar
+from corral.schemas.closed import OF_OBJECTS
 from corral.schemas.pointers import keys_of
+from corral.schemas.safety import NUMBERS
 
 Alternative = dict[str, Any]
 """A schema of one `type`, or with `enum` or `const`, that combines no others, but in its members."""
 
-MAX_ALTERNATIVES = 1000
-"""Alternatives of one part; products of `anyOf` may have more."""
+MAX_MERGED = 3000
+"""Pairs of alternatives that are merged in one schema."""
+MAX_COMPILED = 200
+"""Parts that are compiled to see whether anything fits them; each takes some milliseconds."""
 
 _KINDS = ("null", "boolean", "number", "string", "array", "object")
 _CONSTANTS = ("enum", "const")
 _OF_KIND = {
     "null": (),
     "boolean": (),
-    "integer": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
-    "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
-    "string": ("pattern", "format", "minLength", "maxLength", "allOf"),
+    "integer": NUMBERS,
+    "number": NUMBERS,
+    "string": ("pattern", "format", "minLength", "maxLength"),
     "array": ("items", "prefixItems", "minItems", "maxItems"),
-    "object": (
-        "properties",
-        "patternProperties",
-        "required",
-        "additionalProperties",
-        "minProperties",
-        "maxProperties",
-    ),
+    "object": OF_OBJECTS,
 }
 """The keywords that say something of each type."""
 _GREATEST = ("minimum", "exclusiveMinimum", "minItems", "minProperties")
@@ -43,30 +40,45 @@ class TooComplex(Exception):
     """A part that cannot be taken apart."""
 
 
-def alternatives(part: Json, definitions: Mapping[str, Json]) -> list[Alternative]:
-    """Schemas of which a value fits one just if it fits the part; none: nothing fits it. `TooComplex`."""
-    if isinstance(part, bool):
-        return alternatives({}, definitions) if part else []
-    own = {keyword: value for keyword, value in part.items() if keyword not in ("$ref", "anyOf", "allOf", "$defs")}
-    groups = [_of_one_schema(own)] if own else []
-    if "$ref" in part:
-        groups.append(alternatives(definitions[keys_of(part["$ref"])[1]], definitions))
-    if "anyOf" in part:
-        groups.append([found for option in part["anyOf"] for found in alternatives(option, definitions)])
-    groups += [alternatives(option, definitions) for option in part.get("allOf", ())]
-    return _combined(groups or [_of_one_schema({})])
+class Alternatives:
+    """Takes the parts of one schema apart. `TooComplex` where there would be too much of it."""
 
+    def __init__(self, definitions: Mapping[str, Json]) -> None:
+        self._definitions = definitions
+        self._merged = self._compiled = 0
 
-def _combined(groups: list[list[Alternative]]) -> list[Alternative]:
-    """What fits one alternative of each group."""
-    first, *others = groups
-    for group in others:
-        if len(first) * len(group) > MAX_ALTERNATIVES:
+    def of(self, part: Json) -> list[Alternative]:
+        """Schemas of which a value fits one just if it fits the part; none: nothing fits it."""
+        if isinstance(part, bool):
+            return _of_one_schema({}) if part else []
+        own = {keyword: value for keyword, value in part.items() if keyword not in ("$ref", "anyOf", "allOf", "$defs")}
+        groups = [_of_one_schema(own)] if own else []
+        if "$ref" in part:
+            groups.append(self.of(self._definitions[keys_of(part["$ref"])[1]]))
+        if "anyOf" in part:
+            groups.append([found for option in part["anyOf"] for found in self.of(option)])
+        groups += [self.of(option) for option in part.get("allOf", ())]
+        return self._combined(groups or [_of_one_schema({})])
+
+    def _combined(self, groups: list[list[Alternative]]) -> list[Alternative]:
+        """What fits one alternative of each group."""
+        first, *others = groups
+        for group in others:
+            self._merged += len(first) * len(group)
+            if self._merged > MAX_MERGED:
+                raise TooComplex
+            merged = [_merged(one, other) for one in first for other in group]
+            first = _distinct(
+                one for one in merged if one is not None and ("allOf" not in one or self.is_possible(one))
+            )
+        return first
+
+    def is_possible(self, part: Json) -> bool:
+        """Whether anything fits a part without references, as the library sees it."""
+        self._compiled += 1
+        if self._compiled > MAX_COMPILED:
             raise TooComplex
-        first = _distinct(merged for one in first for other in group if (merged := _merged(one, other)) is not None)
-    if len(first) > MAX_ALTERNATIVES:
-        raise TooComplex
-    return first
+        return not grammar.compile_error(part)
 
 
 def _of_one_schema(own: dict[str, Any]) -> list[Alternative]:
@@ -85,7 +97,8 @@ def _of_one_schema(own: dict[str, Any]) -> list[Alternative]:
 def _merged(one: Alternative, other: Alternative) -> Alternative | None:
     """What fits both; None when nothing does."""
     if not (one.keys() | other.keys()).isdisjoint(_CONSTANTS):
-        return _if_possible({"allOf": [one, other]} | _first_constants(one, other))
+        constants = {keyword: part[keyword] for part in (other, one) for keyword in _CONSTANTS if keyword in part}
+        return _left_together({**constants, "allOf": [one, other]})
     kinds = {one["type"], other["type"]}
     if kinds == {"integer", "number"}:
         kinds = {"integer"}
@@ -106,20 +119,17 @@ def _merged(one: Alternative, other: Alternative) -> Alternative | None:
     return {**merged, "type": kind}
 
 
-def _first_constants(one: Alternative, other: Alternative) -> Alternative:
-    return {keyword: part[keyword] for part in (other, one) for keyword in _CONSTANTS if keyword in part}
-
-
-def _if_possible(part: Alternative) -> Alternative | None:
+def _left_together(part: Alternative) -> Alternative:
+    """A part that only the library can merge."""
     if "$ref" in str(part):
         raise TooComplex
-    return None if grammar.compile_error(part) else part
+    return part
 
 
 def _merged_strings(one: Alternative, other: Alternative) -> Alternative | None:
     if one.keys() == {"type"} or one == other:
         return other
-    return one if other.keys() == {"type"} else _if_possible({"type": "string", "allOf": [one, other]})
+    return one if other.keys() == {"type"} else _left_together({"type": "string", "allOf": [one, other]})
 
 
 def _merged_limits(one: Alternative, other: Alternative) -> Alternative:

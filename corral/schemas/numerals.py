@@ -4,7 +4,7 @@ Knows the notation of numbers and of terminals in the engine's grammars; no sche
 """
 
 from collections.abc import Iterator
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 
 from msgspec import Struct
 
@@ -48,6 +48,14 @@ class Interval(Struct, frozen=True):
         negative = Interval(_greater(mirrored.least, ZERO), mirrored.most)
         goes_below = self.least is None or self.least.value < 0
         return positive if positive._has_any() else None, negative if goes_below and negative._has_any() else None
+
+    def has_multiple_of(self, step: Decimal) -> bool:
+        """Whether a multiple of a positive number is in an interval that begins at zero or above."""
+        least = self.least or ZERO
+        first = (least.value / step).to_integral_value(ROUND_CEILING) * step
+        if first == least.value and not least.is_inclusive:
+            first += step
+        return Interval(Bound(first), self.most)._has_any()
 
     def _has_any(self) -> bool:
         if self.least is None or self.most is None or self.least.value < self.most.value:

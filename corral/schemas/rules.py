@@ -1,11 +1,10 @@
-"""A grammar for the engine from a schema, in which every number ends and objects have no more than is listed.
+"""A grammar for the engine from a schema, in which every number ends and combined objects are closed.
 
 As the library reads a schema, digits follow a point without end, and no keyword of JSON Schema forbids it. So what
 holds numbers is written here as rules, in the library's notation (a dialect of Lark), and only parts without any are
-left to it (`%json`). Knows how JSON is written; what a schema means is taken apart in `alternatives`.
+left to it (`%json`). Knows how JSON is written. Parts are taken apart in `alternatives`, texts kept in `lark`.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -13,16 +12,12 @@ from typing import Any
 import msgspec
 
 from corral.messages import Json
-from corral.schemas import grammar
-from corral.schemas.alternatives import Alternative, TooComplex, alternatives
+from corral.schemas.alternatives import Alternative, Alternatives, TooComplex
+from corral.schemas.lark import Rules
 from corral.schemas.numerals import Bound, Interval, terminal
 from corral.schemas.pointers import keys_of
 from corral.schemas.policy import ON_ONE_LINE
 
-MAX_RULES = 20_000
-"""Rules of a grammar; a schema of 4,000 parts has some 12,000."""
-MAX_DEPTH = 600
-"""Rules that refer to each other in a chain: with 1,600 the library overflows a stack of 8 MB and ends the process."""
 MEMBERS_AT_ONCE = 20
 """Optional members of an object that share a rule, so that the chain of rules stays short."""
 LARGEST_MULTIPLE = 9_000_000_000_000_000_000
@@ -36,7 +31,7 @@ def write(schema: dict[str, Json], *, closes_objects: bool) -> str:
 
     `closes_objects`: an object that lists properties and says nothing of others has no others.
     """
-    if _is_plain(schema):
+    if _is_simple(schema):
         return ""
     try:
         return _Writer(schema.get("$defs", {}), closes_objects).write(schema)
@@ -44,40 +39,38 @@ def write(schema: dict[str, Json], *, closes_objects: bool) -> str:
         return ""
 
 
-def _is_plain(part: Json) -> bool:
+def _is_simple(part: Json) -> bool:
     """Whether the library reads a part as it is meant: it holds no number, nothing open, nothing combined."""
     if isinstance(part, bool):
         return not part
+    if "enum" in part or "const" in part:
+        return "$ref" not in str(part)
     if not part.keys().isdisjoint(("$ref", "allOf")) or ("anyOf" in part and not part.keys() <= {"anyOf", "$defs"}):
         return False
     if "anyOf" in part:
-        return all(map(_is_plain, part["anyOf"]))
-    if "enum" in part or "const" in part:
-        return True
+        return all(map(_is_simple, part["anyOf"]))
     kinds = part.get("type", ())
     kinds = {kinds} if isinstance(kinds, str) else set(kinds)
     if not kinds or "number" in kinds or ("integer" in kinds and "multipleOf" in part):
         return False
-    if "array" in kinds and not all(map(_is_plain, (part.get("items", True), *part.get("prefixItems", ())))):
+    if "array" in kinds and not all(map(_is_simple, (part.get("items", True), *part.get("prefixItems", ())))):
         return False
-    return "object" not in kinds or _is_plain_object(part)
+    return "object" not in kinds or _is_simple_object(part)
 
 
-def _is_plain_object(part: dict[str, Any]) -> bool:
+def _is_simple_object(part: dict[str, Any]) -> bool:
     members = [*part.get("properties", {}).values(), *part.get("patternProperties", {}).values()]
-    return all(map(_is_plain, (*members, part.get("additionalProperties", True))))
+    return all(map(_is_simple, (*members, part.get("additionalProperties", True))))
 
 
 class _Writer:
     def __init__(self, definitions: Mapping[str, Json], closes_objects: bool) -> None:
         self._definitions = definitions
+        self._alternatives = Alternatives(definitions)
         self._closes_objects = closes_objects
-        self._rules: dict[str, str] = {}
-        """The bodies of rules and terminals by their names."""
+        self._rules = Rules()
         self._symbols: dict[bytes, str | None] = {}
-        """The names of rules by the schemas they are for; None: nothing fits it."""
-        self._terminals: dict[str, str] = {}
-        """The names of terminals by their right sides."""
+        """The names of rules by the schemas they are for, `s` or `d` with a number; None: nothing fits it."""
         self._unwritten: list[str] = []
         """Definitions without a rule yet: written one after the other, since a chain of them may be long."""
 
@@ -88,31 +81,10 @@ class _Writer:
             body = self._body(self._definitions[name])
             if body is None:
                 raise TooComplex
-            self._add(name, body)
+            self._rules.add(name, body)
         if root is None:
             raise TooComplex
-        self._add("start", root)
-        self._check_depth()
-        return "\n".join(["%llguidance {}", *(f"{name}: {body}" for name, body in self._rules.items())]) + "\n"
-
-    def _check_depth(self) -> None:
-        """`TooComplex` for a long chain of rules: the library begins at `start` and follows each name as it comes."""
-        seen = {"start"}
-        open_rules = [iter(self._names_in("start"))]
-        while open_rules:
-            name = next(open_rules[-1], None)
-            if name is None:
-                open_rules.pop()
-            elif name not in seen:
-                seen.add(name)
-                open_rules.append(iter(self._names_in(name)))
-                if len(open_rules) > MAX_DEPTH:
-                    raise TooComplex
-
-    def _names_in(self, rule: str) -> list[str]:
-        """The names that a rule refers to, and perhaps some that only stand in its texts."""
-        body = self._rules.get(rule, "")
-        return [] if body.startswith("%json") else _NAME.findall(body)
+        return self._rules.text(root)
 
     def _symbol(self, part: Json) -> str | None:
         """The name of the rule for a part; None where nothing fits."""
@@ -129,40 +101,24 @@ class _Writer:
             if body is None:
                 self._symbols[key] = None
             else:
-                self._add(name, body)
+                self._rules.add(name, body)
         return self._symbols[key]
 
-    def _rule(self, body: str) -> str:
-        """The name of a new rule."""
-        name = f"r{len(self._rules)}"
-        self._add(name, body)
-        return name
-
-    def _add(self, name: str, body: str) -> None:
-        if len(self._rules) >= MAX_RULES:
-            raise TooComplex
-        self._rules[name] = body
-
-    def _terminal(self, body: str) -> str:
-        if body not in self._terminals:
-            name = self._terminals[body] = f"T{len(self._terminals)}"
-            self._add(name, body)
-        return self._terminals[body]
-
     def _body(self, part: Json) -> str | None:
-        if _is_plain(part):
+        if _is_simple(part):
             return None if part is False else self._json(part)
         if isinstance(part, dict) and part.keys() == {"anyOf"}:
-            options = part["anyOf"]
-        else:
-            try:
-                options = alternatives(part, self._definitions)
-            except TooComplex:
-                return self._json(part)
-            if len(options) == 1:
-                return self._alternative(options[0])
-        possible = [option for option in options if not (_is_plain(option) and grammar.compile_error(option))]
-        symbols = [symbol for option in possible if (symbol := self._symbol(option)) is not None]
+            return self._choice(part["anyOf"])
+        try:
+            options = self._alternatives.of(part)
+            if isinstance(part, dict) and not part.keys().isdisjoint(("$ref", "anyOf", "allOf")):
+                options = [one for one in options if not _is_simple(one) or self._alternatives.is_possible(one)]
+        except TooComplex:
+            return self._json(part)
+        return self._alternative(options[0]) if len(options) == 1 else self._choice(options)
+
+    def _choice(self, options: Sequence[Json]) -> str | None:
+        symbols = [symbol for option in options if (symbol := self._symbol(option)) is not None]
         return " | ".join(dict.fromkeys(symbols)) or None
 
     def _alternative(self, part: Alternative) -> str | None:
@@ -187,16 +143,15 @@ class _Writer:
 
     def _number(self, part: Alternative) -> str | None:
         interval = _interval(part)
-        return None if interval.magnitudes() == (None, None) else self._terminal(terminal(interval))
+        return None if interval.magnitudes() == (None, None) else self._rules.terminal(terminal(interval))
 
     def _multiples(self, part: Alternative) -> str | None:
         """The library knows none below zero, but with the sign apart it does."""
         written = []
         for sign, interval in zip(("", '"-" '), _interval(part).magnitudes(), strict=True):
-            if interval is not None:
+            if interval is not None and interval.has_multiple_of(Decimal(str(part["multipleOf"]))):
                 multiple = {"type": part["type"], "multipleOf": part["multipleOf"], **_limits(interval)}
-                if not grammar.compile_error(multiple):
-                    written.append(sign + self._rule(self._json(multiple)))
+                written.append(sign + self._rules.rule(self._json(multiple)))
         return " | ".join(written) or None
 
     def _array(self, part: Alternative) -> str | None:
@@ -218,7 +173,7 @@ class _Writer:
             return f'"[" {self._some(str(rest), least, most)} "]"'
         for at in reversed(range(len(first))):
             following = f"{_COMMA if at else ''} {first[at]} {following}"
-            following = following if at < least else f"{self._rule(following)}?"
+            following = following if at < least else f"{self._rules.rule(following)}?"
         return f'"[" {following} "]"'
 
     def _object(self, part: Alternative) -> str | None:
@@ -240,7 +195,7 @@ class _Writer:
             elif name in required:
                 return None
         other = self._symbol(others)
-        pair = "" if other is None else self._rule(f"{self._name_but(named)} {_COLON} {other}")
+        pair = "" if other is None else self._rules.rule(f"{self._name_but(named)} {_COLON} {other}")
         if most is not None and most < len(members):
             return None
         return self._braces(members, pair, least - len(members), None if most is None else most - len(members))
@@ -253,16 +208,16 @@ class _Writer:
         for pattern, member in part["patternProperties"].items():
             symbol = self._symbol(member)
             if symbol is not None:
-                name = self._rule(self._json({"type": "string", "pattern": pattern}))
+                name = self._rules.rule(self._json({"type": "string", "pattern": pattern}))
                 pairs.append(f"{name} {_COLON} {symbol}")
-        pair = self._rule(" | ".join(pairs)) if pairs else ""
+        pair = self._rules.rule(" | ".join(pairs)) if pairs else ""
         return self._braces([], pair, part.get("minProperties", 0), part.get("maxProperties"))
 
     def _name_but(self, taken: Mapping[str, Json]) -> str:
         """A property's name that is none of those taken."""
         if not taken:
-            return self._rule(self._json({"type": "string"}))
-        return self._terminal(f"{_ANY_NAME} & ~({' | '.join(_literal(_quoted(name)) for name in taken)})")
+            return self._rules.rule(self._json({"type": "string"}))
+        return self._rules.terminal(f"{_ANY_NAME} & ~({' | '.join(_literal(_quoted(name)) for name in taken)})")
 
     def _braces(self, members: Sequence[tuple[str, bool]], pair: str, least: int, most: int | None) -> str:
         """An object of members in their order, each required or not, and `least` to `most` times some other pair."""
@@ -273,14 +228,14 @@ class _Writer:
         if leading == len(members):
             options = [self._some(pair, least, most) or _NOTHING if pair else _NOTHING]
         else:
-            rest = self._rule(rest or _NOTHING) if leading else rest
+            rest = self._rules.rule(rest or _NOTHING) if leading else rest
             options = [f"{first.pop()} {rest}"]
             rest = f"{following[leading]} {rest}"
         for at in reversed(range(leading)):
             options.append(f"{first[at]} {rest}")
             rest = f"{following[at]} {rest}"
             if at % MEMBERS_AT_ONCE == 0:
-                rest = self._rule(rest)
+                rest = self._rules.rule(rest)
         return f'"{{" ({" | ".join(reversed(options))}) "}}"'
 
     def _more(self, symbol: str, least: int, most: int | None) -> str:
@@ -317,13 +272,13 @@ def _limits(interval: Interval) -> dict[str, Json]:
     least, most = interval.least, interval.most
     limits: dict[str, Json] = {"maximum": LARGEST_MULTIPLE}
     if most is not None:
-        limits = {"maximum" if most.is_inclusive else "exclusiveMaximum": _plain(most.value)}
+        limits = {"maximum" if most.is_inclusive else "exclusiveMaximum": _as_json(most.value)}
     if least is not None:
-        limits["minimum" if least.is_inclusive else "exclusiveMinimum"] = _plain(least.value)
+        limits["minimum" if least.is_inclusive else "exclusiveMinimum"] = _as_json(least.value)
     return limits
 
 
-def _plain(value: Decimal) -> int | float:
+def _as_json(value: Decimal) -> int | float:
     return int(value) if value == value.to_integral_value() else float(value)
 
 
@@ -336,6 +291,5 @@ def _literal(text: str) -> str:
     return msgspec.json.encode(text).decode().replace("\x7f", r"\u007f")
 
 
-_NAME = re.compile(r"\b[a-zA-Z][0-9]+\b")
 _NOTHING = _literal("")
 _COMMA, _COLON = (_literal(ON_ONE_LINE["x-guidance"][separator]) for separator in ("item_separator", "key_separator"))
