@@ -16,12 +16,10 @@ from corral.schemas.alternatives import Alternative, Alternatives, TooComplex
 from corral.schemas.lark import Rules
 from corral.schemas.numerals import Bound, Interval, terminal
 from corral.schemas.pointers import keys_of
-from corral.schemas.policy import ON_ONE_LINE
+from corral.schemas.policy import INTEGER_END, ON_ONE_LINE
 
 MEMBERS_AT_ONCE = 20
 """Optional members of an object that share a rule, so that the chain of rules stays short."""
-LARGEST_MULTIPLE = 9_000_000_000_000_000_000
-"""Where multiples end that have no other end: shortly before 64 bits do."""
 
 _ANY_NAME = r'/"([^"\\\x00-\x1F\x7F]|\\(["\\\/bfnrt]|u[a-fA-F0-9]{4}))*"/'
 
@@ -268,9 +266,9 @@ def _interval(part: Alternative) -> Interval:
 
 
 def _limits(interval: Interval) -> dict[str, Json]:
-    """The keywords of an interval that has a beginning."""
+    """The keywords of an interval; one without an end gets that of whole numbers."""
     least, most = interval.least, interval.most
-    limits: dict[str, Json] = {"maximum": LARGEST_MULTIPLE}
+    limits: dict[str, Json] = {"maximum": INTEGER_END}
     if most is not None:
         limits = {"maximum" if most.is_inclusive else "exclusiveMaximum": _as_json(most.value)}
     if least is not None:
