@@ -97,6 +97,8 @@ class CompletionRequest(Struct, frozen=True, kw_only=True):
     num_keep: int = 0
     schema: Json = None
     """JSON Schema the answer must fit; None: any text."""
+    grammar: str = ""
+    """The schema as a grammar of llguidance's, for an engine that has it; empty: the schema says as much."""
     preserved_tokens: tuple[str, ...] = ()
     """Special tokens whose text is kept in the answer; that of others is left out."""
     top_logprobs: int | None = None

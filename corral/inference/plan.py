@@ -275,6 +275,7 @@ class Planner:
                 max_tokens=max_tokens,
                 num_keep=self._num_keep,
                 schema=None if schema is None else schema.value,
+                grammar="" if schema is None else schema.grammar,
                 preserved_tokens=answer_format.marks,
                 top_logprobs=self._top_logprobs,
             ),

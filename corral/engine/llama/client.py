@@ -76,7 +76,12 @@ async def launch(
     async def start(spec: RunnerSpec) -> LlamaEngine:
         process = await WorkerProcess.start(spec, log=log, program=program, cache_ram_mib=cache_ram_mib)
         serves = await process.ready(stall_timeout)
-        engine = LlamaEngine(process, hang_timeout=min(stall_timeout, HANG_TIMEOUT), template_error=template_error)
+        engine = LlamaEngine(
+            process,
+            hang_timeout=min(stall_timeout, HANG_TIMEOUT),
+            has_llguidance=not program,  # other builds of llama-server are usually without it
+            template_error=template_error,
+        )
         if not serves:
             await engine.wait_until_served(stall_timeout)
         return engine
@@ -95,9 +100,17 @@ class LlamaEngine:
     `template_error`: why the model's own chat template cannot be run; empty when it can, or was not wanted.
     """
 
-    def __init__(self, process: WorkerProcess, *, hang_timeout: float = HANG_TIMEOUT, template_error: str = "") -> None:
+    def __init__(
+        self,
+        process: WorkerProcess,
+        *,
+        hang_timeout: float = HANG_TIMEOUT,
+        has_llguidance: bool = True,
+        template_error: str = "",
+    ) -> None:
         self.template_error = template_error
         self._process = process
+        self._has_llguidance = has_llguidance
         self._hang_timeout = hang_timeout
         self._waiting = 0
         self._watch: asyncio.Task[None] | None = None
@@ -138,7 +151,9 @@ class LlamaEngine:
             "n_predict": request.max_tokens,
             "n_keep": request.num_keep,
         }
-        if request.schema is not None:
+        if request.grammar and self._has_llguidance:
+            body["grammar"] = request.grammar
+        elif request.schema is not None:
             body["json_schema"] = request.schema
         if request.preserved_tokens:
             body["preserved_tokens"] = list(request.preserved_tokens)
