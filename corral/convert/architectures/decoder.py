@@ -83,15 +83,16 @@ def set_sizes(draft: Draft, hyperparameters: Hyperparameters, sizes: Sizes, wind
     """The keys that every decoder has.
 
     `window`: tokens that a token looks back at in layers where the engine lets it look at all. Within that length both
-    compute the same, so it is the context the model gets.
+    compute the same. The context keeps its published length, as other converters leave it.
     """
     draft.set_integer(Keys.LLM.VOCAB_SIZE, sizes.vocabulary)
-    length = min(sizes.context_length, window or sizes.context_length)
-    if length < sizes.context_length:
+    if window is not None and window < sizes.context_length:
         log.warning(
-            "the context is the window of %d tokens that a token looks back at, not %d", length, sizes.context_length
+            "the model looks back at %d tokens, the engine at all of %d: longer texts are read otherwise than in training",
+            window,
+            sizes.context_length,
         )
-    draft.set_integer(Keys.LLM.CONTEXT_LENGTH, length)
+    draft.set_integer(Keys.LLM.CONTEXT_LENGTH, sizes.context_length)
     draft.set_integer(Keys.LLM.EMBEDDING_LENGTH, sizes.width)
     draft.set_integer(Keys.LLM.FEED_FORWARD_LENGTH, sizes.feed_forward)
     draft.set_integer(Keys.Attention.HEAD_COUNT, sizes.heads)
