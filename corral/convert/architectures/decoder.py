@@ -88,7 +88,7 @@ def set_sizes(draft: Draft, hyperparameters: Hyperparameters, sizes: Sizes, wind
     draft.set_integer(Keys.LLM.VOCAB_SIZE, sizes.vocabulary)
     if window is not None and window < sizes.context_length:
         log.warning(
-            "the model looks back at %d tokens, the engine at all of %d: it reads longer texts otherwise than in training",
+            "the model looks back at %d tokens, the engine at all of %d: longer texts may be read worse",
             window,
             sizes.context_length,
         )
