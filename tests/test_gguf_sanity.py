@@ -234,10 +234,13 @@ def test_a_projector_with_senseless_numbers_is_refused(
 
 
 def test_a_projector_may_say_how_wide_its_heads_are_or_that_it_merges_nothing(write: Write, projector: Header) -> None:
-    heads: list[Key] = [("clip.vision.attention.head_count", U32, 3), ("clip.vision.attention.head_dim", U32, 16)]
+    heads: list[Key] = [("clip.vision.attention.head_count", U32, 8), ("clip.vision.attention.head_dim", U32, 8)]
     merging: list[Key] = [("clip.projector_type", STRING, "pixtral"), ("clip.vision.spatial_merge_size", U32, 0)]
     for keys in (heads, merging):
         assert gguf.read(write(changed(projector, *keys))).kind == "projector"
+    narrow = [("clip.vision.attention.head_count", U32, 3), ("clip.vision.attention.head_dim", U32, 16)]
+    sentence = 'tensor "v.blk.0.attn_q.weight" has the shape [64, 64] instead of 48 rows'
+    assert refusal(write(changed(projector, *narrow))) == sentence
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,12 @@ from typing import BinaryIO
 
 from corral.errors import ModelFileError
 from corral.gguf import sanity
+from corral.gguf.adapter import check_adapter
 from corral.gguf.cursor import ByteOrder, Cursor
 from corral.gguf.file import GGUF, Array, Tensor, Value
+from corral.gguf.projector import check_projector
 from corral.gguf.types import DEFAULT_ALIGNMENT, MAGIC, MAGIC_BIG_ENDIAN, TENSOR_TYPES, WIDTHS, ValueType
+from corral.gguf.weights import check_types
 
 MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 16
@@ -52,6 +55,9 @@ def read(path: Path) -> GGUF:
     except OSError as error:
         raise ModelFileError(f'cannot read "{path}": {error.strerror}') from error
     sanity.check(found)
+    check_types(found)
+    check_projector(found)
+    check_adapter(found)
     return found
 
 
