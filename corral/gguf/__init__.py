@@ -4,8 +4,9 @@ Knows nothing of serving. `types` has the format's words, `cursor` reads bytes w
 structure, `sanity` the numbers, `file` says what a file amounts to; `writer` and `output` make new files.
 """
 
+from corral.gguf.adapter import check_fits
 from corral.gguf.file import GGUF, Array, Kind, Tensor, Value
-from corral.gguf.reader import looks_like_gguf, read
+from corral.gguf.reader import check_new, looks_like_gguf, read
 from corral.gguf.types import FILE_TYPES, TENSOR_TYPES, TensorType, ValueType
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "TensorType",
     "Value",
     "ValueType",
+    "check_fits",
+    "check_new",
     "looks_like_gguf",
     "read",
 ]

@@ -142,7 +142,10 @@ class _Assembly:
 
     def read(self, source: Source) -> gguf.GGUF:
         self._progress(Progress("parsing GGUF"))
-        return _read(self._store.open_path(source) if isinstance(source, Digest) else source)
+        file = _read(self._store.open_path(source) if isinstance(source, Digest) else source)
+        if file.split is None:
+            gguf.check_new(file)
+        return file
 
     def add(self, group: Mapping[str, gguf.GGUF], files: Mapping[str, Source]) -> None:
         """A file, or a whole set of parts."""
@@ -157,6 +160,8 @@ class _Assembly:
             adopted = self._store.adopt(source, self._link, count)
             digest = self._record_created(adopted.digest, adopted.created)
         file = _read(self._store.open_path(digest))
+        if others:
+            gguf.check_new(file)
         layer = Layer(_MEDIA_TYPES[file.kind], digest, file.size)
         self._found[file.kind].append((file, layer, layer_note(digest, digest not in self._known)))
 
@@ -166,6 +171,8 @@ class _Assembly:
             raise BadRequest(f"{len(models)} models were given, a model can only be made of one")
         if len(adapters) > 1:
             raise BadRequest("only one adapter is currently supported")
+        if models and adapters:
+            gguf.check_fits(adapters[0][0], models[0][0])
         rows = [(layer, note) for _, layer, note in (*models, *projectors, *adapters)]
         config = ModelConfig(model_format="gguf")
         if models:
