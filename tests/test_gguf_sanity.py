@@ -107,7 +107,7 @@ OF_A_MODEL: list[tuple[Key, str]] = [
     (("llama.rope.freq_base", F32, float("inf")), 'key "llama.rope.freq_base" is inf'),
     (("llama.rope.freq_base", F32, 0.0), 'key "llama.rope.freq_base" is 0.0, not above 0'),
     (("llama.expert_used_count", U32, 2), 'key "llama.expert_used_count" is 2, of 0 experts'),
-    (("llama.expert_count", U32, 1 << 20), 'key "llama.expert_count" is 1048576, not between 0 and 4096'),
+    (("llama.expert_count", U32, 1 << 20), 'key "llama.expert_count" is 1048576, not between 0 and 1024'),
     (("llama.expert_group_count", U32, 4), 'key "llama.expert_group_count" is 4, for 0 experts'),
     (("llama.full_attention_interval", U32, 0), 'key "llama.full_attention_interval" is 0, not between 1 and 512'),
     (("llama.wkv.head_size", U32, 0), 'key "llama.wkv.head_size" is 0, not between 1 and 1048576'),

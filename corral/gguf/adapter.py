@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from corral.errors import ModelFileError
 from corral.gguf.file import GGUF, Tensor
+from corral.gguf.keys import quoted
 from corral.gguf.types import ValueType
 
 _TYPES = {
@@ -44,7 +45,8 @@ def check_fits(adapter: GGUF, model: GGUF) -> None:
     """Raises `ModelFileError` unless `adapter` was made for a model with the architecture and shapes of `model`."""
     if adapter.architecture != model.architecture:
         raise ModelFileError(
-            f'the adapter is for the architecture "{adapter.architecture}", the model has "{model.architecture}"'
+            f'the adapter is for the architecture "{quoted(adapter.architecture)}", '
+            f'the model has "{quoted(model.architecture)}"'
         )
     adapted = {tensor.name: tensor for tensor in adapter.tensors}
     tensors = {tensor.name: tensor for tensor in model.tensors}

@@ -1,4 +1,4 @@
-"""Keys of a GGUF file for those who check them: under which name one stands, and its numbers."""
+"""Keys of a GGUF file for those who check them: under which name one stands, its numbers, and how a text is quoted."""
 
 from corral.errors import ModelFileError
 from corral.gguf.file import GGUF, MAX_LAYERS, Array
@@ -19,3 +19,9 @@ def numbers(file: GGUF, key: str) -> list[int]:
             raise ModelFileError(f'key "{full}" has {value.length} elements, more than {MAX_LAYERS} layers')
         return [number for number in file.values(key) if isinstance(number, int)]
     return [value] if isinstance(value, int) else []
+
+
+def quoted(text: str | bytes) -> str:
+    """The beginning of a file's text as a sentence can have it."""
+    beginning = text[:40].decode(errors="replace") if isinstance(text, bytes) else text[:40]
+    return beginning if beginning.isprintable() else ascii(beginning)[1:-1]

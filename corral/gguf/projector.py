@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from corral.errors import ModelFileError
 from corral.gguf.file import GGUF, Array, Tensor
-from corral.gguf.keys import full_key
+from corral.gguf.keys import full_key, quoted
 from corral.gguf.types import ValueType
 
 _NUMBERS = (
@@ -75,7 +75,7 @@ def check_projector(file: GGUF) -> None:
     _check_pictures(file)
     if file.architecture != "clip":
         if any(key.startswith("clip.") for key in file.metadata):
-            raise ModelFileError(f'key "general.architecture" is "{file.architecture}", in a projector')
+            raise ModelFileError(f'key "general.architecture" is "{quoted(file.architecture)}", in a projector')
         return
     _check_key_types(file)
     if file.split is not None:
@@ -225,6 +225,8 @@ def _check_positions(file: GGUF, tensors: Mapping[str, Tensor], width: int, patc
     if positions.shape[-1] < wanted:
         raise ModelFileError(f'tensor "{positions.name}" has {positions.shape[-1]} rows, for {wanted} patches')
     if _projector_type(file) == "gemma3":
+        if positions.shape[-1] != wanted or positions.type != "F32":
+            _refuse(positions, f"{wanted} rows of F32")
         pooled = file.integer("vision.projector.scale_factor") or 4
         if side % pooled:
             key = full_key(file, "vision.projector.scale_factor")

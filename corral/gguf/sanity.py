@@ -8,7 +8,7 @@ import math
 
 from corral.errors import ModelFileError
 from corral.gguf.file import GGUF, MAX_LAYERS, Array
-from corral.gguf.keys import full_key, numbers
+from corral.gguf.keys import full_key, numbers, quoted
 from corral.gguf.types import ValueType
 
 _HEADS = 1 << 16
@@ -40,8 +40,10 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "attention.shared_kv_layers": (0, MAX_LAYERS),
     "rope.dimension_count": (0, _HEADS),
     "rope.dimension_count_swa": (0, _HEADS),
-    "expert_count": (0, 1 << 12),
-    "expert_used_count": (0, 1 << 12),
+    "rope.dimension_sections": (0, _HEADS),
+    "expert_count": (0, 1 << 10),
+    "expert_used_count": (0, 1 << 10),
+    "expert_gating_func": (0, 4),
     "expert_shared_count": (0, 1 << 12),
     "expert_group_count": (0, 1 << 12),
     "expert_group_used_count": (0, 1 << 12),
@@ -119,7 +121,7 @@ _WITHOUT_ROPE = frozenset({"bloom", "gpt2", "jais", "mpt", "refact", "starcoder"
 _WHOLLY_ROTATED = frozenset(
     {
         *("baichuan", "codeshell", "ernie4_5", "exaone", "hunyuan-dense", "internlm2", "minicpm", "olmo", "olmo2"),
-        *("orion", "qwen2", "qwen3", "smollm3", "starcoder2", "xverse"),
+        *("orion", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "smollm3", "starcoder2", "xverse"),
     }
 )
 """Architectures whose heads the engine rotates whole, and ends the process where the file says otherwise."""
@@ -174,6 +176,10 @@ def _check_heads(file: GGUF) -> None:
         raise ModelFileError(f'key "{full_key(file, "attention.head_count")}" is {most}, for {width} elements')
     if max(kv_heads, default=0) > most:
         raise ModelFileError(f'key "{full_key(file, "attention.head_count_kv")}" is {max(kv_heads)}, of {most} heads')
+    if file.architecture == "deepseek2" and file.integer("attention.key_length_mla") and set(kv_heads) - {1}:
+        raise ModelFileError(
+            f'key "{full_key(file, "attention.head_count_kv")}" is {max(kv_heads)}, for latent attention'
+        )
     for layer, (of_queries, of_keys) in enumerate(_by_layer(heads, kv_heads)):
         if of_keys and of_queries % of_keys:
             key = full_key(file, "attention.head_count_kv")
@@ -208,10 +214,15 @@ def _check_rope(file: GGUF) -> None:
             raise ModelFileError(f'key "{full_key(file, key)}" is 0')
         if width is not None and rotated < width and file.architecture in _WHOLLY_ROTATED:
             raise ModelFileError(f'key "{full_key(file, key)}" is {rotated}, for heads of {width} elements')
+    sections, width = numbers(file, "rope.dimension_sections"), _head_width(file, "")
+    if sections and (not any(sections[:3]) or (width is not None and sum(sections) > width)):
+        raise ModelFileError(
+            f'key "{full_key(file, "rope.dimension_sections")}" is {sections[:8]}, for {width} elements'
+        )
     scaling = file.text("rope.scaling.type")
     if scaling is not None and scaling not in _ROPE_SCALINGS:
         known = ", ".join(_ROPE_SCALINGS)
-        raise ModelFileError(f'key "{full_key(file, "rope.scaling.type")}" is "{scaling[:20]}", not one of {known}')
+        raise ModelFileError(f'key "{full_key(file, "rope.scaling.type")}" is "{quoted(scaling)}", not one of {known}')
 
 
 def _head_width(file: GGUF, suffix: str) -> int | None:
@@ -245,10 +256,19 @@ def _check_experts(file: GGUF) -> None:
     if max(used, default=0) > count or (count and used and not max(used)):
         raise ModelFileError(f'key "{full_key(file, "expert_used_count")}" is {max(used)}, of {count} experts')
     if count and not used:
-        raise ModelFileError(f'key "{file.architecture}.expert_used_count" is missing, for {count} experts')
-    groups = file.integer("expert_group_count")
-    if groups and groups > count:
+        raise ModelFileError(f'key "{quoted(file.architecture)}.expert_used_count" is missing, for {count} experts')
+    groups, used_groups = file.integer("expert_group_count"), file.integer("expert_group_used_count")
+    if groups and groups > 1 and (groups >= count or count % groups):
         raise ModelFileError(f'key "{full_key(file, "expert_group_count")}" is {groups}, for {count} experts')
+    if groups and groups > 1 and not 0 < (used_groups or 0) < groups:
+        key = full_key(file, "expert_group_used_count")
+        raise ModelFileError(f'key "{key}" is {used_groups or 0}, of {groups} groups of experts')
+    for layer, number in enumerate(used):
+        if not number and any(tensor.name == f"blk.{layer}.ffn_gate_inp.weight" for tensor in file.tensors):
+            key = full_key(file, "expert_used_count")
+            raise ModelFileError(
+                f'key "{key}" is 0 for layer {layer}, which has the tensor "blk.{layer}.ffn_gate_inp.weight"'
+            )
 
 
 def _check_arrays(file: GGUF) -> None:
@@ -286,7 +306,7 @@ def _check_byte_tokens(file: GGUF) -> None:
         if isinstance(token, str) and token.startswith("<0x") and token.endswith(">"):
             digits = token[3:-1]
             if len(digits) != 2 or not set(digits) <= set("0123456789abcdefABCDEF"):
-                raise ModelFileError(f'key "tokenizer.ggml.tokens" has the byte token "{token[:20]}"')
+                raise ModelFileError(f'key "tokenizer.ggml.tokens" has the byte token "{quoted(token)}"')
 
 
 def _check_split(file: GGUF) -> None:

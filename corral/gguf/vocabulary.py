@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from corral.errors import ModelFileError
 from corral.gguf.file import GGUF, Array
+from corral.gguf.keys import quoted
 
 _TOKENS = "tokenizer.ggml.tokens"
 _ESCAPE = re.compile(rb"\\(?:x(..)|(.))", re.DOTALL)
@@ -35,7 +36,7 @@ def _check_unique(tokens: Sequence[bytes]) -> None:
     seen: set[bytes] = set()
     for token in named:
         if token in seen:
-            raise ModelFileError(f'key "{_TOKENS}" has the token "{_shown(token)}" twice')
+            raise ModelFileError(f'key "{_TOKENS}" has the token "{quoted(token)}" twice')
         seen.add(token)
 
 
@@ -83,8 +84,3 @@ def _read(file: GGUF, array: Array) -> list[bytes]:
         at = begin + int(unpack(content, at)[0])
         strings.append(content[begin:at])
     return strings
-
-
-def _shown(token: bytes) -> str:
-    text = token[:40].decode(errors="replace")
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
