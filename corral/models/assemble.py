@@ -68,6 +68,8 @@ def assemble(
     try:
         groups = _grouped({name: assembly.read(source) for name, source in files.items()})
         _check_usable(groups)
+        for file in (file for group in groups for file in group.values() if file.split is None):
+            gguf.check_new(file)
         for group in groups:
             assembly.add(group, files)
         return assembly.result()
@@ -142,10 +144,7 @@ class _Assembly:
 
     def read(self, source: Source) -> gguf.GGUF:
         self._progress(Progress("parsing GGUF"))
-        file = _read(self._store.open_path(source) if isinstance(source, Digest) else source)
-        if file.split is None:
-            gguf.check_new(file)
-        return file
+        return _read(self._store.open_path(source) if isinstance(source, Digest) else source)
 
     def add(self, group: Mapping[str, gguf.GGUF], files: Mapping[str, Source]) -> None:
         """A file, or a whole set of parts."""
