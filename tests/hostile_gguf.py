@@ -30,7 +30,7 @@ from tests.gguf_bytes import (
     Header,
     Raw,
 )
-from tests.tiny_models import HEADS, LAYERS, WIDTH
+from tests.tiny_models import LAYERS, WIDTH
 
 Files = Mapping[str, bytes]
 Ask = Literal["generate", "embed", "picture"]
@@ -154,6 +154,21 @@ STRUCTURE: dict[str, Case] = {
     "ends within the data": _alone(_cut(lambda whole: len(whole) - 32), "exceeds file size"),
     "ends after the first byte of data": _alone(_cut(lambda whole: len(whole) // 2), "exceeds file size"),
     "2⁶⁴ - 1 tensors": _alone(_with_header(tensor_count=HUGE), f"tensor count {HUGE} is more than 65536"),
+    "a small file that claims 65,536 tensors": _alone(
+        lambda: Header([("general.architecture", STRING, "llama")], tensor_count=65_536),
+        "tensor count 65536 cannot fit into the",
+    ),
+    "a small file that claims 2⁶³ keys": _alone(
+        lambda: b"GGUF" + struct.pack("<IQQ", 3, 0, 1 << 63), "key count 9223372036854775808 is more than 65536"
+    ),
+    "tensors whose sizes together wrap": _alone(
+        lambda: Header(
+            [("general.architecture", STRING, "llama")],
+            [FakeTensor("a", (1 << 61,)), FakeTensor("b", (1 << 61,), offset=1 << 63)],
+            bytes(64),
+        ),
+        "exceeds file size",
+    ),
     "2⁶⁴ - 1 keys": _alone(_with_header(key_count=HUGE), f"key count {HUGE} is more than 65536"),
     "60,000 keys that are not there": _alone(_with_header(key_count=60_000), "key count 60000 cannot fit into the"),
     "a key more than there are": _alone(_with_header(key_count=25), "has the unknown type 16384"),
@@ -440,7 +455,7 @@ VOCABULARY: dict[str, Case] = {
     "a byte token that is no byte": _vocabulary(
         'has the byte token "<0x-1>"', model=(STRING, "plamo2"), tokens=_array(STRING, "<0x-1>", *_tokens(TOKENS - 1))
     ),
-    "a template of 2 MB": _template("has 2097152 characters, more than 1048576", "x" * (2 << 20)),
+    "a template of 2 MB": _template("has 2097152 characters, more than 262144", "x" * (2 << 20)),
     "a template of brackets": _template(
         "brackets nested deeper than 500", "{{" + "(" * 50_000 + "1" + ")" * 50_000 + "}}"
     ),
@@ -565,5 +580,35 @@ PARTS: dict[str, Case] = {
 """Projectors and adapters beside a model that is right."""
 
 CASES: dict[str, Case] = {**STRUCTURE, **NUMBERS, **TENSORS, **WEIGHTS, **VOCABULARY, **PARTS}
+KNOWN_HOLES: dict[str, tuple[str, ...]] = {
+    "CVE-2024-21802, header lengths": ("a string of 2⁶⁴ - 1 bytes", "2⁶⁴ - 1 keys", "a string longer than the file"),
+    "CVE-2024-32878, freed before it was set": ("an array longer than the file", "ends within the tokens"),
+    "CVE-2024-39720, read past the end": ("only the magic", "ends within the counts", "ends within the tensor list"),
+    "CVE-2025-0312, no such key": ("no keys", "no architecture", "no tokens"),
+    "CVE-2025-0315, memory by a claimed length": ("an array of 2⁶⁴ - 1", "strings longer than the file"),
+    "CVE-2025-0317, divided by zero": ("no heads", "alignment 0", "a dimension of 0"),
+    "CVE-2024-12055, read past the end": ("ends within the data", "an offset past the end"),
+    "CVE-2025-49847, a token's length": ("tokens of 100,000 bytes",),
+    "CVE-2025-52566, more tokens than fit": ("a special token beyond", "fewer tokens than embeddings"),
+    "CVE-2025-53630 and CVE-2026-27940, sizes that wrap": (
+        "an offset that wraps",
+        "tensors whose sizes together wrap",
+        "dimensions whose product is 0",
+    ),
+    "CVE-2025-66959 and CVE-2025-66960, a decoder that panics": (
+        "an unknown value type",
+        "arrays in arrays without end",
+    ),
+    "CVE-2026-33298, a tensor's size that wraps": ("a dimension of 2⁶⁴ - 1", "dimensions whose product is 0"),
+    "CVE-2026-5757 and CVE-2026-7482, tensors larger than the file": ("ends after the first byte of data",),
+    "CVE-2026-65315, a small file of huge counts": (
+        "a small file that claims 65,536 tensors",
+        "a small file that claims 2⁶³ keys",
+    ),
+    "llama.cpp 25969, a byte token that is no byte": ("a byte token that is no byte",),
+    "llama.cpp 27166, a projector that lacks what it is asked for": ("a projector without queries",),
+}
+"""Holes that were found in programs which read such files, and the cases here that are of their kind."""
+
+assert all(name in CASES for names in KNOWN_HOLES.values() for name in names)
 assert len(CASES) == sum(map(len, (STRUCTURE, NUMBERS, TENSORS, WEIGHTS, VOCABULARY, PARTS)))
-assert HEADS == 2

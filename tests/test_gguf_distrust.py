@@ -166,8 +166,8 @@ def test_a_template_of_a_real_model_is_accepted(tmp_path: Path) -> None:
     checked(tmp_path / "file", drafts.llama().with_keys(tokenizer__chat_template=(STRING, text)).encode())
 
 
-def test_the_largest_vocabulary_is_checked_within_some_memory(tmp_path: Path) -> None:
-    count = 1 << 20
+def test_a_large_vocabulary_is_checked_within_some_memory(tmp_path: Path) -> None:
+    count = 1 << 18
     tokens = ArrayOf(STRING, [f"{number:x}" for number in range(count - 1)] + ["0"])
     types = ArrayOf(I32, [1] * count)
     keys = [("tokenizer.ggml.tokens", ARRAY, tokens), ("tokenizer.ggml.token_type", ARRAY, types)]
@@ -185,4 +185,4 @@ def test_the_largest_vocabulary_is_checked_within_some_memory(tmp_path: Path) ->
     answer = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
     sentence, grown = answer.stdout.splitlines()
     assert sentence == 'key "tokenizer.ggml.tokens" has the token "0" twice'
-    assert int(grown) * 1024 < 320 << 20
+    assert int(grown) * 1024 < 100 << 20

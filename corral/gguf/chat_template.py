@@ -8,7 +8,7 @@ import re
 from corral.errors import ModelFileError
 from corral.gguf.file import GGUF
 
-MAX_BYTES = 1 << 20
+MAX_CHARACTERS = 1 << 18
 """Of one template; the longest ones in use have some tens of thousands."""
 MAX_BLOCKS = 500
 MAX_BRACKETS = 500
@@ -36,8 +36,8 @@ def check_chat_templates(file: GGUF) -> None:
     """Raises `ModelFileError`, naming the key, for a chat template the engine could not even parse."""
     for key, value in file.metadata.items():
         if key.startswith(_KEY) and isinstance(value, str):
-            if len(value) > MAX_BYTES:
-                raise ModelFileError(f'key "{key}" has {len(value)} characters, more than {MAX_BYTES}')
+            if len(value) > MAX_CHARACTERS:
+                raise ModelFileError(f'key "{key}" has {len(value)} characters, more than {MAX_CHARACTERS}')
             _check(key, value)
 
 

@@ -29,8 +29,9 @@ def check_vocabulary(file: GGUF) -> None:
 
 def _check_unique(tokens: Sequence[bytes]) -> None:
     """A token ends at its first NUL byte, as the engine reads them; empty ones are given names of their own by it."""
-    cut = [token.split(b"\0", 1)[0] if b"\0" in token else token for token in tokens]
-    named = [token for token in cut if token]
+    if b"\0" in b"".join(tokens):
+        tokens = [token.split(b"\0", 1)[0] for token in tokens]
+    named = [token for token in tokens if token]
     if len(set(named)) == len(named):
         return
     seen: set[bytes] = set()
@@ -78,9 +79,10 @@ def _read(file: GGUF, array: Array) -> list[bytes]:
         raise ModelFileError(f'cannot read "{file.path}": {error.strerror}') from error
     if len(content) < array.size:
         raise ModelFileError(f'the file became shorter while key "{_TOKENS}" was read')
-    strings, at = [], 0
+    strings: list[bytes] = []
+    at = 0
     for _ in range(array.length):
         begin = at + prefix
-        at = begin + int(unpack(content, at)[0])
+        at = begin + unpack(content, at)[0]
         strings.append(content[begin:at])
     return strings
