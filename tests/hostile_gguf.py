@@ -461,10 +461,10 @@ VOCABULARY: dict[str, Case] = {
     ),
     "a template of blocks": _template("blocks nested deeper than 500", "{% if 1 %}" * 9000 + "{% endif %}" * 9000),
     "a template of branches": _template(
-        "more than 2000 branches", "{% if 0 %}" + "{% elif 0 %}" * 50_000 + "{% endif %}"
+        "more than 2000 branches", "{% if 0 %}" + "{% elif 0 %}" * 20_000 + "{% endif %}"
     ),
     "a template of operators": _template("more than 2000 operations", "{{ 1" + " + 1" * 50_000 + " }}"),
-    "a template of filters": _template("more than 2000 operations", "{{ 1" + "|string" * 50_000 + " }}"),
+    "a template of filters": _template("more than 2000 operations", "{{ 1" + "|string" * 30_000 + " }}"),
     "a template that is broken": _template("", "{% if %}"),
     "a template that is no text": _template("", b"\xff\xfe{{ messages[0].content }}\0\x80"),
     "a template that is a number": _keyed("", tokenizer__chat_template=(U32, 1)),

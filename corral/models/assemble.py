@@ -158,8 +158,8 @@ class _Assembly:
             count = throttled_progress(self._progress, "hashing", NO_DIGEST, file.size)
             adopted = self._store.adopt(source, self._link, count)
             digest = self._record_created(adopted.digest, adopted.created)
-        file = _read(self._store.open_path(digest))
-        if others:
+        if source != digest:  # else it was read and checked there
+            file = _read(self._store.open_path(digest))
             gguf.check_new(file)
         layer = Layer(_MEDIA_TYPES[file.kind], digest, file.size)
         self._found[file.kind].append((file, layer, layer_note(digest, digest not in self._known)))
