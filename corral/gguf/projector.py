@@ -65,8 +65,6 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
 }
 
 _BLOCK = re.compile(r"([va])\.blk\.(\d+)\.(attn_q|attn_k|attn_v|attn_qkv|attn_out|ffn_up|ffn_gate|ffn_down)\.weight")
-_IN = ("attn_q", "attn_k", "attn_v", "attn_qkv", "ffn_up", "ffn_gate")
-_OUT = ("attn_out", "ffn_down")
 _ENCODERS = {"v": "vision", "a": "audio"}
 
 
@@ -154,11 +152,11 @@ def _check_blocks(file: GGUF, encoder: str, blocks: Mapping[int, Mapping[str, Te
 
 def _check_width(block: Mapping[str, Tensor], width: int) -> None:
     """All that reads what flows from block to block has its width, and so has all that adds to it."""
-    for part in block.keys() - {"ffn_up", "ffn_down"}:
-        if part in _IN:
-            _expect(block[part], row=width)
-        elif part in _OUT:
-            _expect(block[part], rows=width)
+    for part, tensor in block.items():
+        if part in ("attn_q", "attn_k", "attn_v", "attn_qkv", "ffn_gate"):
+            _expect(tensor, row=width)
+        elif part == "attn_out":
+            _expect(tensor, rows=width)
 
 
 def _check_heads(file: GGUF, encoder: str, block: Mapping[str, Tensor], width: int) -> None:
