@@ -1,9 +1,9 @@
 """The GGUF file format, distrustfully: `gguf.read(path)` returns a checked `GGUF` or raises `ModelFileError`.
 
 Knows nothing of serving. `types` has the format's words, `cursor` reads bytes within bounds, `reader` checks the
-structure, `sanity` and `attention` the numbers, `weights`, `projector` and `adapter` the tensors, `file` says what a file
-amounts to; `writer` and `output` make new files. `check_new` has more for a file from which a model is made: `shapes`, `vocabulary`
-and `chat_template`; `check_fits` says whether an adapter is one for a model.
+structure, `sanity` and `attention` the numbers, `weights`, `projector` and `adapter` the tensors, `file` says what a
+file amounts to; `writer` and `output` make new files. `check_new` has more for a file from which a model is made:
+`shapes`, `vocabulary` and `chat_template`; `check_fits` says whether an adapter is one for a model.
 """
 
 from corral.gguf.adapter import check_fits
