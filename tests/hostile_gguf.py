@@ -302,7 +302,18 @@ NUMBERS: dict[str, Case] = {
         "is 9, not between 0 and 4", drafts.experts, llama__expert_gating_func=(U32, 9)
     ),
     "latent attention with many keys": _keyed(
-        "is 2, for latent attention", drafts.deepseek2, deepseek2__attention__head_count_kv=(U32, 2)
+        "is 2 instead of 1, for latent attention", drafts.deepseek2, deepseek2__attention__head_count_kv=(U32, 2)
+    ),
+    "latent attention of another width": _keyed(
+        "is 255 instead of 48, for latent attention", drafts.deepseek2, deepseek2__attention__key_length=(U32, 255)
+    ),
+    "latent attention that is all rotated": _keyed(
+        "is 16, which is a whole key", drafts.deepseek2, deepseek2__attention__key_length_mla=(U32, 16)
+    ),
+    "heads of one element": _alone(
+        lambda: drafts.nomic_bert().with_key({"nomic-bert.attention.head_count": (U32, WIDTH)}),
+        "makes heads of 1 elements, which is not even",
+        "embed",
     ),
     "rotations in no section": _keyed(
         "is [0, 0, 0, 0], for 32 elements", llama__rope__dimension_sections=_array(I32, 0, 0, 0, 0)

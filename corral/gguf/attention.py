@@ -10,7 +10,9 @@ from corral.gguf.keys import full_key, numbers, quoted
 _MANY = 1 << 16
 _WITHOUT_ATTENTION = (".ssm.", ".wkv.", ".shortconv.", ".kda.")
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
-_WITHOUT_ROPE = frozenset({"bloom", "gpt2", "jais", "mpt", "refact", "starcoder", "t5", "t5encoder"})
+_WITHOUT_ROPE = frozenset(
+    {"bloom", "gpt2", "jais", "jina-bert-v2", "mpt", "refact", "starcoder", "t5", "t5encoder", "bert"}
+)
 _WHOLLY_ROTATED = frozenset(
     {
         *("baichuan", "codeshell", "ernie4_5", "exaone", "hunyuan-dense", "internlm2", "minicpm", "olmo", "olmo2"),
@@ -24,6 +26,9 @@ def check_attention(file: GGUF) -> None:
     """Raises `ModelFileError`, naming the key, for numbers of heads and rotations that no engine could work with."""
     _check_heads(file)
     _check_rope(file)
+    rank = file.integer("attention.kv_lora_rank")
+    if file.architecture == "deepseek2" and file.integer("attention.key_length_mla") and rank:
+        _check_latent(file, rank)
 
 
 def _check_heads(file: GGUF) -> None:
@@ -36,10 +41,6 @@ def _check_heads(file: GGUF) -> None:
         raise ModelFileError(f'key "{full_key(file, "attention.head_count")}" is {most}, for {width} elements')
     if max(kv_heads, default=0) > most:
         raise ModelFileError(f'key "{full_key(file, "attention.head_count_kv")}" is {max(kv_heads)}, of {most} heads')
-    if file.architecture == "deepseek2" and file.integer("attention.key_length_mla") and set(kv_heads) - {1}:
-        raise ModelFileError(
-            f'key "{full_key(file, "attention.head_count_kv")}" is {max(kv_heads)}, for latent attention'
-        )
     for layer, (of_queries, of_keys) in enumerate(_by_layer(heads, kv_heads)):
         if of_keys and of_queries % of_keys:
             key = full_key(file, "attention.head_count_kv")
@@ -65,6 +66,9 @@ def _check_rope(file: GGUF) -> None:
     for key, width_key in (("rope.dimension_count", ""), ("rope.dimension_count_swa", "_swa")):
         rotated, width = file.integer(key), _head_width(file, width_key)
         if rotated is None:
+            if width is not None and width % 2 and not key.endswith("_swa") and not _may_have_no_rope(file):
+                full = full_key(file, "attention.head_count")
+                raise ModelFileError(f'key "{full}" makes heads of {width} elements, which is not even')
             continue
         if rotated % 2:
             raise ModelFileError(f'key "{full_key(file, key)}" is {rotated}, which is not even')
@@ -83,6 +87,23 @@ def _check_rope(file: GGUF) -> None:
     if scaling is not None and scaling not in _ROPE_SCALINGS:
         known = ", ".join(_ROPE_SCALINGS)
         raise ModelFileError(f'key "{full_key(file, "rope.scaling.type")}" is "{quoted(scaling)}", not one of {known}')
+
+
+def _check_latent(file: GGUF, rank: int) -> None:
+    """Latent attention: one key for all heads, the latent vector with the rotated part, and the vector as its value."""
+    rotated = file.integer("rope.dimension_count") or 0
+    wanted = (
+        ("attention.head_count_kv", 1),
+        ("attention.key_length", rank + rotated),
+        ("attention.value_length", rank),
+    )
+    for key, number in wanted:
+        if found := set(numbers(file, key)) - {number}:
+            raise ModelFileError(
+                f'key "{full_key(file, key)}" is {max(found)} instead of {number}, for latent attention'
+            )
+    if rotated >= (file.integer("attention.key_length_mla") or 0):
+        raise ModelFileError(f'key "{full_key(file, "rope.dimension_count")}" is {rotated}, which is a whole key')
 
 
 def _head_width(file: GGUF, suffix: str) -> int | None:
