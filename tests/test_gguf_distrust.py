@@ -85,7 +85,8 @@ ZEROES = ArrayOf(U32, [8, 0, 0, 8])
 REAL: dict[str, dict[str, Any]] = {
     "deepseek2": {
         "block_count": 61, "embedding_length": 7168, "attention.head_count": 128, "attention.head_count_kv": 1,
-        "attention.key_length": 576, "attention.value_length": 512, "attention.key_length_mla": 192,
+        "attention.kv_lora_rank": 512, "attention.key_length": 576, "attention.value_length": 512,
+        "attention.key_length_mla": 192,
         "attention.value_length_mla": 128, "rope.dimension_count": 64, "leading_dense_block_count": 3,
         "expert_count": 256, "expert_used_count": 8, "expert_group_count": 8,
         "expert_group_used_count": 4,
