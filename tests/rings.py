@@ -10,6 +10,7 @@ TESTS = Path(__file__).parent
 REAL_ENGINE = "loads models into the real engine"
 REGISTRY = "starts a real registry"
 PIP = "runs pip"
+FUZZ = "reads random bytes for some seconds"
 CRASHES = "ends, kills or starves servers and engines, and waits for what follows"
 
 SLOW = {
@@ -25,7 +26,9 @@ SLOW = {
     "test_embedding": REAL_ENGINE,
     "test_engine_process": CRASHES,
     "test_every_token": REAL_ENGINE,
+    "test_fuzz": FUZZ,
     "test_hanging_worker": CRASHES,
+    "test_hostile_gguf": REAL_ENGINE,
     "test_images_server": REAL_ENGINE,
     "test_loop_watch": CRASHES,
     "test_metrics": REAL_ENGINE,

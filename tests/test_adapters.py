@@ -15,7 +15,7 @@ from corral import gguf
 from corral.convert import convert
 from corral.convert.adapters import convert_adapter
 from corral.errors import BadRequest, ModelFileError
-from corral.gguf import GGUF, adapters
+from corral.gguf import GGUF, lora
 from corral.messages import Progress
 from tests import safetensors_bytes
 from tests.lora_models import halves, matrices, write_mlx, write_peft
@@ -203,7 +203,7 @@ def test_a_strength_has_bounds(tmp_path: Path, base: Path, scale: float) -> None
     assert str(raised.value).startswith(f"an adapter's scale is {scale:g}, neither")
     adapter = tiny_lora(tmp_path / "lora.gguf")
     with pytest.raises(BadRequest, match="an adapter's scale is"):
-        adapters.scaled(adapter, tmp_path / "scaled.gguf", scale, report=lambda step: None)
+        lora.scaled(adapter, tmp_path / "scaled.gguf", scale, report=lambda step: None)
 
 
 SHAPES = {"blk.0.attn_q.weight.lora_a": (4, 64), "blk.0.attn_q.weight.lora_b": (64, 4)}
@@ -237,13 +237,13 @@ def adapter_file(
 
 def test_an_adapter_that_fits_is_taken(tmp_path: Path) -> None:
     base = gguf.read(tiny_llama(tmp_path / "base.gguf"))
-    adapters.check(gguf.read(tiny_lora(tmp_path / "lora.gguf")), base)
-    adapters.check(adapter_file(tmp_path / "plain.gguf", adapter_lora_alpha=None), base)
+    lora.check(gguf.read(tiny_lora(tmp_path / "lora.gguf")), base)
+    lora.check(adapter_file(tmp_path / "plain.gguf", adapter_lora_alpha=None), base)
     shapes = {"blk.0.attn_norm.weight": (64,), **SHAPES}
-    adapters.check(adapter_file(tmp_path / "norm.gguf", shapes), base)
+    lora.check(adapter_file(tmp_path / "norm.gguf", shapes), base)
     vocabulary = base.vocabulary_size
     shapes = {"token_embd.weight.lora_a": (vocabulary, 4), "token_embd.weight.lora_b": (64, 4)}
-    adapters.check(adapter_file(tmp_path / "embedding.gguf", shapes), base)
+    lora.check(adapter_file(tmp_path / "embedding.gguf", shapes), base)
 
 
 @pytest.mark.parametrize(
@@ -281,13 +281,13 @@ def test_an_adapter_that_fits_is_taken(tmp_path: Path) -> None:
 def test_an_adapter_for_another_model_is_refused(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
     base = gguf.read(tiny_llama(tmp_path / "base.gguf"))
     with pytest.raises(ModelFileError) as raised:
-        adapters.check(adapter_file(tmp_path / "adapter.gguf", **changes), base)
+        lora.check(adapter_file(tmp_path / "adapter.gguf", **changes), base)
     assert str(raised.value).startswith(sentence)
 
 
 def test_a_scaled_adapter_is_the_same_but_for_its_alpha(tmp_path: Path) -> None:
     adapter = gguf.read(tiny_lora(tmp_path / "lora.gguf", alpha=16.0))
-    written = adapters.scaled(adapter.path, tmp_path / "scaled.gguf", 0.25, report=lambda step: None)
+    written = lora.scaled(adapter.path, tmp_path / "scaled.gguf", 0.25, report=lambda step: None)
     scaled = gguf.read(tmp_path / "scaled.gguf")
     assert dict(scaled.metadata) == {**adapter.metadata, "adapter.lora.alpha": 4.0}
     assert written.size == scaled.size == adapter.size
@@ -298,12 +298,12 @@ def test_a_scaled_adapter_is_the_same_but_for_its_alpha(tmp_path: Path) -> None:
 
 def test_without_alpha_the_rank_says_what_the_strength_is(tmp_path: Path) -> None:
     adapter = adapter_file(tmp_path / "plain.gguf", adapter_lora_alpha=None)
-    adapters.scaled(adapter.path, tmp_path / "scaled.gguf", 0.5, report=lambda step: None)
+    lora.scaled(adapter.path, tmp_path / "scaled.gguf", 0.5, report=lambda step: None)
     assert gguf.read(tmp_path / "scaled.gguf").metadata["adapter.lora.alpha"] == 2.0
     shapes = {**SHAPES, "blk.0.attn_k.weight.lora_a": (8, 64), "blk.0.attn_k.weight.lora_b": (32, 8)}
     uneven = adapter_file(tmp_path / "uneven.gguf", shapes, adapter_lora_alpha=None)
     with pytest.raises(ModelFileError, match="the adapter has tensors of several ranks and no key"):
-        adapters.scaled(uneven.path, tmp_path / "scaled.gguf", 0.5, report=lambda step: None)
+        lora.scaled(uneven.path, tmp_path / "scaled.gguf", 0.5, report=lambda step: None)
 
 
 @given(data=st.data())
@@ -319,4 +319,4 @@ def test_a_changed_adapter_is_converted_or_refused(
     changed.write_bytes(bytes(content))
     with suppress(ModelFileError):
         convert_adapter(files, base, work / "adapter.gguf", report=lambda step: None)
-        adapters.check(gguf.read(work / "adapter.gguf"), gguf.read(base))
+        lora.check(gguf.read(work / "adapter.gguf"), gguf.read(base))

@@ -11,7 +11,7 @@ import pytest
 from corral import gguf
 from corral.convert import convert
 from corral.convert.adapters import convert_adapter
-from corral.gguf import adapters
+from corral.gguf import lora
 from tests.asking import generate
 from tests.conftest import RunningServer, add_model, running_server
 from tests.lora_models import Array, halves, matrices, write_merged, write_mlx, write_peft
@@ -85,7 +85,7 @@ def test_an_adapter_does_what_merging_does(server: RunningServer, tmp_path: Path
     base = converted(case, tmp_path / "base")
     adapter = tmp_path / "adapter.gguf"
     convert_adapter(write_peft(tmp_path / "peft", pairs), base, adapter, report=unreported)
-    adapters.check(gguf.read(adapter), gguf.read(base))
+    lora.check(gguf.read(adapter), gguf.read(base))
     check_same(server, tmp_path, case, adapter, pairs, 2.0)
 
 
@@ -97,7 +97,7 @@ def test_embedding_and_output_may_be_adapted(server: RunningServer, tmp_path: Pa
     base = converted(case, tmp_path / "base")
     adapter = tmp_path / "adapter.gguf"
     convert_adapter(write_peft(tmp_path / "peft", pairs), base, adapter, report=unreported)
-    adapters.check(gguf.read(adapter), gguf.read(base))
+    lora.check(gguf.read(adapter), gguf.read(base))
     check_same(server, tmp_path, case, adapter, pairs, 2.0)
 
 
@@ -134,7 +134,7 @@ def test_an_adapter_may_count_more_or_less(server: RunningServer, tmp_path: Path
     files = write_peft(tmp_path / "peft", pairs)
     convert_adapter(files, base, whole, report=unreported)
     convert_adapter(files, base, scaled, scale=scale, report=unreported)
-    written = adapters.scaled(whole, again, scale, report=unreported)
+    written = lora.scaled(whole, again, scale, report=unreported)
     assert written.size == again.stat().st_size
     assert again.read_bytes() == scaled.read_bytes()
     check_same(server, tmp_path, LLAMA, scaled, pairs, 2.0 * scale)

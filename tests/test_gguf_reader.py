@@ -72,7 +72,7 @@ EVERY_TYPE = [
 def test_every_value_type_is_read_in_each_version_and_byte_order(
     write: Write, version: int, order: Any, magic: bytes
 ) -> None:
-    tensors = [FakeTensor("w", (2, 3)), FakeTensor("q", (32,), kind=8, offset=32)]
+    tensors = [FakeTensor("w", (2, 3)), FakeTensor("q", (32, 1), kind=8, offset=32)]
     header = Header(EVERY_TYPE, tensors, bytes(96), version=version, order=order, magic=magic)
     file = gguf.read(write(header))
     assert (file.version, file.big_endian) == (version, order == ">")
@@ -85,7 +85,10 @@ def test_every_value_type_is_read_in_each_version_and_byte_order(
     assert file.values("a.nested") == [["y"], [7, 8]]
     assert file.values("a.empty") == []
     start = file.data_offset
-    assert file.tensors == (gguf.Tensor("w", "F32", (2, 3), start, 24), gguf.Tensor("q", "Q8_0", (32,), start + 32, 34))
+    assert file.tensors == (
+        gguf.Tensor("w", "F32", (2, 3), start, 24),
+        gguf.Tensor("q", "Q8_0", (32, 1), start + 32, 34),
+    )
     assert file.size == start + 96
 
 

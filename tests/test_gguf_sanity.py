@@ -107,7 +107,7 @@ OF_A_MODEL: list[tuple[Key, str]] = [
     (("llama.rope.freq_base", F32, float("inf")), 'key "llama.rope.freq_base" is inf'),
     (("llama.rope.freq_base", F32, 0.0), 'key "llama.rope.freq_base" is 0.0, not above 0'),
     (("llama.expert_used_count", U32, 2), 'key "llama.expert_used_count" is 2, of 0 experts'),
-    (("llama.expert_count", U32, 1 << 20), 'key "llama.expert_count" is 1048576, not between 0 and 4096'),
+    (("llama.expert_count", U32, 1 << 20), 'key "llama.expert_count" is 1048576, not between 0 and 1024'),
     (("llama.expert_group_count", U32, 4), 'key "llama.expert_group_count" is 4, for 0 experts'),
     (("llama.full_attention_interval", U32, 0), 'key "llama.full_attention_interval" is 0, not between 1 and 512'),
     (("llama.wkv.head_size", U32, 0), 'key "llama.wkv.head_size" is 0, not between 1 and 1048576'),
@@ -234,10 +234,13 @@ def test_a_projector_with_senseless_numbers_is_refused(
 
 
 def test_a_projector_may_say_how_wide_its_heads_are_or_that_it_merges_nothing(write: Write, projector: Header) -> None:
-    heads: list[Key] = [("clip.vision.attention.head_count", U32, 3), ("clip.vision.attention.head_dim", U32, 16)]
+    heads: list[Key] = [("clip.vision.attention.head_count", U32, 8), ("clip.vision.attention.head_dim", U32, 8)]
     merging: list[Key] = [("clip.projector_type", STRING, "pixtral"), ("clip.vision.spatial_merge_size", U32, 0)]
     for keys in (heads, merging):
         assert gguf.read(write(changed(projector, *keys))).kind == "projector"
+    narrow = [("clip.vision.attention.head_count", U32, 3), ("clip.vision.attention.head_dim", U32, 16)]
+    sentence = 'tensor "v.blk.0.attn_q.weight" has the shape [64, 64] instead of 48 rows'
+    assert refusal(write(changed(projector, *narrow))) == sentence
 
 
 @pytest.mark.parametrize(

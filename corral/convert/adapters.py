@@ -22,8 +22,8 @@ from corral.convert.recipe import interleaved
 from corral.convert.safetensors import shortened
 from corral.errors import DiskFull, ModelFileError, StoreError
 from corral.gguf import GGUF
-from corral.gguf.adapters import ALPHA, EMBEDDING, check, check_pair, check_scale
 from corral.gguf.file import Tensor
+from corral.gguf.lora import ALPHA, EMBEDDING, check, check_pair, check_scale
 from corral.gguf.output import HashedFile, Written
 from corral.gguf.types import ValueType
 from corral.gguf.writer import encode, layout, new_tensor

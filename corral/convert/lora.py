@@ -17,7 +17,7 @@ from corral.convert.hyperparameters import Hyperparameters
 from corral.convert.safetensors import StoredTensor, shortened
 from corral.convert.source import Source
 from corral.errors import ModelFileError
-from corral.gguf.adapters import MAX_RANK
+from corral.gguf.lora import MAX_RANK
 
 CONFIG = "adapter_config.json"
 

@@ -15,9 +15,15 @@ from typing import BinaryIO
 
 from corral.errors import ModelFileError
 from corral.gguf import sanity
+from corral.gguf.adapter import check_adapter
+from corral.gguf.chat_template import check_chat_templates
 from corral.gguf.cursor import ByteOrder, Cursor
 from corral.gguf.file import GGUF, Array, Tensor, Value
+from corral.gguf.projector import check_projector
+from corral.gguf.shapes import check_shapes
 from corral.gguf.types import DEFAULT_ALIGNMENT, MAGIC, MAGIC_BIG_ENDIAN, TENSOR_TYPES, WIDTHS, ValueType
+from corral.gguf.vocabulary import check_vocabulary
+from corral.gguf.weights import check_types
 
 MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 16
@@ -52,7 +58,17 @@ def read(path: Path) -> GGUF:
     except OSError as error:
         raise ModelFileError(f'cannot read "{path}": {error.strerror}') from error
     sanity.check(found)
+    check_types(found)
+    check_projector(found)
+    check_adapter(found)
     return found
+
+
+def check_new(file: GGUF) -> None:
+    """Raises `ModelFileError` for what else no model may be made of: it takes longer, or the engine would say it."""
+    check_shapes(file)
+    check_chat_templates(file)
+    check_vocabulary(file)
 
 
 class _Reader:

@@ -7,8 +7,10 @@ looking first. So what no real model has is refused here, by the name of its key
 import math
 
 from corral.errors import ModelFileError
+from corral.gguf.attention import check_attention
 from corral.gguf.file import GGUF, MAX_LAYERS, Array
-from corral.gguf.types import TENSOR_TYPES, ValueType
+from corral.gguf.keys import full_key, numbers, quoted
+from corral.gguf.types import ValueType
 
 _HEADS = 1 << 16
 _WIDTH = 1 << 20
@@ -38,8 +40,11 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "attention.group_norm_groups": (1, _WIDTH),
     "attention.shared_kv_layers": (0, MAX_LAYERS),
     "rope.dimension_count": (0, _HEADS),
-    "expert_count": (0, 1 << 12),
-    "expert_used_count": (0, 1 << 12),
+    "rope.dimension_count_swa": (0, _HEADS),
+    "rope.dimension_sections": (0, _HEADS),
+    "expert_count": (0, 1 << 10),
+    "expert_used_count": (0, 1 << 10),
+    "expert_gating_func": (0, 4),
     "expert_shared_count": (0, 1 << 12),
     "expert_group_count": (0, 1 << 12),
     "expert_group_used_count": (0, 1 << 12),
@@ -75,6 +80,7 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "audio.projection_dim": (0, _WIDTH),
     "audio.attention.head_count": (1, _HEADS),
     "audio.projector.stack_factor": (1, 1 << 8),
+    "general.sampling.mirostat": (0, 2),
     "split.no": (0, (1 << 16) - 1),
     "split.count": (0, (1 << 16) - 1),
     "split.tensors.count": (0, _LONG),
@@ -108,27 +114,8 @@ _ELEMENTS: dict[str, frozenset[ValueType]] = {
 }
 """Arrays the engine reads as if their elements could only be of these types."""
 
-_CLIP_TYPES: dict[str, ValueType] = {
-    "has_vision_encoder": ValueType.BOOL,
-    "has_audio_encoder": ValueType.BOOL,
-    "use_gelu": ValueType.BOOL,
-    "use_silu": ValueType.BOOL,
-    "projector_type": ValueType.STRING,
-    "vision.projector_type": ValueType.STRING,
-    "audio.projector_type": ValueType.STRING,
-    "general.name": ValueType.STRING,
-    "general.description": ValueType.STRING,
-    **{key: ValueType.UINT32 for key in _BOUNDS if key.startswith(("vision.", "audio."))},
-}
-"""What a projector's keys are made of: the engine's reader of projectors ends the process over any other type."""
-
 _PER_TOKEN = ("tokenizer.ggml.scores", "tokenizer.ggml.token_type")
-_PER_CHANNEL = ("vision.image_mean", "vision.image_std")
-_WITHOUT_ATTENTION = (".ssm.", ".wkv.", ".shortconv.", ".kda.")
-_NOT_FOR_WEIGHTS = frozenset({"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"})
-_BLOCKS = {kind.name: kind.block for kind in TENSOR_TYPES.values()}
-_TABLES = ("tid2eid", "d2t", "t2d")
-"""Parts of the names of tensors that are tables of numbers: token to expert, draft token to token."""
+_WITHOUT_TOKENIZER = ("none", "no_vocab")
 
 
 def check(file: GGUF) -> None:
@@ -136,12 +123,11 @@ def check(file: GGUF) -> None:
     for key, (least, greatest) in _BOUNDS.items():
         _check_number(file, key, least, greatest)
     _check_fractions(file)
-    _check_heads(file)
+    check_attention(file)
+    _check_layers(file)
     _check_experts(file)
-    _check_vision(file)
-    _check_clip_types(file)
+    _check_tokenizer(file)
     _check_arrays(file)
-    _check_tensor_types(file)
     _check_byte_tokens(file)
     _check_split(file)
 
@@ -151,10 +137,10 @@ def _check_number(file: GGUF, key: str, least: int, greatest: int) -> None:
     if value is None:
         return
     if (isinstance(value, Array) and value.type not in _WHOLE) or isinstance(value, bool | float | str):
-        raise ModelFileError(f'key "{_full(file, key)}" is not a whole number')
-    for number in _numbers(file, key):
+        raise ModelFileError(f'key "{full_key(file, key)}" is not a whole number')
+    for number in numbers(file, key):
         if not least <= number <= greatest:
-            raise ModelFileError(f'key "{_full(file, key)}" is {number}, not between {least} and {greatest}')
+            raise ModelFileError(f'key "{full_key(file, key)}" is {number}, not between {least} and {greatest}')
 
 
 def _check_fractions(file: GGUF) -> None:
@@ -167,60 +153,37 @@ def _check_fractions(file: GGUF) -> None:
     for key in ("rope.freq_base", "rope.freq_base_swa"):
         base = file.get(key)
         if isinstance(base, float) and base <= 0:
-            raise ModelFileError(f'key "{_full(file, key)}" is {base}, not above 0')
+            raise ModelFileError(f'key "{full_key(file, key)}" is {base}, not above 0')
 
 
-def _check_heads(file: GGUF) -> None:
-    heads, kv_heads = _numbers(file, "attention.head_count"), _numbers(file, "attention.head_count_kv")
-    recurrent = any(mark in key for key in file.metadata for mark in _WITHOUT_ATTENTION)
-    if heads and not any(heads) and not recurrent:
-        raise ModelFileError(f'key "{_full(file, "attention.head_count")}" is 0')
-    most, width = max(heads, default=_HEADS), file.embedding_length
-    if heads and width is not None and most > width:
-        raise ModelFileError(f'key "{_full(file, "attention.head_count")}" is {most}, for {width} elements')
-    if max(kv_heads, default=0) > most:
-        raise ModelFileError(f'key "{_full(file, "attention.head_count_kv")}" is {max(kv_heads)}, of {most} heads')
+def _check_layers(file: GGUF) -> None:
+    """Kinds of layers that are counted, against all there are."""
+    layers = file.block_count
+    for key in ("nextn_predict_layers", "leading_dense_block_count", "attention.shared_kv_layers"):
+        some = file.integer(key)
+        if layers is not None and some is not None and some > layers:
+            raise ModelFileError(f'key "{full_key(file, key)}" is {some}, of {layers} layers')
 
 
 def _check_experts(file: GGUF) -> None:
-    count = max(_numbers(file, "expert_count"), default=0)
-    used = _numbers(file, "expert_used_count")
+    count = max(numbers(file, "expert_count"), default=0)
+    used = numbers(file, "expert_used_count")
     if max(used, default=0) > count or (count and used and not max(used)):
-        raise ModelFileError(f'key "{_full(file, "expert_used_count")}" is {max(used)}, of {count} experts')
-    groups = file.integer("expert_group_count")
-    if groups and groups > count:
-        raise ModelFileError(f'key "{_full(file, "expert_group_count")}" is {groups}, for {count} experts')
-
-
-def _check_vision(file: GGUF) -> None:
-    image, patch = file.integer("vision.image_size"), file.integer("vision.patch_size")
-    if image is not None and patch is not None and image < patch:
-        raise ModelFileError(f'key "{_full(file, "vision.image_size")}" is {image}, less than one patch of {patch}')
-    if file.integer("vision.spatial_merge_size") == 0 and file.text("projector_type") != "pixtral":
-        raise ModelFileError(f'key "{_full(file, "vision.spatial_merge_size")}" is 0')  # pixtral's 0 is "not merged"
-    for encoder in ("vision", "audio"):
-        width, heads = file.integer(f"{encoder}.embedding_length"), file.integer(f"{encoder}.attention.head_count")
-        wide_heads = file.get(f"{encoder}.attention.head_dim") is not None
-        if width is not None and heads is not None and not wide_heads and width % heads:
-            key = _full(file, f"{encoder}.attention.head_count")
-            raise ModelFileError(f'key "{key}" is {heads}, which does not divide {width} elements')
-    for key in _PER_CHANNEL:
-        array = file.get(key)
-        if isinstance(array, Array) and array.length < 3:
-            raise ModelFileError(f'key "{_full(file, key)}" has {array.length} elements instead of 3')
-    pinpoints = file.get("vision.image_grid_pinpoints")
-    if isinstance(pinpoints, Array) and pinpoints.length % 2:
-        key = _full(file, "vision.image_grid_pinpoints")
-        raise ModelFileError(f'key "{key}" has {pinpoints.length} elements, which are not pairs')
-
-
-def _check_clip_types(file: GGUF) -> None:
-    if file.architecture != "clip":
-        return
-    for key, kind in _CLIP_TYPES.items():
-        full = _full(file, key)
-        if full in file.types and file.types[full] is not kind:
-            raise ModelFileError(f'key "{full}" is of type {file.types[full].name.lower()}, not {kind.name.lower()}')
+        raise ModelFileError(f'key "{full_key(file, "expert_used_count")}" is {max(used)}, of {count} experts')
+    if count and not used:
+        raise ModelFileError(f'key "{quoted(file.architecture)}.expert_used_count" is missing, for {count} experts')
+    groups, used_groups = file.integer("expert_group_count"), file.integer("expert_group_used_count")
+    if groups and groups > 1 and (groups >= count or count % groups):
+        raise ModelFileError(f'key "{full_key(file, "expert_group_count")}" is {groups}, for {count} experts')
+    if groups and groups > 1 and not 0 < (used_groups or 0) < groups:
+        key = full_key(file, "expert_group_used_count")
+        raise ModelFileError(f'key "{key}" is {used_groups or 0}, of {groups} groups of experts')
+    for layer, number in enumerate(used):
+        if not number and any(tensor.name == f"blk.{layer}.ffn_gate_inp.weight" for tensor in file.tensors):
+            key = full_key(file, "expert_used_count")
+            raise ModelFileError(
+                f'key "{key}" is 0 for layer {layer}, which has the tensor "blk.{layer}.ffn_gate_inp.weight"'
+            )
 
 
 def _check_arrays(file: GGUF) -> None:
@@ -228,7 +191,7 @@ def _check_arrays(file: GGUF) -> None:
         value = file.get(key)
         if value is not None and not (isinstance(value, Array) and value.type in kinds):
             names = " or ".join(sorted(kind.name.lower() for kind in kinds))
-            raise ModelFileError(f'key "{_full(file, key)}" is not an array of {names}')
+            raise ModelFileError(f'key "{full_key(file, key)}" is not an array of {names}')
     tokens = file.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, Array):
         return
@@ -243,16 +206,11 @@ def _check_arrays(file: GGUF) -> None:
             raise ModelFileError(f'key "{key}" has {array.length} elements for {tokens.length} tokens')
 
 
-def _check_tensor_types(file: GGUF) -> None:
-    """Weights in types the engine does not calculate with: it looks for their arithmetic where there is none."""
-    for tensor in file.tensors:
-        if not tensor.name.endswith((".weight", ".bias")) or any(table in tensor.name for table in _TABLES):
-            continue
-        in_blocks = _BLOCKS[tensor.type] > 1
-        if tensor.type in _NOT_FOR_WEIGHTS or (in_blocks and len(tensor.shape) < 2):
-            raise ModelFileError(
-                f'tensor "{tensor.name}" has the type {tensor.type}, which is not one for such weights'
-            )
+def _check_tokenizer(file: GGUF) -> None:
+    """A model of language without tokens: the engine loads it, and ends the process at the first prompt."""
+    kind = file.text("tokenizer.ggml.model")
+    if file.kind == "model" and kind in _WITHOUT_TOKENIZER:
+        raise ModelFileError(f'key "tokenizer.ggml.model" is "{kind}": a model without a tokenizer cannot be run')
 
 
 def _check_byte_tokens(file: GGUF) -> None:
@@ -263,26 +221,10 @@ def _check_byte_tokens(file: GGUF) -> None:
         if isinstance(token, str) and token.startswith("<0x") and token.endswith(">"):
             digits = token[3:-1]
             if len(digits) != 2 or not set(digits) <= set("0123456789abcdefABCDEF"):
-                raise ModelFileError(f'key "tokenizer.ggml.tokens" has the byte token "{token[:20]}"')
+                raise ModelFileError(f'key "tokenizer.ggml.tokens" has the byte token "{quoted(token)}"')
 
 
 def _check_split(file: GGUF) -> None:
     number, count = file.integer("split.no"), file.integer("split.count")
     if count and (number or 0) >= count:
         raise ModelFileError(f'key "split.no" is {number}, of {count} files')
-
-
-def _numbers(file: GGUF, key: str) -> list[int]:
-    """The number of a key, or those of its array; empty without it."""
-    value = file.get(key)
-    if isinstance(value, Array):
-        if value.length > MAX_LAYERS:
-            raise ModelFileError(f'key "{_full(file, key)}" has {value.length} elements, more than {MAX_LAYERS} layers')
-        return [number for number in file.values(key) if isinstance(number, int)]
-    return [value] if isinstance(value, int) else []
-
-
-def _full(file: GGUF, key: str) -> str:
-    """The key as the file has it."""
-    scoped = f"{file.architecture}.{key}"
-    return scoped if scoped in file.metadata else key

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from corral import gguf, names
 from corral.errors import BadRequest, ModelFileError, StoreError
+from corral.gguf import lora
 from corral.gguf.split import merge
 from corral.golang import gojson
 from corral.messages import Progress
@@ -68,6 +69,8 @@ def assemble(
     try:
         groups = _grouped({name: assembly.read(source) for name, source in files.items()})
         _check_usable(groups)
+        for file in (file for group in groups for file in group.values() if file.split is None):
+            gguf.check_new(file)
         for group in groups:
             assembly.add(group, files)
         return assembly.result()
@@ -156,7 +159,9 @@ class _Assembly:
             count = throttled_progress(self._progress, "hashing", NO_DIGEST, file.size)
             adopted = self._store.adopt(source, self._link, count)
             digest = self._record_created(adopted.digest, adopted.created)
-        file = _read(self._store.open_path(digest))
+        if source != digest:  # else it was read and checked there
+            file = _read(self._store.open_path(digest))
+            gguf.check_new(file)
         layer = Layer(_MEDIA_TYPES[file.kind], digest, file.size)
         self._found[file.kind].append((file, layer, layer_note(digest, digest not in self._known)))
 
@@ -166,6 +171,8 @@ class _Assembly:
             raise BadRequest(f"{len(models)} models were given, a model can only be made of one")
         if len(adapters) > 1:
             raise BadRequest("only one adapter is currently supported")
+        if models and adapters:
+            lora.check(adapters[0][0], models[0][0])
         rows = [(layer, note) for _, layer, note in (*models, *projectors, *adapters)]
         config = ModelConfig(model_format="gguf")
         if models:

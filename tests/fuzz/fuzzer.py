@@ -1,0 +1,38 @@
+"""Runs one target until an input breaks it, or the time is over: `python -m tests.fuzz.fuzzer TARGET SECONDS FOLDER`.
+
+In the folder lie the inputs that take new paths, and what has broken the target. Ends with 0 when nothing did.
+"""
+
+import sys
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["corral"], enable_loader_override=False):
+    from tests.fuzz import targets
+    from tests.fuzz.seeds import write_seeds
+
+HANG = 60
+"""Seconds after which an input is given up that does not end; slow ones that end are found by `targets.SECONDS`."""
+
+
+def main() -> None:
+    target, seconds, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    corpus = folder / "corpus"
+    write_seeds(target, corpus)
+    options = [
+        str(corpus),
+        f"-max_total_time={seconds}",
+        f"-timeout={HANG}",
+        f"-rss_limit_mb={targets.MEGABYTES}",
+        "-max_len=16384",
+        "-use_value_profile=1",
+        f"-artifact_prefix={folder}/",
+        "-print_final_stats=1",
+    ]
+    atheris.Setup([sys.argv[0], *options], lambda data: targets.run(target, data))
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
