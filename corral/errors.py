@@ -30,6 +30,7 @@ CorralError              anything that stops a request or a command
 │   ├── EngineRefused    the engine calls the request bad
 │   ├── EngineDied       the worker is gone
 │   └── OutOfMemory
+├── JobDied              a child process with a long computation is gone
 └── InternalError        a mistake of Corral's own
 
 `str(error)` is a sentence for the user: lower case, no full stop, the offending value quoted. Each dialect makes status
@@ -211,7 +212,11 @@ class EngineDied(EngineError):
 
 
 class OutOfMemory(EngineError):
-    """The engine could not get the memory it needed."""
+    """The engine, or another child process, could not get the memory it needed."""
+
+
+class JobDied(CorralError):
+    """A child process with a long computation ended before it was done."""
 
 
 class InternalError(CorralError):

@@ -4,11 +4,13 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 from gguf import GGUFReader
 
 from corral import gguf
+from corral.errors import DiskFull, StoreError
 from corral.gguf import writer
-from corral.gguf.output import HashedFile
+from corral.gguf.output import HashedFile, Written
 from corral.gguf.types import ValueType
 
 
@@ -77,3 +79,16 @@ def test_a_file_is_hashed_while_it_is_written(tmp_path: Path) -> None:
     written = (tmp_path / "a").read_bytes()
     assert written == b"one" + np.arange(3, dtype="<f4").tobytes()
     assert (output.digest, output.size) == (hashlib.sha256(written).hexdigest(), len(written))
+    assert output.written == Written(output.digest, output.size)
+
+
+def test_a_full_disk_and_a_missing_folder_are_errors_for_a_person(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    with (
+        pytest.raises(DiskFull, match=r'^no space left on the disk while writing "/dev/full"$'),
+        HashedFile(full) as output,
+    ):
+        output.write(b"one")
+    missing = HashedFile(tmp_path / "missing" / "a")
+    with pytest.raises(StoreError, match=r'^cannot write ".*missing/a": no such file or directory$'), missing:
+        pass

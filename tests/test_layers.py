@@ -18,9 +18,11 @@ WORDS = {
     "config",
     "telemetry",
     "background",
+    "children",
+    "job",
     "media_kinds",
 }
-FORMATS = {"gguf", "modelfile", "template", "parsers", "media", "schemas"}
+FORMATS = {"gguf", "quantize", "modelfile", "template", "parsers", "media", "schemas"}
 MACHINES = {"machine", "store", "engine"}
 BELOW_MACHINES = WORDS | FORMATS
 SOURCES = {"sources", "sources.registry"}

@@ -1,5 +1,6 @@
 """A file written from beginning to end and hashed meanwhile. Knows nothing of what is written."""
 
+import errno
 import hashlib
 import queue
 import threading
@@ -7,17 +8,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias
 
+from msgspec import Struct
+
+from corral.errors import DiskFull, StoreError
+
 Chunk: TypeAlias = bytes | bytearray | memoryview
 
 _AHEAD = 4
 """Chunks that may wait to be hashed."""
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Written(Struct, frozen=True):
+    """A file that was written: its SHA-256 as 64 hexadecimal digits, and its bytes."""
+
+    digest: str
+    size: int
+
 
 class HashedFile:
     """Makes the file at `path` and writes to it; a thread of its own computes SHA-256. Use as a context manager.
 
-    A chunk must not be changed after it was given. `digest` (64 hexadecimal digits) and `size` are there after the
-    block. Errors: `OSError`, as plain files have them; the file is then left as it is.
+    A chunk must not be changed after it was given. `digest`, `size` and `written`, which is both, are there after the
+    block. Errors: `DiskFull`, `StoreError`; the file is then left as it is.
     """
 
     digest: str
@@ -31,23 +45,41 @@ class HashedFile:
         self.size = 0
 
     def __enter__(self) -> Self:
-        self._file = open(self._path, "wb", buffering=0)
+        try:
+            self._file = open(self._path, "wb", buffering=0)
+        except OSError as error:
+            raise self._explained(error) from error
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._chunks.put(None)
         self._thread.join()
-        self._file.close()
         self.digest = self._hash.hexdigest()
+        try:
+            self._file.close()
+        except OSError as failure:
+            raise self._explained(failure) from failure
+
+    @property
+    def written(self) -> Written:
+        return Written(self.digest, self.size)
 
     def write(self, chunk: Chunk) -> None:
         """Appends all of `chunk`; one of some megabytes is best."""
         view = memoryview(chunk).cast("B")
         self._chunks.put(view)
         self.size += len(view)
-        while view:
-            view = view[self._file.write(view) :]
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: OSError) -> StoreError:
+        if error.errno in _FULL:
+            return DiskFull(f'no space left on the disk while writing "{self._path}"')
+        return StoreError(f'cannot write "{self._path}": {(error.strerror or str(error)).lower()}')
 
     def _compute(self) -> None:
         while (chunk := self._chunks.get()) is not None:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import msgspec
 import psutil
 
-from corral.config import child_environment
+from corral.children import environment
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.log import WorkerLog
 from corral.engine.llama.worker import Ready, WorkerConfig
@@ -28,12 +28,6 @@ TICK = 0.2
 
 GRACE = 5.0
 """Seconds a worker has to end after it was asked to."""
-
-_KEPT = (
-    *("CUDA_", "DYLD_", "GGML_", "GOMP_", "GPU_", "HIP_", "HSA_", "LC_", "LD_", "LLAMA_ARG_", "OMP_", "PYTHON"),
-    *("ROCR_", "VK_"),
-)
-_KEPT_WHOLE = ("HOME", "LANG", "PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "VIRTUAL_ENV")
 
 _SPIN = "1000"
 """Rounds an engine's thread turns at a barrier before it sleeps, libgomp's own choice where threads outnumber cores.
@@ -284,10 +278,6 @@ def _create(log: Path) -> BinaryIO:
 
 
 def _environment() -> dict[str, str]:
-    """What a worker may see of our environment: how to find its libraries and devices, no secret.
-
-    A debugger that native code calls over its own corpse only delays the news.
-    """
-    kept = {key: value for key, value in child_environment().items() if key.startswith(_KEPT) or key in _KEPT_WHOLE}
+    kept = environment()
     waiting = {} if kept.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} else {"GOMP_SPINCOUNT": _SPIN}
-    return {"GGML_NO_BACKTRACE": "1", **waiting, **kept}
+    return {**waiting, **kept}

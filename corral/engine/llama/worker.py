@@ -5,8 +5,6 @@ The configuration is one JSON line on standard input, `WorkerConfig`; the answer
 is gone. Which options a model is loaded with stands in `corral.engine.load_options`.
 """
 
-import contextlib
-import ctypes
 import enum
 import os
 import signal
@@ -19,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from corral.children import end_with_parent, take_standard_output
 from corral.config import child_environment
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.log import FAILED, WorkerLog
@@ -60,9 +59,10 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def main() -> None:
-    report = _take_standard_output()
+    report = take_standard_output()
     config = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerConfig)
-    _die_with_parent(config.parent)
+    end_with_parent(config.parent)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if config.program:
         _exec_external(config, report)
     try:
@@ -89,36 +89,6 @@ def _failure(config: WorkerConfig, error: Exception) -> Ready:
         error=log.first_error() or str(error) or type(error).__name__,
         out_of_memory=isinstance(error, MemoryError) or log.is_out_of_memory(),
     )
-
-
-def _take_standard_output() -> Any:
-    """The channel of the report. What native code prints goes to standard error, so that it cannot get in between."""
-    channel = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    return channel
-
-
-def _die_with_parent(parent: int) -> None:
-    """Ends this process when the parent ends, however it does.
-
-    Linux sends a signal, which also reaches native code that holds the interpreter while it loads; elsewhere a
-    thread waits for standard input to close.
-    """
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-
-    def watch() -> None:
-        with contextlib.suppress(OSError):
-            while os.read(0, 4096):
-                pass
-        os._exit(0)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _start_builtin(config: WorkerConfig) -> Any:
