@@ -17,6 +17,7 @@ SLOW = {
     "test_cli_prompt": REAL_ENGINE,
     "test_cli_server": REAL_ENGINE,
     "test_clients": REAL_ENGINE,
+    "test_convert_tokenizers": REAL_ENGINE,
     "test_embedding": REAL_ENGINE,
     "test_engine_process": CRASHES,
     "test_every_token": REAL_ENGINE,
