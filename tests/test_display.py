@@ -14,9 +14,10 @@ from corral.cli.commands.show import sections_text, value_text
 from corral.cli.display.progress import Bar, Log, Screen, Spinner, remaining_text, show_steps
 from corral.cli.display.tables import section, table
 from corral.cli.display.text import cut, printable, text_width
-from corral.cli.display.units import byte_text, count_text, relative_time
+from corral.cli.display.units import relative_time
 from corral.cli.display.wrap import MARGIN, Wrapper
 from corral.client.answers import Installed, Running, shown
+from corral.golang.units import byte_text, count_text
 from corral.messages import Progress
 
 NOW = datetime(2026, 8, 21, 12, tzinfo=UTC)

@@ -8,7 +8,7 @@ import base64
 import http.client
 import json
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -196,14 +196,10 @@ class Client:
             return False
         return True
 
-    def add_blob(self, digest: "Digest", file: Path) -> None:
-        """Uploads a file; the server refuses it when its digest is another."""
-        try:
-            size = file.stat().st_size
-            stream = file.open("rb")
-        except OSError as error:
-            raise CorralError(f'cannot read "{file}": {_reason(error)}') from error
-        with stream, self._exchange("POST", f"/api/blobs/{digest}", stream, {"Content-Length": str(size)}) as response:
+    def add_blob(self, digest: "Digest", chunks: Iterable[bytes], size: int) -> None:
+        """Uploads a file's `size` bytes; the server refuses them when their digest is another."""
+        headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
+        with self._exchange("POST", f"/api/blobs/{digest}", chunks, headers) as response:
             self._check(response)
 
     def _job(self, path: str, body: Mapping[str, Json]) -> Stream["Progress"]:
