@@ -10,14 +10,17 @@ TESTS = Path(__file__).parent
 REAL_ENGINE = "loads models into the real engine"
 REGISTRY = "starts a real registry"
 PIP = "runs pip"
+CHILDREN = "converts and quantises in child processes"
 CRASHES = "ends, kills or starves servers and engines, and waits for what follows"
 
 SLOW = {
     "test_changed_files": CRASHES,
+    "test_cli_create": CHILDREN,
     "test_cli_prompt": REAL_ENGINE,
     "test_cli_server": REAL_ENGINE,
     "test_clients": REAL_ENGINE,
     "test_convert_tokenizers": REAL_ENGINE,
+    "test_create_computed": CHILDREN,
     "test_embedding": REAL_ENGINE,
     "test_engine_process": CRASHES,
     "test_every_token": REAL_ENGINE,

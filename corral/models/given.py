@@ -19,6 +19,9 @@ Files = Mapping[str, Digest]
 
 Kind = Literal["gguf", "safetensors"]
 
+LARGE = 8 << 20
+"""Bytes of a file whose hashing takes long enough to be reported."""
+
 
 def check_relative(path: str) -> None:
     """A file's key must be a clean relative path with slashes (spec api §11.1); `InvalidName`."""
@@ -46,7 +49,8 @@ def _adopt(path: Path, digest: Digest, store: Store, record: Callable[[list[Dige
     """Whether the file has this digest, and is a blob now."""
     try:
         size = path.stat().st_size
-        adopted = store.adopt(path, progress=throttled_progress(report, f"hashing {path.name}", NO_DIGEST, size))
+        count = throttled_progress(report, f"hashing {path.name}", NO_DIGEST, size) if size >= LARGE else None
+        adopted = store.adopt(path, progress=count)
     except (CorralError, OSError, ValueError):  # what is wrong with the file is for those who may read it
         return False
     if adopted.created:

@@ -87,7 +87,7 @@ def _create(
     if draft_quantize and not wanted.draft:
         raise BadRequest("--draft-quantize requires a DRAFT model")
     files = Files(client, display)
-    fields = {**_sources(wanted, folder, files), **_texts(wanted)}
+    fields = {**_sources(wanted, folder, files), **request_texts(wanted)}
     fields |= {name: value for name, value in (("quantize", quantize), ("draft_quantize", draft_quantize)) if value}
     is_ours = bool(client.version().corral)
     if imatrix:
@@ -136,7 +136,7 @@ def _together(groups: Sequence[Mapping[str, Path]]) -> dict[str, Path]:
     return {f"{number}/{name}": path for number, group in enumerate(groups, 1) for name, path in group.items()}
 
 
-def _texts(wanted: "Contents") -> dict[str, Any]:
+def request_texts(wanted: "Contents") -> dict[str, Any]:
     """The members that are laid over it; what the Modelfile does not say is left out."""
     fields: dict[str, Any] = {
         "template": wanted.template,
