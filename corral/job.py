@@ -58,7 +58,7 @@ class _Done(msgspec.Struct, frozen=True, tag="done"):
 
 
 class _Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """`kinds`: names of the error's class and those above it; empty: an exception that nobody expects."""
+    """`kinds`: names of the error's class and those above it; empty: an unexpected exception."""
 
     kinds: tuple[str, ...]
     arguments: tuple[Any, ...] = ()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFReader, quants
+from gguf import GGUFReader, quants
 
 from corral import gguf
 from corral.gguf import ValueType, writer
@@ -63,17 +63,23 @@ def numbers(path: Path) -> dict[str, Array]:
     }
 
 
-def as_floats(source: Path, target: Path, kind: str) -> Path:
-    """The model in `source` with its weights in F32, F16 or BF16, as it was before it was quantised."""
+def as_f16(source: Path, target: Path, *, layers: int = 1000) -> Path:
+    """The model in `source` with the weights of its first layers as they were before they were quantised."""
     file = gguf.read(source)
-    listed = [writer.new_tensor(one.name, "F32" if len(one.shape) < 2 else kind, one.shape) for one in file.tensors]
-    number = next(number for number, name in gguf.FILE_TYPES.items() if name == kind)
-    changed = {"general.file_type": writer.encode(ValueType.UINT32, number)}
+    listed = [
+        writer.new_tensor(one.name, "F16" if one.type != "F32" and layer_of(one.name) < layers else one.type, one.shape)
+        for one in file.tensors
+    ]
+    changed = {"general.file_type": writer.encode(ValueType.UINT32, 1)}
     laid_out = writer.layout(writer.copied_fields(file) | changed, listed)
     with open(target, "wb") as output:
         output.write(laid_out.header)
         for given, tensor in zip(GGUFReader(source).tensors, laid_out.tensors, strict=True):
-            floats = quants.dequantize(given.data, given.tensor_type)
-            output.write(quants.quantize(floats, GGMLQuantizationType[tensor.type]).tobytes())
-            output.write(laid_out.padding(tensor))
+            kept = given.tensor_type.name == tensor.type
+            array = given.data if kept else quants.dequantize(given.data, given.tensor_type).astype(np.float16)
+            output.write(array.tobytes() + laid_out.padding(tensor))
     return target
+
+
+def layer_of(name: str) -> int:
+    return int(name.split(".")[1]) if name.startswith("blk.") else 0

@@ -29,6 +29,7 @@ SLOW = {
     "test_loop_watch": CRASHES,
     "test_metrics": REAL_ENGINE,
     "test_native_api": REAL_ENGINE,
+    "test_quantize_real": REAL_ENGINE,
     "test_real_engine": REAL_ENGINE,
     "test_numeric_settings": REAL_ENGINE,
     "test_real_engine_client": REAL_ENGINE,

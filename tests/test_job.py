@@ -116,7 +116,8 @@ def contents(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
-async def test_closing_ends_the_child_which_tidies_up(tmp_path: Path) -> None:
+async def test_closing_ends_the_child_which_tidies_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GRACE", 60)
     async with aclosing(job("wait_for_ever", folder=tmp_path).steps()) as steps:
         pid = await first_step(steps)
         assert contents(tmp_path)

@@ -169,6 +169,42 @@ def test_the_layers_with_more_bits_are_llama_cpps() -> None:
     assert layers(large, "attn_output", "Q4_K") == layers(large, "attn_v", "Q5_K") == list(range(80))
 
 
+def test_layers_of_several_kinds_are_counted_together() -> None:
+    """As in Qwen3.5-27B, whose every fourth layer has attention, and the others something like it."""
+    numbers: dict[str, int | str] = {"general.architecture": "qwen35", "qwen35.block_count": 64}
+    numbers |= {"qwen35.attention.head_count": 24, "qwen35.attention.head_count_kv": 4}
+    tensors = [floats("output.weight", 5120, 248320)]
+    for layer in range(64):
+        roles = ("attn_q", "attn_k", "attn_v", "attn_output") if layer % 4 == 3 else ("attn_qkv", "ssm_out")
+        tensors += [floats(f"blk.{layer}.{role}.weight", 5120, 1024) for role in roles]
+        tensors.append(floats(f"blk.{layer}.ffn_down.weight", 17408, 5120))
+    file = described(tensors, numbers)
+    sensitive = [*range(8), *range(10, 56, 3), *range(56, 64)]
+    for kind, more, attention, down in (
+        ("Q3_K_M", "Q5_K", range(2), range(4)),
+        ("Q4_K_S", "Q5_K", range(4), range(8)),
+        ("Q4_K_M", "Q6_K", sensitive, sensitive),
+        ("Q5_K_M", "Q6_K", sensitive, sensitive),
+    ):
+        chosen = choose(file, kind, has_imatrix=False)
+        raised = {role: layers(chosen, role, more) for role in ("attn_qkv", "attn_v", "ffn_down", "ssm_out")}
+        assert sorted(raised["attn_qkv"] + raised["attn_v"]) == list(attention)
+        assert (raised["ffn_down"], raised["ssm_out"]) == (list(down), [])
+
+
+def test_shared_and_other_experts_of_a_layer_get_the_same() -> None:
+    """As in Qwen3-Coder-Next."""
+    numbers: dict[str, int | str] = {"general.architecture": "qwen3next", "qwen3next.block_count": 48}
+    numbers |= {"qwen3next.expert_count": 512}
+    roles = ("ffn_down_exps", "ffn_down_shexp")
+    file = described(
+        [floats(f"blk.{layer}.{role}.weight", 512, 2048) for role in roles for layer in range(48)], numbers
+    )
+    for kind, raised in (("Q3_K_M", range(3)), ("Q4_K_S", range(6))):
+        for role in roles:
+            assert layers(choose(file, kind, has_imatrix=False), role, "Q5_K") == list(raised)
+
+
 def test_an_importance_matrix_changes_the_mix() -> None:
     known = choose(model(LLAMA_3_8B), "IQ4_XS", has_imatrix=True)
     assert Counter(known.values()) == {"IQ4_XS": 193, "Q5_K": 32, "Q6_K": 1, "F32": 33}

@@ -4,6 +4,7 @@ Two formats, both of llama.cpp's: a GGUF file of the type `imatrix`, with sums o
 divided by, and an older one (`.dat`), a list of entries. Read distrustfully; an entry's numbers only when asked for.
 """
 
+import math
 import os
 import struct
 from pathlib import Path
@@ -27,7 +28,7 @@ class _Entry(Struct, frozen=True):
     length: int
     divisor: float = 1.0
     counts: tuple[int, int] = (0, 0)
-    """Place and number of the counts, one for each matrix of a tensor with several."""
+    """Offset and number of the counts: one for each matrix of a tensor with several."""
 
 
 class Imatrix:
@@ -55,19 +56,22 @@ class Imatrix:
         entry = self._entries.get(tensor.name)
         if entry is None:
             return None
-        row, matrices = tensor.shape[0], tensor.elements // max(1, tensor.shape[0] * (tensor.shape[1:] or (1,))[0])
+        row, matrices = tensor.shape[0], math.prod(tensor.shape[2:])
         if entry.length != row * matrices:
             if tensor.name == "token_embd.weight":
                 return None  # looked up, not multiplied: what was counted is something else
             raise ModelFileError(
                 f'the importance matrix has {entry.length} weights for "{tensor.name}", which needs {row * matrices}'
             )
+        offset, number = entry.counts
+        if number not in (0, 1, matrices):
+            raise ModelFileError(f'the importance matrix has {number} counts for "{tensor.name}"')
         sums = self._read(entry.offset, entry.length).reshape(matrices, row)
-        counts = self._read(*entry.counts) if entry.counts[1] else np.array([entry.divisor], np.float32)
-        if len(counts) not in (1, matrices):
-            raise ModelFileError(f'the importance matrix has {len(counts)} counts for "{tensor.name}"')
+        counts = self._read(offset, number) if number else np.array([entry.divisor], np.float32)
         if not all(np.isfinite(numbers).all() and (numbers >= 0).all() for numbers in (sums, counts)):
-            raise ModelFileError(f'the importance matrix has numbers for "{tensor.name}" that are negative or not finite')
+            raise ModelFileError(
+                f'the importance matrix has numbers for "{tensor.name}" that are negative or not finite'
+            )
         return _means(sums, counts.reshape(-1, 1))
 
     def _read(self, offset: int, length: int) -> Floats:

@@ -43,7 +43,6 @@ _AHEAD = 3
 _REPORT = 8 << 20
 """Bytes of the source between two reports of progress."""
 
-
 _LARGEST = 1e9
 """No quantised type holds larger numbers. Their squares, by which some types weigh them, might overflow unseen."""
 
@@ -162,7 +161,7 @@ def _made(piece: _Piece, descriptor: int) -> Bytes:
     for first in range(0, rows, stride):
         last = min(rows, first + stride)
         floats = native.to_floats(tensor.type, raw[first * given : last * given], space)
-        largest = max(floats.max(), -floats.min())  # one that is no number wins in both
+        largest = max(floats.max(), -floats.min())  # a NaN wins in both
         if not np.isfinite(largest):
             raise _not_finite(tensor)
         if largest > _LARGEST and piece.type not in FLOATS:
@@ -178,7 +177,7 @@ def _too_large(piece: _Piece) -> ModelFileError:
 
 
 def _not_finite(tensor: Tensor) -> ModelFileError:
-    return ModelFileError(f'tensor "{tensor.name}" has values that are no finite numbers')
+    return ModelFileError(f'tensor "{tensor.name}" has numbers that are not finite')
 
 
 def _read(piece: _Piece, descriptor: int) -> Bytes:
