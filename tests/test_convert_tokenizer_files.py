@@ -337,6 +337,15 @@ def test_an_added_token_takes_the_place_of_a_piece(tmp_path: Path) -> None:
     assert values(file, "tokenizer.ggml.token_type")[3] == 3
 
 
+def test_an_added_token_with_a_role_is_a_mark(tmp_path: Path) -> None:
+    added = {"<pad>": 261, "<tool>": 262, "<|end|>": 263, "<sep>": 264}
+    special = {"pad_token": "<pad>", "additional_special_tokens": [{"content": "<sep>"}]}
+    model = PIECES + BPE
+    file = made(tmp_path, 265, tokenizer_model=model, added_tokens_json=added, special_tokens_map_json=special)
+    assert values(file, "tokenizer.ggml.token_type")[261:] == (3, 4, 3, 3)
+    assert file.metadata["tokenizer.ggml.padding_token_id"] == 261
+
+
 def test_a_table_in_base64_is_no_sentencepiece(tmp_path: Path) -> None:
     file = made(tmp_path, tokenizer_model=b"IQ== 0\nIg== 1\n", tokenizer_json=bpe())
     assert file.text("tokenizer.ggml.model") == "gpt2"

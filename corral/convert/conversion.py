@@ -1,11 +1,13 @@
 """Writes a checkpoint as a GGUF file: plan, tokenizer, then tensor after tensor. Knows no architecture."""
 
+import errno
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from corral import gguf
 from corral.background import Report
 from corral.convert import architectures, checkpoint, pooling, quantized, source, tokenizers
 from corral.convert.arrays import Array
@@ -42,8 +44,9 @@ def convert(files: Mapping[str, Path], target: Path, *, report: Report) -> Writt
         with HashedFile(target) as output:
             _write(file, parts, output, report)
     except OSError as error:
-        kind = DiskFull if error.errno == 28 else StoreError
+        kind = DiskFull if error.errno == errno.ENOSPC else StoreError
         raise kind(f'cannot write "{target}": {error.strerror}') from error
+    gguf.read(target)  # what holds for files of others holds for ours
     return Written(output.digest, output.size)
 
 

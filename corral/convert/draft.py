@@ -10,11 +10,15 @@ from gguf.constants import Keys
 from msgspec import Struct
 
 from corral.convert.recipe import Change, Given, Recipe
+from corral.errors import ModelFileError
 from corral.gguf.types import ValueType
 from corral.gguf.writer import encode, encode_array
 
 _F16 = 1
 """The file type that Ollama's conversions declare, whichever 16-bit floats are inside."""
+
+_MAX_STACKED = 1 << 18
+"""Tensors of experts: some times as many as the largest models have."""
 
 
 class Plan(Struct, frozen=True):
@@ -40,6 +44,7 @@ class Draft:
         self._names = get_tensor_name_map(architecture, layers)
         self._fields: dict[str, bytes] = {}
         self._tensors: list[Recipe | Given] = []
+        self._stacked = 0
         self.set_text(Keys.General.ARCHITECTURE, self._architecture)
         self.set_text(Keys.General.TYPE, "model")
         self.set_integer(Keys.General.FILE_TYPE, _F16)
@@ -66,6 +71,9 @@ class Draft:
 
     def stack(self, merged: str, sources: Sequence[str], *shape: int) -> None:
         """One tensor of many experts' tensors; `merged` is the name that the `gguf` library has for all of them."""
+        self._stacked += len(sources)
+        if self._stacked > _MAX_STACKED:
+            raise ModelFileError(f"the configuration asks for more than {_MAX_STACKED} tensors of experts")
         self._tensors.append(Recipe(self._name(merged), tuple(sources), shape, stacked=True))
 
     def given(self, tensor: MODEL_TENSOR, values: Sequence[float]) -> None:

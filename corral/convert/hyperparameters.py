@@ -4,7 +4,7 @@ A value of null counts as absent. Errors are `ModelFileError` and name the key a
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from corral.errors import ModelFileError
 from corral.messages import Json
@@ -18,6 +18,9 @@ class Hyperparameters:
     def __init__(self, values: Mapping[str, Json], place: str = "config.json") -> None:
         self._values = values
         self._place = place
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
 
     def has(self, key: str) -> bool:
         """Whether there is a value."""

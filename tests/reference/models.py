@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tests import safetensors_bytes
-from tests.tiny_models import bpe_vocabulary
+from tests.tiny_models import bpe_vocabulary, wordpiece_vocabulary
 
 Config = dict[str, Any]
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
@@ -36,7 +36,7 @@ PADDED = VOCABULARY + 3
 
 @dataclass(frozen=True)
 class Case:
-    """One configuration. `layers` of shapes come from `shapes`; `zero_norms`: norms are stored as distance from 1."""
+    """One configuration, and how its weights are stored. `prefix` comes before the tensors' published names."""
 
     name: str
     config: Config
@@ -48,6 +48,9 @@ class Case:
     long: bool = False
     """Whether a long prompt is asked, too."""
 
+    pooling: str = ""
+    """`mean` or `lasttoken` for models that make vectors instead of text."""
+
     @property
     def text_config(self) -> Config:
         return dict(self.config.get("text_config", self.config))
@@ -58,16 +61,18 @@ class Case:
         return {self.named(name): self._random(name, shape) for name, shape in shapes}
 
     def named(self, name: str) -> str:
-        """A tensor's name in this checkpoint."""
-        return self.prefix + name
+        """A tensor's name in this checkpoint; models that embed are saved without the head and its prefix."""
+        return self.prefix + (name.removeprefix("model.") if self.pooling else name)
 
     def write(self, folder: Path) -> dict[str, Path]:
         """The checkpoint's files by name."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(self.config))
         safetensors_bytes.write(folder / "model.safetensors", self.weights(), self.dtype)
-        write_tokenizer(folder)
-        return {file.name: file for file in folder.iterdir()}
+        (write_wordpiece if "bert" in self.config["model_type"] else write_bpe)(folder)
+        if self.pooling:
+            write_modules(folder, self.pooling)
+        return {file.relative_to(folder).as_posix(): file for file in folder.rglob("*.*")}
 
     def _random(self, name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
         random = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
@@ -77,10 +82,71 @@ class Case:
         if len(shape) == 1:
             return random.normal(0, 0.2, shape).astype(np.float32)
         spread = 1 / 8 if "embed" in name else 2 / shape[-1] ** 0.5
-        return random.normal(0, spread, shape).astype(np.float32)
+        found = random.normal(0, spread, shape).astype(np.float32)
+        if shape[0] == PADDED:  # so that no answer ends at once
+            found[:3] *= 0.1
+            found[VOCABULARY:] *= 0.1
+        return found
 
 
-def write_tokenizer(folder: Path) -> None:
+def write_modules(folder: Path, mode: str) -> None:
+    """What sentence-transformers writes of a model whose vectors are pooled in this way."""
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    flags = {f"pooling_mode_{name}": name.startswith(mode) for name in ("mean_tokens", "cls_token", "lasttoken")}
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": WIDTH, **flags}))
+
+
+def write_wordpiece(folder: Path) -> None:
+    """`tokenizer.json` and `tokenizer_config.json` of an uncased BERT's small vocabulary."""
+    tokens = {token: number for number, token in enumerate(wordpiece_vocabulary())}
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    names = ("[CLS]", "[SEP]")
+    tokenizer = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": tokens[token], "content": token, **plain} for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+        ],
+        "normalizer": {
+            "type": "BertNormalizer",
+            "clean_text": True,
+            "handle_chinese_chars": True,
+            "strip_accents": None,
+            "lowercase": True,
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [
+                {"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+                {"Sequence": {"id": "A", "type_id": 0}},
+                {"SpecialToken": {"id": "[SEP]", "type_id": 0}},
+            ],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {name: {"id": name, "ids": [tokens[name]], "tokens": [name]} for name in names},
+        },
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": {
+            "type": "WordPiece",
+            "unk_token": "[UNK]",
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": tokens,
+        },
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    about = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+
+
+def write_bpe(folder: Path) -> None:
     """`tokenizer.json` and `tokenizer_config.json` of `vocabulary`."""
     tokens, merges = vocabulary()
     special = [
@@ -162,6 +228,49 @@ def _feed_forward(config: Config, at: str) -> Shapes:
             yield f"{at}.mlp.{name}_proj.weight", shape
 
 
+def _linear(name: str, rows: int, columns: int) -> Shapes:
+    yield f"{name}.weight", (rows, columns)
+    yield f"{name}.bias", (rows,)
+
+
+def _layer_norm(name: str, width: int) -> Shapes:
+    yield f"{name}.weight", (width,)
+    yield f"{name}.bias", (width,)
+
+
+def _bert(config: Config) -> Shapes:
+    width, forward = config["hidden_size"], config["intermediate_size"]
+    yield "embeddings.word_embeddings.weight", (config["vocab_size"], width)
+    yield "embeddings.position_embeddings.weight", (config["max_position_embeddings"], width)
+    yield "embeddings.token_type_embeddings.weight", (config["type_vocab_size"], width)
+    yield from _layer_norm("embeddings.LayerNorm", width)
+    yield from _linear("pooler.dense", width, width)
+    for layer in range(config["num_hidden_layers"]):
+        at = f"encoder.layer.{layer}"
+        for part in ("self.query", "self.key", "self.value", "output.dense"):
+            yield from _linear(f"{at}.attention.{part}", width, width)
+        yield from _layer_norm(f"{at}.attention.output.LayerNorm", width)
+        yield from _linear(f"{at}.intermediate.dense", forward, width)
+        yield from _linear(f"{at}.output.dense", width, forward)
+        yield from _layer_norm(f"{at}.output.LayerNorm", width)
+
+
+def _nomic_bert(config: Config) -> Shapes:
+    width, forward = config["hidden_size"], config["intermediate_size"]
+    yield "embeddings.word_embeddings.weight", (config["vocab_size"], width)
+    yield "embeddings.token_type_embeddings.weight", (config["type_vocab_size"], width)
+    yield from _layer_norm("emb_ln", width)
+    for layer in range(config["num_hidden_layers"]):
+        at = f"encoder.layers.{layer}"
+        yield f"{at}.attn.Wqkv.weight", (3 * width, width)
+        yield f"{at}.attn.out_proj.weight", (width, width)
+        yield from _layer_norm(f"{at}.norm1", width)
+        yield f"{at}.mlp.fc11.weight", (forward, width)
+        yield f"{at}.mlp.fc12.weight", (forward, width)
+        yield f"{at}.mlp.fc2.weight", (width, forward)
+        yield from _layer_norm(f"{at}.norm2", width)
+
+
 def _llama(config: Config) -> Shapes:
     return _decoder(config, bias="qkvo" if config.get("attention_bias") else "")
 
@@ -181,6 +290,8 @@ SHAPES: dict[str, Callable[[Config], Shapes]] = {
     "Gemma2ForCausalLM": partial(_decoder, norms=_AROUND),
     "Gemma3ForCausalLM": partial(_decoder, norms=(*_AROUND, *_HEAD_NORMS)),
     "Gemma3ForConditionalGeneration": partial(_decoder, norms=(*_AROUND, *_HEAD_NORMS)),
+    "BertModel": _bert,
+    "NomicBertModel": _nomic_bert,
     "Phi3ForCausalLM": partial(_decoder, parts="fused"),
 }
 
@@ -235,6 +346,25 @@ _GEMMA3 = _config(
 )
 _PHI3 = _config("Phi3ForCausalLM", "phi3", sliding_window=None)
 
+_QWEN3 = _config(
+    "Qwen3ForCausalLM",
+    "qwen3",
+    head_dim=32,
+    rope_theta=None,
+    rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+)
+_ENCODER: Config = {
+    "hidden_size": WIDTH,
+    "num_attention_heads": HEADS,
+    "num_hidden_layers": LAYERS,
+    "intermediate_size": FEED_FORWARD,
+    "max_position_embeddings": 128,
+    "vocab_size": len(wordpiece_vocabulary()),
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+}
+
 CASES = [
     Case("llama", {**_LLAMA, "num_key_value_heads": HEADS}),
     Case("llama-tied-biased", {**_LLAMA, "tie_word_embeddings": True, "attention_bias": True}),
@@ -242,18 +372,9 @@ CASES = [
     Case("llama-linear", {**_LLAMA, "rope_scaling": {"type": "linear", "factor": 4.0}}, dtype="F16", long=True),
     Case("llama-yarn", {**_LLAMA, "rope_scaling": _YARN, "head_dim": 32}, long=True),
     Case("mistral", _config("MistralForCausalLM", "mistral", sliding_window=96, head_dim=32), long=True),
-    Case("mixtral", _config("MixtralForCausalLM", "mixtral", num_local_experts=4, num_experts_per_tok=2), dtype="BF16"),
+    Case("mixtral", _config("MixtralForCausalLM", "mixtral", num_local_experts=4, num_experts_per_tok=2)),
     Case("qwen2", _config("Qwen2ForCausalLM", "qwen2", tie_word_embeddings=True)),
-    Case(
-        "qwen3",
-        _config(
-            "Qwen3ForCausalLM",
-            "qwen3",
-            head_dim=32,
-            rope_theta=None,
-            rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-        ),
-    ),
+    Case("qwen3", _QWEN3),
     Case(
         "qwen3-experts",
         _config(
@@ -282,12 +403,13 @@ CASES = [
     Case("phi3", {**_PHI3, "partial_rotary_factor": 0.5}),
     Case(
         "phi3-longrope",
-        {**_PHI3, "rope_scaling": _LONGROPE, "original_max_position_embeddings": 32},
-        options={"num_ctx": 32},
+        {**_PHI3, "rope_scaling": _LONGROPE, "original_max_position_embeddings": 512, "max_position_embeddings": 4096},
+        options={"num_ctx": 256},  # the engine decides by the context it was loaded for, not by the text's length
     ),
     Case(
         "phi3-longrope-long",
         {**_PHI3, "rope_scaling": _LONGROPE, "original_max_position_embeddings": 32},
+        seed=1,
         long=True,
     ),
     Case(
@@ -300,5 +422,22 @@ CASES = [
             embedding_multiplier=6.0,
             attention_multiplier=0.1,
         ),
+    ),
+    Case("qwen3-embedding", {**_QWEN3, "tie_word_embeddings": True}, pooling="lasttoken"),
+    Case(
+        "bert",
+        {**_ENCODER, "architectures": ["BertModel"], "model_type": "bert", "hidden_act": "gelu"},
+        pooling="mean",
+    ),
+    Case(
+        "nomic-bert",
+        {
+            **_ENCODER,
+            "architectures": ["NomicBertModel"],
+            "model_type": "nomic_bert",
+            "hidden_act": "silu",
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},
+        },
+        pooling="mean",
     ),
 ]

@@ -81,8 +81,9 @@ class Folder:
         They stand in `added_tokens.json`, `tokenizer.json` and `tokenizer_config.json`.
         """
         found = []
+        named = self._special_texts()
         for text, number in self._object("added_tokens.json").items():
-            found.append(_added(number, text, looks_special(text), "added_tokens.json"))
+            found.append(_added(number, text, text in named or looks_special(text), "added_tokens.json"))
         for entry in as_list((self.tokenizer or {}).get("added_tokens"), "tokenizer.json: added_tokens"):
             token = as_object(entry, "tokenizer.json: added_tokens")
             found.append(_added(token.get("id"), token.get("content"), token.get("special"), "tokenizer.json"))
@@ -111,11 +112,20 @@ class Folder:
         except UnicodeDecodeError as error:
             raise ModelFileError(f'"{name}" is not UTF-8: byte {error.start}') from error
 
+    def _special_texts(self) -> set[str]:
+        """Texts that files give a role, such as beginning or padding a text."""
+        found: set[str] = set()
+        for source in (self.special_tokens, self.settings):
+            for key, value in source.items():
+                if key.endswith(("_token", "_special_tokens")):
+                    found |= {text for one in as_several(value) if isinstance(text := content(one), str)}
+        return found
+
     def _object(self, name: str) -> Mapping[str, Json]:
         if name not in self.files:
             return {}
         try:
-            found = json.loads(self.text(name))
+            found = json.loads(self.text(name).removeprefix("\ufeff"))
         except (ValueError, RecursionError) as error:
             raise ModelFileError(f'"{name}" is not JSON: {error}') from error
         return as_object(found, name)
@@ -144,6 +154,11 @@ def as_list(value: Json, where: str) -> list[Json]:
     return value
 
 
+def as_several(value: Json) -> list[Json]:
+    """A list as it is, anything else as a list of one."""
+    return value if isinstance(value, list) else [value]
+
+
 def as_text(value: Json, where: str) -> str:
     """`value` as text that can be written as UTF-8."""
     if not isinstance(value, str):
@@ -168,6 +183,11 @@ def _steps(part: Mapping[str, Json], name: str, depth: int) -> Iterator[Mapping[
     for key in ("normalizers", "pretokenizers", "processors", "decoders"):
         for step in as_list(part.get(key), f"tokenizer.json: {name}"):
             yield from _steps(as_object(step, f"tokenizer.json: {name}"), name, depth + 1)
+
+
+def content(token: Json) -> Json:
+    """The text of a token that is given as text, or as an object with more about it."""
+    return token.get("content") if isinstance(token, dict) else token
 
 
 def _added(number: Json, text: Json, special: Json, where: str) -> AddedToken:

@@ -7,7 +7,7 @@ Files name them by text or by number; the first that says so is right: `tokenize
 import logging
 from collections.abc import Mapping
 
-from corral.convert.tokenizers.files import Folder, as_list, as_object
+from corral.convert.tokenizers.files import Folder, as_list, as_object, as_several, content
 from corral.convert.tokenizers.vocabulary import Vocabulary
 from corral.gguf.types import ValueType
 from corral.gguf.writer import encode, encode_array
@@ -78,8 +78,7 @@ def _ends(folder: Folder, vocabulary: Vocabulary) -> list[int]:
     """Every token that ends an answer."""
     for source in (folder.generation, folder.config):
         listed = source.get("eos_token_id")
-        numbers: list[Json] = listed if isinstance(listed, list) else [listed]
-        found = [int(number) for number in numbers if _is_number(number, vocabulary)]
+        found = [int(number) for number in as_several(listed) if _is_number(number, vocabulary)]
         if found:
             return list(dict.fromkeys(found))
     return []
@@ -87,8 +86,7 @@ def _ends(folder: Folder, vocabulary: Vocabulary) -> list[int]:
 
 def _named(folder: Folder, vocabulary: Vocabulary, role: str) -> int | None:
     for source in (folder.settings, folder.special_tokens):
-        token = source.get(f"{role}_token")
-        text = token.get("content") if isinstance(token, dict) else token
+        text = content(source.get(f"{role}_token"))
         number = vocabulary.number(text) if isinstance(text, str) else None
         if number is not None:
             return number
