@@ -24,7 +24,9 @@ from corral.convert import convert
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.reference.models import CASES, SHAPES, write_bpe
+from tests.reference.folders import write_bpe
+from tests.reference.models import CASES
+from tests.reference.shapes import SHAPES
 from tests.safetensors_bytes import write
 
 WIDTH, FEED_FORWARD, VOCABULARY, SHARDS = 2048, 5632, 32000, 3

@@ -14,7 +14,8 @@ from corral.convert import convert
 from tests.asking import generate, post
 from tests.conftest import RunningServer, add_model, running_server
 from tests.reference import goldens
-from tests.reference.models import CASES, VOCABULARY, Case, vocabulary
+from tests.reference.folders import vocabulary
+from tests.reference.models import CASES, VOCABULARY, Case
 
 TOLERANCE = 0.06
 """In log probability, of tokens that are among the likeliest."""

@@ -98,9 +98,7 @@ def _indexed(files: Files, index: str) -> list[str]:
     named = sorted(set(places.values()))
     for name in named:
         if not name.endswith(".safetensors") or "/" in name or "\\" in name or not name.isprintable():
-            raise ModelFileError(
-                f'"{index}" names {shortened(ascii(name))}, which is not a safetensors file of its folder'
-            )
+            raise ModelFileError(f'"{index}" names "{shortened(name)}", which is not a safetensors file of its folder')
         if name not in files:
             raise ModelFileError(f'"{shortened(name)}" is missing, which "{index}" names')
     return named

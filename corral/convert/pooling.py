@@ -8,6 +8,7 @@ from gguf.constants import Keys
 
 from corral.convert.checkpoint import Checkpoint, read_json, read_json_value
 from corral.convert.hyperparameters import Hyperparameters
+from corral.convert.safetensors import shortened
 from corral.errors import ModelFileError
 from corral.gguf.types import ValueType
 from corral.gguf.writer import encode
@@ -45,10 +46,10 @@ def _read(checkpoint: Checkpoint) -> PoolingType | None:
             raise ModelFileError(f'"{_MODULES}" has a module without type or path')
         name = kind.rpartition(".")[2]
         if name == "Pooling":
-            place = f"{path}/config.json"
+            place = f"{shortened(path)}/config.json"
             found = _pooling(Hyperparameters(read_json(checkpoint.files, place), place))
         elif name not in _PASSING:
-            raise ModelFileError(f'the module "{name[:60]}" of "{_MODULES}" is not supported by the engine')
+            raise ModelFileError(f'the module "{shortened(name)}" of "{_MODULES}" is not supported by the engine')
     return found
 
 
@@ -56,7 +57,7 @@ def _pooling(given: Hyperparameters) -> PoolingType:
     if given.has("pooling_mode"):
         mode = given.text("pooling_mode")
         if mode not in _WORDS:
-            raise ModelFileError(f'pooling by "{mode[:60]}" is not supported by the engine')
+            raise ModelFileError(f'pooling by "{shortened(mode)}" is not supported by the engine')
         return _WORDS[mode]
     wanted = [mode for mode in (*_MODES, *_OTHER_MODES) if given.flag(mode, False)]
     if len(wanted) != 1 or wanted[0] not in _MODES:

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from corral.convert.draft import Draft
 from corral.convert.hyperparameters import Hyperparameters
+from corral.convert.safetensors import shortened
 from corral.errors import ModelFileError
 
 MAX_LENGTH = (1 << 31) - 1
@@ -35,7 +36,7 @@ def read(hyperparameters: Hyperparameters, layer_type: str = "full_attention", b
         scaling = new.section(layer_type)
     kind = scaling.text("rope_type", scaling.text("type", "default"))
     theta = scaling if scaling.has("rope_theta") else hyperparameters
-    return Rope(theta.number("rope_theta", base), {"su": "longrope"}.get(kind, kind), scaling)
+    return Rope(theta.number("rope_theta", base, most=1e15), {"su": "longrope"}.get(kind, kind), scaling)
 
 
 def partial_factor(hyperparameters: Hyperparameters, rope: Rope) -> float:
@@ -61,7 +62,7 @@ def write(draft: Draft, hyperparameters: Hyperparameters, rope: Rope, width: int
         case "longrope":
             _write_longrope(draft, hyperparameters, rope, width, context_length)
         case other:
-            raise ModelFileError(f'rope scaling of the kind "{other[:60]}" is not supported by the engine')
+            raise ModelFileError(f'rope scaling of the kind "{shortened(other)}" is not supported by the engine')
 
 
 def _llama3_factors(rope: Rope, width: int) -> list[float]:

@@ -103,7 +103,8 @@ def read(path: Path, name: str) -> tuple[StoredTensor, ...]:
 
 
 def shortened(text: str) -> str:
-    """A name of any length as an error quotes it."""
+    """A name of any length and characters as an error quotes it."""
+    text = text if text.isprintable() else ascii(text)[1:-1]
     return text if len(text) <= 120 else text[:119] + "…"
 
 
@@ -140,7 +141,7 @@ def _without_twins(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 def _tensor(key: str, entry: Json, path: Path, begin: int, file: str) -> StoredTensor:
     if not 0 < len(key) <= MAX_NAME or not key.isprintable():
-        raise ModelFileError(f'"{file}" has the tensor name {shortened(ascii(key))}, which no tensor can have')
+        raise ModelFileError(f'"{file}" has the tensor name "{shortened(key)}", which no tensor can have')
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ModelFileError(f'tensor "{shortened(key)}" of "{file}" is not described by dtype, shape and data_offsets')
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]

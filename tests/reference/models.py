@@ -5,29 +5,18 @@ Deterministic: the same case gives the same numbers, in the ordinary tests and i
 
 import json
 import zlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tests import safetensors_bytes
-from tests.tiny_models import bpe_vocabulary, wordpiece_vocabulary
-
-Config = dict[str, Any]
-Shapes = Iterator[tuple[str, tuple[int, ...]]]
+from tests.reference.folders import vocabulary, write_bpe, write_modules, write_wordpiece
+from tests.reference.shapes import SHAPES, Config
+from tests.tiny_models import wordpiece_vocabulary
 
 WIDTH, HEADS, KV_HEADS, LAYERS, FEED_FORWARD = 64, 4, 2, 2, 96
-
-
-def vocabulary() -> tuple[list[str], list[str]]:
-    """(tokens, merges) of byte-level BPE: three special tokens, printable ASCII and what the merges make of it."""
-    tokens, merges = bpe_vocabulary()
-    letters = {chr(code) for code in range(33, 127)} | {"Ġ", "Ċ"}
-    plain = [token for token in tokens[3:] if token in letters or (len(token) > 1 and set(token) <= letters)]
-    return [*tokens[:3], *plain], [merge for merge in merges if set(merge) - {" "} <= letters]
 
 
 VOCABULARY = len(vocabulary()[0])
@@ -89,211 +78,19 @@ class Case:
         return found
 
 
-def write_modules(folder: Path, mode: str) -> None:
-    """What sentence-transformers writes of a model whose vectors are pooled in this way."""
-    modules = [
-        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
-        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
-        {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
-    ]
-    (folder / "modules.json").write_text(json.dumps(modules))
-    flags = {f"pooling_mode_{name}": name.startswith(mode) for name in ("mean_tokens", "cls_token", "lasttoken")}
-    (folder / "1_Pooling").mkdir(exist_ok=True)
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": WIDTH, **flags}))
-
-
-def write_wordpiece(folder: Path) -> None:
-    """`tokenizer.json` and `tokenizer_config.json` of an uncased BERT's small vocabulary."""
-    tokens = {token: number for number, token in enumerate(wordpiece_vocabulary())}
-    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    names = ("[CLS]", "[SEP]")
-    tokenizer = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {"id": tokens[token], "content": token, **plain} for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-        ],
-        "normalizer": {
-            "type": "BertNormalizer",
-            "clean_text": True,
-            "handle_chinese_chars": True,
-            "strip_accents": None,
-            "lowercase": True,
-        },
-        "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [
-                {"SpecialToken": {"id": "[CLS]", "type_id": 0}},
-                {"Sequence": {"id": "A", "type_id": 0}},
-                {"SpecialToken": {"id": "[SEP]", "type_id": 0}},
-            ],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-            "special_tokens": {name: {"id": name, "ids": [tokens[name]], "tokens": [name]} for name in names},
-        },
-        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
-        "model": {
-            "type": "WordPiece",
-            "unk_token": "[UNK]",
-            "continuing_subword_prefix": "##",
-            "max_input_chars_per_word": 100,
-            "vocab": tokens,
-        },
-    }
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    about = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
-    (folder / "tokenizer_config.json").write_text(json.dumps(about))
-
-
-def write_bpe(folder: Path) -> None:
-    """`tokenizer.json` and `tokenizer_config.json` of `vocabulary`."""
-    tokens, merges = vocabulary()
-    special = [
-        {"id": number, "content": token, "special": True, "single_word": False, "lstrip": False, "rstrip": False,
-         "normalized": False}
-        for number, token in enumerate(tokens[:3])
-    ]  # fmt: skip
-    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    model = {
-        "type": "BPE",
-        "vocab": {token: number for number, token in enumerate(tokens)},
-        "merges": merges,
-        "dropout": None,
-        "unk_token": None,
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": False,
-        "byte_fallback": False,
-    }
-    tokenizer = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": special,
-        "normalizer": None,
-        "pre_tokenizer": level,
-        "post_processor": None,
-        "decoder": level,
-        "model": model,
-    }
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": tokens[0], "add_bos_token": False}
-    (folder / "tokenizer_config.json").write_text(json.dumps(about))
-
-
-def _decoder(config: Config, *, parts: str = "separate", norms: tuple[str, ...] = (), bias: str = "") -> Shapes:
-    width, forward = config["hidden_size"], config["intermediate_size"]
-    head = config.get("head_dim") or width // config["num_attention_heads"]
-    queries, keys = head * config["num_attention_heads"], head * config["num_key_value_heads"]
-    yield "model.embed_tokens.weight", (config["vocab_size"], width)
-    yield "model.norm.weight", (width,)
-    if not config["tie_word_embeddings"]:
-        yield "lm_head.weight", (config["vocab_size"], width)
-    for layer in range(config["num_hidden_layers"]):
-        at = f"model.layers.{layer}"
-        for norm in ("input_layernorm", "post_attention_layernorm", *norms):
-            yield f"{at}.{norm}.weight", (head if norm.startswith("self_attn") else width,)
-        yield f"{at}.self_attn.o_proj.weight", (width, queries)
-        if parts == "fused":
-            yield f"{at}.self_attn.qkv_proj.weight", (queries + 2 * keys, width)
-            yield f"{at}.mlp.gate_up_proj.weight", (2 * forward, width)
-            yield f"{at}.mlp.down_proj.weight", (width, forward)
-            continue
-        for letter, rows in (("q", queries), ("k", keys), ("v", keys)):
-            yield f"{at}.self_attn.{letter}_proj.weight", (rows, width)
-            if letter in bias:
-                yield f"{at}.self_attn.{letter}_proj.bias", (rows,)
-        if "o" in bias:
-            yield f"{at}.self_attn.o_proj.bias", (width,)
-        yield from _feed_forward(config, at)
-
-
-def _feed_forward(config: Config, at: str) -> Shapes:
-    width, forward = config["hidden_size"], config["intermediate_size"]
-    if "num_local_experts" in config:
-        yield f"{at}.block_sparse_moe.gate.weight", (config["num_local_experts"], width)
-        for expert in range(config["num_local_experts"]):
-            yield f"{at}.block_sparse_moe.experts.{expert}.w1.weight", (forward, width)
-            yield f"{at}.block_sparse_moe.experts.{expert}.w2.weight", (width, forward)
-            yield f"{at}.block_sparse_moe.experts.{expert}.w3.weight", (forward, width)
-    elif "num_experts" in config:
-        yield f"{at}.mlp.gate.weight", (config["num_experts"], width)
-        for expert in range(config["num_experts"]):
-            yield f"{at}.mlp.experts.{expert}.gate_proj.weight", (config["moe_intermediate_size"], width)
-            yield f"{at}.mlp.experts.{expert}.up_proj.weight", (config["moe_intermediate_size"], width)
-            yield f"{at}.mlp.experts.{expert}.down_proj.weight", (width, config["moe_intermediate_size"])
-    else:
-        for name, shape in (("gate", (forward, width)), ("up", (forward, width)), ("down", (width, forward))):
-            yield f"{at}.mlp.{name}_proj.weight", shape
-
-
-def _linear(name: str, rows: int, columns: int) -> Shapes:
-    yield f"{name}.weight", (rows, columns)
-    yield f"{name}.bias", (rows,)
-
-
-def _layer_norm(name: str, width: int) -> Shapes:
-    yield f"{name}.weight", (width,)
-    yield f"{name}.bias", (width,)
-
-
-def _bert(config: Config) -> Shapes:
-    width, forward = config["hidden_size"], config["intermediate_size"]
-    yield "embeddings.word_embeddings.weight", (config["vocab_size"], width)
-    yield "embeddings.position_embeddings.weight", (config["max_position_embeddings"], width)
-    yield "embeddings.token_type_embeddings.weight", (config["type_vocab_size"], width)
-    yield from _layer_norm("embeddings.LayerNorm", width)
-    yield from _linear("pooler.dense", width, width)
-    for layer in range(config["num_hidden_layers"]):
-        at = f"encoder.layer.{layer}"
-        for part in ("self.query", "self.key", "self.value", "output.dense"):
-            yield from _linear(f"{at}.attention.{part}", width, width)
-        yield from _layer_norm(f"{at}.attention.output.LayerNorm", width)
-        yield from _linear(f"{at}.intermediate.dense", forward, width)
-        yield from _linear(f"{at}.output.dense", width, forward)
-        yield from _layer_norm(f"{at}.output.LayerNorm", width)
-
-
-def _nomic_bert(config: Config) -> Shapes:
-    width, forward = config["hidden_size"], config["intermediate_size"]
-    yield "embeddings.word_embeddings.weight", (config["vocab_size"], width)
-    yield "embeddings.token_type_embeddings.weight", (config["type_vocab_size"], width)
-    yield from _layer_norm("emb_ln", width)
-    for layer in range(config["num_hidden_layers"]):
-        at = f"encoder.layers.{layer}"
-        yield f"{at}.attn.Wqkv.weight", (3 * width, width)
-        yield f"{at}.attn.out_proj.weight", (width, width)
-        yield from _layer_norm(f"{at}.norm1", width)
-        yield f"{at}.mlp.fc11.weight", (forward, width)
-        yield f"{at}.mlp.fc12.weight", (forward, width)
-        yield f"{at}.mlp.fc2.weight", (width, forward)
-        yield from _layer_norm(f"{at}.norm2", width)
-
-
-def _llama(config: Config) -> Shapes:
-    return _decoder(config, bias="qkvo" if config.get("attention_bias") else "")
-
-
-_HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
-_AROUND = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
-
-SHAPES: dict[str, Callable[[Config], Shapes]] = {
-    "LlamaForCausalLM": _llama,
-    "MistralForCausalLM": _decoder,
-    "MixtralForCausalLM": _decoder,
-    "GraniteForCausalLM": _decoder,
-    "GemmaForCausalLM": _decoder,
-    "Qwen2ForCausalLM": partial(_decoder, bias="qkv"),
-    "Qwen3ForCausalLM": partial(_decoder, norms=_HEAD_NORMS),
-    "Qwen3MoeForCausalLM": partial(_decoder, norms=_HEAD_NORMS),
-    "Gemma2ForCausalLM": partial(_decoder, norms=_AROUND),
-    "Gemma3ForCausalLM": partial(_decoder, norms=(*_AROUND, *_HEAD_NORMS)),
-    "Gemma3ForConditionalGeneration": partial(_decoder, norms=(*_AROUND, *_HEAD_NORMS)),
-    "BertModel": _bert,
-    "NomicBertModel": _nomic_bert,
-    "Phi3ForCausalLM": partial(_decoder, parts="fused"),
-}
+def sharded(case: Case, folder: Path, count: int) -> dict[str, Path]:
+    """The case's checkpoint in `count` files with an index."""
+    files = case.write(folder)
+    files.pop("model.safetensors").unlink()
+    weights = list(case.weights().items())
+    places = {}
+    for number in range(count):
+        name = f"model-{number + 1:05d}-of-{count:05d}.safetensors"
+        files[name] = safetensors_bytes.write(folder / name, dict(weights[number::count]))
+        places.update(dict.fromkeys(dict(weights[number::count]), name))
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    return {**files, index.name: index}
 
 
 def _config(architecture: str, model_type: str, **changes: Any) -> Config:

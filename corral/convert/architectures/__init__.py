@@ -21,6 +21,7 @@ from corral.convert.architectures import (
 )
 from corral.convert.checkpoint import Checkpoint
 from corral.convert.draft import Plan
+from corral.convert.safetensors import shortened
 from corral.errors import ModelFileError
 
 _PLANS: dict[str, Callable[[Checkpoint], Plan]] = {
@@ -48,5 +49,5 @@ def plan(checkpoint: Checkpoint) -> Plan:
     if not isinstance(name, str) or not name:
         raise ModelFileError("unknown architecture")
     if name not in _PLANS:
-        raise ModelFileError(f'unsupported architecture "{name[:80]}"')
+        raise ModelFileError(f'unsupported architecture "{shortened(name)}"')
     return _PLANS[name](checkpoint)

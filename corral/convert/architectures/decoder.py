@@ -19,9 +19,14 @@ MAX_EXPERTS = 1 << 12
 RENAMED = (("layers.", "model.layers."), ("embed_tokens.", "model.embed_tokens."), ("norm.", "model.norm."))
 """Names of checkpoints that were saved without the head of a language model, as embedding models are."""
 
-IGNORED = (r"lm_head\.weight", r".*\.rotary_emb\.inv_freq", r".*\.self_attn\.(masked_)?bias")
-"""Tensors that a model may do without: an output that is tied to the embedding, and what older checkpoints hold of what
-the configuration says.
+IGNORED = (
+    r"lm_head\.weight",
+    r".*\.rotary_emb\.inv_freq",
+    r".*\.self_attn\.(masked_)?bias",
+    r".*\.(input|output)_scale",
+)
+"""Tensors that a model may do without: an output that is tied to the embedding, what older checkpoints hold of what the
+configuration says, and scales of activations.
 """
 
 
