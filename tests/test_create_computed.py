@@ -1,5 +1,6 @@
 """Models that are converted, quantised or adapted on the way: status lines, layers, and what is left when it fails."""
 
+import json
 import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -8,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from corral import gguf
 from corral.errors import BadRequest, CorralError, DiskFull, ModelFileError
 from corral.messages import Progress
 from corral.models.create import CreateRequest, create
 from corral.models.model import Model, Models
 from corral.names import Digest, Name, parse
 from corral.store import MediaType, Store
+from tests.lora_models import halves, matrices, write_peft
 from tests.reference.models import CASES
 from tests.tiny_models import CHATML, tiny_bert, tiny_llama, tiny_lora
 
@@ -153,6 +156,18 @@ async def test_a_checkpoint_is_quantised_and_nothing_in_between_is_kept(store: S
     assert blobs(store) == of_models(store) | {digest.filename for digest in files.values()}
 
 
+async def test_a_checkpoint_in_fp8_becomes_q8_0_unless_another_kind_is_asked_for(store: Store, tmp_path: Path) -> None:
+    written = LLAMA.write(tmp_path / "checkpoint")
+    config = {**LLAMA.config, "quantization_config": {"quant_method": "fp8"}}
+    written["config.json"].write_text(json.dumps(config))
+    files = upload(store, written)
+    statuses = await make(store, files=files)
+    assert statuses[:2] == ["converting model", "quantizing F16 model to Q8_0"]
+    assert statuses.count("verifying conversion") == 1
+    await make(store, "other", files=files, quantize="F16")
+    assert [model(store, name).quantization for name in ("m", "other")] == ["Q8_0", "F16"]
+
+
 @pytest.mark.parametrize("status", ["converting model", "quantizing F16 model to Q8_0", "verifying conversion"])
 async def test_hanging_up_ends_the_child_and_leaves_nothing(status: str, store: Store, tmp_path: Path) -> None:
     files = upload(store, LLAMA.write(tmp_path / "checkpoint"))
@@ -219,13 +234,33 @@ async def test_an_adapter_is_laid_over_a_model(store: Store, tmp_path: Path) -> 
     assert made.adapters == (store.blob_path(adapter["lora.gguf"]),)
 
 
+async def test_an_adapter_in_safetensors_is_converted_for_its_model(store: Store, tmp_path: Path) -> None:
+    await make(store, "base", files=upload(store, LLAMA.write(tmp_path / "checkpoint")))
+    before = blobs(store)
+    files = upload(store, write_peft(tmp_path / "peft", halves(LLAMA, matrices(LLAMA)[:3], {})))
+    statuses = await make(store, from_="base", adapters=files, quantize="Q8_0")
+    made = model(store)
+    assert statuses[:2] == ["converting adapter", "quantizing F16 model to Q8_0"]
+    assert statuses[5] == f"creating new layer sha256:{made.adapters[0].name.removeprefix('sha256-')}"
+    assert gguf.read(made.adapters[0]).kind == "adapter"
+    assert blobs(store) == before | of_models(store) | {digest.filename for digest in files.values()}
+
+
+async def test_an_adapter_among_the_files_must_fit_the_model(store: Store, tmp_path: Path) -> None:
+    files = add(store, tiny_bert(tmp_path / "bert.gguf"), tiny_lora(tmp_path / "lora.gguf"))
+    before = blobs(store)
+    with pytest.raises(ModelFileError, match='the adapter is for models of architecture "llama", the model is "bert"'):
+        await make(store, files=files)
+    assert blobs(store) == before
+
+
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
         (["lora", "other"], "only one adapter is currently supported"),
         (["text"], "unknown type"),
-        (["llama"], "the file given as an adapter is none"),
-        (["lora"], 'the adapter is for models of the architecture "llama", not "bert"'),
+        (["llama"], "the file is not an adapter"),
+        (["lora"], 'the adapter is for models of architecture "llama", the model is "bert"'),
     ],
 )
 async def test_an_adapter_must_be_one_and_fit(files: list[str], sentence: str, store: Store, tmp_path: Path) -> None:
@@ -236,7 +271,7 @@ async def test_an_adapter_must_be_one_and_fit(files: list[str], sentence: str, s
     (tmp_path / "text").write_text("no model")
     adapters = add(store, *(tmp_path / name for name in files))
     before = blobs(store)
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(CorralError) as caught:
         await make(store, from_="base", adapters=adapters)
     assert str(caught.value) == sentence
     assert (blobs(store), len(store.list())) == (before, 1)

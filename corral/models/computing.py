@@ -70,17 +70,35 @@ class Computed:
 
 async def converting(files: Files, store: Store, record: Record) -> Computed:
     """One GGUF of a safetensors folder's files."""
-
-    def paths() -> tuple[dict[str, Path], int]:
-        found = {name: store.open_path(digest) for name, digest in files.items()}
-        return found, sum(path.stat().st_size for path in found.values())
-
-    found, size = await store.run(paths)
+    found, size = await store.run(_paths, files, store)
 
     def start(target: Path) -> Job[Written]:
         return Job("corral.convert:convert", Written, "converting the model", files=found, target=target)
 
     return Computed(store, size, start, record)
+
+
+async def converting_adapter(files: Files, base: gguf.GGUF, store: Store, record: Record) -> Computed:
+    """One GGUF of an adapter folder's files, for the model `base`."""
+    found, size = await store.run(_paths, files, store)
+
+    def start(target: Path) -> Job[Written]:
+        return Job(
+            "corral.convert.adapters:convert_adapter",
+            Written,
+            "converting the adapter",
+            files=found,
+            base=base.path,
+            target=target,
+        )
+
+    return Computed(store, size, start, record)
+
+
+def _paths(files: Files, store: Store) -> tuple[dict[str, Path], int]:
+    """Where files lie, by their names, and their bytes together."""
+    found = {name: store.open_path(digest) for name, digest in files.items()}
+    return found, sum(path.stat().st_size for path in found.values())
 
 
 async def quantizing(

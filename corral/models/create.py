@@ -60,7 +60,7 @@ async def create(request: CreateRequest, models: Models, pull: Pull, *, threads:
     if not request.from_ and not request.files:
         raise BadRequest("neither 'from' or 'files' was specified")
     store, making = models.store, Making(models.store)
-    kind = computing.wanted_kind(request.quantize) if request.quantize else ""
+    making.kind = computing.wanted_kind(request.quantize) if request.quantize else ""
     if request.template:
         await store.run(_check_template, request.template)
     try:
@@ -68,7 +68,7 @@ async def create(request: CreateRequest, models: Models, pull: Pull, *, threads:
             _take_over(request, store, making),
             _begin_from_model(request, models, pull, making) if request.from_ else _begin_from_files(request, making),
             _add_adapter(request, making),
-            _quantize(kind, request, making, threads),
+            _quantize(request, making, threads),
             _finish(request, making, prune),
         )
         for stage in stages:
@@ -129,6 +129,8 @@ async def _begin_from_files(request: CreateRequest, making: Making) -> Steps:
         async with aclosing(converted.steps()) as steps:
             async for step in steps:
                 yield step
+        if not making.kind and await store.run(given.is_fp8, files, store):
+            making.kind = "Q8_0"  # what FP8 was made of is gone: 16 bits would keep nothing more
         files = {"model.gguf": converted.digest}
 
     def work(report: Report) -> None:
@@ -138,16 +140,24 @@ async def _begin_from_files(request: CreateRequest, making: Making) -> Steps:
         async for step in steps:
             if step.status != "parsing GGUF" or files is request.files:  # a file of our own making is no news
                 yield step
-    if not request.quantize:
+    if not making.kind:
         yield Progress("verifying conversion")
 
 
 async def _add_adapter(request: CreateRequest, making: Making) -> Steps:
+    """Before the model is quantised: an adapter in safetensors is laid out as the model's floating-point file is."""
     if not request.adapters:
         return
     store = making.store
     if await store.run(given.kind_of, request.adapters, store) == "safetensors":
-        raise BadRequest("adapters in safetensors cannot be converted yet, please give a GGUF file")
+        yield Progress("converting adapter")
+        base = await store.run(_weights, making)
+        converted = await computing.converting_adapter(request.adapters, base, store, making.record)
+        async with aclosing(converted.steps()) as steps:
+            async for step in steps:
+                yield step
+        await store.run(making.add_adapter, converted.digest, converted.created)
+        return
     if len(request.adapters) > 1:
         raise BadRequest("only one adapter is currently supported")
     yield Progress("parsing GGUF")
@@ -156,7 +166,8 @@ async def _add_adapter(request: CreateRequest, making: Making) -> Steps:
     await store.run(making.add_adapter, digest, digest not in known)
 
 
-async def _quantize(kind: str, request: CreateRequest, making: Making, threads: int) -> Steps:
+async def _quantize(request: CreateRequest, making: Making, threads: int) -> Steps:
+    kind = making.kind
     if not kind:
         return
     source = await making.store.run(_weights, making)
@@ -172,7 +183,7 @@ async def _quantize(kind: str, request: CreateRequest, making: Making, threads: 
 
 def _weights(making: Making) -> gguf.GGUF:
     if making.weights is None:
-        raise BadRequest("there are no weights to be quantised")
+        raise BadRequest("the model has no weights in GGUF")
     return gguf.read(making.store.open_path(making.weights))
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from corral.background import Report
 from corral.errors import BadRequest, CorralError, InvalidName
+from corral.golang import gojson
 from corral.models.assemble import NO_DIGEST, throttled_progress
 from corral.names import Digest
 from corral.store import Store
@@ -18,6 +19,9 @@ Files = Mapping[str, Digest]
 """Files of a folder, by their relative names."""
 
 Kind = Literal["gguf", "safetensors"]
+
+MAX_CONFIG = 1 << 20
+"""Bytes of a `config.json` that are looked at."""
 
 LARGE = 8 << 20
 """Bytes of a file whose hashing takes long enough to be reported."""
@@ -68,6 +72,24 @@ def kind_of(files: Files, store: Store) -> Kind:
     if any(start == _ZIP for start in starts):
         raise BadRequest("unknown type\nPyTorch files cannot be read; give the model's safetensors or GGUF files")
     raise BadRequest("unknown type")
+
+
+def is_fp8(files: Files, store: Store) -> bool:
+    """Whether the weights of a safetensors folder are in FP8 (spec api §11.4)."""
+    if "config.json" not in files:
+        return False
+    with open(store.open_path(files["config.json"]), "rb") as file:
+        try:
+            config = gojson.parse(file.read(MAX_CONFIG))
+        except CorralError:
+            return False
+    match config:
+        case {"quantization_config": {"quant_method": "fp8"}}:
+            return True
+        case {"quantization_config": {"quant_method": "compressed-tensors", "format": "float-quantized"}}:
+            return True
+        case _:
+            return False
 
 
 _ZIP = b"PK\x03\x04"

@@ -10,6 +10,7 @@ import msgspec
 
 from corral import gguf
 from corral.errors import BadRequest
+from corral.gguf import adapters
 from corral.golang import gojson
 from corral.messages import Json, Message
 from corral.models import assemble
@@ -33,6 +34,8 @@ class Making:
         self.layers: list[Layer] = []
         self.notes: list[str] = []
         self.config = ModelConfig()
+        self.kind = ""
+        """The kind of quantisation that the model is to have; empty: that of its base."""
         self._created: list[Digest] = []
         self._small: dict[Digest, bytes] = {}
         self._lock = threading.Lock()
@@ -54,9 +57,12 @@ class Making:
         self.config = model.config
 
     def take_files(self, made: assemble.Assembled) -> None:
-        """Begins with what files amount to."""
+        """Begins with what files amount to; `ModelFileError` for an adapter among them that does not fit the model."""
         self.record(made.created)
         self.layers, self.notes, self.config = list(made.layers), list(made.notes), made.config
+        for layer in self.layers:
+            if layer.media_type == MediaType.ADAPTER:
+                self._check_adapter(gguf.read(self.store.open_path(layer.digest)))
 
     @property
     def weights(self) -> Digest | None:
@@ -74,13 +80,9 @@ class Making:
         return file
 
     def add_adapter(self, digest: Digest, created: bool) -> None:
-        """Puts an adapter behind the model's files; `BadRequest` when it is for models of another architecture."""
+        """Puts an adapter behind the model's files; `ModelFileError` when it does not fit the model."""
         file = gguf.read(self.store.open_path(digest))
-        if file.kind != "adapter":
-            raise BadRequest("the file given as an adapter is none")
-        family = self.config.model_family
-        if family and file.architecture != family:
-            raise BadRequest(f'the adapter is for models of the architecture "{file.architecture}", not "{family}"')
+        self._check_adapter(file)
         position = sum(layer.media_type in _FILES for layer in self.layers)
         self.layers.insert(position, Layer(MediaType.ADAPTER, digest, file.size))
         self.notes.insert(position, assemble.layer_note(digest, created))
@@ -109,6 +111,10 @@ class Making:
         config, _ = self._add(MediaType.CONFIG, encode_config(self.config))
         manifest = encode_manifest(config, tuple(self.layers))
         self.store.write_manifest(self.store.resolve(name), manifest, prune, small=self._small)
+
+    def _check_adapter(self, adapter: gguf.GGUF) -> None:
+        if self.weights is not None:
+            adapters.check(adapter, gguf.read(self.store.open_path(self.weights)))
 
     def _add(self, media_type: MediaType, data: bytes) -> tuple[Layer, bool]:
         digest, size, created = self.store.add_bytes(data)

@@ -6,7 +6,7 @@ other server gets their bytes. Source: spec cli §2.3, api §12.
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from corral.cli.display.progress import Display
@@ -42,8 +42,7 @@ class Files:
     def upload(self, paths: Iterable[Path]) -> None:
         for path in paths:
             digest = self.digests[path]
-            status = f"copying file {digest}"
-            self._client.add_blob(digest, _counted(path, self._display, status), path.stat().st_size)
+            self._client.add_blob(digest, path, self._counter(path, f"copying file {digest}"))
 
     def _known(self, path: Path) -> Digest | None:
         """The digest in the name of a blob that the server has, too: what `show --modelfile` names is not hashed."""
@@ -54,21 +53,24 @@ class Files:
         return digest if self._client.has_blob(digest) else None
 
     def _hash(self, path: Path) -> Digest:
-        state = hashlib.sha256()
-        for chunk in _counted(path, self._display, f"hashing {path.name}"):
-            state.update(chunk)
+        state, done = hashlib.sha256(), 0
+        try:
+            count = self._counter(path, f"hashing {path.name}")
+            with path.open("rb") as file:
+                while chunk := file.read(CHUNK):
+                    state.update(chunk)
+                    done += len(chunk)
+                    count(done)
+        except OSError as error:
+            raise CorralError(f'cannot read "{path}": {(error.strerror or str(error)).lower()}') from error
         return Digest(state.hexdigest())
 
+    def _counter(self, path: Path, message: str) -> Callable[[int], None]:
+        """Shows a bar of the bytes done, where there are many."""
+        size = path.stat().st_size
 
-def _counted(path: Path, display: Display, message: str) -> Iterator[bytes]:
-    """A file's bytes, shown as a bar while they are read."""
-    try:
-        with path.open("rb") as file:
-            size, done = path.stat().st_size, 0
-            while chunk := file.read(CHUNK):
-                yield chunk
-                done += len(chunk)
-                if size >= LARGE:
-                    display.advance(f"{path} {message}", message, max(size, done), done)
-    except OSError as error:
-        raise CorralError(f'cannot read "{path}": {(error.strerror or str(error)).lower()}') from error
+        def count(done: int) -> None:
+            if size >= LARGE:
+                self._display.advance(f"{path} {message}", message, max(size, done), done)
+
+        return count
