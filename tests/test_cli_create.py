@@ -118,14 +118,16 @@ def test_a_folder_elsewhere_a_split_set_a_projector_and_an_adapter(shell: Shell)
     folder.mkdir(parents=True)
     first = next(iter(write_split(folder)))
     tiny_lora(folder / "lora.gguf")
-    (folder / "Split").write_text(f"FROM {first}\nADAPTER ./lora.gguf\n")
+    (folder / "Split").write_text(f"FROM {first}\n")
+    (folder / "Adapted").write_text("FROM fake\nADAPTER ./lora.gguf\n")
     assert statuses(shell.run("create", "split", "-f", "deep/er/Split"))[-1] == "success"
     tiny_llava(folder / "a.gguf", folder / "b.gguf")
     (folder / "Vision").write_text(f"FROM {folder}/a.gguf\nFROM ./b.gguf\n")
     assert statuses(shell.run("create", "vision", "-f", "deep/er/Vision"))[-1] == "success"
     shown = shell.run("show", "vision", "--modelfile").stdout
     assert len(re.findall(r"^FROM /", shown, re.MULTILINE)) == 2
-    assert re.search(r"^ADAPTER /", shell.run("show", "split", "--modelfile").stdout, re.MULTILINE)
+    assert statuses(shell.run("create", "adapted", "-f", "deep/er/Adapted", "--adapter-scale", "0.5"))[-1] == "success"
+    assert re.search(r"^ADAPTER /", shell.run("show", "adapted", "--modelfile").stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -188,10 +190,15 @@ def _write_broken_things(home: Path) -> None:
         (["create", "x", "-f", "nosuch"], 'specified Modelfile wasn\'t found\nno such file: "{home}/nosuch"'),
         (["create", "x"], "no Modelfile or safetensors files found"),
         (["create", "x", "--imatrix", "y"], "--imatrix is for --quantize"),
+        (["create", "x", "-f", "Plain", "--draft-quantize", "q4_0"], "--draft-quantize requires a DRAFT model"),
+        (["create", "x", "-f", "Plain", "--adapter-scale", "2"], "--adapter-scale requires an ADAPTER"),
+        (["create", "x", "-f", "Adapted", "--adapter-scale", "two"], '--adapter-scale must be a number, got "two"'),
         (["create", "x", "-f", "."], 'cannot read "{home}": is a directory'),
     ],
 )
 def test_wrong_commands_are_refused(arguments: list[str], sentence: str, shell: Shell) -> None:
+    (shell.home / "Plain").write_text("FROM fake\n")
+    (shell.home / "Adapted").write_text("FROM fake\nADAPTER Plain\n")
     outcome = shell.run(*arguments)
     assert (outcome.status, outcome.stdout) == (1, "")
     assert outcome.stderr.endswith(f"Error: {sentence.format(home=shell.home)}\n")
@@ -223,6 +230,15 @@ def test_another_server_gets_what_it_lacks(tmp_path: Path, small: tuple[Path, Di
         (f"POST /api/blobs/{digest}", "GGUF"),
         ("POST /api/create", {"files": {"small.gguf": str(digest)}, "quantize": "q4_0", "model": "m"}),
     ]
+
+
+@pytest.mark.parametrize("flags", [["-q", "q4_0", "--imatrix", "small.gguf"], ["--adapter-scale", "2"]])
+def test_what_only_our_server_knows_is_asked_of_no_other(
+    flags: list[str], tmp_path: Path, small: tuple[Path, Digest]
+) -> None:
+    with FakeServer({"GET /api/version": reply({"version": "0.33.0"})}) as server:
+        outcome = Shell(tmp_path, server.host).run("create", "m", "-f", "-", *flags, stdin="FROM x\n")
+        assert outcome.stderr == f'Error: the server at "http://{server.host}" knows no {flags[-2]}\n'
 
 
 def test_a_server_that_has_the_file_gets_its_digest_only(tmp_path: Path, small: tuple[Path, Digest]) -> None:

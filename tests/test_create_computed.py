@@ -11,6 +11,7 @@ import pytest
 
 from corral import gguf
 from corral.errors import BadRequest, CorralError, DiskFull, ModelFileError
+from corral.gguf.adapters import ALPHA
 from corral.messages import Progress
 from corral.models.create import CreateRequest, create
 from corral.models.model import Model, Models
@@ -244,6 +245,23 @@ async def test_an_adapter_in_safetensors_is_converted_for_its_model(store: Store
     assert statuses[5] == f"creating new layer sha256:{made.adapters[0].name.removeprefix('sha256-')}"
     assert gguf.read(made.adapters[0]).kind == "adapter"
     assert blobs(store) == before | of_models(store) | {digest.filename for digest in files.values()}
+
+
+async def test_an_adapter_may_count_more_or_less(store: Store, tmp_path: Path) -> None:
+    base = upload(store, LLAMA.write(tmp_path / "checkpoint"))
+    await make(store, "base", files=base)
+    peft = upload(store, write_peft(tmp_path / "peft", halves(LLAMA, matrices(LLAMA)[:3], {})))
+    await make(store, "whole", from_="base", adapters=peft)
+    statuses = await make(store, "half", from_="base", adapters=peft, adapter_scale=0.5)
+    assert statuses[0] == "converting adapter"
+    whole = model(store, "whole").adapters[0]
+    statuses = await make(store, "less", from_="base", adapters=add(store, whole), adapter_scale=0.5)
+    assert statuses[:2] == ["parsing GGUF", "scaling adapter"]
+    strengths = [gguf.read(model(store, name).adapters[0]).get(ALPHA) for name in ("whole", "half", "less")]
+    assert strengths == [8.0, 4.0, 4.0]
+    for scale in (0.0, float("nan"), 1e9):
+        with pytest.raises(BadRequest, match="an adapter's scale is"):
+            await make(store, "none", from_="base", adapters=peft, adapter_scale=scale)
 
 
 async def test_an_adapter_among_the_files_must_fit_the_model(store: Store, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral import modelfile
-from corral.cli.commands.create import request_texts
+from corral.cli.create.request import texts as request_texts
 from corral.messages import Message, Progress
 from corral.models.create import CreateRequest, create
 from corral.models.model import Model, Models

@@ -193,6 +193,22 @@ def test_show_without_model_info() -> None:
     )
 
 
+def test_show_says_what_memory_a_model_takes() -> None:
+    needs = {"weights": 98_362_790, "context_length": 4096, "kv_cache": 94_371_840, "total": 259_843_494}
+    model = shown({"details": {"family": "llama"}, "requirements": needs})
+    head = "  Model\n    architecture    llama    \n    parameters               \n    quantization             \n\n"
+    assert sections_text(model) == (
+        f"{head}  Memory\n"
+        "    weights                   98 MB     \n"
+        "    context of 4096 tokens    94 MB     \n"
+        "    total                     259 MB    \n"
+        "\n"
+    )
+    assert sections_text(model, memory=False) == head
+    without_cache = shown({"details": {}, "requirements": {"weights": 1000, "context_length": 512, "total": 2000}})
+    assert "context" not in sections_text(without_cache)
+
+
 def test_show_with_everything() -> None:
     info = {
         "general.architecture": "llama",

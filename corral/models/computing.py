@@ -78,7 +78,7 @@ async def converting(files: Files, store: Store, record: Record) -> Computed:
     return Computed(store, size, start, record)
 
 
-async def converting_adapter(files: Files, base: gguf.GGUF, store: Store, record: Record) -> Computed:
+async def converting_adapter(files: Files, base: gguf.GGUF, scale: float, store: Store, record: Record) -> Computed:
     """One GGUF of an adapter folder's files, for the model `base`."""
     found, size = await store.run(_paths, files, store)
 
@@ -90,9 +90,22 @@ async def converting_adapter(files: Files, base: gguf.GGUF, store: Store, record
             files=found,
             base=base.path,
             target=target,
+            scale=scale,
         )
 
     return Computed(store, size, start, record)
+
+
+async def scaling_adapter(digest: Digest, scale: float, store: Store, record: Record) -> Computed:
+    """An adapter's GGUF with `scale` times its strength."""
+    source = await store.run(store.open_path, digest)
+
+    def start(target: Path) -> Job[Written]:
+        return Job(
+            "corral.gguf.adapters:scaled", Written, "scaling the adapter", source=source, target=target, scale=scale
+        )
+
+    return Computed(store, await store.run(store.blob_size, digest), start, record)
 
 
 def _paths(files: Files, store: Store) -> tuple[dict[str, Path], int]:

@@ -13,6 +13,7 @@ import msgspec
 from corral import gguf, names, template
 from corral.background import Report, Work
 from corral.errors import BadRequest, ModelNotFound, RemoteModel, TemplateError
+from corral.gguf.adapters import check_scale
 from corral.golang.units import byte_text
 from corral.messages import Json, Message, Progress
 from corral.models import assemble, computing, given
@@ -36,6 +37,8 @@ class CreateRequest:
     from_: str = ""
     files: given.Files = field(default_factory=dict)
     adapters: given.Files = field(default_factory=dict)
+    adapter_scale: float = 1.0
+    """What the adapter's own strength is multiplied by."""
     paths: Mapping[Digest, Path] = field(default_factory=dict)
     """Where files lie that may not be in the store, on this machine."""
     template: str = ""
@@ -148,22 +151,26 @@ async def _add_adapter(request: CreateRequest, making: Making) -> Steps:
     """Before the model is quantised: an adapter in safetensors is laid out as the model's floating-point file is."""
     if not request.adapters:
         return
-    store = making.store
+    store, scale = making.store, request.adapter_scale
+    check_scale(scale)
     if await store.run(given.kind_of, request.adapters, store) == "safetensors":
         yield Progress("converting adapter")
         base = await store.run(_weights, making)
-        converted = await computing.converting_adapter(request.adapters, base, store, making.record)
-        async with aclosing(converted.steps()) as steps:
-            async for step in steps:
-                yield step
-        await store.run(making.add_adapter, converted.digest, converted.created)
-        return
-    if len(request.adapters) > 1:
-        raise BadRequest("only one adapter is currently supported")
-    yield Progress("parsing GGUF")
-    (digest,) = request.adapters.values()
-    known = await store.run(store.references)
-    await store.run(making.add_adapter, digest, digest not in known)
+        computed = await computing.converting_adapter(request.adapters, base, scale, store, making.record)
+    else:
+        if len(request.adapters) > 1:
+            raise BadRequest("only one adapter is currently supported")
+        yield Progress("parsing GGUF")
+        (digest,) = request.adapters.values()
+        if scale == 1:
+            known = await store.run(store.references)
+            await store.run(making.add_adapter, digest, digest not in known)
+            return
+        computed = await computing.scaling_adapter(digest, scale, store, making.record)
+    async with aclosing(computed.steps()) as steps:
+        async for step in steps:
+            yield step
+    await store.run(making.add_adapter, computed.digest, computed.created)
 
 
 async def _quantize(request: CreateRequest, making: Making, threads: int) -> Steps:

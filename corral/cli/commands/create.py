@@ -1,7 +1,7 @@
 """`create`: a model from a Modelfile. Source: spec cli §2.3 and §7."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ from corral.errors import BadRequest, CorralError, Forbidden, InvalidName, NotFo
 
 if TYPE_CHECKING:
     from corral.cli.create.files import Files
-    from corral.modelfile import Contents, Modelfile
 
 DEFAULT = "Modelfile"
 MAX_BYTES = 64 << 20
@@ -30,11 +29,16 @@ MAX_BYTES = 64 << 20
         Flag("--file", "-f", kind="string", sentence='The Modelfile (default "Modelfile"; - is standard input)'),
         Flag("--quantize", "-q", kind="string", sentence="Quantize model to this level (e.g. q4_K_M)"),
         Flag("--imatrix", kind="string", sentence="File that says how much each weight counts, for --quantize"),
+        Flag("--adapter-scale", kind="string", sentence="Number that the adapter's strength is multiplied by"),
         Flag("--draft-quantize", kind="string", sentence="Quantize the draft model to this level (e.g. q4_K_M)"),
     ],
 )
-def create(arguments: Arguments, file: str, quantize: str, imatrix: str, draft_quantize: str) -> None:
+def create(
+    arguments: Arguments, file: str, quantize: str, imatrix: str, adapter_scale: str, draft_quantize: str
+) -> None:
     from corral import modelfile, names
+    from corral.cli.create.files import Files
+    from corral.cli.create.request import Options, request
 
     try:
         names.parse(arguments[0])
@@ -45,9 +49,18 @@ def create(arguments: Arguments, file: str, quantize: str, imatrix: str, draft_q
     text, folder = _modelfile(file)
     parsed = modelfile.parse(text)
     client = connection.connect()
+    is_ours = bool(client.version().corral)
+    if (imatrix or adapter_scale) and not is_ours:
+        raise BadRequest(f'the server at "{client.address}" knows no --{"imatrix" if imatrix else "adapter-scale"}')
     with shown() as display:
         display.spin("gathering model components")
-        _create(arguments[0], parsed, folder, client, display, quantize, imatrix, draft_quantize)
+        wanted = modelfile.contents(parsed)
+        for name in wanted.deprecated:
+            display.spin(f"warning: parameter {name} is deprecated")
+        files = Files(client, display)
+        members = request(wanted, folder, Options(quantize, imatrix, adapter_scale, draft_quantize), files)
+        by_path = is_ours and connection.is_ours(client.address)
+        _send(arguments[0], members, files, client, display, by_path=by_path)
 
 
 def _modelfile(file: str) -> tuple[str, Path]:
@@ -68,113 +81,30 @@ def _modelfile(file: str) -> tuple[str, Path]:
     return "FROM .", Path.cwd()
 
 
-def _create(
-    model: str,
-    parsed: "Modelfile",
-    folder: Path,
-    client: Client,
-    display: Display,
-    quantize: str,
-    imatrix: str,
-    draft_quantize: str,
-) -> None:
-    from corral.cli.create.files import Files
-    from corral.modelfile import contents
-
-    wanted = contents(parsed)
-    for name in wanted.deprecated:
-        print(f"warning: parameter {name} is deprecated", file=sys.stderr)
-    if draft_quantize and not wanted.draft:
-        raise BadRequest("--draft-quantize requires a DRAFT model")
-    files = Files(client, display)
-    fields = {**_sources(wanted, folder, files), **request_texts(wanted)}
-    fields |= {name: value for name, value in (("quantize", quantize), ("draft_quantize", draft_quantize)) if value}
-    is_ours = bool(client.version().corral)
-    if imatrix:
-        if not is_ours:
-            raise BadRequest(f'the server at "{client.address}" takes no --imatrix')
-        path = typed_path(imatrix)
-        if not path.is_file():
-            raise NotFound(f'no such file: "{path}"')
-        fields["imatrix"] = files.add({"imatrix": path})["imatrix"]
-    _send(model, fields, files, client, display, by_path=is_ours and connection.is_ours(client.address))
-
-
-def _sources(wanted: "Contents", folder: Path, files: "Files") -> dict[str, Any]:
-    """The members that say what the model is made of."""
-    from corral.cli.create.folder import files_of
-
-    paths = {source: _path(source, folder) for source in wanted.sources}
-    fields: dict[str, Any] = {}
-    groups: list[Mapping[str, Path]] = []
-    for source, path in paths.items():
-        if path.exists():
-            groups.append(files_of(path))
-        else:
-            fields["from"] = source
-    if groups:
-        fields["files"] = files.add(_together(groups))
-    if wanted.adapter:
-        fields["adapters"] = files.add(files_of(_path(wanted.adapter, folder)))
-    if wanted.draft:
-        draft = _path(wanted.draft, folder)
-        if draft in paths.values():
-            raise BadRequest(f"DRAFT must not reference the same local path as FROM: {wanted.draft}")
-        fields["draft_files"] = files.add(files_of(draft))
-    return fields
-
-
-def _path(text: str, folder: Path) -> Path:
-    return typed_path(text) if text.startswith("~") else folder / text
-
-
-def _together(groups: Sequence[Mapping[str, Path]]) -> dict[str, Path]:
-    """The files of several FROMs; where two have one name, they get a folder each."""
-    names = [name for group in groups for name in group]
-    if len(set(names)) == len(names):
-        return {name: path for group in groups for name, path in group.items()}
-    return {f"{number}/{name}": path for number, group in enumerate(groups, 1) for name, path in group.items()}
-
-
-def request_texts(wanted: "Contents") -> dict[str, Any]:
-    """The members that are laid over it; what the Modelfile does not say is left out."""
-    fields: dict[str, Any] = {
-        "template": wanted.template,
-        "system": wanted.system,
-        "renderer": wanted.renderer,
-        "parser": wanted.parser,
-        "requires": wanted.requires,
-        "license": list(wanted.licenses),
-        "parameters": dict(wanted.parameters or {}),
-        "messages": [{"role": role, "content": text} for role, text in wanted.messages],
-    }
-    return {name: value for name, value in fields.items() if value}
-
-
 def _send(
-    model: str, fields: Mapping[str, Any], files: "Files", client: Client, display: Display, *, by_path: bool
+    model: str, members: Mapping[str, Any], files: "Files", client: Client, display: Display, *, by_path: bool
 ) -> None:
     """Has the model made; files that the server lacks are named to it where it can read them, and else uploaded."""
     missing = files.missing()
     if missing and by_path:
         paths = {str(files.digests[path]): str(path.absolute()) for path in missing}
         try:
-            _run(client, model, {**fields, "paths": paths}, display)
+            _run(client, model, {**members, "paths": paths}, display)
             return
         except (BadRequest, Forbidden) as error:
             if "was not uploaded" not in str(error) and not isinstance(error, Forbidden):
                 raise
     files.upload(missing)
     try:
-        _run(client, model, fields, display)
+        _run(client, model, members, display)
     except BadRequest as error:
         if str(error).endswith("invalid model name"):
-            raise BadRequest(f"{error}{_missing_path(str(fields.get('from', '')))}") from error
+            raise BadRequest(f"{error}{_missing_path(str(members.get('from', '')))}") from error
         raise
 
 
-def _run(client: Client, model: str, fields: Mapping[str, Any], display: Display) -> None:
-    with closing(client.create(model, fields)) as steps:
+def _run(client: Client, model: str, members: Mapping[str, Any], display: Display) -> None:
+    with closing(client.create(model, members)) as steps:
         show_steps(steps, display)
 
 

@@ -28,6 +28,8 @@ class WireCreateRequest(Struct):
     from_: str = field(name="from", default="")
     files: dict[str, str] = {}
     adapters: dict[str, str] = {}
+    adapter_scale: float = 1.0
+    """What the adapter's strength is multiplied by. An addition of ours."""
     paths: dict[str, str] = {}
     """Where files are that the store may not have: absolute paths of this machine, by digest. An addition of ours."""
     imatrix: str = ""
@@ -81,6 +83,7 @@ def _create_request(asked: WireCreateRequest, name: Name) -> making.CreateReques
         from_=asked.from_,
         files=files,
         adapters=adapters,
+        adapter_scale=asked.adapter_scale,
         paths={names.parse_digest(digest): absolute_path(path) for digest, path in asked.paths.items()},
         template=asked.template,
         system=asked.system,
