@@ -103,8 +103,8 @@ def test_without_a_modelfile_the_folder_is_the_model(shell: Shell) -> None:
     assert found == [
         "gathering model components",
         "converting model",
-        saved,
         "verifying conversion",
+        saved,
         "creating new layer <digest>",
         "writing manifest",
         "success",
@@ -338,4 +338,4 @@ def test_bars_are_drawn_in_place(shell: Shell) -> None:
     assert last[:2] == ["gathering model components ", "converting model "]
     assert re.fullmatch(r"converting model 100% ▕█+▏ +\d+ KB *", last[2])
     assert re.fullmatch(r"quantizing F16 model to Q8_0 100% ▕█+▏ +\d+ KB *", last[3])
-    assert re.fullmatch(r"Q8_0: \d+ KB instead of \d+ KB ", last[4])
+    assert re.fullmatch(r"Q8_0: \d+ KB instead of \d+ KB ", last[5])

@@ -73,8 +73,8 @@ async def test_a_file_is_quantised(store: Store, tmp_path: Path) -> None:
     assert statuses == [
         "parsing GGUF",
         "quantizing F16 model to Q8_0",
-        f"Q8_0: {made.gguf.size // 1000} KB instead of {file.stat().st_size // 1000} KB",
         "verifying conversion",
+        f"Q8_0: {made.gguf.size // 1000} KB instead of {file.stat().st_size // 1000} KB",
         f"creating new layer sha256:{made.weights.name.removeprefix('sha256-')}",
         "using autodetected template chatml",
         *statuses[-3:-2],
@@ -93,8 +93,9 @@ async def test_progress_of_quantising_counts_the_bytes_of_the_source(store: Stor
         counted = [step async for step in steps if step.status.startswith("quantizing")]
     assert {(step.digest, step.status) for step in counted} == {(ZEROS, "quantizing F16 model to Q4_0")}
     assert [step.completed for step in counted] == sorted(step.completed for step in counted)
-    assert (counted[0].completed, counted[0].total) == (0, file.stat().st_size)
-    assert counted[-1].completed == counted[-1].total > 0
+    assert {step.total for step in counted} == {counted[0].total}
+    assert 0.9 * file.stat().st_size < counted[0].total < file.stat().st_size
+    assert (counted[0].completed, counted[-1].completed) == (0, counted[-1].total)
 
 
 async def test_another_model_is_quantised_and_keeps_the_rest(store: Store, tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ async def test_another_model_is_quantised_and_keeps_the_rest(store: Store, tmp_p
     )
     statuses = await make(store, from_="base", quantize="q4_k_m")
     assert statuses[0] == "quantizing F16 model to Q4_K_M"
-    assert statuses[2] == "verifying conversion"
+    assert statuses[1] == "verifying conversion"
     made, base = model(store), model(store, "base")
     assert (made.quantization, base.quantization) == ("Q4_K_M", "F16")
     assert [layer.media_type for layer in made.layers] == [layer.media_type for layer in base.layers]

@@ -102,6 +102,13 @@ def test_an_answer_into_a_pipe_loads_no_terminal_library(tmp_path: Path) -> None
     assert not packages(modules) & HEAVY
 
 
+def test_the_server_loads_nothing_of_what_converts_and_quantises() -> None:
+    """Child processes do: it would take time at every start, and memory for as long as the server runs."""
+    code = "import sys, corral.server.serve; print(*{'numpy', 'gguf', 'libgguf', 'xllamacpp'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     declared = {normal(re.split(r"[^\w.-]", requirement)[0]) for requirement in project["dependencies"]}

@@ -184,7 +184,7 @@ async def _quantize(request: CreateRequest, making: Making, threads: int) -> Ste
         async with aclosing(_quantize_to(kind, has, source, request, making, threads)) as steps:
             async for step in steps:
                 yield step
-    if kind != has or not request.from_:
+    elif not request.from_:
         yield Progress("verifying conversion")
 
 
@@ -198,12 +198,13 @@ async def _quantize_to(
     kind: str, has: str, source: gguf.GGUF, request: CreateRequest, making: Making, threads: int
 ) -> Steps:
     status = f"quantizing {has} model to {kind}"
-    yield Progress(status, NO_DIGEST, source.size, 0)
+    yield Progress(status, NO_DIGEST, source.weights_bytes, 0)
     quantized = await computing.quantizing(source, kind, request.imatrix, threads, making.store, making.record)
     async with aclosing(quantized.steps()) as steps:
         async for step in steps:
             yield msgspec.structs.replace(step, status=status)
     made = await making.store.run(making.replace_weights, quantized.digest, quantized.created)
+    yield Progress("verifying conversion")
     yield Progress(f"{kind}: {byte_text(made.size)} instead of {byte_text(source.size)}")
 
 

@@ -111,6 +111,9 @@ class Making:
         config, _ = self._add(MediaType.CONFIG, encode_config(self.config))
         manifest = encode_manifest(config, tuple(self.layers))
         self.store.write_manifest(self.store.resolve(name), manifest, prune, small=self._small)
+        used = {layer.digest for layer in (*self.layers, config)}
+        with self._lock:
+            self._created = [digest for digest in self._created if digest not in used]
 
     def _check_adapter(self, adapter: gguf.GGUF) -> None:
         if self.weights is not None:
