@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from corral import names  # noqa: E402
-from corral.sources.registry import Registry  # noqa: E402
+from corral.sources.registry import Encryption, Registry  # noqa: E402
 from corral.store import Store  # noqa: E402
 from tests.registry import RegistryServer, manifest_of, noise, running_registry  # noqa: E402
 
@@ -83,7 +83,7 @@ async def pull(name: str, store: str) -> None:
     registry = Registry(docker_config=Path(store, "none"), key_folder=Path(store))
     before = memory("VmRSS")
     start = time.perf_counter()
-    async with aclosing(registry.pull(names.parse(name), Store(Path(store)), insecure=True)) as steps:
+    async with aclosing(registry.pull(names.parse(name), Store(Path(store)), encryption=Encryption.NONE)) as steps:
         async for _ in steps:
             pass
     print(time.perf_counter() - start, memory("VmHWM") - before)

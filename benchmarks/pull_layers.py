@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from corral import names  # noqa: E402
-from corral.sources.registry import Registry, TransferLimits  # noqa: E402
+from corral.sources.registry import Encryption, Registry, TransferLimits  # noqa: E402
 from corral.store import Store  # noqa: E402
 from tests.registry import CONFIG_BYTES, MANIFEST, digest_of, manifest_of, noise  # noqa: E402
 
@@ -76,7 +76,7 @@ async def seconds_of_a_pull(host: str, limits: TransferLimits) -> float:
         registry = Registry(docker_config=Path(folder, "none"), key_folder=Path(folder), limits=limits)
         name = names.parse(f"{host}/library/distant")
         start = time.perf_counter()
-        async with aclosing(registry.pull(name, Store(Path(folder)), insecure=True)) as steps:
+        async with aclosing(registry.pull(name, Store(Path(folder)), encryption=Encryption.NONE)) as steps:
             async for _ in steps:
                 pass
         taken = time.perf_counter() - start

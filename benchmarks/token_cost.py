@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 from measuring import header
@@ -43,7 +44,7 @@ class Server:
 
     def cost(self, tokens: int, streams: int) -> float:
         """Microseconds of processor time for each token of so many answers at once."""
-        before = self._seconds()
+        before = self.seconds()
         counts = [0] * streams
 
         def ask(number: int) -> None:
@@ -54,9 +55,10 @@ class Server:
             client.start()
         for client in clients:
             client.join()
-        return (self._seconds() - before) / sum(counts) * 1e6
+        return (self.seconds() - before) / sum(counts) * 1e6
 
-    def _seconds(self) -> float:
+    def seconds(self) -> float:
+        """Processor time it has taken so far."""
         times = self._process.cpu_times()
         return float(times.user + times.system)
 
@@ -64,12 +66,15 @@ class Server:
         """Asks for an answer and counts its lines."""
         options = {"num_predict": tokens, "temperature": 0}
         body = {"model": "measured", "prompt": prompt, "raw": True, "options": options}
+        return sum(1 for _ in self.lines("/api/generate", body))
+
+    def lines(self, path: str, body: dict[str, Any]) -> Iterator[bytes]:
+        """The lines of a streamed answer."""
         connection = http.client.HTTPConnection(self._host, timeout=600)
-        connection.request("POST", "/api/generate", json.dumps(body))
+        connection.request("POST", path, json.dumps(body))
         with connection.getresponse() as response:
-            lines = sum(1 for _ in response)
+            yield from response
         connection.close()
-        return lines
 
 
 @contextmanager

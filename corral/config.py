@@ -367,6 +367,18 @@ class Config:
     end_repetition: bool = _setting(
         True, "CORRAL_END_REPETITION", parse_switch, "Whether an answer that repeats itself without end is ended"
     )
+    keep_responses: int = _setting(
+        1000,
+        "CORRAL_KEEP_RESPONSES",
+        parse_natural,
+        "Answers of /v1/responses that are kept, for 30 days, to be gone on from by their id; 0: none",
+    )
+    body_memory: int = _setting(
+        0,
+        "CORRAL_BODY_MEMORY",
+        parse_natural,
+        "Bytes that request bodies may take together while they are read; 0: an eighth of the memory, at least 512 MiB",
+    )
     mirrors: Mapping[str, tuple[str, ...]] = _setting(
         dict,
         "CORRAL_MIRRORS",

@@ -7,9 +7,11 @@ CorralError              anything that stops a request or a command
 │   ├── InvalidModelfile a Modelfile that breaks its grammar
 │   ├── InvalidFormat    an output format that is neither JSON mode nor a schema
 │   ├── ModelRequired    no model was named
+│   ├── EmptyBody        a request without a body that needs one
 │   ├── Unsupported      the model lacks the capability that was asked for
 │   ├── ContextExceeded  the prompt or text is longer than the context, and may not be cut
-│   └── BodyTooLarge     the request's body has more bytes than are read
+│   ├── BodyTooLarge     the request's body has more bytes than are read
+│   └── BodyTooSlow      the request's body takes too long
 ├── Forbidden
 │   └── RemoteModel      the name means a model that runs in the vendor's cloud
 ├── NotFound
@@ -90,6 +92,13 @@ class ModelRequired(BadRequest):
         super().__init__("model is required")
 
 
+class EmptyBody(BadRequest):
+    """A request without a body that needs one."""
+
+    def __init__(self) -> None:
+        super().__init__("missing request body")
+
+
 class Unsupported(BadRequest):
     """A model that lacks a capability. `model`: its name as the request gave it; `full_name`: with registry and tag."""
 
@@ -115,6 +124,13 @@ class BodyTooLarge(BadRequest):
     def __init__(self, limit: int) -> None:
         super().__init__(f"request body is larger than {limit} bytes")
         self.limit = limit
+
+
+class BodyTooSlow(BadRequest):
+    """A request whose body does not come, or only a little at a time."""
+
+    def __init__(self) -> None:
+        super().__init__("the request body comes too slowly")
 
 
 class Forbidden(CorralError):

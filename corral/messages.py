@@ -120,17 +120,25 @@ class AnswerRequest(Struct, frozen=True, kw_only=True):
     """None, `"json"`, or a JSON Schema object; anything else is refused when the prompt is made."""
     options: dict[str, Json] = {}
     think: Think = None
+    must_think: bool = True
+    """Whether a model that cannot think as asked is refused."""
     keep_alive: float | None = None
     """Seconds to stay loaded after the last use; infinity: for ever; None: not said."""
     truncate: bool = True
     """Whether the oldest turns may be left out where a prompt does not fit the context."""
     shift: bool | None = None
     """Whether the context may be shifted while the model answers; None: as the model can."""
+    logit_bias: dict[int, float] = {}
+    """What is added to the logits of tokens before one is drawn, by their ids."""
     logprobs: bool = False
     top_logprobs: int = 0
     """Alternatives to report with each token."""
     render_only: bool = False
     """Whether only the prompt is wanted."""
+    count_prompt: bool = False
+    """Whether the first chunk is to say how many tokens the prompt has."""
+    count_thinking: bool = False
+    """Whether the metrics are to say how many tokens of the answer were thoughts."""
 
 
 class ChatRequest(AnswerRequest, frozen=True, kw_only=True):
@@ -139,12 +147,16 @@ class ChatRequest(AnswerRequest, frozen=True, kw_only=True):
     messages: tuple[Message, ...] = ()
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ToolChoice()
+    parallel_calls: bool = True
+    """Whether an answer may have more than one call."""
 
 
 class GenerateRequest(AnswerRequest, frozen=True, kw_only=True):
     """A single prompt to complete. An empty prompt: load the model, or unload it when `keep_alive` is 0."""
 
     prompt: str = ""
+    prompt_tokens: tuple[int, ...] = ()
+    """The prompt as token ids; empty: `prompt` is the prompt."""
     suffix: str = ""
     system: str = ""
     template: str = ""
@@ -154,14 +166,42 @@ class GenerateRequest(AnswerRequest, frozen=True, kw_only=True):
 
 
 class EmbedRequest(Struct, frozen=True, kw_only=True):
-    """Texts to turn into vectors. `dimensions` 0: all of them."""
+    """Texts, or their token ids, to turn into vectors. `dimensions` 0: all of them."""
 
     model: str
-    inputs: tuple[str, ...] = ()
+    inputs: tuple[str | tuple[int, ...], ...] = ()
     truncate: bool = True
     dimensions: int = 0
     options: dict[str, Json] = {}
     keep_alive: float | None = None
+
+
+class TokenizeRequest(Struct, frozen=True, kw_only=True):
+    """A text to split into tokens. `add_special`: with what the model puts around a prompt, such as BOS."""
+
+    model: str
+    text: str = ""
+    add_special: bool = False
+    options: dict[str, Json] = {}
+    keep_alive: float | None = None
+
+
+class DetokenizeRequest(Struct, frozen=True, kw_only=True):
+    """Token ids to turn into text."""
+
+    model: str
+    tokens: tuple[int, ...] = ()
+    options: dict[str, Json] = {}
+    keep_alive: float | None = None
+
+
+class TokenText(Struct, frozen=True, kw_only=True):
+    """A text and its token ids. Durations in nanoseconds."""
+
+    text: str
+    tokens: tuple[int, ...]
+    total_duration: int = 0
+    load_duration: int = 0
 
 
 class TokenLogprob(Struct, frozen=True):
@@ -186,6 +226,8 @@ class Metrics(Struct, frozen=True, kw_only=True):
     cached_tokens: int = 0
     truncated_tokens: int = 0
     """Prompt tokens left out to fit the context."""
+    thinking_tokens: int = 0
+    """Those of `eval_count` that were thoughts, where that was asked for."""
 
 
 class Rendered(Struct, frozen=True, kw_only=True):
@@ -222,6 +264,8 @@ class Chunk(Struct, frozen=True):
     """Prompt tokens left out to fit the context, on the first and the last chunk."""
     unenforced: tuple[str, ...] = ()
     """Parts of the format's schema that are not enforced, as JSON pointers, on the first chunk."""
+    prompt_tokens: int = 0
+    """Tokens of the prompt without pictures, on the first chunk where that was asked for."""
 
 
 class Progress(Struct, frozen=True):

@@ -554,10 +554,13 @@ def plain(content: Any) -> str:
 
 
 def read_orders() -> dict[str, Any]:
-    """What `fake_engine.json` says; `model` in it restricts that to files whose path contains the text."""
+    """What `fake_engine.json` says; `model` in it restricts that to files whose path contains the text, `own_template`
+    to engines that run the file's own chat template."""
     try:
         orders: dict[str, Any] = json.loads((HOME / "fake_engine.json").read_text())
     except FileNotFoundError:
+        return {}
+    if orders.get("own_template") and OPTIONS.chat_template:
         return {}
     return orders if orders.get("model", "") in OPTIONS.model else {}
 

@@ -14,6 +14,7 @@ CHILDREN = "converts and quantises in child processes"
 CRASHES = "ends, kills or starves servers and engines, and waits for what follows"
 
 SLOW = {
+    "test_broken_template": REAL_ENGINE,
     "test_changed_files": CRASHES,
     "test_cli_create": CHILDREN,
     "test_cli_prompt": REAL_ENGINE,
@@ -39,6 +40,7 @@ SLOW = {
     "test_real_engine_loads": REAL_ENGINE,
     "test_registry_auth": REGISTRY,
     "test_registry_crash": REGISTRY,
+    "test_registry_encryption": REGISTRY,
     "test_registry_hostile": REGISTRY,
     "test_registry_hub": REGISTRY,
     "test_registry_proxies": REGISTRY,

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tests.relay import relay
+
 
 class SocksServer:
     """`asked`: the `host:port`s it was asked for. `login`: the name and password it wants. `reply`: 0 connects."""
@@ -48,18 +50,7 @@ class SocksServer:
         writer.write(bytes([5, self._reply, 0, 1, 0, 0, 0, 0, 0, 0]))
         if self._reply:
             return
-        upstream, down = await asyncio.open_connection("127.0.0.1", self._port)
-        await asyncio.gather(_pipe(reader, down), _pipe(upstream, writer))
-
-
-async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
-    except ConnectionError:
-        pass
-    writer.close()
+        await relay(reader, writer, self._port)
 
 
 @asynccontextmanager

@@ -47,7 +47,7 @@ def types(path: Path) -> dict[str, str]:
     return {tensor.name: tensor.type for tensor in gguf.read(path).tensors}
 
 
-def test_the_file_is_what_is_said_of_it_and_its_progress_is_told(tmp_path: Path) -> None:
+def test_the_file_is_what_is_said_of_it_and_its_progress_is_reported(tmp_path: Path) -> None:
     steps: list[Progress] = []
     written = convert(LLAMA.write(tmp_path / "in"), tmp_path / "out.gguf", report=steps.append)
     file = gguf.read(tmp_path / "out.gguf")
@@ -129,18 +129,26 @@ def test_the_factors_of_llama_3_are_those_published_with_it(tmp_path: Path) -> N
     assert (np.diff(factors[28:36]) > 0).all()
 
 
-def test_a_window_that_the_engine_does_not_compute_bounds_the_context(tmp_path: Path) -> None:
-    assert gguf.read(converted(BY_NAME["mistral"], tmp_path)).context_length == 96
-    for name, changes, length in (
-        ("mistral", {"sliding_window": None}, 512),
+def test_a_window_that_the_engine_does_not_compute_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, changes, window in (
+        ("mistral", {}, 96),
+        ("mistral", {"sliding_window": None}, None),
+        ("mistral", {"sliding_window": 512}, None),
         ("qwen2", {"sliding_window": 64, "use_sliding_window": True}, 64),
-        ("qwen2", {"sliding_window": 64, "use_sliding_window": True, "max_window_layers": 2}, 512),
-        ("qwen2", {"sliding_window": 64, "use_sliding_window": False}, 512),
+        ("qwen2", {"sliding_window": 64, "use_sliding_window": True, "max_window_layers": 2}, None),
+        ("qwen2", {"sliding_window": 64, "use_sliding_window": False}, None),
         ("phi3", {"sliding_window": 64}, 64),
-        ("gemma2", {}, 512),
+        ("gemma2", {}, None),
     ):
         case = replace(BY_NAME[name], config={**BY_NAME[name].config, **changes})
-        assert gguf.read(converted(case, tmp_path)).context_length == length
+        assert gguf.read(converted(case, tmp_path)).context_length == 512
+        said = [record.message.split(":")[0] for record in caplog.records]
+        assert said == (
+            [] if window is None else [f"the model looks back at {window} tokens, the engine at all of 512"]
+        )
+        caplog.clear()
 
 
 @pytest.mark.parametrize("indexed", [True, False])
@@ -154,7 +162,9 @@ def test_a_model_in_several_files_is_the_same_model(tmp_path: Path, indexed: boo
 
 
 @pytest.mark.parametrize("prefix", ["language_model.", "model.language_"])
-def test_the_text_model_of_one_that_sees_is_converted_alone(tmp_path: Path, prefix: str) -> None:
+def test_the_text_model_of_one_that_sees_is_converted_alone(
+    tmp_path: Path, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Both ways in which its tensors have been named; the pictures' tensors are left out."""
     alone = converted(BY_NAME["gemma3"], tmp_path).read_bytes()
     text = {key: value for key, value in BY_NAME["gemma3"].config.items() if key != "architectures"}
@@ -165,10 +175,24 @@ def test_the_text_model_of_one_that_sees_is_converted_alone(tmp_path: Path, pref
     weights = {**case.weights(), f"{vision(prefix)}vision_tower.post_layernorm.bias": np.zeros(3)}
     safetensors_bytes.write(files["model.safetensors"], weights)
     assert into_gguf(files, tmp_path).read_bytes() == alone
+    assert [record.message for record in caplog.records] == ["the text model is converted alone: it sees no pictures"]
 
 
 def vision(prefix: str) -> str:
     return "" if prefix == "language_model." else "model."
+
+
+def test_a_mark_that_the_model_has_no_number_for_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As Gemma 3 1B is published: 262144 rows, and a mark for pictures with the number 262144."""
+    files = LLAMA.write(tmp_path / "in")
+    expected = into_gguf(files, tmp_path).read_bytes()
+    tokenizer = json.loads(files["tokenizer.json"].read_text())
+    mark = {**tokenizer["added_tokens"][0], "id": PADDED, "content": "<image_soft_token>"}
+    tokenizer["added_tokens"].append(mark)
+    files["tokenizer.json"].write_text(json.dumps(tokenizer))
+    assert into_gguf(files, tmp_path).read_bytes() == expected
+    (record,) = caplog.records
+    assert record.message == "1 marks of the tokenizer are left out, whose numbers the model does not have"
 
 
 def test_the_first_words_for_nomic_bert_mean_the_same(tmp_path: Path) -> None:

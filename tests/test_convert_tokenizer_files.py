@@ -142,6 +142,12 @@ def test_the_way_to_cut_texts_up_is_recognised(
     assert ("no way of the engine to cut a text up fits" in caplog.text) == (name == "default")
 
 
+def test_changes_that_the_engine_does_not_make_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    steps = [{"type": "NFC"}, {"type": "Lowercase"}]
+    made(tmp_path, tokenizer_json=bpe(normalizer={"type": "Sequence", "normalizers": steps}))
+    assert "the tokenizer changes texts first, the engine does not: Lowercase" in caplog.text
+
+
 def template(*pieces: str) -> Json:
     single = [{"Sequence": {"id": "A"}} if piece == "A" else {"SpecialToken": {"id": piece}} for piece in pieces]
     return {"type": "TemplateProcessing", "single": single}
@@ -328,6 +334,11 @@ def test_sentencepiece_says_its_own_special_tokens(tmp_path: Path) -> None:
     assert (tokens[:5], kinds[:5]) == (("<unk>", "<s>", "</s>", "  ", "<0x00>"), (2, 3, 3, 4, 6))
     assert (tokens[260:], kinds[260:]) == (("▁a", "[PAD261]"), (1, 5))
     assert values(file, "tokenizer.ggml.scores")[260:] == (-1.0, -1000.0)
+
+
+def test_settings_say_last_whether_a_space_is_put_in_front(tmp_path: Path) -> None:
+    file = made(tmp_path, 261, tokenizer_model=PIECES + BPE, tokenizer_config_json={"add_prefix_space": False})
+    assert file.metadata["tokenizer.ggml.add_space_prefix"] is False
 
 
 def test_an_added_token_takes_the_place_of_a_piece(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_fp8_whose_scales_do_not_fit_is_refused(tmp_path: Path, shape: tuple[int
     assert refused(files, tmp_path) == f'tensor "{QUERY}" is F8_E4M3 without scales that fit it'
 
 
-def test_a_disk_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_disk_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot write"):
         convert(LLAMA.write(tmp_path / "in"), tmp_path / "no folder" / "model.gguf", report=lambda step: None)
 
@@ -225,6 +225,11 @@ def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
             "gemma3",
             {"layer_types": ["full_attention", "sliding_attention"] * 3},
             'config.json: "layer_types" have no period, which the engine cannot compute',
+        ),
+        (
+            "gemma3",
+            {"layer_types": ["full_attention"] * 6},
+            "a Gemma none of whose layers looks back at a window is not supported by the engine",
         ),
         ("qwen3-experts", {"num_experts_per_tok": 5}, 'config.json: "num_experts_per_tok" is 5, not between 1 and 4'),
         (

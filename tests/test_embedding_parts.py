@@ -82,7 +82,7 @@ def asked(runner: Runner, model: Model, texts: Sequence[str]) -> "asyncio.Task[V
     metrics = RequestMetrics(Series())
     metrics.got_runner("m")
     request = EmbedRequest(model="m", inputs=tuple(texts))
-    return asyncio.ensure_future(embed_inputs(runner, model, request, Options(), metrics))
+    return asyncio.ensure_future(embed_inputs(runner, model, request, texts, Options(), metrics))
 
 
 async def test_a_second_request_is_served_between_the_parts_of_a_large_one(

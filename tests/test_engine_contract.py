@@ -207,6 +207,14 @@ async def test_a_schema_is_kept_to(engine: Engine) -> None:
     assert isinstance(json.loads(text_of(pieces))["ok"], bool)
 
 
+async def test_a_grammar_goes_before_its_schema_where_the_engine_has_its_notation(
+    engine: Engine, loader: Loader
+) -> None:
+    request = ask("hello", 60, schema=SCHEMA, grammar='%llguidance {}\nstart: "5"\n')
+    answer = text_of(await all_of(engine.complete(request)))
+    assert answer == "5" if not loader.program else isinstance(json.loads(answer)["ok"], bool)
+
+
 async def test_a_chat_comes_in_pieces_and_ends_with_a_finish(engine: Engine) -> None:
     request = chat("hello !tokens=40")
     pieces = await all_of(engine.chat(request))

@@ -94,8 +94,8 @@ def test_every_kind_is_close_to_its_source(
     }
     stored = {name: stored_as(array, given) for name, array in tensors.items()}
     source = write_gguf(tmp_path / "a.gguf", LLAMA, stored)
-    before, after = numbers(source), numbers(made(source, kind))
-    kept = types(made(source, kind))
+    target = made(source, kind)
+    before, after, kept = numbers(source), numbers(target), types(target)
     assert list(after) == list(tensors)
     assert kept["output_norm.weight"] == kept["blk.0.ffn_up.weight"] == given
     for name, array in before.items():
@@ -259,10 +259,10 @@ def test_the_engines_library_has_the_functions_that_are_called() -> None:
 
 def test_a_library_without_the_functions_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"^the engine's library cannot quantize: .*ggml_cpu_init"):
-        Library(Path(np.__file__).parent / "_core" / next_library())
+        Library(Path(np.__file__).parent / "_core" / other_library())
     with pytest.raises(EngineError, match=r"^the engine's library cannot quantize: "):
         Library(tmp_path / "missing.so")
 
 
-def next_library() -> str:
+def other_library() -> str:
     return next((Path(np.__file__).parent / "_core").glob("_multiarray_umath*.so")).name

@@ -18,14 +18,16 @@ from corral import names
 from corral.config import load
 from corral.errors import ConfigError, CorralError, SourceError, Unauthorized, Unreachable
 from corral.messages import Progress
-from corral.sources.registry import Registry, RetryPolicy, TransferLimits, keys
+from corral.sources.registry import Encryption, Registry, RetryPolicy, TransferLimits, keys
 from corral.sources.registry.auth import Challenge, Credentials, find_credentials, parse_challenges
-from corral.store import Store
+from corral.store import Layer, MediaType, Store, encode_manifest
 from tests.registry import (
+    CONFIG_BYTES,
     FaultProxy,
     RegistryServer,
     basic_auth,
     digest_of,
+    noise,
     running_proxy,
     running_registry,
 )
@@ -106,10 +108,10 @@ async def test_pull_and_push_with_the_password_of_docker_login(
     protected: RegistryServer, registry: Registry, store: Store, tmp_path: Path
 ) -> None:
     log_in(tmp_path, protected.host, "ann", "s3cret:with colon")
-    assert await run(registry.pull(tiny(protected), store, insecure=True)) == "success"
+    assert await run(registry.pull(tiny(protected), store, encryption=Encryption.PREFERRED)) == "success"
     copy = names.parse(f"{protected.host}/library/copy")
     store.copy(tiny(protected), copy)
-    assert await run(registry.push(copy, store, insecure=True)) == "success"
+    assert await run(registry.push(copy, store, encryption=Encryption.PREFERRED)) == "success"
     assert protected.blob("library/copy", digest_of(MODEL)) == MODEL
 
 
@@ -123,7 +125,7 @@ async def test_without_the_right_password_there_is_no_way_in(
     else:
         sentence += f'\nno credentials for "{protected.host}" in "{tmp_path}/config.json"'
     with pytest.raises(Unauthorized) as caught:
-        await run(registry.pull(tiny(protected), store, insecure=True))
+        await run(registry.pull(tiny(protected), store, encryption=Encryption.PREFERRED))
     assert str(caught.value) == sentence
 
 
@@ -138,7 +140,7 @@ async def test_a_credential_helper_is_asked(
     monkeypatch.setenv("PATH", f"{helper.parent}{os.pathsep}{os.environ['PATH']}")
     for config in ({"credsStore": "safe"}, {"credHelpers": {protected.host: "safe"}}):
         (tmp_path / "config.json").write_text(json.dumps(config))
-        assert await run(registry.pull(tiny(protected), store, insecure=True)) == "success"
+        assert await run(registry.pull(tiny(protected), store, encryption=Encryption.PREFERRED)) == "success"
         store.delete(tiny(protected))
 
 
@@ -151,7 +153,7 @@ async def test_passwords_are_not_shown_where_the_registry_sends_us(
             {"path": "/blobs/", "at": "registry", "redirect": "elsewhere"},
             {"at": "elsewhere", "with": {"Authorization": BASIC}},
         )
-        assert await run(registry.pull(tiny(proxy), store, insecure=True)) == "success"
+        assert await run(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED)) == "success"
         shown = {entry["at"]: entry["headers"].get("Authorization") for entry in proxy.log()}
     assert shown == {"registry": BASIC, "elsewhere": None}
 
@@ -163,10 +165,10 @@ async def test_pull_and_push_with_a_signed_request_for_a_token(
     gate: FaultProxy, tokens: TokenServer, registry: Registry, store: Store, tmp_path: Path
 ) -> None:
     tokens.keys.add(keys.load_or_create(tmp_path / "keys").public_line)
-    assert await run(registry.pull(tiny(gate), store, insecure=True)) == "success"
+    assert await run(registry.pull(tiny(gate), store, encryption=Encryption.PREFERRED)) == "success"
     copy = names.parse(f"{gate.host}/library/copy")
     store.copy(tiny(gate), copy)
-    assert await run(registry.push(copy, store, insecure=True)) == "success"
+    assert await run(registry.push(copy, store, encryption=Encryption.PREFERRED)) == "success"
     path, _, query = tokens.asked[0]["path"].partition("?")
     assert path == "/token"
     pairs = [pair.partition("=")[::2] for pair in query.split("&")]
@@ -176,12 +178,32 @@ async def test_pull_and_push_with_a_signed_request_for_a_token(
     assert len(dict(pairs)["nonce"]) == 22
 
 
+async def test_layers_that_are_pushed_side_by_side_each_get_the_token_they_need(
+    gate: FaultProxy, tokens: TokenServer, registry: Registry, store: Store, tmp_path: Path
+) -> None:
+    """Layers of eight models that are at the registry already: taking them from there wants a token for each model."""
+    tokens.keys.add(keys.load_or_create(tmp_path / "keys").public_line)
+    digest, size, _ = store.add_bytes(CONFIG_BYTES)
+    config, layers = Layer(MediaType.CONFIG, digest, size), []
+    for number in range(8):
+        name = names.parse(f"{gate.host}/library/part{number}")
+        digest, size, _ = store.add_bytes(noise(1000, 700 + number))
+        layers.append(Layer(MediaType.MODEL, digest, size, from_=str(name)))
+        store.write_manifest(name, encode_manifest(config, (layers[-1],)))
+        assert await run(registry.push(name, store, encryption=Encryption.PREFERRED)) == "success"
+    whole = names.parse(f"{gate.host}/library/whole")
+    store.write_manifest(whole, encode_manifest(config, tuple(layers)))
+    gate.rules({"path": "^/token", "forward": tokens.url})
+    assert await run(registry.push(whole, store, encryption=Encryption.PREFERRED)) == "success"
+    assert len(gate.log("mount=")) >= len(layers)
+
+
 async def test_a_token_for_a_password(
     gate: FaultProxy, tokens: TokenServer, registry: Registry, store: Store, tmp_path: Path
 ) -> None:
     tokens.users["ann"] = "secret"
     log_in(tmp_path, gate.host, "ann", "secret")
-    assert await run(registry.pull(tiny(gate), store, insecure=True)) == "success"
+    assert await run(registry.pull(tiny(gate), store, encryption=Encryption.PREFERRED)) == "success"
     assert len(tokens.asked) == 1
 
 
@@ -191,18 +213,18 @@ async def test_a_token_for_an_identity_token(
     tokens.refresh.add("long-lived")
     config = {"auths": {gate.host: {"identitytoken": "long-lived"}}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert await run(registry.pull(tiny(gate), store, insecure=True)) == "success"
+    assert await run(registry.pull(tiny(gate), store, encryption=Encryption.PREFERRED)) == "success"
     assert [(asked["method"], asked["grant_type"]) for asked in tokens.asked] == [("POST", "refresh_token")]
 
 
 async def test_an_anonymous_token(gate: FaultProxy, tokens: TokenServer, registry: Registry, store: Store) -> None:
     tokens.allows_anonymous_pull = True
-    assert await run(registry.pull(tiny(gate), store, insecure=True)) == "success"
+    assert await run(registry.pull(tiny(gate), store, encryption=Encryption.PREFERRED)) == "success"
 
 
 async def test_no_token_for_a_stranger(gate: FaultProxy, registry: Registry, store: Store) -> None:
     with pytest.raises(Unauthorized) as caught:
-        await run(registry.pull(tiny(gate), store, insecure=True))
+        await run(registry.pull(tiny(gate), store, encryption=Encryption.PREFERRED))
     assert str(caught.value) == 'pull model manifest: 401: {"error": "who are you?"}'
 
 
@@ -216,7 +238,7 @@ async def test_a_token_that_is_not_taken_is_not_tried_for_ever(
         {"path": "/manifests/", "status": 401, "headers": {"WWW-Authenticate": challenge}},
     )
     with pytest.raises(Unauthorized, match=r"^pull model manifest: unauthorized: access denied$"):
-        await run(registry.pull(tiny(gate), store, insecure=True))
+        await run(registry.pull(tiny(gate), store, encryption=Encryption.PREFERRED))
     assert len(gate.log("/manifests/")) == 2
 
 
@@ -229,7 +251,7 @@ async def test_a_token_that_expires_on_the_way_is_replaced(
         {"path": "^/token", "forward": tokens.url},
         {"path": "/blobs/", "times": 1, "status": 401, "headers": {"WWW-Authenticate": challenge}},
     )
-    assert await run(registry.pull(tiny(gate), store, insecure=True)) == "success"
+    assert await run(registry.pull(tiny(gate), store, encryption=Encryption.PREFERRED)) == "success"
 
 
 async def test_a_realm_on_another_host_gets_nothing(
@@ -240,7 +262,7 @@ async def test_a_realm_on_another_host_gets_nothing(
     challenge = f'Bearer realm="{gate.elsewhere}/token",service="x",scope="y"'
     gate.rules({"path": "/manifests/", "status": 401, "headers": {"WWW-Authenticate": challenge}})
     with pytest.raises(Unauthorized) as caught:
-        await run(registry.pull(tiny(gate), store, insecure=True))
+        await run(registry.pull(tiny(gate), store, encryption=Encryption.PREFERRED))
     expected = f'pull model manifest: realm host "{elsewhere}" does not match original host "{gate.host}"'
     assert str(caught.value) == expected
     assert gate.log("/token") == []
@@ -252,7 +274,7 @@ async def test_a_realm_that_is_no_web_address_is_refused(
 ) -> None:
     gate.rules({"path": "/manifests/", "status": 401, "headers": {"WWW-Authenticate": f'Bearer realm="{realm}"'}})
     with pytest.raises(SourceError) as caught:
-        await run(registry.pull(tiny(gate), store, insecure=True))
+        await run(registry.pull(tiny(gate), store, encryption=Encryption.PREFERRED))
     assert str(caught.value) == f'pull model manifest: invalid realm "{realm}"'
 
 
@@ -260,13 +282,13 @@ async def test_a_realm_that_is_no_web_address_is_refused(
 async def test_a_token_that_is_none_is_refused(body: str, gate: FaultProxy, registry: Registry, store: Store) -> None:
     gate.rules({"path": "^/token", "status": 200, "body": body})
     with pytest.raises(SourceError, match=r"^pull model manifest: the token service did not answer with a token$"):
-        await run(registry.pull(tiny(gate), store, insecure=True))
+        await run(registry.pull(tiny(gate), store, encryption=Encryption.PREFERRED))
 
 
 async def test_a_token_service_that_never_ends_is_cut_short(gate: FaultProxy, registry: Registry, store: Store) -> None:
     gate.rules({"path": "^/token", "endless": True})
     with pytest.raises(SourceError, match=r"is larger than 1048576 bytes$"):
-        await run(registry.pull(tiny(gate), store, insecure=True))
+        await run(registry.pull(tiny(gate), store, encryption=Encryption.PREFERRED))
 
 
 # Encryption

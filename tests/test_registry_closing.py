@@ -14,8 +14,9 @@ from aiohttp import web
 
 from corral import names, sources
 from corral.errors import Unreachable
-from corral.sources.registry import Registry, RetryPolicy, TransferLimits
+from corral.sources.registry import Encryption, Registry, RetryPolicy, TransferLimits
 from corral.store import Layer, MediaType, Store, encode_manifest
+from tests.relay import relay
 from tests.transfers import collect, make_registry
 
 LIMITS = TransferLimits(slice_bytes=50_000, retry=RetryPolicy(6, 0.01))
@@ -95,18 +96,7 @@ class Front:
             self._end(writer.get_extra_info("socket"))
             writer.transport.abort()
             return
-        upstream, down = await asyncio.open_connection("127.0.0.1", self._port)
-        await asyncio.gather(_pipe(reader, down), _pipe(upstream, writer))
-
-
-async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
-    except ConnectionError:
-        pass
-    writer.close()
+        await relay(reader, writer, self._port)
 
 
 def closed(end: socket.socket) -> None:
@@ -151,16 +141,18 @@ def store(tmp_path: Path) -> Store:
 @pytest.mark.parametrize("end", [closed, reset])
 @pytest.mark.parametrize(
     "closes",
-    [lambda n: n <= 3, lambda n: n % 2 == 1, lambda n: 3 < n <= 12],
+    [lambda n: n <= 3, lambda n: n % 2 == 1, lambda n: 4 < n <= 13],
     ids=["three", "every second", "later ones"],
 )
 async def test_a_pull_goes_on_after_connections_were_closed(
     registry: Registry, store: Store, end: Callable[[socket.socket], None], closes: Callable[[int], bool]
 ) -> None:
-    """Requests for tokens, manifests and blobs: each is the victim of one of these rules."""
+    """Whether the registry speaks TLS, tokens, manifests, blobs: requests for each are the victims of a rule."""
     async with fronted(end) as (front, plain):
         front.closes = closes
-        steps = await collect(registry.pull(names.parse(f"{plain.host}/library/m"), store, insecure=True))
+        steps = await collect(
+            registry.pull(names.parse(f"{plain.host}/library/m"), store, encryption=Encryption.PREFERRED)
+        )
     assert steps[-1].status == "success"
     assert store.list()[0].manifest.raw == manifest()
 
@@ -175,7 +167,7 @@ async def test_a_push_goes_on_after_connections_were_closed(
             store.add_bytes(data)
         store.write_manifest(name, manifest())
         front.closes = lambda number: number % 3 == 1
-        steps = await collect(registry.push(name, store, insecure=True))
+        steps = await collect(registry.push(name, store, encryption=Encryption.PREFERRED))
         assert plain.manifests["copy"] == manifest()
     assert steps[-1].status == "success"
 
@@ -188,7 +180,9 @@ async def test_a_registry_that_closes_every_connection_is_replaced_by_a_mirror(
         front.closes = lambda number: True
         name = names.parse(f"{plain.host}/library/m")
         with pytest.raises(Unreachable, match=r"^pull model manifest: Get .*: (EOF|.*connection reset by peer)$"):
-            await collect(registry.pull(name, store, insecure=True))
+            await collect(registry.pull(name, store, encryption=Encryption.PREFERRED))
         mirrors = {plain.host: (tiny_gguf.as_uri(),)}
-        steps = await collect(sources.pull(name, store, registry=registry, mirrors=mirrors, insecure=True))
+        steps = await collect(
+            sources.pull(name, store, registry=registry, mirrors=mirrors, encryption=Encryption.PREFERRED)
+        )
     assert steps[-1].status == "success"

@@ -27,7 +27,7 @@ from contextlib import aclosing
 from pathlib import Path
 from corral import names
 from corral.errors import DiskFull
-from corral.sources.registry import Registry, TransferLimits
+from corral.sources.registry import Encryption, Registry, TransferLimits
 from corral.store import Store
 
 async def pull(name, folder, room):
@@ -36,7 +36,7 @@ async def pull(name, folder, room):
         part_bytes={PART}, slice_bytes=250_000, connections={CONNECTIONS}, write_bytes=100_000, checkpoint_bytes=250_000
     )
     registry = Registry(docker_config=folder / "none", key_folder=folder, limits=limits)
-    async with aclosing(registry.pull(names.parse(name), Store(folder), insecure=True)) as steps:
+    async with aclosing(registry.pull(names.parse(name), Store(folder), encryption=Encryption.PREFERRED)) as steps:
         async for step in steps:
             if step.total:
                 print(step.digest, step.completed, flush=True)

@@ -14,7 +14,7 @@ from corral import names
 from corral.errors import CorralError, DiskFull, NotFound, SourceError, Unreachable
 from corral.messages import Progress
 from corral.names import Name
-from corral.sources.registry import Registry, RetryPolicy, TransferLimits
+from corral.sources.registry import Encryption, Registry, RetryPolicy, TransferLimits
 from corral.sources.registry.addresses import AddressPolicy, is_public
 from corral.sources.registry.auth import Authenticator
 from corral.sources.registry.http import Http
@@ -78,7 +78,7 @@ async def statuses(steps: AsyncGenerator[Progress, None], into: list[str]) -> No
 async def refusal(registry: Registry, name: Name, store: Store, *, left: tuple[str, ...] = ()) -> CorralError:
     """What a pull ends with. But for `left`, it has left no file behind, in the store or around it."""
     with pytest.raises(CorralError) as caught:
-        await statuses(registry.pull(name, store, insecure=True), [])
+        await statuses(registry.pull(name, store, encryption=Encryption.PREFERRED), [])
     found = {path.name for path in store.root.parent.parent.rglob("*") if path.is_file()}
     assert found - {"id_ed25519", "id_ed25519.pub"} == set(left)
     return caught.value
@@ -190,7 +190,7 @@ async def test_bytes_with_another_digest(proxy: FaultProxy, registry: Registry, 
     proxy.rules({"path": DIGEST, "skip": 3, "times": 1, "corrupt_at": 77})
     seen: list[str] = []
     with pytest.raises(SourceError) as caught:
-        await statuses(registry.pull(name, store, insecure=True), seen)
+        await statuses(registry.pull(name, store, encryption=Encryption.PREFERRED), seen)
     false = bytearray(MODEL)
     got = str(caught.value).rpartition("got ")[2]
     slices = [int(entry["range"][6:].partition("-")[0]) for entry in proxy.log(DIGEST)]
@@ -203,7 +203,7 @@ async def test_bytes_with_another_digest(proxy: FaultProxy, registry: Registry, 
         "verifying sha256 digest",
     ]
     assert list(store.blobs_folder.iterdir()) == []
-    await statuses(registry.pull(name, store, insecure=True), seen)
+    await statuses(registry.pull(name, store, encryption=Encryption.PREFERRED), seen)
     assert seen[-1] == "success"
 
 
@@ -317,18 +317,18 @@ async def test_one_digest_with_two_sizes(proxy: FaultProxy, registry: Registry, 
 async def test_a_lie_about_a_blob_we_have_costs_us_nothing(
     proxy: FaultProxy, registry: Registry, name: Name, store: Store
 ) -> None:
-    await statuses(registry.pull(name, store, insecure=True), [])
+    await statuses(registry.pull(name, store, encryption=Encryption.PREFERRED), [])
     proxy.rules(manifest_rule(changed(size=5)))
     with pytest.raises(SourceError):
-        await statuses(registry.pull(name, store, insecure=True), [])
+        await statuses(registry.pull(name, store, encryption=Encryption.PREFERRED), [])
     assert store.blob_path(names.parse_digest(DIGEST)).read_bytes() == MODEL
     assert store.manifest(name).manifest.raw == manifest_of({"model": MODEL})
 
 
 async def test_a_damaged_blob_is_replaced(proxy: FaultProxy, registry: Registry, name: Name, store: Store) -> None:
-    await statuses(registry.pull(name, store, insecure=True), [])
+    await statuses(registry.pull(name, store, encryption=Encryption.PREFERRED), [])
     store.blob_path(names.parse_digest(DIGEST)).write_bytes(b"cut short")
-    await statuses(registry.pull(name, store, insecure=True), [])
+    await statuses(registry.pull(name, store, encryption=Encryption.PREFERRED), [])
     assert store.blob_path(names.parse_digest(DIGEST)).read_bytes() == MODEL
 
 
@@ -337,7 +337,7 @@ async def test_trickling_does_not_count_as_giving(tmp_path: Path, proxy: FaultPr
     registry = make_registry(tmp_path, limits)
     proxy.rules({"path": DIGEST, "stall_after": 1000})
     with pytest.raises(SourceError, match=r"^download stalled: no data for 0\.15 s$"):
-        await statuses(registry.pull(name, store, insecure=True), [])
+        await statuses(registry.pull(name, store, encryption=Encryption.PREFERRED), [])
     await registry.close()
 
 
@@ -414,8 +414,7 @@ async def test_a_host_that_does_not_exist(registry: Registry, store: Store, monk
     error = await refusal(registry, names.parse("nothing.invalid/library/x"), store)
     assert isinstance(error, Unreachable)
     assert str(error) == (
-        'pull model manifest: Get "http://nothing.invalid/v2/library/x/manifests/latest": '
-        "dial tcp: lookup nothing.invalid: no such host"
+        'pull model manifest: Get "https://nothing.invalid/v2/": dial tcp: lookup nothing.invalid: no such host'
     )
 
 
@@ -429,12 +428,14 @@ async def test_a_proxy_of_the_environment_is_used(
     for variable in ("no_proxy", "NO_PROXY", "http_proxy"):
         monkeypatch.delenv(variable, raising=False)
     seen: list[str] = []
-    await statuses(registry.pull(names.parse("registry.example/library/tiny"), store, insecure=True), seen)
+    await statuses(registry.pull(names.parse("registry.example/library/tiny"), store, encryption=Encryption.NONE), seen)
     assert seen[-1] == "success"
     assert {entry["headers"]["Host"] for entry in proxy.log()} == {"registry.example"}
     proxy.rules()
     with pytest.raises(Unreachable, match="connection refused"):  # this machine's own, which no proxy can reach
-        await statuses(registry.pull(names.parse("127.0.0.1:9/library/tiny"), store, insecure=True), seen)
+        await statuses(
+            registry.pull(names.parse("127.0.0.1:9/library/tiny"), store, encryption=Encryption.PREFERRED), seen
+        )
     assert proxy.log() == []
 
 

@@ -14,7 +14,7 @@ from corral import names
 from corral.errors import NotPublished, SourceError, Unreachable
 from corral.messages import Progress
 from corral.names import Name
-from corral.sources.registry import Registry, RetryPolicy, TransferLimits
+from corral.sources.registry import Encryption, Registry, RetryPolicy, TransferLimits
 from corral.sources.registry.ledger import arrived
 from corral.store import PruneReport, Store, disk
 from tests.registry import (
@@ -84,7 +84,7 @@ def files(store: Store) -> list[str]:
 
 
 async def test_pull_brings_a_model_byte_for_byte(server: RegistryServer, registry: Registry, store: Store) -> None:
-    steps = await collect(registry.pull(tiny(server), store, insecure=True))
+    steps = await collect(registry.pull(tiny(server), store, encryption=Encryption.PREFERRED))
     template = b"{{ .Prompt }}"
     assert list(dict.fromkeys(ends(steps))) == [
         Progress("pulling manifest"),
@@ -101,9 +101,9 @@ async def test_pull_brings_a_model_byte_for_byte(server: RegistryServer, registr
 async def test_pull_of_what_is_there_fetches_only_the_manifest(
     proxy: FaultProxy, registry: Registry, store: Store
 ) -> None:
-    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     proxy.rules()
-    steps = await collect(registry.pull(tiny(proxy), store, insecure=True))
+    steps = await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     assert steps == [
         Progress("pulling manifest"),
         *(pulling(data) for data in (MODEL, b"{{ .Prompt }}", CONFIG_BYTES)),
@@ -117,7 +117,7 @@ async def test_pull_of_what_is_there_fetches_only_the_manifest(
 async def test_requests_say_who_we_are_and_ask_for_plain_bytes(
     proxy: FaultProxy, registry: Registry, store: Store
 ) -> None:
-    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     for entry in proxy.log():
         agent = entry["headers"]["User-Agent"].split()
         assert agent[0].startswith("ollama/0.")
@@ -131,7 +131,7 @@ async def test_blobs_come_in_slices_from_where_the_registry_sends_us(
     proxy: FaultProxy, registry: Registry, store: Store
 ) -> None:
     proxy.rules({"path": "/blobs/", "at": "registry", "redirect": "elsewhere"})
-    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     assert blob(store, MODEL) == MODEL
     log = proxy.log(digest_of(MODEL))
     assert [entry["status"] for entry in log if entry["at"] == "registry"] == [307]
@@ -144,7 +144,7 @@ async def test_a_registry_may_name_the_place_in_a_good_answer(
 ) -> None:
     path = f"/v2/library/tiny/blobs/{digest_of(MODEL)}"
     proxy.rules({"path": path, "at": "registry", "status": 200, "headers": {"Location": proxy.elsewhere + path}})
-    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     assert blob(store, MODEL) == MODEL
 
 
@@ -153,7 +153,7 @@ async def test_a_registry_that_names_itself_in_a_good_answer_is_not_asked_again(
 ) -> None:
     path = f"/v2/library/tiny/blobs/{digest_of(MODEL)}"
     proxy.rules({"path": path, "ignore_range": True, "headers": {"Location": path}})
-    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     assert blob(store, MODEL) == MODEL
     assert len(proxy.log(path)) == 1
 
@@ -163,7 +163,7 @@ async def test_progress_never_goes_back(proxy: FaultProxy, registry: Registry, s
         {"path": "/blobs/", "cut_after": 100_000, "times": 3},
         {"path": "/blobs/", "skip": 2, "times": 3, "status": 500},
     )
-    steps = await collect(registry.pull(tiny(proxy), store, insecure=True))
+    steps = await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     completed = [step.completed for step in steps if step.digest == digest_of(MODEL)]
     assert completed == sorted(completed)
     assert completed[-1] == len(MODEL)
@@ -185,14 +185,14 @@ async def test_a_slice_that_fails_is_fetched_again(
     fault: dict[str, object], proxy: FaultProxy, registry: Registry, store: Store
 ) -> None:
     proxy.rules({"path": "/blobs/", "times": 2, **fault})
-    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     assert blob(store, MODEL) == MODEL
 
 
 async def test_what_arrived_of_a_slice_is_not_fetched_again(proxy: FaultProxy, tmp_path: Path, store: Store) -> None:
     registry = make_registry(tmp_path, TransferLimits(slice_bytes=750_000, stall=2, connections=4))
     proxy.rules({"path": digest_of(MODEL), "stall_after": 400_000})
-    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     assert blob(store, MODEL) == MODEL
     assert proxy.sent(digest_of(MODEL)) == len(MODEL)
     await registry.close()
@@ -202,7 +202,7 @@ async def test_a_registry_that_gives_less_than_asked_is_asked_for_the_rest(
     proxy: FaultProxy, registry: Registry, store: Store
 ) -> None:
     proxy.rules({"path": digest_of(MODEL), "times": 1, "with": {"Range": "bytes=0-99999"}})
-    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     assert [entry["range"] for entry in proxy.log(digest_of(MODEL))].count("bytes=100000-249999") == 1
     assert blob(store, MODEL) == MODEL
     assert proxy.sent(digest_of(MODEL)) == len(MODEL)
@@ -213,14 +213,14 @@ async def test_machines_that_serve_one_name_may_have_their_own_words_for_a_file(
 ) -> None:
     """The digest says what a blob is, not a tag that each machine makes up."""
     proxy.rules({"path": digest_of(MODEL), "skip": 1, "times": 3, "headers": {"ETag": '"other"'}})
-    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     assert blob(store, MODEL) == MODEL
 
 
 async def test_a_silent_connection_is_replaced(proxy: FaultProxy, tmp_path: Path, store: Store) -> None:
     registry = make_registry(tmp_path, TransferLimits(slice_bytes=250_000, stall=0.2, retry=RetryPolicy(pause=0.01)))
     proxy.rules({"path": digest_of(MODEL), "stall_after": 64 << 10, "times": 2})
-    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     assert blob(store, MODEL) == MODEL
     await registry.close()
 
@@ -229,7 +229,7 @@ async def test_a_registry_that_stays_silent_is_given_up(proxy: FaultProxy, tmp_p
     registry = make_registry(tmp_path, TransferLimits(slice_bytes=250_000, stall=0.05, silence=0.15))
     proxy.rules({"path": digest_of(MODEL), "stall_after": 0})
     with pytest.raises(SourceError, match=r"^download stalled: no data for 0\.15 s$"):
-        await collect(registry.pull(tiny(proxy), store, insecure=True))
+        await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     await registry.close()
 
 
@@ -238,7 +238,7 @@ async def test_a_registry_is_left_alone_for_as_long_as_it_asks(
     path: str, proxy: FaultProxy, registry: Registry, store: Store
 ) -> None:
     proxy.rules({"path": path, "times": 1, "status": 429, "headers": {"Retry-After": "1"}})
-    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     first, second = proxy.log(path)[:2]
     assert second["time"] - first["time"] >= 1
 
@@ -246,7 +246,7 @@ async def test_a_registry_is_left_alone_for_as_long_as_it_asks(
 async def test_a_slice_is_tried_so_often_and_no_more(proxy: FaultProxy, registry: Registry, store: Store) -> None:
     proxy.rules({"path": digest_of(MODEL), "status": 500, "body": "out of order\n"})
     with pytest.raises(SourceError, match=r"^max retries exceeded: 500: out of order$"):
-        await collect(registry.pull(tiny(proxy), store, insecure=True))
+        await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     assert len(proxy.log(digest_of(MODEL))) == 1 + LIMITS.retry.attempts
     assert files(store) == []
 
@@ -258,7 +258,7 @@ async def test_an_address_that_has_expired_is_asked_for_again(proxy: FaultProxy,
         {"path": "/blobs/", "at": "registry", "redirect": "elsewhere"},
         {"path": digest_of(MODEL), "at": "elsewhere", "skip": 1, "times": 1, "status": 403},
     )
-    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     assert blob(store, MODEL) == MODEL
     assert [entry["status"] for entry in proxy.log(digest_of(MODEL)) if entry["at"] == "registry"] == [307, 307]
     await registry.close()
@@ -266,7 +266,7 @@ async def test_an_address_that_has_expired_is_asked_for_again(proxy: FaultProxy,
 
 async def test_a_registry_without_ranges_will_do(proxy: FaultProxy, registry: Registry, store: Store) -> None:
     proxy.rules({"path": "/blobs/", "ignore_range": True, "headers": {"Content-Length": None}})
-    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     assert blob(store, MODEL) == MODEL
     assert proxy.sent(digest_of(MODEL)) == len(MODEL)
 
@@ -278,7 +278,7 @@ async def test_a_registry_without_ranges_that_breaks_off_is_skipped_over(
         {"path": digest_of(MODEL), "ignore_range": True, "cut_after": 1_000_000, "times": 1},
         {"path": digest_of(MODEL), "ignore_range": True},
     )
-    steps = await collect(registry.pull(tiny(proxy), store, insecure=True))
+    steps = await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     assert blob(store, MODEL) == MODEL
     completed = [step.completed for step in steps if step.digest == digest_of(MODEL)]
     assert completed == sorted(completed)
@@ -286,13 +286,13 @@ async def test_a_registry_without_ranges_that_breaks_off_is_skipped_over(
 
 async def test_a_pull_that_stops_keeps_what_has_arrived(proxy: FaultProxy, registry: Registry, store: Store) -> None:
     proxy.rules({"path": digest_of(MODEL), "hold_at": 1_500_000})
-    async with aclosing(registry.pull(tiny(proxy), store, insecure=True)) as steps:
+    async with aclosing(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED)) as steps:
         step = await until(steps, 1_000_000)
     partial = f"sha256-{digest_of(MODEL)[7:]}-partial"
     assert files(store) == [partial, *(f"{partial}-{number}" for number in range(3))]
 
     proxy.rules()
-    again = registry.pull(tiny(proxy), store, insecure=True)
+    again = registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED)
     assert (await until(again, 0)).completed >= step.completed
     await collect(again)
     assert blob(store, MODEL) == MODEL
@@ -306,11 +306,11 @@ async def test_a_senseless_answer_on_the_way_costs_nothing_that_has_arrived(
     """As the page that a network's gate shows in the place of everything."""
     proxy.rules({"path": digest_of(MODEL), "skip": 8, "status": 200, "body": "please log in"})
     with pytest.raises(SourceError, match=r'" has 13 bytes, 3000000 were announced$'):
-        await collect(registry.pull(tiny(proxy), store, insecure=True))
+        await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     kept = arrived(store.blob_path(names.parse_digest(digest_of(MODEL))), len(MODEL))
     assert kept > 0
     proxy.rules()
-    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     assert blob(store, MODEL) == MODEL
     assert proxy.sent(digest_of(MODEL)) == len(MODEL) - kept
 
@@ -320,7 +320,7 @@ async def test_a_download_that_ollama_finishes_meanwhile_is_taken_as_it_is(
 ) -> None:
     """It claims no file, so both may be at work on one: the bytes are the same, and the first one renames it."""
     proxy.rules({"path": digest_of(MODEL), "hold_at": 500_000})
-    pull = asyncio.create_task(collect(registry.pull(tiny(proxy), store, insecure=True)))
+    pull = asyncio.create_task(collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED)))
     await asyncio.to_thread(proxy.wait_until_held)
     path = store.blob_path(names.parse_digest(digest_of(MODEL)))
     path.with_name(f"{path.name}-partial").rename(path)
@@ -332,7 +332,7 @@ async def test_a_download_that_ollama_finishes_meanwhile_is_taken_as_it_is(
 
 async def test_the_ledger_is_one_that_ollama_reads(proxy: FaultProxy, registry: Registry, store: Store) -> None:
     proxy.rules({"path": digest_of(MODEL), "hold_at": 1_500_000})
-    async with aclosing(registry.pull(tiny(proxy), store, insecure=True)) as steps:
+    async with aclosing(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED)) as steps:
         await until(steps, 1_000_000)
     partial = store.blobs_folder / f"sha256-{digest_of(MODEL)[7:]}-partial"
     data = partial.read_bytes()
@@ -357,7 +357,7 @@ async def test_pull_resumes_a_download_of_ollamas(proxy: FaultProxy, registry: R
         ledger = {"N": number, "Offset": offset, "Size": 2_000_000 - number * 1_000_000, "Completed": completed}
         partial.with_name(f"{partial.name}-{number}").write_text(json.dumps(ledger) + "\n")
     partial.write_bytes(data)
-    steps = await collect(registry.pull(tiny(proxy), store, insecure=True))
+    steps = await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     assert next(step for step in steps if step.total) == pulling(MODEL, 2_400_000)
     assert blob(store, MODEL) == MODEL
     assert proxy.sent(digest_of(MODEL)) == 600_000
@@ -365,9 +365,9 @@ async def test_pull_resumes_a_download_of_ollamas(proxy: FaultProxy, registry: R
 
 async def test_two_pulls_of_a_blob_share_one_transfer(proxy: FaultProxy, registry: Registry, store: Store) -> None:
     proxy.rules({"path": digest_of(MODEL), "hold_at": 500_000})
-    first = asyncio.create_task(collect(registry.pull(tiny(proxy), store, insecure=True)))
+    first = asyncio.create_task(collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED)))
     await asyncio.to_thread(proxy.wait_until_held)
-    second = registry.pull(tiny(proxy), store, insecure=True)
+    second = registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED)
     await until(second, 0)
     proxy.release()
     await asyncio.gather(first, collect(second))
@@ -378,9 +378,9 @@ async def test_a_transfer_goes_on_until_its_last_waiter_has_gone(
     proxy: FaultProxy, registry: Registry, store: Store
 ) -> None:
     proxy.rules({"path": digest_of(MODEL), "hold_at": 500_000})
-    first = registry.pull(tiny(proxy), store, insecure=True)
+    first = registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED)
     await until(first, 0)
-    second = registry.pull(tiny(proxy), store, insecure=True)
+    second = registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED)
     await until(second, 0)
     await asyncio.to_thread(proxy.wait_until_held)
     await first.aclose()
@@ -395,9 +395,9 @@ async def test_two_processes_on_one_store_take_turns(
 ) -> None:
     other = make_registry(tmp_path, LIMITS)  # shares nothing with the first but the files
     proxy.rules({"path": digest_of(MODEL), "hold_at": 500_000})
-    first = asyncio.create_task(collect(registry.pull(tiny(proxy), store, insecure=True)))
+    first = asyncio.create_task(collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED)))
     await asyncio.to_thread(proxy.wait_until_held)
-    second = other.pull(tiny(proxy), store, insecure=True)
+    second = other.pull(tiny(proxy), store, encryption=Encryption.PREFERRED)
     await until(second, 1)  # what it reports is the other's progress
     proxy.release()
     await asyncio.gather(first, collect(second))
@@ -414,9 +414,9 @@ async def test_one_registrys_failure_is_not_anothers(
         {"path": digest_of(MODEL), "hold_at": 0, "times": 1},
         {"path": digest_of(MODEL), "status": 403},
     )
-    first = asyncio.create_task(collect(registry.pull(tiny(proxy), store, insecure=True)))
+    first = asyncio.create_task(collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED)))
     await asyncio.to_thread(proxy.wait_until_held)
-    second = registry.pull(tiny(server), store, insecure=True)
+    second = registry.pull(tiny(server), store, encryption=Encryption.PREFERRED)
     await until(second, 0)
     proxy.release()
     with pytest.raises(SourceError, match=r"^403: Forbidden$"):
@@ -431,9 +431,9 @@ async def test_a_layer_that_goes_with_another_model_meanwhile_is_fetched(
     proxy.put_model("library/other", "latest", license=b"the same", model=b"of its own")
     proxy.put_model("library/mine", "latest", license=b"the same", model=MODEL)
     other, mine = (names.parse(f"{proxy.host}/library/{model}") for model in ("other", "mine"))
-    await collect(registry.pull(other, store, insecure=True))
+    await collect(registry.pull(other, store, encryption=Encryption.PREFERRED))
     proxy.rules({"path": digest_of(MODEL), "hold_at": 500_000})
-    pull = asyncio.create_task(collect(registry.pull(mine, store, insecure=True)))
+    pull = asyncio.create_task(collect(registry.pull(mine, store, encryption=Encryption.PREFERRED)))
     await asyncio.to_thread(proxy.wait_until_held)
     store.delete(other)
     proxy.release()
@@ -453,13 +453,13 @@ async def test_what_has_arrived_of_a_model_is_kept_from_prunes_until_the_rest_is
     proxy.put_model("library/long", "latest", projector=first, model=MODEL)
     name = names.parse(f"{proxy.host}/library/long")
     proxy.rules({"path": digest_of(MODEL), "hold_at": 600_000})
-    async with aclosing(registry.pull(name, store, insecure=True)) as steps:
+    async with aclosing(registry.pull(name, store, encryption=Encryption.PREFERRED)) as steps:
         await until(steps, 200_000)
     for path in store.root.rglob("sha256-*"):
         os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 24 * 3600))
     assert store.prune() == PruneReport()
     proxy.rules()
-    await collect(registry.pull(name, store, insecure=True))
+    await collect(registry.pull(name, store, encryption=Encryption.PREFERRED))
     assert proxy.sent(digest_of(first)) == 0
     assert not (store.root / "expected").exists()
 
@@ -494,7 +494,7 @@ async def test_small_layers_are_fetched_side_by_side_and_reported_in_order(
 ) -> None:
     """No answer goes on before four requests are there: one after the other, they would never be."""
     proxy.rules({"path": "/blobs/", "hold_after": 0})
-    pull = asyncio.create_task(collect(registry.pull(many, store, insecure=True)))
+    pull = asyncio.create_task(collect(registry.pull(many, store, encryption=Encryption.PREFERRED)))
     await asyncio.to_thread(proxy.wait_until_held, LIMITS.connections)
     assert sorted(asked_for(proxy)) == sorted(map(digest_of, list(SMALL.values())[: LIMITS.connections]))
     proxy.release()
@@ -512,7 +512,7 @@ async def test_a_large_layer_has_all_connections_to_itself(proxy: FaultProxy, re
     proxy.put_model("library/mixed", "latest", license=b"before it", model=MODEL, template=b"after it")
     proxy.rules({"path": digest_of(MODEL), "hold_after": 0})
     name = names.parse(f"{proxy.host}/library/mixed")
-    pull = asyncio.create_task(collect(registry.pull(name, store, insecure=True)))
+    pull = asyncio.create_task(collect(registry.pull(name, store, encryption=Encryption.PREFERRED)))
     await asyncio.to_thread(proxy.wait_until_held, LIMITS.connections)
     assert asked_for(proxy) == [digest_of(b"before it")] + [digest_of(MODEL)] * LIMITS.connections
     proxy.release()
@@ -529,7 +529,7 @@ async def test_a_layer_that_fails_stops_the_others_which_keep_what_has_arrived(
         {"path": digest_of(first), "stall_after": 100_000},
         {"path": "/blobs/", "hold_after": 0},
     )
-    steps = registry.pull(many, store, insecure=True)
+    steps = registry.pull(many, store, encryption=Encryption.PREFERRED)
     await until(steps, LIMITS.write_bytes)
     await asyncio.to_thread(proxy.wait_until_held, LIMITS.connections)
     proxy.release()
@@ -541,7 +541,7 @@ async def test_a_layer_that_fails_stops_the_others_which_keep_what_has_arrived(
     assert store.list() == []
 
     proxy.rules()
-    await collect(registry.pull(many, store, insecure=True))
+    await collect(registry.pull(many, store, encryption=Encryption.PREFERRED))
     assert [blob(store, data) for data in SMALL.values()] == list(SMALL.values())
     assert proxy.sent(digest_of(first)) == len(first) - kept
     assert [name for name in files(store) if "partial" in name] == []
@@ -551,13 +551,13 @@ async def test_a_pull_that_is_cancelled_stops_all_its_layers(
     proxy: FaultProxy, registry: Registry, store: Store, many: Name
 ) -> None:
     proxy.rules({"path": "/blobs/", "hold_after": 0})
-    pull = asyncio.create_task(collect(registry.pull(many, store, insecure=True)))
+    pull = asyncio.create_task(collect(registry.pull(many, store, encryption=Encryption.PREFERRED)))
     await asyncio.to_thread(proxy.wait_until_held, LIMITS.connections)
     pull.cancel()
     await asyncio.wait((pull,))
     assert asyncio.all_tasks() == {asyncio.current_task()}
     proxy.rules()
-    await collect(registry.pull(many, store, insecure=True))
+    await collect(registry.pull(many, store, encryption=Encryption.PREFERRED))
     assert [blob(store, data) for data in SMALL.values()] == list(SMALL.values())
 
 
@@ -565,9 +565,9 @@ async def test_two_pulls_share_the_layers_they_have_in_common(
     proxy: FaultProxy, registry: Registry, store: Store, many: Name
 ) -> None:
     proxy.rules({"path": "/blobs/", "hold_after": 0})
-    first = asyncio.create_task(collect(registry.pull(many, store, insecure=True)))
+    first = asyncio.create_task(collect(registry.pull(many, store, encryption=Encryption.PREFERRED)))
     await asyncio.to_thread(proxy.wait_until_held, LIMITS.connections)
-    second = registry.pull(many, store, insecure=True)
+    second = registry.pull(many, store, encryption=Encryption.PREFERRED)
     await until(second, 0)
     proxy.release()
     await asyncio.gather(first, collect(second))
@@ -577,7 +577,9 @@ async def test_two_pulls_share_the_layers_they_have_in_common(
 async def test_a_layer_named_twice_is_fetched_once(proxy: FaultProxy, registry: Registry, store: Store) -> None:
     proxy.put_model("library/twice", "latest", model=b"the same", projector=b"the same")
     proxy.rules()
-    steps = await collect(registry.pull(names.parse(f"{proxy.host}/library/twice"), store, insecure=True))
+    steps = await collect(
+        registry.pull(names.parse(f"{proxy.host}/library/twice"), store, encryption=Encryption.PREFERRED)
+    )
     assert steps[-1] == Progress("success")
     assert len(proxy.log(digest_of(b"the same"))) == 1
 
@@ -590,13 +592,13 @@ async def test_layers_that_a_new_manifest_leaves_behind_are_removed(
 ) -> None:
     name = names.parse(f"{server.host}/library/changing")
     server.put_model("library/changing", "latest", model=b"old")
-    await collect(registry.pull(name, store, insecure=True))
+    await collect(registry.pull(name, store, encryption=Encryption.PREFERRED))
     server.put_model("library/changing", "latest", model=b"new")
-    steps = await collect(registry.pull(name, store, insecure=True))
+    steps = await collect(registry.pull(name, store, encryption=Encryption.PREFERRED))
     assert [step.status for step in steps][-3:] == ["writing manifest", "removing unused layers", "success"]
     assert not store.has_blob(names.parse_digest(digest_of(b"old")))
     server.put_model("library/changing", "latest", model=b"newer")
-    steps = await collect(registry.pull(name, store, insecure=True, prune=False))
+    steps = await collect(registry.pull(name, store, encryption=Encryption.PREFERRED, prune=False))
     assert [step.status for step in steps][-2:] == ["writing manifest", "success"]
     assert store.has_blob(names.parse_digest(digest_of(b"new")))
 
@@ -606,7 +608,7 @@ async def test_nobody_at_home_is_said_as_clients_know_it(registry: Registry, sto
         'pull model manifest: Get "http://127.0.0.1:9/v2/library/x/manifests/latest": '
         "dial tcp 127.0.0.1:9: connect: connection refused"
     )
-    steps = registry.pull(names.parse("127.0.0.1:9/library/x"), store, insecure=True)
+    steps = registry.pull(names.parse("127.0.0.1:9/library/x"), store, encryption=Encryption.PREFERRED)
     assert await anext(steps) == Progress("pulling manifest")
     with pytest.raises(Unreachable) as caught:
         await anext(steps)
@@ -617,7 +619,7 @@ async def test_a_model_that_is_not_there_is_said_as_clients_know_it(
     server: RegistryServer, registry: Registry, store: Store
 ) -> None:
     with pytest.raises(NotPublished, match=r"^pull model manifest: file does not exist$"):
-        await collect(registry.pull(names.parse(f"{server.host}/library/nope"), store, insecure=True))
+        await collect(registry.pull(names.parse(f"{server.host}/library/nope"), store, encryption=Encryption.PREFERRED))
 
 
 async def test_a_pull_may_be_given_up_while_it_opens_its_files(
@@ -628,7 +630,7 @@ async def test_a_pull_may_be_given_up_while_it_opens_its_files(
     partial = store.blobs_folder / f"sha256-{digest_of(MODEL)[7:]}-partial"
     for turns in range(120):
         partial.unlink(missing_ok=True)
-        pull = asyncio.create_task(collect(registry.pull(tiny(proxy), store, insecure=True)))
+        pull = asyncio.create_task(collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED)))
         while not partial.exists():  # noqa: ASYNC110 (a file has no event)
             await asyncio.sleep(0)
         for _ in range(turns):
@@ -639,7 +641,7 @@ async def test_a_pull_may_be_given_up_while_it_opens_its_files(
         assert not disk.is_claimed(partial)
     proxy.rules()
     async with asyncio.timeout(30):
-        await collect(registry.pull(tiny(proxy), store, insecure=True))
+        await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     assert blob(store, MODEL) == MODEL
 
 
@@ -647,8 +649,8 @@ async def test_closing_stops_what_is_under_way(proxy: FaultProxy, tmp_path: Path
     registry = make_registry(tmp_path, LIMITS)
     proxy.rules({"path": digest_of(MODEL), "hold_at": 500_000})
     pulls = [
-        asyncio.create_task(collect(registry.pull(tiny(proxy), store, insecure=True))),
-        asyncio.create_task(collect(registry.pull(tiny(proxy), store, insecure=True))),
+        asyncio.create_task(collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))),
+        asyncio.create_task(collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))),
     ]
     await asyncio.to_thread(proxy.wait_until_held)
     await registry.close()
@@ -666,6 +668,6 @@ async def test_a_blob_whose_file_was_changed_is_fetched(
     await asyncio.to_thread(store.adopt, file)
     with file.open("r+b") as shared:
         shared.write(b"changed")
-    await collect(registry.pull(tiny(proxy), store, insecure=True))
+    await collect(registry.pull(tiny(proxy), store, encryption=Encryption.PREFERRED))
     assert blob(store, MODEL) == MODEL
     assert file.read_bytes()[:7] == b"changed"

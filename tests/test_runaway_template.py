@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from corral.engine.base import CompletionRequest, EngineChat, RunnerSpec
 from corral.engine.llama import process
 from corral.engine.llama.client import LlamaEngine, launch
 from corral.engine.llama.process import RunawayTemplateError, WorkerProcess
-from corral.errors import EngineError
+from corral.errors import EngineDied, EngineError
 from corral.machine.memory import GIB, Memory
 from corral.messages import Message
-from corral.serving.scheduler import Scheduler, SchedulerLimits
+from corral.serving.decisions import SchedulerLimits
+from corral.serving.scheduler import Scheduler
 from tests.conftest import FAKE_ENGINE
 from tests.engines import engines, tell
 
@@ -189,11 +191,44 @@ async def test_a_model_whose_template_ran_away_is_replaced_after_its_other_reque
     await scheduler.close()
 
 
+LOADED = "srv    load_model: initializing, n_slots = 4\n"
+
+
 async def test_a_template_that_is_tried_at_load_is_judged_whatever_is_printed_after_it(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Another worker, which does not try it, takes the place of the one that is lost in it."""
     monkeypatch.setattr(process, "TEMPLATE_SECONDS", 0.2)
-    tell(home, spins_after="srv    load_model: initializing, n_slots = 4\n" + "more\n" * 1000)
-    with pytest.raises(RunawayTemplateError):
-        await start(home)
-    assert all(not engine.alive for engine in engines(home))
+    tell(home, own_template=True, spins_after=LOADED + "more\n" * 1000)
+    engine = await start(home)
+    assert engine.template_error == RUNAWAY
+    lost, serving = engines(home)
+    assert (lost.alive, serving.pid) == (False, engine.pid)
+    with pytest.raises(EngineError, match=f"^{RUNAWAY}$"):
+        await engine.render(chat("hello"))
+    with pytest.raises(EngineError, match=f"^{RUNAWAY}$"):
+        await anext(engine.chat(chat("hello")))
+    async with aclosing(engine.complete(CompletionRequest(prompt="!tokens=2", max_tokens=2))) as pieces:
+        assert "".join([piece.text async for piece in pieces]) == "w1 w2 "
+    await engine.close()
+
+
+async def test_a_template_that_was_tried_before_is_not_tried_again(home: Path) -> None:
+    tell(home, own_template=True, spins_after=LOADED)
+    engine = await launch(
+        SPEC, log=home / "worker.log", stall_timeout=20, program=str(FAKE_ENGINE), template_error=RUNAWAY
+    )
+    assert [fake.pid for fake in engines(home)] == [engine.pid]
+    with pytest.raises(EngineError, match=f"^{RUNAWAY}$"):
+        await engine.render(chat("hello"))
+    await engine.close()
+
+
+@pytest.mark.parametrize("spec", [SPEC, msgspec.structs.replace(SPEC, own_template=False)])
+async def test_a_worker_that_ends_without_its_template_is_not_started_a_third_time(
+    home: Path, spec: RunnerSpec
+) -> None:
+    tell(home, fails=LOADED + "error: no slot today")
+    with pytest.raises(EngineDied, match=r"^llama-server process has terminated: exit status 1: error: no slot today$"):
+        await launch(spec, log=home / "worker.log", stall_timeout=20, program=str(FAKE_ENGINE))
+    assert len(engines(home)) == (2 if spec.own_template else 1)

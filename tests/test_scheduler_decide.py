@@ -7,7 +7,7 @@ from corral.engine.base import RunnerSpec
 from corral.engine.load_options import can_serve
 from corral.machine.gpus import Gpu
 from corral.machine.memory import GIB, Memory
-from corral.serving.scheduler import (
+from corral.serving.decisions import (
     OVERHEAD,
     Decision,
     Evict,
@@ -65,7 +65,12 @@ TABLE: dict[str, tuple[RunnerSpec, list[RunnerState], Decision]] = {
     "loading: reuse, the load is shared": (A, [at(A, loading=True)], Reuse(0)),
     "on its way out: wait": (A, [at(A, draining=True)], Wait()),
     "another one loads: wait": (B, [at(A, loading=True)], Wait()),
-    "another one leaves: wait": (B, [at(A, 1, draining=True)], Wait()),
+    "another one leaves, and there is room beside it": (B, [at(A, 1, draining=True)], started(B)),
+    "another one leaves, its load given up": (B, [at(A, loading=True, draining=True)], Wait()),
+    "one leaves and one loads: wait": (C, [at(A, 1, draining=True), at(B, loading=True)], Wait()),
+    "one leaves, another can serve": (B, [at(A, 1, draining=True), at(B)], Reuse(1)),
+    "one leaves, another has to": (longer(B, 8192), [at(A, 1, draining=True), at(B)], Evict(1, OTHER_OPTIONS)),
+    "too many, but one leaves: wait for that": (C, [at(A, 1, draining=True), at(B, 0, 5)], Wait()),
     "room for a second": (B, [at(A, 3)], started(B)),
     "too many: the shortest-lived goes": (C, [at(A, 0, 300), at(B, 0, 5)], Evict(1, TOO_MANY)),
     "too many: an idle one before a shorter-lived": (C, [at(A, 0, 300), at(B, 1, 5)], Evict(0, TOO_MANY)),
@@ -86,6 +91,38 @@ def test_decide(case: str) -> None:
 def test_without_a_limit_three_models_are_kept() -> None:
     assert decide(C, [at(A), at(B)], PLENTY, SchedulerLimits()) == started(C)
     assert decide(C, [at(A), at(B), at(EMBEDDING)], PLENTY, SchedulerLimits()) == Evict(0, TOO_MANY)
+
+
+BESIDE_THE_LEAVING = {
+    "room for all it may have": (4, {}, started(B)),
+    "for one context less": (3, {}, Wait()),
+    "for one context": (1, {}, Wait()),
+    "for none": (0, {}, Wait()),
+    "for the one context that it may have": (1, {"pool_contexts": 1}, started(B, contexts=1)),
+    "for less than the one that it may have": (0, {"pool_contexts": 1}, Wait()),
+}
+
+
+@pytest.mark.parametrize("case", BESIDE_THE_LEAVING)
+def test_nothing_is_made_smaller_or_evicted_for_a_model_that_leaves(case: str) -> None:
+    contexts, changes, expected = BESIDE_THE_LEAVING[case]
+    limits = SchedulerLimits(max_loaded=3, **changes)
+    memory = room_for(B, contexts * B.num_ctx)
+    assert decide(B, [at(A, 1, draining=True), at(C)], memory, limits) == expected
+    staying = decide(B, [at(A, 1), at(C)], memory, limits)
+    assert staying == (started(B, contexts=min(contexts, limits.pool_contexts)) if contexts else Evict(1, NO_MEMORY))
+
+
+@pytest.mark.parametrize(("tokens", "num_ctx"), [(4 * 32768, 32768), (3 * 32768, None), (16384, None)])
+def test_a_context_does_not_grow_less_for_a_model_that_leaves(tokens: int, num_ctx: int | None) -> None:
+    decision = decide(GROWING, [at(B, 1, draining=True)], room_for(GROWING, tokens), LIMITS, grows=True)
+    assert (decision.spec.num_ctx if isinstance(decision, Start) else None) == num_ctx
+
+
+def room_for(spec: RunnerSpec, tokens: int) -> Memory:
+    """Main memory in which a model may have a cache of so many tokens."""
+    needed = spec.weights_bytes + OVERHEAD + tokens * spec.cache_bytes_per_token
+    return Memory(256 * GIB, int(needed / 0.8) + 16)
 
 
 def test_too_little_memory_sends_another_model_away_and_shrinks_the_pool_of_the_last() -> None:

@@ -11,7 +11,8 @@ import pytest
 from corral.engine.base import RunnerSpec
 from corral.errors import Busy, EngineDied, EngineError, OutOfMemory, QueueFull
 from corral.machine.memory import GIB, Memory
-from corral.serving.scheduler import Runner, Scheduler, SchedulerEvents, SchedulerLimits
+from corral.serving.decisions import SchedulerLimits
+from corral.serving.scheduler import Runner, Scheduler, SchedulerEvents
 from tests.stub_engines import Launcher, StubEngine, turn_the_loop
 
 A = RunnerSpec(model="a", num_ctx=4096, slots=4, weights_bytes=GIB)
@@ -443,6 +444,25 @@ async def test_an_engine_that_retires_gets_no_new_users_and_is_replaced_after_th
         assert next_one.engine is not launcher.engines[0]
         for client in (next_one, other):
             await client.leave()
+
+
+async def test_another_model_is_loaded_beside_one_that_drains() -> None:
+    launcher = Launcher()
+    async with scheduling(launcher, TWO) as scheduler:
+        user = Client(scheduler, A)
+        assert await served(user) == [True]
+        launcher.engines[0].retire()
+        await turn_the_loop()
+        other, again = Client(scheduler, B), Client(scheduler, A)
+        assert await served(other, again) == [True, False]
+        third = Client(scheduler, C)
+        await other.leave()
+        assert await served(again, third) == [False, False], "with A, as many are loaded as may be"
+        await user.leave()
+        assert await served(again, third) == [True, True]
+        await again.leave()
+        await third.leave()
+    assert [load.spec.model for load in launcher.loads] == ["a", "b", "a", "c"]
 
 
 async def test_an_engine_that_retires_without_users_is_unloaded_at_once() -> None:

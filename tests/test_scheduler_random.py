@@ -12,7 +12,8 @@ from corral.engine.base import RunnerSpec
 from corral.engine.load_options import can_serve
 from corral.errors import Busy, EngineDied, OutOfMemory
 from corral.machine.memory import GIB, Memory
-from corral.serving.scheduler import Runner, Scheduler, SchedulerEvents, SchedulerLimits
+from corral.serving.decisions import SchedulerLimits
+from corral.serving.scheduler import Runner, Scheduler, SchedulerEvents
 from tests.conftest import RANDOM_CASES
 from tests.stub_engines import Launcher, turn_the_loop
 

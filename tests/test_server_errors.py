@@ -7,7 +7,8 @@ import pytest
 
 from corral import errors
 from corral.errors import CorralError
-from corral.server.ollama.errors import Row, dialect
+from corral.server.http.error_table import Row
+from corral.server.ollama.errors import dialect
 
 
 def kinds(above: type[CorralError] = CorralError) -> Iterator[type[CorralError]]:

@@ -66,7 +66,7 @@ def test_a_wrong_method_is_405_and_names_the_right_ones(server: RunningServer, m
 
 @pytest.mark.parametrize(
     "path",
-    ["/nope", "/api", "/api/chat/x", "/API/tags", "/v1/messages/count_tokens", "/../etc", "/nope/", "//evil.example/"],
+    ["/nope", "/api", "/api/chat/x", "/API/tags", "/v1/unknown", "/../etc", "/nope/", "//evil.example/"],
 )
 def test_an_unknown_path_is_404_in_plain_text(server: RunningServer, path: str) -> None:
     answer = ask(server, "GET", path)
@@ -156,7 +156,8 @@ def test_preflight(server: RunningServer) -> None:
         "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,Openai-Beta,X-Stainless-Arch,"
         "X-Stainless-Async,X-Stainless-Custom-Poll-Interval,X-Stainless-Helper-Method,X-Stainless-Lang,"
         "X-Stainless-Os,X-Stainless-Package-Version,X-Stainless-Poll-Helper,X-Stainless-Retry-Count,"
-        "X-Stainless-Runtime,X-Stainless-Runtime-Version,X-Stainless-Timeout"
+        "X-Stainless-Runtime,X-Stainless-Runtime-Version,X-Stainless-Timeout,"
+        "X-Api-Key,Anthropic-Version,Anthropic-Beta,Anthropic-Dangerous-Direct-Browser-Access"
     )
     assert "access-control-allow-credentials" not in named
     connection.close()

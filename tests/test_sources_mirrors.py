@@ -12,7 +12,7 @@ from corral.errors import ConfigError, CorralError, StoreError, Unreachable
 from corral.models import assemble
 from corral.names import parse
 from corral.sources.mirrors import FileMirror, PackageMirror, RegistryMirror, mirrors_of, parse_mirror
-from corral.sources.registry import Registry, RetryPolicy, TransferLimits
+from corral.sources.registry import Encryption, Registry, RetryPolicy, TransferLimits
 from corral.store import Store
 from tests.hub import running_tunnel
 from tests.registry import RegistryServer, digest_of, running_proxy, running_registry
@@ -148,7 +148,12 @@ async def pull(
 ) -> tuple[list[str], CorralError | None]:
     """The statuses, each once, and the error at the end."""
     steps = sources.pull(
-        parse(name), store, registry=registry, mirrors={name: mirrors}, insecure=True, answer_timeout=answer_timeout
+        parse(name),
+        store,
+        registry=registry,
+        mirrors={name: mirrors},
+        encryption=Encryption.PREFERRED,
+        answer_timeout=answer_timeout,
     )
     seen: dict[str, None] = {}
     try:

@@ -45,12 +45,26 @@ IDS = """{%- if tools %}{{ tools | tojson }}{% endif %}
 {%- else %}{{ '[' + message.role + ']' + message.content }}{% endif %}{% endfor %}"""
 """As Mistral's do."""
 
+TYPES = """{%- for tool in tools or [] %}{{- '[' + tool.function.name }}
+{%- for name, part in tool.function.parameters.properties.items() %}
+{{- ' ' + name + ':' + ('number' if part.type in ['integer', 'number'] else part.type) }}
+{{- '?' if part.nullable }}{% endfor %}{{- ']' }}{% endfor %}
+{%- for message in messages %}{{- '[' + message.role + ']' + message.content }}
+{{- wonder() if message.content == 'fail' }}
+{%- if message.content == 'no' %}{{ raise_exception('not that') }}{% endif %}{% endfor %}"""
+"""As those of gpt-oss and Gemma 4 in the manner in which they look at types."""
+
+TYPES_AND_TURNS = """{%- for tool in tools or [] %}{% for name, part in tool.function.parameters.properties.items() %}
+{{- '[' + name + ':' + ('number' if part.type in ['integer', 'number'] else part.type) + ']' }}{% endfor %}{% endfor %}
+""" + TURNS.lstrip()
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     home = tmp_path_factory.mktemp("strict")
     with running_server(home) as server:
         templates = {"turns": TURNS, "ids": IDS, "one-system": ONE_SYSTEM, "system-and-turns": SYSTEM_AND_TURNS}
+        templates |= {"types": TYPES, "types-and-turns": TYPES_AND_TURNS}
         for name, jinja in templates.items():
             add_model(server.models, name, tiny_llama(home / f"{name}.gguf", chat_template=jinja))
         yield server
@@ -173,3 +187,56 @@ def test_what_is_refused_in_any_form_is_refused_in_the_templates_words(server: R
     answer = chat(server, "turns", [said("assistant", "A."), said("user", "One.")])
     refusal = "the model's template refuses the conversation: Conversation roles must alternate user/assistant/user/"
     assert (answer.status, answer.error.startswith(refusal)) == (400, True)
+
+
+def tool(name: str, **properties: Any) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": properties}
+    return {"type": "function", "function": {"name": name, "description": "d", "parameters": parameters}}
+
+
+TYPELESS = {
+    "no type": ({"description": "d"}, "any"),
+    "nothing": ({}, "any"),
+    "several types": ({"type": ["integer", "null"]}, "number?"),
+    "alternatives": ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "string?"),
+    "values": ({"enum": ["a", "b"]}, "string"),
+    "a reference": ({"$ref": "#/$defs/p"}, "any"),
+    "a reference to nothing": ({"items": {"$ref": "#/nowhere"}}, "array"),
+    "a type that nothing is known of": ({"type": ["date", "time"]}, "date"),
+}
+
+
+@pytest.mark.parametrize("kind", TYPELESS)
+def test_a_template_that_wants_one_type_for_every_property_is_shown_one(server: RunningServer, kind: str) -> None:
+    schema, expected = TYPELESS[kind]
+    tools = [tool("first", a=schema, b={"type": "integer"}), WEATHER]
+    prompt = f"[first a:{expected} b:number][get_weather city:string days:number][user]Hi"
+    assert shown(server, "types", [said("user", "Hi")], tools=tools) == prompt
+    answer = chat(server, "types", [said("user", "Hi")], tools=tools)
+    assert (answer.status, answer.json["message"]["role"]) == (200, "assistant")
+
+
+def test_a_template_may_want_turns_and_types(server: RunningServer) -> None:
+    messages = [said("user", "One."), said("user", "Two.")]
+    assert shown(server, "types-and-turns", messages, tools=[tool("first", a={})]) == "[a:any][user]One.\n\nTwo.[/user]"
+
+
+def test_only_what_the_template_is_shown_is_changed(server: RunningServer) -> None:
+    """A forced call must fit the definition that the request gave."""
+    options = {"temperature": 0, "num_predict": 60, "num_thread": 1}
+    tools = [tool("first", a={"anyOf": [{"type": "integer", "enum": [7]}, {"type": "null"}]})]
+    tools[0]["function"]["parameters"]["required"] = ["a"]
+    answer = chat(server, "types", [said("user", "Hi")], tools=tools, tool_choice="required", options=options)
+    (call,) = answer.json["message"]["tool_calls"]
+    assert call["function"]["arguments"]["a"] in (7, None)
+    assert "x-corral-unenforced" not in answer.headers
+
+
+@pytest.mark.parametrize("tools", [[], [WEATHER], [tool("first", a={})]])
+def test_a_template_that_fails_whatever_the_tools_says_why(server: RunningServer, tools: list[Any]) -> None:
+    failed = chat(server, "types", [said("user", "fail")], tools=tools)
+    assert failed.status >= 400
+    assert failed.error.startswith("the model's template fails at the conversation: ")
+    assert "\n" not in failed.error
+    refused = chat(server, "types", [said("user", "no")], tools=tools)
+    assert (refused.status, refused.error) == (400, "the model's template refuses the conversation: not that")

@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import pytest
 from corral.schemas import accepts_prefix
 from tests.asking import Answer, post
 from tests.conftest import RunningServer, add_model, running_server
+from tests.speakers import speaker
 from tests.test_structured_schemas import AT_THE_LIMIT
+from tests.tool_templates import GO, JINJA
 
 
 @pytest.fixture(scope="module")
@@ -126,12 +129,75 @@ def test_what_is_not_enforced_is_named_in_a_header(real_server: RunningServer, s
 
 
 def test_schemas_at_the_limit_do_the_engine_no_harm(real_server: RunningServer) -> None:
-    post(real_server, "/api/generate", {"model": "smollm2:135m"})
+    post(real_server, "/api/generate", asked("/api/generate", options={"num_predict": 1}))
     before = workers(real_server)
     for schema in AT_THE_LIMIT:
         answer = post(real_server, "/api/generate", asked("/api/generate", format=schema, options={"num_predict": 3}))
         assert answer.status == 200, answer.body
     assert workers(real_server) == before
+
+
+POINT: dict[str, Any] = {
+    "type": "object",
+    "properties": {"x": {"type": "number"}, "y": {"type": "number"}},
+    "required": ["x", "y"],
+}
+
+
+@pytest.fixture(scope="module")
+def counting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with a model that counts for ever, as far as it is let, with a Go template and with its own."""
+    home = tmp_path_factory.mktemp("counting")
+    with running_server(home) as server:
+        for name, jinja in (("plain", None), ("counts-native", JINJA)):
+            add_model(
+                server.models,
+                name,
+                speaker(home / f"{name}.gguf", *"1234567890", in_circles=True, chat_template=jinja),
+            )
+        made = {"model": "counts", "from": "plain", "template": GO, "stream": False}
+        assert post(server, "/api/create", made).json == {"status": "success"}
+        yield server
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "number"},
+        {"type": ["number", "null"], "minimum": 0},
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        POINT,
+        {"type": "array", "items": {"type": "number", "multipleOf": 0.5}, "minItems": 2, "maxItems": 2},
+        {"allOf": [POINT, {"properties": {"unit": {"enum": ["m", "km"]}}, "required": ["unit"]}]},
+        {"type": "object", "properties": {"p": {"$ref": "#/$defs/p"}}, "required": ["p"], "$defs": {"p": POINT}},
+    ],
+)
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("model", ["counts", "counts-native"])
+def test_a_model_that_counts_for_ever_comes_to_an_end(
+    counting_server: RunningServer, model: str, route: str, schema: Any
+) -> None:
+    answer = post(counting_server, route, asked(route, model=model, format=schema, options={"num_predict": 200}))
+    assert answer.json["done_reason"] == "stop", said(answer)
+    jsonschema.validate(
+        json.loads(said(answer), parse_float=Decimal if "multipleOf" not in str(schema) else float), schema
+    )
+
+
+@pytest.mark.parametrize("model", ["counts", "counts-native"])
+def test_the_arguments_of_a_forced_call_end(counting_server: RunningServer, model: str) -> None:
+    tool = {"type": "function", "function": {"name": "move", "parameters": POINT}}
+    options = {"num_predict": 200}
+    body = asked("/api/chat", model=model, tools=[tool], tool_choice="required", options=options)
+    (call,) = post(counting_server, "/api/chat", body).json["message"]["tool_calls"]
+    jsonschema.validate(call["function"]["arguments"], POINT)
+
+
+def test_a_small_models_numbers_end(real_server: RunningServer) -> None:
+    for schema in ({"type": "number"}, POINT):
+        answer = post(real_server, "/api/generate", asked("/api/generate", format=schema))
+        assert answer.json["done_reason"] == "stop", said(answer)
+        jsonschema.validate(json.loads(said(answer)), schema)
 
 
 def any_schema(chance: random.Random, levels: int) -> Any:

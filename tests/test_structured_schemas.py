@@ -127,7 +127,10 @@ def test_what_cannot_be_enforced_is_left_out_and_named(schema: Any, ignored: str
 @pytest.mark.parametrize(
     ("schema", "implied"),
     [
-        ({"properties": {"a": {}}, "required": ["b"]}, {"type": "object"}),
+        (
+            {"properties": {"a": {}}, "required": ["b"]},
+            {"type": "object", "properties": {"a": {}, "b": True}, "additionalProperties": False},
+        ),
         ({"additionalProperties": False}, {"type": "object"}),
         ({"items": {}, "maxItems": 3}, {"type": "array"}),
         ({"pattern": "^a"}, {"type": "string"}),
@@ -180,16 +183,16 @@ def test_what_can_be_enforced_is_not_said_to_be_ignored(schema: Any) -> None:
     assert schemas.judge(schema).ignored == ()
 
 
-def nested(levels: int) -> Any:
-    schema: Any = {"type": "string"}
+def nested(levels: int, innermost: Any = None) -> Any:
+    schema: Any = innermost or {"type": "string"}
     for _ in range(levels):
         schema = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
     return schema
 
 
-def chain(length: int) -> Any:
+def chain(length: int, last: Any = None) -> Any:
     links = {f"d{i}": {"type": "object", "properties": {"a": {"$ref": f"#/$defs/d{i + 1}"}}} for i in range(length)}
-    return {"$defs": {**links, f"d{length}": {"type": "string"}}, "$ref": "#/$defs/d0"}
+    return {"$defs": {**links, f"d{length}": last or {"type": "string"}}, "$ref": "#/$defs/d0"}
 
 
 def doubling(times: int) -> Any:
@@ -235,6 +238,15 @@ AT_THE_LIMIT = [
     {"enum": [f"value {i}" for i in range(9000)]},
     {"type": "string", "minLength": 1_000_000},
     {"type": "string", "pattern": "((a{1000}){1000}){1000}"},
+    nested(48, {"type": "number"}),
+    chain(398, {"type": "number"}),
+    {"type": "array", "prefixItems": [{"type": "number"}] * 3900},
+    {"type": "array", "items": {"type": "number"}, "minItems": 4096},
+    {
+        "type": "object",
+        "properties": {f"p{i}": {"type": "number", "minimum": i, "maximum": i + 1.5} for i in range(448)},
+    },
+    {"allOf": [{"properties": {f"{name}{i}": {} for i in range(200)}} for name in "ab"]},
 ]
 
 

@@ -1,4 +1,4 @@
-"""A hostile chat template in a model's file ends in an error: while the model loads, and for the request it fools.
+"""A hostile chat template in a model's file ends in an error: for requests that need it, and for the one it fools.
 
 The engine runs it, so it is bounded from outside: by what the engine's process uses meanwhile.
 """
@@ -14,7 +14,7 @@ from tests.tiny_models import tiny_llama
 
 SAY = "{{ messages[-1].content }}"
 STRAINS = "the model's chat template takes too long or too much memory"
-FAILED = "llama-server process has terminated: the model's chat template cannot be run: "
+FAILED = "the model's chat template cannot be run: "
 SHOUT = "{% set all = namespace(text='aaaaaaaa') %}{% for i in range(60) %}{% set all.text = all.text + all.text %}"
 
 HOSTILE = {
@@ -61,13 +61,15 @@ def loaded(server: RunningServer) -> list[str]:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_template_ends_the_load_with_an_error(server: RunningServer, name: str) -> None:
+def test_a_hostile_template_fails_the_requests_that_need_it(server: RunningServer, name: str) -> None:
     jinja, reason = HOSTILE[name]
     add(server, "hostile", jinja)
     answer = chat(server, "hostile")
     assert answer.status == 500
     assert answer.error.startswith(reason)
-    assert "hostile:latest" not in loaded(server)
+    raw = {"model": "hostile", "prompt": "hello", "raw": True, "stream": False, "options": {"num_predict": 2}}
+    assert post(server, "/api/generate", raw).status == 200
+    assert "hostile:latest" in loaded(server)
 
 
 def test_another_template_in_its_place_is_all_that_is_run(server: RunningServer) -> None:

@@ -147,3 +147,30 @@ def test_what_was_searched_is_not_searched_again(log: WorkerLog) -> None:
 def test_the_last_error_is_that_of_the_latest_lines(log: WorkerLog) -> None:
     log.path.write_text("error: once upon a time\n" + "fine\n" * 1000 + "error: now\n0.01.000.000 I done\n")
     assert (log.last_error(), log.last_line()) == ("error: now", "done")
+
+
+TRIED = """\
+0.00.012.556 W render_message_to_json: Neither string content nor typed content is supported by the template.
+0.00.042.750 E srv          init: init: chat template parsing error: Unable to generate parser for this template.
+------------
+While executing FilterExpression at line 1, column 13 in source:
+...{{ messages | wonder }}...
+               ^
+"""
+
+
+@pytest.mark.parametrize(
+    ("printed", "reason"),
+    [
+        (
+            "0.00.024.969 E common_chat_templates_init: error: Unknown statement: include\n",
+            "Unknown statement: include",
+        ),
+        (TRIED + "Error: Unknown (built-in) filter 'wonder'\n", "Unknown (built-in) filter 'wonder'"),
+        (TRIED + "Error: Jinja Exception: not with me\n", "not with me"),
+        (TRIED, ""),
+    ],
+)
+def test_why_a_template_cannot_be_run_is_read_after_all_is_loaded(log: WorkerLog, printed: str, reason: str) -> None:
+    log.path.write_bytes(b"Error: of another kind\n" + LOADED + b" = 4\n" + printed.encode())
+    assert log.template_error() == reason

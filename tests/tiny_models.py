@@ -54,7 +54,14 @@ def tiny_llama(
     return path
 
 
-def tiny_bert(path: Path, *, seed: int = 0, name: str = "tiny bert", context_length: int = 512) -> Path:
+def tiny_bert(
+    path: Path,
+    *,
+    seed: int = 0,
+    chat_template: str | None = None,
+    name: str = "tiny bert",
+    context_length: int = 512,
+) -> Path:
     """A BERT of two layers with a WordPiece vocabulary and mean pooling, in 32-bit floats."""
     vocabulary = wordpiece_vocabulary()
     writer = GGUFWriter(path, "bert")
@@ -67,6 +74,8 @@ def tiny_bert(path: Path, *, seed: int = 0, name: str = "tiny bert", context_len
     writer.add_head_count(HEADS)
     writer.add_layer_norm_eps(_BERT_EPSILON)
     writer.add_causal_attention(False)
+    if chat_template is not None:
+        writer.add_chat_template(chat_template)
     writer.add_pooling_type(PoolingType.MEAN)
     writer.add_tokenizer_model("bert")
     writer.add_tokenizer_pre("default")

@@ -175,7 +175,7 @@ class Client:
         return self._job("/api/pull", body)
 
     def push(self, model: str, *, insecure: bool = False) -> Stream["Progress"]:
-        """Uploads a model to the registry in its name; `insecure` speaks plain HTTP to it."""
+        """Uploads a model to the registry in its name; `insecure`: over plain HTTP if it does not speak HTTPS."""
         return self._job("/api/push", {"model": model, "insecure": insecure})
 
     def create(self, model: str, fields: Mapping[str, Json]) -> Stream["Progress"]:

@@ -82,6 +82,8 @@ class Sampling(Struct, frozen=True, kw_only=True):
     frequency_penalty: float = 0.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token, what is added to its logit)."""
 
 
 class CompletionRequest(Struct, frozen=True, kw_only=True):
@@ -95,6 +97,8 @@ class CompletionRequest(Struct, frozen=True, kw_only=True):
     num_keep: int = 0
     schema: Json = None
     """JSON Schema the answer must fit; None: any text."""
+    grammar: str = ""
+    """The schema as a grammar of llguidance's, for an engine that has it; empty: the schema says as much."""
     preserved_tokens: tuple[str, ...] = ()
     """Special tokens whose text is kept in the answer; that of others is left out."""
     top_logprobs: int | None = None
@@ -116,10 +120,11 @@ class EngineChat(Struct, frozen=True, kw_only=True):
     """What `Engine.render` gave for these messages, where that is known and holds no media; empty: not known."""
     tools: tuple[Tool, ...] = ()
     call_schemas: tuple[dict[str, Json], ...] = ()
-    """Schemas for the arguments of the tools' calls, one a tool; empty: the tools' own parameters.
-
-    The template always gets the tools themselves.
-    """
+    """Schemas that the arguments of the tools' calls must fit, one a tool; empty: the tools' own parameters."""
+    shown_schemas: tuple[dict[str, Json], ...] = ()
+    """Schemas that the template gets instead of the tools' own parameters, one a tool; empty: these."""
+    parallel_calls: bool = True
+    """Whether there may be more than one call."""
     think: Think = None
     sampling: Sampling = Sampling()
     max_tokens: int
@@ -185,15 +190,16 @@ class Engine(Protocol):
         """The pieces of an answer to a conversation, which the engine writes with the model's own template and parses.
 
         Text and thinking come apart as they are said; complete tool calls come with the last piece, which has the
-        `finish`. Lengths as in `complete`. A conversation that the template refuses is `EngineRefused`.
+        `finish`. Lengths as in `complete`. A conversation that the template refuses is `EngineRefused`; a template that
+        could not be run when the model was loaded is an `EngineError`.
         """
         ...
 
     async def render(self, request: EngineChat) -> str:
         """The prompt that `chat` would send, with `MEDIA_MARKER` for each picture or sound.
 
-        A conversation that the template refuses is `EngineRefused`. A template that runs beyond its time or memory is
-        an `EngineError`, after which the engine wants to be replaced (`retiring`).
+        Errors as those of `chat`. A template that runs beyond its time or memory is an `EngineError`, after which the
+        engine wants to be replaced (`retiring`).
         """
         ...
 

@@ -14,7 +14,6 @@ from corral.errors import DiskFull, StoreError
 
 Chunk: TypeAlias = bytes | bytearray | memoryview
 
-
 _AHEAD = 4
 """Chunks that may wait to be hashed."""
 

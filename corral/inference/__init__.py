@@ -7,7 +7,7 @@ then the plan is run (`run.py`).
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -20,12 +20,24 @@ from corral.errors import BadRequest, CorralError, ModelNotFound, ModelRequired,
 from corral.inference.embedding import Vectors, embed_inputs
 from corral.inference.metrics import RequestMetrics
 from corral.inference.plan import Planner
-from corral.inference.run import one, run
+from corral.inference.run import one, run, thinking_counted, with_one_call
 from corral.machine import Machine
-from corral.messages import AnswerRequest, ChatRequest, Chunk, EmbedRequest, GenerateRequest, Json, Think
+from corral.messages import (
+    AnswerRequest,
+    ChatRequest,
+    Chunk,
+    DetokenizeRequest,
+    EmbedRequest,
+    GenerateRequest,
+    Json,
+    Rendered,
+    Think,
+    TokenizeRequest,
+    TokenText,
+)
 from corral.models.model import Model, Models
 from corral.options import Options
-from corral.serving.scheduler import Scheduler
+from corral.serving.scheduler import Runner, Scheduler
 from corral.serving.spec import runner_spec
 from corral.sources.registry import Registry
 from corral.telemetry import Series
@@ -55,7 +67,9 @@ async def answer(runtime: Runtime, request: ChatRequest | GenerateRequest) -> As
     metrics = RequestMetrics(runtime.series)
     model = await find_model(runtime, request.model)
     with _failures_counted(runtime, model):
-        is_empty = not (request.messages if isinstance(request, ChatRequest) else request.prompt)
+        is_empty = not (
+            request.messages if isinstance(request, ChatRequest) else request.prompt or request.prompt_tokens
+        )
         if is_empty and request.keep_alive == 0:
             yield _unload(runtime, model)
             return
@@ -66,10 +80,19 @@ async def answer(runtime: Runtime, request: ChatRequest | GenerateRequest) -> As
             if is_empty:
                 yield one(Chunk(done_reason="load"))
                 return
+            if isinstance(request, GenerateRequest) and request.prompt_tokens:
+                text = await _text_of(model, runner, request.prompt_tokens)
+                request = msgspec.structs.replace(request, prompt=text)
             ends_repetition = runtime.config.end_repetition
             planner = Planner(model, runner, chosen, request, think, ends_repetition=ends_repetition)
             plan = await planner.plan()
+            if request.count_prompt and not isinstance(plan, Rendered):
+                metrics.prompt_tokens = await planner.prompt_tokens(plan)
             async with aclosing(run(plan, planner, runner, metrics)) as chunks:
+                if isinstance(request, ChatRequest) and not request.parallel_calls:
+                    chunks = with_one_call(chunks, runner.label)
+                if request.count_thinking:
+                    chunks = thinking_counted(chunks, runner.engine)
                 yield chunks
 
 
@@ -84,10 +107,57 @@ async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = Tr
         chosen, spec = await _wanted(runtime, model, request.options, embed=True)
         async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
             metrics.got_runner(runner.label)
-            vectors = await embed_inputs(runner, model, request, chosen, metrics, normalize=normalize)
+            texts = [one if isinstance(one, str) else await _text_of(model, runner, one) for one in request.inputs]
+            vectors = await embed_inputs(runner, model, request, texts, chosen, metrics, normalize=normalize)
             return msgspec.structs.replace(
                 vectors, load_duration=metrics.load_duration, total_duration=metrics.total_duration
             )
+
+
+async def tokenize(runtime: Runtime, request: TokenizeRequest) -> TokenText:
+    """A text as a model's tokens. Errors as those of `answer`."""
+    async with _any_runner(runtime, request) as (_, runner, metrics):
+        tokens = await runner.engine.tokenize(request.text, add_special=request.add_special)
+        return _token_text(request.text, tokens, metrics)
+
+
+async def detokenize(runtime: Runtime, request: DetokenizeRequest) -> TokenText:
+    """A model's tokens as text, special ones included; `BadRequest` for an id that is no token of the model."""
+    async with _any_runner(runtime, request) as (model, runner, metrics):
+        text = await _text_of(model, runner, request.tokens)
+        return _token_text(text, request.tokens, metrics)
+
+
+@contextlib.asynccontextmanager
+async def _any_runner(
+    runtime: Runtime, request: TokenizeRequest | DetokenizeRequest
+) -> AsyncIterator[tuple[Model, Runner, RequestMetrics]]:
+    """The model loaded, for whatever it is made."""
+    metrics = RequestMetrics(runtime.series)
+    model = await find_model(runtime, request.model)
+    with _failures_counted(runtime, model):
+        _, spec = await _wanted(runtime, model, request.options)
+        async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
+            metrics.got_runner(runner.label)
+            yield model, runner, metrics
+
+
+async def _text_of(model: Model, runner: Runner, tokens: Sequence[int]) -> str:
+    """The text of token ids; `BadRequest` for an id that is no token of the model."""
+    size = model.gguf.vocabulary_size
+    wrong = next((token for token in tokens if not 0 <= token < size), None)
+    if wrong is not None:
+        raise BadRequest(f"{wrong} is no token of the model, which has {size}")
+    return await runner.engine.detokenize(tokens) if tokens else ""
+
+
+def _token_text(text: str, tokens: Sequence[int], metrics: RequestMetrics) -> TokenText:
+    return TokenText(
+        text=text,
+        tokens=tuple(tokens),
+        total_duration=metrics.total_duration,
+        load_duration=metrics.load_duration,
+    )
 
 
 async def find_model(runtime: Runtime, text: str) -> Model:
@@ -161,6 +231,6 @@ def _resolved_think(model: Model, request: AnswerRequest) -> Think:
         if think == "max" and model.is_gpt_oss:
             return "high"
         return True if think is None else think
-    if think:
+    if think and request.must_think:
         raise Unsupported(request.model, "thinking", model.name.full)
-    return think
+    return None if think else think

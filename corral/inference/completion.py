@@ -33,7 +33,9 @@ async def complete(engine: Completes, request: CompletionRequest, reader: Reader
     content begins, or would have to, it is cut off, and a second pass goes on from there under the constraint.
     """
     if request.schema is not None and reader.reads_thoughts and isinstance(request.prompt, str):
-        async with aclosing(_thoughts(engine, msgspec.structs.replace(request, schema=None), reader)) as thoughts:
+        async with aclosing(
+            _thoughts(engine, msgspec.structs.replace(request, schema=None, grammar=""), reader)
+        ) as thoughts:
             async for piece, chunks in thoughts:
                 yield piece, chunks
                 if piece.finish is not None:
@@ -46,7 +48,7 @@ async def complete(engine: Completes, request: CompletionRequest, reader: Reader
             text.append(piece.text)
             chunks = [*reader.read(piece)]
             if piece.finish is not None:
-                await constraint.verify_answer(request.schema, "".join(text))
+                await constraint.verify_answer(request.schema, "".join(text), request.grammar)
                 chunks += reader.end()
             yield piece, chunks
 

@@ -39,7 +39,7 @@ async def schema_for(wanted: Json | CallsOf) -> Schema | None:
             schema = await asyncio.to_thread(schemas.judge, wanted)
             # As llama.cpp takes it: with the whole of JSON to choose from, small models write numbers without end.
             is_open = schema.value.keys() == schemas.ON_ONE_LINE.keys()
-            return structs.replace(schema, value=schemas.judge({"type": "object"}).value) if is_open else schema
+            return structs.replace(schemas.judge({"type": "object"}), ignored=schema.ignored) if is_open else schema
         case _:
             raw = gojson.encode(wanted).decode()
             raise InvalidFormat(quote(raw))
@@ -61,9 +61,9 @@ async def loosened_arguments(tool: Tool) -> dict[str, Json]:
     return {**schemas.plain(loose.value), "type": "object"}
 
 
-async def verify_answer(schema: dict[str, Json] | None, answer: str) -> None:
+async def verify_answer(schema: dict[str, Json] | None, answer: str, grammar: str = "") -> None:
     """`EngineError` for an answer that does not fit: the engine drops a constraint it cannot keep up with."""
-    if schema is not None and not await asyncio.to_thread(schemas.accepts_prefix, schema, answer):
+    if schema is not None and not await asyncio.to_thread(schemas.accepts_prefix, schema, answer, grammar):
         raise EngineError("the answer does not fit the format: the schema may be too complex for the engine")
 
 
@@ -97,7 +97,8 @@ def _call_schema(tools: Sequence[Tool], parameters: Sequence[dict[str, Json]]) -
     calls = []
     for number, (tool, given) in enumerate(zip(tools, parameters, strict=True)):
         moved = schemas.relocated(given, "anyOf", str(number), "properties", "arguments")
-        arguments = {"additionalProperties": False, **moved, "type": "object"}
+        lists_all = moved.keys().isdisjoint(("$ref", "allOf", "anyOf", "oneOf"))
+        arguments = {**({"additionalProperties": False} if lists_all else {}), **moved, "type": "object"}
         calls.append(
             {
                 "type": "object",

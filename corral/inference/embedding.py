@@ -54,18 +54,19 @@ async def embed_inputs(
     runner: Runner,
     model: Model,
     request: EmbedRequest,
+    inputs: Sequence[str],
     chosen: Options,
     metrics: RequestMetrics,
     *,
     normalize: bool = True,
 ) -> Vectors:
-    """The vectors of a request's texts; `ContextExceeded` for a text that is too long and may not be cut.
+    """The vectors of `inputs`, the request's texts; `ContextExceeded` for one that is too long and may not be cut.
 
     `BadRequest` for an empty text that the model makes no vector of.
     """
-    if not request.inputs:
+    if not inputs:
         return Vectors()
-    texts = [_Text(place, text) for place, text in enumerate(request.inputs, 1)]
+    texts = [_Text(place, text) for place, text in enumerate(inputs, 1)]
     embedder = _Embedder(runner, model, chosen, request.truncate)
     await embedder.check(texts)
     vectors: list[list[float]] = []

@@ -25,6 +25,8 @@ class RequestMetrics:
         self._label = ""
         self._truncated_tokens = 0
         self._unenforced: tuple[str, ...] = ()
+        self.prompt_tokens = 0
+        """Tokens of the prompt, for the first chunk; 0: not counted."""
         self._arrived = time.monotonic_ns()
         self._loaded = 0
         self._admitted = 0
@@ -50,14 +52,19 @@ class RequestMetrics:
             yield
 
     def annotate_first(self, chunk: Chunk) -> Chunk:
-        """The chunk as it is sent; the first one says what was left out of the prompt and what is not enforced."""
+        """The chunk as it is sent; the first one says what there is to say of the prompt and what is not enforced."""
         if self._first_token:
             return chunk
         self._first_token = time.monotonic_ns()
         self._series.first_token.labels(self._label).observe((self._first_token - self._arrived) / 1e9)
-        if not (self._truncated_tokens or self._unenforced):
+        if not (self._truncated_tokens or self._unenforced or self.prompt_tokens):
             return chunk
-        return msgspec.structs.replace(chunk, truncated_tokens=self._truncated_tokens, unenforced=self._unenforced)
+        return msgspec.structs.replace(
+            chunk,
+            truncated_tokens=self._truncated_tokens,
+            unenforced=self._unenforced,
+            prompt_tokens=self.prompt_tokens,
+        )
 
     def last(self, finish: Finish, warnings: Sequence[str], context: tuple[int, ...] | None) -> Chunk:
         """The last chunk; `warnings` are kinds of trouble with the answer (`parsers.Warning`, `repetition.WARNING`)."""

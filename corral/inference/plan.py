@@ -13,8 +13,9 @@ from msgspec import Struct, structs
 
 from corral import template
 from corral.engine.base import CompletionRequest, EngineChat, Sampling
-from corral.errors import BadRequest, ContextExceeded, EngineRefused
+from corral.errors import BadRequest, ContextExceeded
 from corral.inference import constraint, prompt
+from corral.inference.engine_prompts import EnginePrompts
 from corral.inference.prompt import Prompt
 from corral.inference.reading import AnswerFormat, StreamedAnswer
 from corral.messages import ChatRequest, GenerateRequest, Json, Message, Rendered, Think, Tool
@@ -28,9 +29,6 @@ log = logging.getLogger(__name__)
 
 MAX_PREDICT_CONTEXTS = 10
 """Open-ended generation stops after so many contexts (spec cli §12)."""
-
-ANY_ARGUMENTS: dict[str, Json] = {"type": "object"}
-"""The schema of a tool's arguments of which nothing is known."""
 
 SEED_BOUND = (1 << 32) - 1
 """The engine takes 32 bits, and the largest of these for no seed at all."""
@@ -100,14 +98,20 @@ class Planner:
         self._shift = ("deepseek2" not in model.family) if request.shift is None else request.shift
         window = runner.spec.num_ctx
         self._num_ctx = window if chosen.num_ctx is None else min(max(chosen.num_ctx, MIN_CONTEXT), window)
-        self._call_schemas: tuple[dict[str, Json], ...] = ()
-        """As in `EngineChat`; set where the engine has refused the tools' own parameters."""
+        self._engine_prompts = EnginePrompts(model, runner.engine, runner.label, think)
 
     async def plan(self) -> Plan:
         """The plan for the request. `BadRequest` and its kinds, `TemplateError`, `EngineError`."""
         if isinstance(self._request, ChatRequest):
             return await self._chat(self._request)
         return await self._generate(self._request)
+
+    async def prompt_tokens(self, plan: CompletionPlan | NativePlan) -> int:
+        """How many tokens are sent, those of pictures left aside."""
+        if isinstance(plan, CompletionPlan) and isinstance(plan.request.prompt, tuple):
+            return len(plan.request.prompt)
+        text = plan.text if isinstance(plan, CompletionPlan) else self._without_doubled_bos(plan.prompt.text)
+        return len(await self._engine.tokenize(text, add_special=True))
 
     async def continued(self, plan: NativePlan, streamed: StreamedAnswer) -> CompletionPlan | None:
         """How to go on without the engine's parser, which has lost its way in an answer; None where that cannot be.
@@ -239,62 +243,7 @@ class Planner:
         """Writes prompts with the Go template; without one, the engine does with the model's own."""
         if self._model.template is not None:
             return prompt.template_writer(self._model.template, tools, self._think, self._model.output_format)
-        return partial(self._engine_written, tools)
-
-    async def _engine_written(self, tools: Sequence[Tool], messages: Sequence[Message]) -> str:
-        files = [part.data for message in messages for part in message.media]
-        prompt.check_modalities(self._model, files)
-        # For the text of the prompt the engine need not get the files themselves.
-        placeholders = tuple(prompt.with_media(messages, [b"\0"] * len(files)))
-        chat = EngineChat(
-            messages=placeholders,
-            tools=tuple(tools),
-            call_schemas=self._call_schemas,
-            think=self._think,
-            max_tokens=1,
-        )
-        try:
-            return prompt.with_numbers(await self._engine.render(chat))
-        except EngineRefused as error:
-            if not tools or self._call_schemas or not await self._renders(chat, [ANY_ARGUMENTS] * len(tools)):
-                raise prompt.refusal(error) from error
-            await self._loosen(chat, error)
-        return prompt.with_numbers(await self._engine.render(structs.replace(chat, call_schemas=self._call_schemas)))
-
-    async def _renders(self, chat: EngineChat, call_schemas: Sequence[dict[str, Json]]) -> bool:
-        """Whether the engine takes a conversation, whose tools' arguments are to fit these schemas."""
-        try:
-            await self._engine.render(structs.replace(chat, call_schemas=tuple(call_schemas)))
-        except EngineRefused:
-            return False
-        return True
-
-    async def _loosen(self, chat: EngineChat, refused: EngineRefused) -> None:
-        """Sets the schemas for calls of a chat's tools to what the engine takes of their definitions, tool by tool.
-
-        Halves of the tools, and halves of these, are tried until those are found that the engine refuses.
-        """
-        given = [tool.parameters for tool in chat.tools]
-        taken = [ANY_ARGUMENTS] * len(given)
-        short = structs.replace(chat, messages=(Message.of("user", "?"),))
-        asked = short if await self._renders(short, taken) else chat
-        names: list[str] = []
-        waiting = [(0, len(given))]
-        while waiting:
-            first, end = waiting.pop()
-            tried = [*taken[:first], *given[first:end], *taken[end:]]
-            if await self._renders(asked, tried):
-                taken = tried
-            elif end - first > 1:
-                middle = (first + end) // 2
-                waiting += [(middle, end), (first, middle)]
-            else:
-                names.append(chat.tools[first].name)
-                tried[first] = await constraint.loosened_arguments(chat.tools[first])
-                taken = tried if await self._renders(asked, tried) else taken
-        self._call_schemas = tuple(taken)
-        shown = ", ".join(names)[:500]
-        log.warning("model %s: arguments of %s are checked in part only: %s", self._runner.label, shown, refused)
+        return partial(self._engine_prompts.write, tools)
 
     async def _count(self, text: str) -> int:
         return len(await self._engine.tokenize(text))
@@ -322,10 +271,11 @@ class Planner:
             request=CompletionRequest(
                 prompt=sent,
                 media=media,
-                sampling=sampling(self._options, self._num_ctx),
+                sampling=self._sampling,
                 max_tokens=max_tokens,
                 num_keep=self._num_keep,
                 schema=None if schema is None else schema.value,
+                grammar="" if schema is None else schema.grammar,
                 preserved_tokens=answer_format.marks,
                 top_logprobs=self._top_logprobs,
             ),
@@ -357,9 +307,11 @@ class Planner:
             messages=tuple(prompt.with_media(built.messages, media)),
             prompt="" if media else built.text,
             tools=tuple(tools),
-            call_schemas=self._call_schemas,
+            call_schemas=self._engine_prompts.call_schemas,
+            shown_schemas=self._engine_prompts.shown_schemas,
+            parallel_calls=not isinstance(self._request, ChatRequest) or self._request.parallel_calls,
             think=self._think,
-            sampling=sampling(self._options, self._num_ctx),
+            sampling=self._sampling,
             max_tokens=max_tokens,
             num_keep=self._num_keep,
             schema=None if schema is None else schema.value,
@@ -372,10 +324,20 @@ class Planner:
             reserved_tokens=self._reserved(self._runner.spec.num_ctx if media else prompt_tokens + max_tokens),
             truncated_tokens=built.dropped_tokens,
             unenforced=() if schema is None else schema.ignored,
-            has_loosened_tools=bool(self._call_schemas),
+            has_loosened_tools=bool(self._engine_prompts.call_schemas),
             with_context=with_context,
             ends_repetition=self._ends_repetition,
         )
+
+    @property
+    def _sampling(self) -> Sampling:
+        """`BadRequest` for a bias of what is no token of the model."""
+        bias = self._request.logit_bias
+        size = self._model.gguf.vocabulary_size
+        wrong = next((token for token in bias if not 0 <= token < size), None)
+        if wrong is not None:
+            raise BadRequest(f"logit_bias names token {wrong}, but the model has {size}")
+        return structs.replace(sampling(self._options, self._num_ctx), logit_bias=tuple(bias.items()))
 
     async def _schema(self, wanted: Json | constraint.CallsOf) -> Schema | None:
         """The schema the answer must fit; None for any text."""

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from corral.engine.base import MEDIA_MARKER
-from corral.errors import BadRequest, ContextExceeded, EngineRefused, TemplateError, Unsupported
+from corral.errors import BadRequest, ContextExceeded, EngineError, EngineRefused, TemplateError, Unsupported
 from corral.media import MAX_FILES, PICTURES, SOUNDS, kind_of, prepare
 from corral.messages import Message, Text, Think, Tool
 from corral.models.model import Model
@@ -192,12 +192,16 @@ def _forms(messages: Sequence[Message], first: int, takes_system: bool) -> Itera
             yield with_questions
 
 
-def refusal(error: EngineRefused) -> EngineRefused:
-    """What a Jinja template said when it refused a conversation, without the engine's words around it."""
-    said = re.search(r"Jinja Exception: (.+)", str(error))
-    if said is None:
-        return error
-    return EngineRefused(f"the model's template refuses the conversation: {said[1]}", code=error.code)
+def refusal(error: EngineError) -> EngineError:
+    """What a Jinja template said when it refused a conversation, or why it failed, without the engine's words around.
+
+    Other errors stay as they are.
+    """
+    if said := re.search(r"Jinja Exception: (.+)", str(error)):
+        return EngineRefused(f"the model's template refuses the conversation: {said[1]}", code=error.code)
+    if "While executing" in str(error) and (why := re.search(r"^Error: (.+)", str(error), re.MULTILINE)):
+        return type(error)(f"the model's template fails at the conversation: {why[1]}", code=error.code)
+    return error
 
 
 def keep_from(messages: Sequence[Message], first: int) -> list[Message]:

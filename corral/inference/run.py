@@ -11,7 +11,7 @@ from contextlib import aclosing
 
 import msgspec
 
-from corral.engine.base import Piece
+from corral.engine.base import Engine, Piece
 from corral.errors import EngineError
 from corral.inference import constraint
 from corral.inference.completion import complete
@@ -42,6 +42,34 @@ def run(plan: Plan, planner: Planner, runner: Runner, metrics: RequestMetrics) -
 async def one(chunk: Chunk) -> AsyncGenerator[Chunk, None]:
     """An answer of this chunk alone."""
     yield chunk
+
+
+async def with_one_call(chunks: AsyncGenerator[Chunk, None], label: str) -> AsyncGenerator[Chunk, None]:
+    """The same chunks without any call of a tool after the first one."""
+    has_called = False
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            if chunk.tool_calls:
+                kept = () if has_called else chunk.tool_calls[:1]
+                has_called = True
+                if len(kept) < len(chunk.tool_calls):
+                    log.warning("model %s: a call of a tool is left out, the request takes one", label)
+                    chunk = msgspec.structs.replace(chunk, tool_calls=kept)
+            yield chunk
+
+
+async def thinking_counted(chunks: AsyncGenerator[Chunk, None], engine: Engine) -> AsyncGenerator[Chunk, None]:
+    """The same chunks; the last one's metrics say how many tokens the thoughts have."""
+    thoughts: list[str] = []
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            if chunk.thinking:
+                thoughts.append(chunk.thinking)
+            if chunk.metrics is not None and thoughts:
+                tokens = min(len(await engine.tokenize("".join(thoughts))), chunk.metrics.eval_count)
+                metrics = msgspec.structs.replace(chunk.metrics, thinking_tokens=tokens)
+                chunk = msgspec.structs.replace(chunk, metrics=metrics)
+            yield chunk
 
 
 async def _completed(plan: CompletionPlan, runner: Runner, metrics: RequestMetrics) -> AsyncGenerator[Chunk, None]:

@@ -190,11 +190,9 @@ class _Chooser:
 
     def _ffn_down(self, layer: int) -> str:
         layers = self._model.layers
-        sensitive, first_eighth, first_sixteenth = (
-            _is_sensitive(layer, layers),
-            layer < layers // 8,
-            layer < layers // 16,
-        )
+        sensitive = _is_sensitive(layer, layers)
+        first_eighth = layer < layers // 8
+        first_sixteenth = layer < layers // 16
         match self._kind:
             case "Q2_K":
                 return "Q3_K"

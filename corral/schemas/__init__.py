@@ -3,10 +3,12 @@
 Knows no model and no engine process. The engine ignores a grammar it cannot compile without a word and writes free
 text, and some small schemas cost it gigabytes or its life. So every schema goes through three hands before the engine
 sees it: `safety` refuses what is wrong or too large (`limits`), `policy` decides what JSON Schema leaves open, and
-`grammar` compiles the outcome with the very library that the engine uses.
+`grammar` compiles the outcome with the very library that the engine uses. What that library would let go on without end
+is written as a grammar of ours (`rules`).
 """
 
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 
 import msgspec
@@ -14,13 +16,15 @@ from msgspec import Struct
 
 from corral.errors import BadRequest
 from corral.messages import Json
-from corral.schemas import grammar, policy, safety
+from corral.schemas import grammar, policy, rules, safety
+from corral.schemas.closed import may_close
 from corral.schemas.draft import Draft, InvalidSchema, Part
 from corral.schemas.limits import MAX_BYTES
 from corral.schemas.pointers import relocated
 from corral.schemas.policy import ON_ONE_LINE
+from corral.schemas.typed import typed
 
-__all__ = ["ANY_OBJECT", "ON_ONE_LINE", "Schema", "accepts_prefix", "judge", "loosened", "plain", "relocated"]
+__all__ = ["ANY_OBJECT", "ON_ONE_LINE", "Schema", "accepts_prefix", "judge", "loosened", "plain", "relocated", "typed"]
 
 MAX_LOOSENED = 20
 """Parts of a schema that are opened because they do not compile, before the whole of it is."""
@@ -33,10 +37,16 @@ class Schema(Struct, frozen=True):
     """A schema that the engine can compile."""
 
     value: dict[str, Json]
-    """What the engine gets: only what constrains an answer, every reference one to `#/$defs/…`, and `ON_ONE_LINE`."""
+    """Only what constrains an answer, every reference one to `#/$defs/…`, and `ON_ONE_LINE`."""
 
     ignored: tuple[str, ...] = ()
     """Pointers to constraints that no engine enforces while it writes (`uniqueItems`, `not`, …) and are left out."""
+
+    grammar: str = ""
+    """The same as a grammar of llguidance's, in which every number ends and objects that are combined are closed.
+
+    Empty where the value says as much.
+    """
 
 
 ANY_OBJECT = Schema({"type": "object", "additionalProperties": True}, ("#",))
@@ -89,9 +99,15 @@ def plain(value: Json) -> Json:
     return kept
 
 
-def accepts_prefix(value: Json, text: str) -> bool:
-    """Whether `text` is an answer to a judged schema or the beginning of one, whatever its white space."""
-    return grammar.accepts_prefix({key: part for key, part in value.items() if key not in ON_ONE_LINE}, text)
+def accepts_prefix(value: Json, text: str, own_grammar: str = "") -> bool:
+    """Whether `text` is an answer to a judged schema or the beginning of one, whatever its white space.
+
+    `own_grammar`: the schema's `grammar`, which has numbers that the value has not.
+    """
+    if own_grammar and grammar.accepts_prefix(own_grammar, text):
+        return True
+    spaced = {key: part for key, part in value.items() if key not in ON_ONE_LINE}
+    return grammar.accepts_prefix(grammar.of_schema(spaced), text)
 
 
 @lru_cache(maxsize=64)
@@ -102,7 +118,14 @@ def _judge(text: bytes) -> Schema:
     if reason:
         part, why = _failing_part(draft, reason)
         raise InvalidSchema("#" if part is None else part.place.at(), why)
-    return Schema({**(value if isinstance(value, dict) else {}), **ON_ONE_LINE}, tuple(draft.ignored))
+    parts = value if isinstance(value, dict) else {}
+    return Schema({**parts, **ON_ONE_LINE}, tuple(draft.ignored), _grammar_of(parts, draft.ignored))
+
+
+def _grammar_of(value: dict[str, Json], ignored: Iterable[str]) -> str:
+    """A grammar of ours for what the library reads otherwise; empty where it is too large for the library."""
+    written = rules.write(value, closes_objects=may_close(ignored))
+    return "" if written and grammar.error_of(written) else written
 
 
 @lru_cache(maxsize=64)

@@ -21,13 +21,19 @@ def close(parts: Iterable[Json], ignored: Sequence[str]) -> None:
     one of them lists the other must allow.
     """
     objects = [part for part in parts if isinstance(part, dict)]
-    if any(pointer.rpartition("/")[2] in _CONDITIONS for pointer in ignored):
+    if not may_close(ignored):
         return
     if any(_schemas_of_the_value(part) > 1 for part in objects):
         return
     for part in objects:
         if _lists_all(part):
+            part["properties"] |= {name: True for name in part.get("required", ()) if name not in part["properties"]}
             part["additionalProperties"] = False
+
+
+def may_close(ignored: Iterable[str]) -> bool:
+    """Whether no condition was left out of a schema: what follows from it may name other properties."""
+    return not any(pointer.rpartition("/")[2] in _CONDITIONS for pointer in ignored)
 
 
 def _schemas_of_the_value(part: dict[str, Any]) -> int:
@@ -37,11 +43,10 @@ def _schemas_of_the_value(part: dict[str, Any]) -> int:
 
 
 def _lists_all(part: dict[str, Any]) -> bool:
-    """Whether an object can be made of what is listed, and nothing is said of more."""
+    """Whether an object can be made of what is listed and required, and nothing is said of more."""
     listed = part.get("properties", {})
     return bool(
         listed
         and part.keys().isdisjoint(("additionalProperties", "patternProperties"))
-        and listed.keys() >= set(part.get("required", ()))
-        and len(listed) >= part.get("minProperties", 0)
+        and len({*listed, *part.get("required", ())}) >= part.get("minProperties", 0)
     )

@@ -14,7 +14,12 @@ from corral.messages import Json
 
 def compile_error(schema: Json) -> str:
     """Why the engine cannot compile a schema, in words; empty when it can."""
-    matcher = _matcher(schema)
+    return error_of(of_schema(schema))
+
+
+def error_of(grammar: str) -> str:
+    """Why the engine cannot compile a grammar, in words; empty when it can."""
+    matcher = _matcher(grammar)
     if not matcher.is_error():
         matcher.compute_bitmask()
     if not matcher.is_error():
@@ -27,19 +32,22 @@ def pattern_error(pattern: str) -> str:
     return compile_error({"type": "string", "pattern": pattern})
 
 
-def accepts_prefix(schema: Json, text: str) -> bool:
-    """Whether `text` is an answer to a schema without compile_error, or the beginning of one."""
-    matcher = _matcher(schema)
+def of_schema(schema: Json) -> str:
+    """The grammar that llama.cpp makes of a schema."""
+    return "%llguidance {}\nstart: %json " + msgspec.json.encode(schema).decode()
+
+
+def accepts_prefix(grammar: str, text: str) -> bool:
+    """Whether `text` fits a grammar without an error, or is the beginning of what does."""
+    matcher = _matcher(grammar)
     raw = text.encode("utf-8", "surrogatepass")
     return not matcher.is_error() and int(matcher.try_consume_tokens(list(raw))) == len(raw)
 
 
-def _matcher(schema: Json) -> Any:
+def _matcher(grammar: str) -> Any:
     from llguidance import LLMatcher
 
-    # The same text that llama.cpp puts around a schema.
-    text = "%llguidance {}\nstart: %json " + msgspec.json.encode(schema).decode()
-    return LLMatcher(_bytes_as_tokens(), text, log_level=0)
+    return LLMatcher(_bytes_as_tokens(), grammar, log_level=0)
 
 
 class _Bytes:

@@ -14,11 +14,16 @@ from corral.schemas.draft import Draft, Part
 from corral.schemas.limits import MAX_COMPILED_ONE_OF
 from corral.schemas.safety import ALTERNATIVES, NUMBERS
 
-ON_ONE_LINE = {"x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}}
+ON_ONE_LINE: dict[str, dict[str, Any]] = {
+    "x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+}
 """What makes the engine's compiler allow no other white space: small models begin with it and never stop."""
 
 INTEGER_END = 9_000_000_000_000_000_000
 """Shortly before 64 bits end: the compiler reckons in floats."""
+
+LONGEST = {"date-time": 40, "time": 30, "duration": 40, "hostname": 253, "email": 254}
+"""Characters of texts in a format that by itself lets digits or letters go on without end."""
 
 _IMPLIED = {
     "object": OF_OBJECTS,
@@ -34,6 +39,7 @@ def apply(draft: Draft) -> None:
     imply_types(draft)
     drop_open_counts(draft)
     bound_integers(draft)
+    bound_formats(draft)
     close([part.value for part in draft.parts], draft.ignored)
     turn_one_of_into_any_of(draft)
 
@@ -74,6 +80,14 @@ def bound_integers(draft: Draft) -> None:
             value.setdefault("minimum", -INTEGER_END)
         if "exclusiveMaximum" not in value and value.get("minimum", 0) < INTEGER_END:
             value.setdefault("maximum", INTEGER_END)
+
+
+def bound_formats(draft: Draft) -> None:
+    """A fraction of a second has no end by its format, and small models find none."""
+    for _, value in _objects(draft):
+        longest = LONGEST.get(value.get("format", ""))
+        if longest and value.get("minLength", 0) <= longest:
+            value.setdefault("maxLength", longest)
 
 
 def turn_one_of_into_any_of(draft: Draft) -> None:

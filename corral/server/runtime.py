@@ -19,7 +19,8 @@ from corral.machine import Machine
 from corral.machine.memory import memory
 from corral.machine.threads import threads_here
 from corral.models.model import Models
-from corral.serving.scheduler import Scheduler, SchedulerEvents, SchedulerLimits
+from corral.serving.decisions import SchedulerLimits
+from corral.serving.scheduler import Scheduler, SchedulerEvents
 from corral.sources.registry import Registry
 from corral.store import Store
 from corral.telemetry import Series
@@ -69,18 +70,25 @@ async def _startup_tasks(config: Config, store: Store, machine: Machine) -> None
 
 def _launcher(config: Config, store: Store) -> Callable[[RunnerSpec, str], Coroutine[Any, Any, Engine]]:
     numbers = iter(range(1 << 30))
+    template_errors: dict[str, str] = {}
+    """By weights' file, whose bytes never change: a template that could not be run is not tried at each load."""
 
     async def start(spec: RunnerSpec, label: str) -> Engine:
         await store.run(store.check_files, (spec.model, *spec.projectors, *spec.adapters))
         free_mib = memory().available >> 20
         threads = spec.num_thread or threads_here()
-        return await launch(
+        engine = await launch(
             msgspec.structs.replace(spec, num_thread=threads),
             log=await asyncio.to_thread(_worker_log, config.state, next(numbers)),
             stall_timeout=config.load_timeout,
             program=config.engine,
             cache_ram_mib=min(CACHE_RAM_MIB, free_mib // 8),
+            template_error=template_errors.get(spec.model, ""),
         )
+        if engine.template_error and spec.model not in template_errors:
+            log.warning("model %s: %s; only requests that do not need it are served", label, engine.template_error)
+            template_errors[spec.model] = engine.template_error
+        return engine
 
     return start
 

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from corral import EMULATES, __version__
 from corral.config import Config
 from corral.errors import CorralError
-from corral.server import ollama
+from corral.server import anthropic, ollama, openai
 from corral.server.http import metrics
 from corral.server.http.app import InFlight, build
 from corral.server.http.guards import Origins
@@ -34,7 +34,7 @@ OPEN_FILES = 10240
 BACKLOG = 1024
 """Connections that may wait to be accepted."""
 
-ROUTES = (*ollama.ROUTES, *metrics.ROUTES)
+ROUTES = (*ollama.ROUTES, *openai.ROUTES, *anthropic.ROUTES, *metrics.ROUTES)
 """Every path that is answered."""
 
 

@@ -6,7 +6,7 @@ from corral.config import Config
 from corral.machine.memory import Memory
 from corral.models.model import Model
 from corral.options import merge
-from corral.serving.scheduler import OVERHEAD
+from corral.serving.decisions import OVERHEAD
 from corral.serving.spec import runner_spec
 
 

@@ -1,4 +1,4 @@
-"""Which models are loaded. `decide` is pure; the `Scheduler` around it waits, loads, reuses, evicts and keeps alive.
+"""Which models are loaded: the `Scheduler` waits, loads, reuses, evicts and keeps alive, as `decisions.py` decides.
 
 A request asks for a runner by its specification. A loaded model that can serve it is handed over at once; other
 requests wait in one queue, strictly in order, and one model is loaded at a time. Knows no model's meaning, no prompt
@@ -12,166 +12,30 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
-import msgspec
 from msgspec import Struct
 
 from corral.engine.base import Engine, RunnerSpec
-from corral.engine.load_options import TEXT_BATCH, can_serve, same_model
+from corral.engine.load_options import can_serve, same_model
 from corral.errors import EngineDied, OutOfMemory, QueueFull, ServerStopping
 from corral.machine.memory import Memory
 from corral.serving.admission import Pool
-from corral.serving.spec import CONTEXT_STEP
+from corral.serving.decisions import (
+    Evict,
+    Reuse,
+    RunnerState,
+    SchedulerLimits,
+    Start,
+    Wait,
+    decide,
+    is_longer,
+    smaller,
+)
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-OVERHEAD = 64 << 20
-"""Bytes a worker needs besides weights and cache: code, compute buffers."""
-
-SHARE = 0.8
-"""Part of the available memory that a new model may take."""
-
-MAX_POOL = (1 << 31) - 1
-"""Tokens of a pool at most, as the engine counts them in 32 bits."""
-
-CONTEXT_TIERS = (32768, 4096)
-"""What an automatic context falls back to, one step, when memory does not suffice."""
-
-MODELS_PER_GPU = 3
-"""Models kept loaded for each GPU, and without one (spec cli §11)."""
-
-
-class SchedulerLimits(Struct, frozen=True, kw_only=True):
-    """What the configuration allows."""
-
-    max_loaded: int = 0
-    """Models that are loaded at once; 0: `MODELS_PER_GPU` for each GPU."""
-    max_queue: int = 512
-    """Requests that may wait."""
-    pool_contexts: int = 4
-    """Full contexts that a model's KV cache has room for, where memory suffices."""
-    keep_alive: float = 300.0
-    """Seconds that an idle model stays loaded unless a request says otherwise."""
-    ping_after: float = 10.0
-    """Seconds of idleness after which a runner is pinged before it is used."""
-
-
-class RunnerState(Struct, frozen=True, kw_only=True):
-    """What `decide` sees of a loaded model."""
-
-    spec: RunnerSpec
-    users: int = 0
-    """Requests that hold it."""
-    keep_alive: float = 300.0
-    """Seconds."""
-    draining: bool = False
-    """Whether it gets no new users and is unloaded after those it has."""
-    loading: bool = False
-
-
-class Reuse(Struct, frozen=True):
-    """Use the runner at this place of the list."""
-
-    index: int
-
-
-class Start(Struct, frozen=True):
-    """Load the model with this specification, in which the pool's size is filled in."""
-
-    spec: RunnerSpec
-
-
-class Evict(Struct, frozen=True):
-    """Unload the runner at this place, after its users have finished; then decide again."""
-
-    index: int
-    reason: str
-
-
-class Wait(Struct, frozen=True):
-    """Decide again when a load or an unload has ended."""
-
-
-Decision: TypeAlias = Reuse | Start | Evict | Wait
-
-
-def decide(
-    wanted: RunnerSpec,
-    loaded: Sequence[RunnerState],
-    memory: Memory,
-    limits: SchedulerLimits,
-    *,
-    grows: bool = False,
-) -> Decision:
-    """What to do for a request that wants `wanted`; `grows`: its model was unloaded since its context was too short.
-
-    1. The model is loaded: reuse it when it can serve the request, else evict it.
-    2. Another model is being loaded or drained: wait.
-    3. The limit of models is reached, or memory does not suffice beside the others: evict one.
-    4. Otherwise start it, with as large a pool as memory allows, but never less than one context.
-    """
-    for index, state in enumerate(loaded):
-        if same_model(wanted, state.spec):
-            if state.draining:
-                return Wait()
-            return Reuse(index) if can_serve(wanted, state.spec) else Evict(index, "it is wanted with other options")
-    if any(state.loading or state.draining for state in loaded):
-        return Wait()
-    if loaded and len(loaded) >= (limits.max_loaded or MODELS_PER_GPU * max(1, len(memory.gpus))):
-        return Evict(victim(loaded), "as many models are loaded as may be")
-    room = int(_free(wanted, loaded, memory) * SHARE) - wanted.weights_bytes - wanted.compute_bytes - OVERHEAD
-    if loaded and room < wanted.num_ctx * wanted.cache_bytes_per_token:
-        return Evict(victim(loaded), "memory does not suffice for another model beside it")
-    spec = grown(wanted, room) if grows else wanted
-    return Start(msgspec.structs.replace(spec, pool=pool_size(spec, room, limits.pool_contexts)))
-
-
-def grown(spec: RunnerSpec, room: int) -> RunnerSpec:
-    """The same with its `grown_ctx`, or with as many steps of that as `room` bytes hold."""
-    num_ctx = spec.grown_ctx
-    if num_ctx * spec.cache_bytes_per_token > room:
-        num_ctx = room // spec.cache_bytes_per_token // CONTEXT_STEP * CONTEXT_STEP
-    return msgspec.structs.replace(spec, num_ctx=max(num_ctx, spec.num_ctx))
-
-
-def _free(wanted: RunnerSpec, loaded: Sequence[RunnerState], memory: Memory) -> int:
-    """Bytes that a model may be spread over: main memory, and GPUs as its layers may lie in either.
-
-    The GPUs' free memory is that of the moment when they were looked for, so what loaded models take is left out of it,
-    as if all of it lay there.
-    """
-    if not _uses_gpus(wanted):
-        return memory.available
-    taken = sum(_size(state.spec) for state in loaded if _uses_gpus(state.spec))
-    return memory.available + max(0, sum(gpu.free for gpu in memory.gpus) - taken)
-
-
-def _uses_gpus(spec: RunnerSpec) -> bool:
-    """Whether layers of the model may lie in GPU memory, where there is any."""
-    return spec.num_gpu != 0
-
-
-def _size(spec: RunnerSpec) -> int:
-    """Bytes that a loaded model takes, by the estimates of its parts."""
-    return spec.weights_bytes + spec.pool * spec.cache_bytes_per_token + spec.compute_bytes + OVERHEAD
-
-
-def victim(loaded: Sequence[RunnerState]) -> int:
-    """The index of the runner to unload: of the idle ones the one with the shortest keep-alive, else of all."""
-    order = sorted(range(len(loaded)), key=lambda index: (loaded[index].keep_alive, loaded[index].spec.model))
-    return next((index for index in order if loaded[index].users == 0), order[0])
-
-
-def pool_size(spec: RunnerSpec, room: int, contexts: int) -> int:
-    """Tokens of the shared KV cache: `contexts` full contexts, or as many as fit into `room` bytes, at least one."""
-    contexts = min(max(1, contexts), spec.slots, max(1, MAX_POOL // spec.num_ctx))
-    if spec.cache_bytes_per_token > 0:
-        fitting = max(0, room) // (spec.cache_bytes_per_token * spec.num_ctx)
-        contexts = max(1, min(contexts, fitting))
-    return contexts * spec.num_ctx
 
 
 class Runner:
@@ -437,17 +301,17 @@ class Scheduler:
         try:
             return await self._launch(runner.spec, runner.label)
         except OutOfMemory:
-            smaller = _smaller(runner.spec, runner.least_ctx)
-            others = [other for other in self._runners if other is not runner and (smaller is None or not other.users)]
-            if smaller is None and not others:
+            less = smaller(runner.spec, runner.least_ctx)
+            others = [other for other in self._runners if other is not runner and (less is None or not other.users)]
+            if less is None and not others:
                 raise
         for other in others:
             self._evict(other, "memory did not suffice to load another model")
         await asyncio.gather(*(other.gone.wait() for other in others))
-        if smaller is not None:
-            log.warning("model %s: not enough memory, trying a context of %d", runner.label, smaller.num_ctx)
-            runner.spec = smaller
-            runner.pool = Pool(smaller.pool, smaller.slots)
+        if less is not None:
+            log.warning("model %s: not enough memory, trying a context of %d", runner.label, less.num_ctx)
+            runner.spec = less
+            runner.pool = Pool(less.pool, less.slots)
         return await self._launch(runner.spec, runner.label)
 
     async def _watch(self, runner: Runner) -> None:
@@ -535,26 +399,3 @@ class Scheduler:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def is_longer(wanted: RunnerSpec, loaded: RunnerSpec) -> bool:
-    """Whether a loaded model is in the way of a request for the same one with a longer context."""
-    return same_model(wanted, loaded) and not wanted.num_ctx_automatic and wanted.num_ctx > loaded.num_ctx
-
-
-def _smaller(spec: RunnerSpec, least_ctx: int) -> RunnerSpec | None:
-    """The same model with less: a context that was given more than was asked for gets what was asked for; one whose
-    length was left open gets the next tier; or the pool becomes smaller.
-
-    Either has no larger batch for texts to embed than is used whatever the memory.
-    """
-    batch = min(spec.text_batch, TEXT_BATCH)
-    if spec.num_ctx > least_ctx:
-        return msgspec.structs.replace(spec, num_ctx=least_ctx, pool=least_ctx, text_batch=batch)
-    if spec.num_ctx_automatic:
-        for tier in CONTEXT_TIERS:
-            if tier < spec.num_ctx:
-                return msgspec.structs.replace(spec, num_ctx=tier, pool=tier, text_batch=batch)
-    if spec.pool <= spec.num_ctx and spec.text_batch == batch:
-        return None
-    return msgspec.structs.replace(spec, pool=min(spec.pool, spec.num_ctx), text_batch=batch)

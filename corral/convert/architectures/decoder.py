@@ -1,5 +1,7 @@
 """What the decoders of Llama's kind share: sizes with their keys, and the tensors of attention and feed-forward."""
 
+import logging
+
 from gguf.constants import Keys
 from msgspec import Struct
 
@@ -9,6 +11,8 @@ from corral.convert.hyperparameters import Hyperparameters
 from corral.convert.recipe import Change, interleaved
 from corral.errors import ModelFileError
 from corral.gguf.file import MAX_LAYERS
+
+log = logging.getLogger(__name__)
 
 MAX_WIDTH = 1 << 20
 MAX_WIDE = 1 << 24
@@ -23,10 +27,10 @@ IGNORED = (
     r"lm_head\.weight",
     r".*\.rotary_emb\.inv_freq",
     r".*\.self_attn\.(masked_)?bias",
-    r".*\.(input|output)_scale",
+    r".*\.(input|output|k|v)_scale",
 )
 """Tensors that a model may do without: an output that is tied to the embedding, what older checkpoints hold of what the
-configuration says, and scales of activations.
+configuration says, and scales of activations and caches.
 """
 
 
@@ -79,10 +83,16 @@ def set_sizes(draft: Draft, hyperparameters: Hyperparameters, sizes: Sizes, wind
     """The keys that every decoder has.
 
     `window`: tokens that a token looks back at in layers where the engine lets it look at all. Within that length both
-    compute the same, so it is the context the model gets.
+    compute the same. The context keeps its published length, as other converters leave it.
     """
     draft.set_integer(Keys.LLM.VOCAB_SIZE, sizes.vocabulary)
-    draft.set_integer(Keys.LLM.CONTEXT_LENGTH, min(sizes.context_length, window or sizes.context_length))
+    if window is not None and window < sizes.context_length:
+        log.warning(
+            "the model looks back at %d tokens, the engine at all of %d: it reads longer texts otherwise than in training",
+            window,
+            sizes.context_length,
+        )
+    draft.set_integer(Keys.LLM.CONTEXT_LENGTH, sizes.context_length)
     draft.set_integer(Keys.LLM.EMBEDDING_LENGTH, sizes.width)
     draft.set_integer(Keys.LLM.FEED_FORWARD_LENGTH, sizes.feed_forward)
     draft.set_integer(Keys.Attention.HEAD_COUNT, sizes.heads)

@@ -52,6 +52,8 @@ def plan(checkpoint: Checkpoint) -> Plan:
 def set_windows(draft: Draft, given: Hyperparameters, sizes: Sizes, usual_period: int) -> None:
     """The window, and which layers look at all: the last of each period."""
     period = _period(given, sizes, usual_period)
+    if period == 1:
+        raise ModelFileError("a Gemma none of whose layers looks back at a window is not supported by the engine")
     draft.set_integer(Keys.Attention.SLIDING_WINDOW, given.integer("sliding_window", 4096, most=rope.MAX_LENGTH))
     if period != usual_period:
         draft.set_integer(Keys.Attention.SLIDING_WINDOW_PATTERN, period)

@@ -1,5 +1,7 @@
 """Gemma3ForCausalLM, and the text model within Gemma3ForConditionalGeneration; its pictures are left out."""
 
+import logging
+
 from gguf import MODEL_ARCH
 from gguf.constants import Keys
 
@@ -9,6 +11,8 @@ from corral.convert.checkpoint import Checkpoint
 from corral.convert.draft import Draft, Plan
 from corral.convert.hyperparameters import Hyperparameters
 from corral.convert.recipe import one_added
+
+log = logging.getLogger(__name__)
 
 _DEFAULTS = {
     "vocab_size": 262208,
@@ -43,6 +47,7 @@ def plan(checkpoint: Checkpoint) -> Plan:
 def plan_of_text(checkpoint: Checkpoint) -> Plan:
     """Keys and tensors of the text model within one that sees; else as `plan`."""
     draft, vocabulary = _draft(checkpoint.hyperparameters.section("text_config"))
+    log.warning("the text model is converted alone: it sees no pictures")
     ignored = (*decoder.IGNORED, r"(vision_tower|multi_modal_projector)\..*")
     return draft.plan(vocabulary, renamed=_RENAMED, ignored=ignored)
 

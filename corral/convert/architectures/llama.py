@@ -11,6 +11,7 @@ def plan(checkpoint: Checkpoint) -> Plan:
     """Keys and tensors of the new file; `ModelFileError` for a configuration the engine cannot compute."""
     given = checkpoint.hyperparameters.laid_over({"max_position_embeddings": 2048})  # what the first Llama had
     given.one_of("hidden_act", ["silu"], "silu")
+    given.one_of("rope_interleaved", [False], False)
     sizes = decoder.sizes(given)
     draft = Draft(MODEL_ARCH.LLAMA, sizes.layers)
     decoder.set_sizes(draft, given, sizes)

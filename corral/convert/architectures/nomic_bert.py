@@ -21,6 +21,17 @@ _NAMES = {
 }
 """The names of the configuration that was published with the model, and BERT's."""
 
+_MUST_BE_OFF = (
+    "prenorm",
+    "parallel_block",
+    "use_rms_norm",
+    "causal",
+    "qkv_proj_bias",
+    "mlp_fc1_bias",
+    "mlp_fc2_bias",
+    "rotary_emb_interleaved",
+)
+
 _IGNORED = (r"pooler\..*", r"cls\..*", r".*\.inv_freq")
 
 
@@ -53,9 +64,8 @@ def _given(checkpoint: Checkpoint) -> Hyperparameters:
     given = Hyperparameters({**{new: config.get(old) for old, new in _NAMES.items()}, **config})
     given.one_of("activation_function", ["swiglu"], "swiglu")
     given.one_of("hidden_act", ["silu"], "silu")
-    for key in ("prenorm", "use_rms_norm", "causal", "qkv_proj_bias", "mlp_fc1_bias", "mlp_fc2_bias", "use_xpos"):
+    for key in _MUST_BE_OFF:
         given.one_of(key, [False], False)
-    given.one_of("rotary_emb_interleaved", [False], False)
     given.one_of("partial_rotary_factor", [1, 1.0], 1.0)
     given.one_of("num_experts", [0], 0)
     return given

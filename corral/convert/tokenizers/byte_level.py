@@ -13,6 +13,7 @@ def is_byte_level(folder: Folder) -> bool:
 
 def read(folder: Folder) -> Vocabulary:
     numbers = json_vocabulary.numbers(folder)
+    folder.warn_of_normalizers("NFC")
     merges = json_vocabulary.merges(folder, numbers)
     tokens = {number: Token(text) for text, number in numbers.items()}
     for added in folder.added_tokens:

@@ -1,6 +1,7 @@
 """The files of a checkpoint's folder that say something of its tokenizer, read within bounds. Decides nothing."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 from corral.errors import ModelFileError
 from corral.messages import Json
 
-MAX_BYTES = 256 << 20
+log = logging.getLogger(__name__)
+
+MAX_BYTES = 128 << 20
 """Bytes that one file of a tokenizer may have."""
 
 MAX_TEMPLATE = 8 << 20
@@ -73,6 +76,12 @@ class Folder:
     def steps(self, name: str) -> list[Mapping[str, Json]]:
         """The steps of a `normalizer`, `pre_tokenizer`, `post_processor` or `decoder`, out of their sequences."""
         return list(_steps(self.part(name), name, 0))
+
+    def warn_of_normalizers(self, *known: str) -> None:
+        """Logs which changes a tokenizer makes to a text and the engine does not; those of types `known` it makes."""
+        others = [str(step.get("type")) for step in self.steps("normalizer") if step.get("type") not in known]
+        if others:
+            log.warning("the tokenizer changes texts first, the engine does not: %s", ", ".join(others)[:200])
 
     @cached_property
     def added_tokens(self) -> list[AddedToken]:

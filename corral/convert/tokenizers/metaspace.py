@@ -21,6 +21,7 @@ _GEMMA_4 = "gemma4"
 def read(folder: Folder) -> Vocabulary:
     if not _writes_spaces(folder):
         raise ModelFileError("unknown tokenizer format")
+    folder.warn_of_normalizers("Prepend", "Replace")
     numbers = json_vocabulary.numbers(folder)
     check_bytes(numbers, "tokenizer.json")
     merges = json_vocabulary.merges(folder, numbers)

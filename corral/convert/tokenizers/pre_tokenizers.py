@@ -1,6 +1,6 @@
 """Which of the engine's ways to cut a text up before BPE is the one of a `tokenizer.json`.
 
-A way is told by its steps: the regexes that split, and digits or punctuation kept apart. The same regex is spelled in
+A way is known by its steps: the regexes that split, and digits or punctuation kept apart. The same regex is spelled in
 several ways, so spellings are made alike before they are compared. The names are the engine's.
 """
 
@@ -21,7 +21,8 @@ def recognise(folder: Folder) -> str:
     name = (WHOLE_WORDS.get(steps) if merges_are_skipped else None) or NAMES.get(steps)
     if name is None:
         log.warning(
-            "no way of the engine to cut a text up fits this tokenizer, so text may become other tokens: %s", steps
+            "no way of the engine to cut a text up fits this tokenizer, so text may become other tokens: %s",
+            str(steps)[:500],
         )
         return "default"
     if any(step.get("add_prefix_space") is True for step in folder.steps("pre_tokenizer")):

@@ -29,8 +29,11 @@ def read(folder: Folder) -> Vocabulary:
     spellings = {token.text: number for number, token in tokens.items()}
     tokens = {number: _as_typed(token) for number, token in tokens.items()} | metaspace.added_tokens(folder, unknown)
     spellings |= {added.text: added.number for added in folder.added_tokens}
+    prefix = folder.settings.get("add_prefix_space")
     more = {
-        "tokenizer.ggml.add_space_prefix": encode(ValueType.BOOL, model.adds_space),
+        "tokenizer.ggml.add_space_prefix": encode(
+            ValueType.BOOL, prefix if isinstance(prefix, bool) else model.adds_space
+        ),
         "tokenizer.ggml.remove_extra_whitespaces": encode(ValueType.BOOL, model.removes_spaces),
     }
     if model.kind == _BPE:

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def read(folder: Folder) -> Vocabulary:
+    folder.warn_of_normalizers("Precompiled", "Replace", "Prepend", "Nmt", "NFKC", "Strip")
     listed = as_list(folder.model.get("vocab"), "tokenizer.json: model.vocab")
     if len(listed) > MAX_TOKENS:
         raise ModelFileError(f"tokenizer.json: model.vocab has more than {MAX_TOKENS} tokens")

@@ -1,5 +1,6 @@
 """A vocabulary as GGUF has it: every token with its kind and score. Knows neither where it comes from nor any file."""
 
+import logging
 import re
 from collections.abc import Container, Mapping, Sequence
 from enum import IntEnum
@@ -10,6 +11,8 @@ from msgspec.structs import replace
 from corral.errors import ModelFileError
 from corral.gguf.types import ValueType
 from corral.gguf.writer import encode, encode_array
+
+log = logging.getLogger(__name__)
 
 MAX_TOKENS = 1 << 20
 MAX_TOKEN_BYTES = 64 << 20
@@ -61,19 +64,29 @@ class Vocabulary(Struct, frozen=True):
             raise ModelFileError(f"the model has {size} tokens, not between 1 and {MAX_TOKENS}")
         if not self.tokens:
             raise ModelFileError("the tokenizer has no tokens")
-        last = max(self.tokens)
-        if last >= size:
-            raise ModelFileError(f"the tokenizer has tokens up to number {last}, and the model only {size} of them")
+        given = self._within(size)
         numbers: dict[str, int] = {}
-        for number, token in self.tokens.items():
+        for number, token in given.items():
             if numbers.setdefault(token.text, number) != number:
                 raise ModelFileError(f'token "{token.text[:80]}" has the numbers {numbers[token.text]} and {number}')
-        tokens = {
-            n: self.tokens.get(n) or Token(_free_name(n, numbers), TokenKind.UNUSED, -1000.0) for n in range(size)
-        }
+        tokens = {n: given.get(n) or Token(_free_name(n, numbers), TokenKind.UNUSED, -1000.0) for n in range(size)}
         if sum(len(token.text.encode()) for token in tokens.values()) > MAX_TOKEN_BYTES:
             raise ModelFileError(f"the tokens have more than {MAX_TOKEN_BYTES} bytes")
-        return replace(self, tokens=tokens, spellings={**numbers, **self.spellings})
+        spellings = {text: number for text, number in self.spellings.items() if number < size}
+        return replace(self, tokens=tokens, spellings={**numbers, **spellings})
+
+    def _within(self, size: int) -> Mapping[int, Token]:
+        """The tokens that the model has numbers for. Marks beyond them are left out: Gemma 3 has one, for pictures,
+        also where it sees none.
+        """
+        beyond = {number: token for number, token in self.tokens.items() if number >= size}
+        if not beyond:
+            return self.tokens
+        if len(beyond) == len(self.tokens) or any(token.kind is not TokenKind.CONTROL for token in beyond.values()):
+            last = max(beyond)
+            raise ModelFileError(f"the tokenizer has tokens up to number {last}, and the model only {size} of them")
+        log.warning("%d marks of the tokenizer are left out, whose numbers the model does not have", len(beyond))
+        return {number: token for number, token in self.tokens.items() if number < size}
 
     @property
     def unknown(self) -> int | None:

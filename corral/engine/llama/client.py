@@ -25,7 +25,13 @@ from corral.engine.llama import wire
 from corral.engine.llama.characters import TokenText, TokenTexts
 from corral.engine.llama.held_back import ChatStops, Unsent
 from corral.engine.llama.prefill import PrefillStats, SeenPrefixes, chunked_prefill, is_long
-from corral.engine.llama.process import GRACE, RunawayTemplateError, WorkerProcess, discard
+from corral.engine.llama.process import (
+    GRACE,
+    RunawayTemplateError,
+    UnusableTemplateError,
+    WorkerProcess,
+    discard,
+)
 from corral.errors import EngineDied, EngineError
 from corral.messages import TokenLogprob
 
@@ -51,26 +57,60 @@ _GONE = (
 
 
 async def launch(
-    spec: RunnerSpec, *, log: Path, stall_timeout: float, program: str = "", cache_ram_mib: int = 1024
+    spec: RunnerSpec,
+    *,
+    log: Path,
+    stall_timeout: float,
+    program: str = "",
+    cache_ram_mib: int = 1024,
+    template_error: str = "",
 ) -> "LlamaEngine":
     """Starts a worker for `spec` and waits until it serves; cancelling ends the worker.
 
+    A worker that cannot run the model's own chat template is replaced by one that does not try: all but `chat` and
+    `render` work. `template_error` is the reason where an earlier load has found that, and spares the first worker.
     `stall_timeout` is how many seconds the load may go by without progress; the other arguments and the errors are
     those of `WorkerProcess.start` and `WorkerProcess.ready`.
     """
-    process = await WorkerProcess.start(spec, log=log, program=program, cache_ram_mib=cache_ram_mib)
-    serves = await process.ready(stall_timeout)
-    engine = LlamaEngine(process, hang_timeout=min(stall_timeout, HANG_TIMEOUT))
-    if not serves:
-        await engine.wait_until_served(stall_timeout)
-    return engine
+
+    async def start(spec: RunnerSpec) -> LlamaEngine:
+        process = await WorkerProcess.start(spec, log=log, program=program, cache_ram_mib=cache_ram_mib)
+        serves = await process.ready(stall_timeout)
+        engine = LlamaEngine(
+            process,
+            hang_timeout=min(stall_timeout, HANG_TIMEOUT),
+            has_llguidance=not program,  # other builds of llama-server are usually without it
+            template_error=template_error,
+        )
+        if not serves:
+            await engine.wait_until_served(stall_timeout)
+        return engine
+
+    if not template_error:
+        try:
+            return await start(spec)
+        except UnusableTemplateError as error:
+            template_error = str(error)
+    return await start(msgspec.structs.replace(spec, own_template=False))
 
 
 class LlamaEngine:
-    """An `Engine` that is the llama-server of a worker process."""
+    """An `Engine` that is the llama-server of a worker process.
 
-    def __init__(self, process: WorkerProcess, *, hang_timeout: float = HANG_TIMEOUT) -> None:
+    `template_error`: why the model's own chat template cannot be run; empty when it can, or was not wanted.
+    """
+
+    def __init__(
+        self,
+        process: WorkerProcess,
+        *,
+        hang_timeout: float = HANG_TIMEOUT,
+        has_llguidance: bool = True,
+        template_error: str = "",
+    ) -> None:
+        self.template_error = template_error
         self._process = process
+        self._has_llguidance = has_llguidance
         self._hang_timeout = hang_timeout
         self._waiting = 0
         self._watch: asyncio.Task[None] | None = None
@@ -111,7 +151,9 @@ class LlamaEngine:
             "n_predict": request.max_tokens,
             "n_keep": request.num_keep,
         }
-        if request.schema is not None:
+        if request.grammar and self._has_llguidance:
+            body["grammar"] = request.grammar
+        elif request.schema is not None:
             body["json_schema"] = request.schema
         if request.preserved_tokens:
             body["preserved_tokens"] = list(request.preserved_tokens)
@@ -218,6 +260,8 @@ class LlamaEngine:
         return self._marker
 
     async def chat(self, request: EngineChat) -> AsyncGenerator[Piece, None]:
+        if self.template_error:
+            raise EngineError(self.template_error)
         body = wire.chat_body(request)
         calls: dict[int, wire.CallParts] = {}
         reason, usage, timings = "", wire.Usage(), wire.Timings()
@@ -283,8 +327,8 @@ class LlamaEngine:
                 await asyncio.sleep(FREED_INTERVAL)
 
     async def render(self, request: EngineChat) -> str:
-        if self._retiring.done():
-            raise EngineError(self._retiring.result())
+        if refused := self.template_error or (self._retiring.result() if self._retiring.done() else ""):
+            raise EngineError(refused)
         started = self._started
         asked = asyncio.ensure_future(self._ask("POST", "/apply-template", wire.chat_body(request)))
         try:

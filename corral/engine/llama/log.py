@@ -30,7 +30,8 @@ _ERROR_WORDS = re.compile(
 )
 """How a text without a level is recognised as an error."""
 
-_TEMPLATE_ERROR = re.compile(r"(?:common_chat_templates_init: error|Error: Jinja Exception): (.+)")
+_TEMPLATE_ERROR = re.compile(r"(?:common_chat_templates_init: error|^Error): (?:Jinja Exception: )?(.+)", re.MULTILINE)
+"""Why a template does not parse; or, after lines that show where in the template, why it fails when it is tried."""
 
 _PART_FAILED = re.compile(r"failed to load (?:lora adapter|multimodal model),? '.*'")
 """Names the file of a model's part that cannot be loaded; the errors before it do not."""
@@ -98,7 +99,8 @@ class WorkerLog:
 
     def template_error(self) -> str:
         """Why the engine's run of the model's chat template failed; empty when it does not say."""
-        found = _TEMPLATE_ERROR.search(self._read(0, _MOST).decode("utf-8", "replace"))
+        _, _, printed = self._read(0, _MOST).partition(LOADED)
+        found = _TEMPLATE_ERROR.search(printed.decode("utf-8", "replace"))
         return found[1].strip() if found else ""
 
     def _tail(self) -> bytes:

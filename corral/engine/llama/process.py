@@ -46,7 +46,11 @@ RENDER_CHECK, RENDER_TIMEOUT = 1.0, 10.0
 """Seconds after which rendering a prompt is looked at, and those it may take; it takes thousandths of one."""
 
 
-class RunawayTemplateError(EngineError):
+class UnusableTemplateError(EngineError):
+    """The worker could not run the model's own chat template when all else was loaded."""
+
+
+class RunawayTemplateError(UnusableTemplateError):
     """A chat template ran beyond its time or memory; a thread of the worker still runs it."""
 
     def __init__(self) -> None:
@@ -62,6 +66,7 @@ class WorkerProcess:
         self.log = WorkerLog(Path(config.log))
         self.cache_bytes = config.cache_ram_mib << 20
         self._process = process
+        self._tries_template = config.spec.own_template
         self._stopped = False
         self._given_up = ""
         self._exit = asyncio.ensure_future(process.wait())
@@ -107,8 +112,8 @@ class WorkerProcess:
     async def ready(self, stall_timeout: float) -> bool:
         """Waits until the worker says where it listens; returns whether it serves already.
 
-        `stall_timeout` is how many seconds may go by without progress (spec cli §11). `EngineDied`, `OutOfMemory` or
-        `EngineError` say why it did not come up; the process is gone then.
+        `stall_timeout` is how many seconds may go by without progress (spec cli §11). `EngineDied`, `OutOfMemory`,
+        `UnusableTemplateError` or `EngineError` say why it did not come up; the process is gone then.
         """
         assert self._process.stdout is not None
         line = asyncio.ensure_future(self._process.stdout.readline())
@@ -146,8 +151,8 @@ class WorkerProcess:
             await discard(runaway)
 
     async def _wait_for_runaway_template(self) -> None:
-        """Returns when the worker, all loaded, runs the model's chat template beyond its time or memory."""
-        while not self.log.has_loaded():  # noqa: ASYNC110 - another process, which sets no event of ours
+        """Returns when the worker, all loaded, runs the model's own chat template beyond its time or memory."""
+        while not (self._tries_template and self.log.has_loaded()):  # noqa: ASYNC110 - another process, which sets no event of ours
             await asyncio.sleep(TICK)
         seconds, size = self._processor_seconds(), self.memory()
         within = True
@@ -198,9 +203,9 @@ class WorkerProcess:
         A program that reports nothing is judged by its log.
         """
         terminated = "llama-server process has terminated"
-        if self.log.has_loaded():
+        if self._failed_at_template(report):
             reason = self.log.template_error() or report.error or self.exit_reason()
-            return EngineDied(f"{terminated}: the model's chat template cannot be run: {reason}")
+            return UnusableTemplateError(f"the model's chat template cannot be run: {reason}")
         error = report.error or self.log.first_error()
         if report.out_of_memory or (not report.error and self.log.is_out_of_memory()):
             return OutOfMemory(f"not enough memory to load the model: {error}")
@@ -208,6 +213,11 @@ class WorkerProcess:
             return EngineDied(f"{terminated}: {error}")
         last = error or self.log.last_line()
         return EngineDied(f"{terminated}: {self.exit_reason()}{f': {last}' if last else ''}")
+
+    def _failed_at_template(self, report: Ready) -> bool:
+        """Whether the worker ended by itself, with a report or a crash, while it tried the model's own template."""
+        was_killed = not report.error and self._process.returncode in (-signal.SIGTERM, -signal.SIGKILL)
+        return self._tries_template and self.log.has_loaded() and not was_killed
 
     async def ended(self) -> str:
         """Waits for the end of the worker; returns `exit_reason`."""

@@ -177,6 +177,7 @@ def sampling_body(sampling: Sampling) -> dict[str, Any]:
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
         **({} if sampling.seed is None else {"seed": sampling.seed}),
+        **({"logit_bias": sampling.logit_bias} if sampling.logit_bias else {}),
         # A prompt found in the cache gives logits that differ in the last digits from those of a prompt that is read,
         # enough to draw another token; a request with a seed is to give the same text again.
         "cache_prompt": sampling.seed is None or sampling.temperature == 0,
@@ -237,12 +238,11 @@ def chat_body(request: EngineChat) -> dict[str, Any]:
         body |= {"continue_final_message": True, "add_generation_prompt": False}
     template_values: dict[str, Any] = {}
     if request.tools:
-        body["tools"] = [_tool(tool, tool.parameters) for tool in request.tools]
-        body["parallel_tool_calls"] = True
-    if request.call_schemas:
+        body["tools"] = _tools(request.tools, request.call_schemas)
+        body["parallel_tool_calls"] = request.parallel_calls
+    if request.call_schemas or request.shown_schemas:
         # The engine makes its grammar from the tools of the body, and renders the template with these instead.
-        template_values["tools"] = body["tools"]
-        body["tools"] = [_tool(*pair) for pair in zip(request.tools, request.call_schemas, strict=True)]
+        template_values["tools"] = _tools(request.tools, request.shown_schemas)
     if request.think is not None:
         template_values["enable_thinking"] = bool(request.think)
         if isinstance(request.think, str):
@@ -281,6 +281,12 @@ def _part(part: Part) -> dict[str, Any]:
 def _call(call: ToolCall) -> dict[str, Any]:
     function = {"name": call.name, "arguments": msgspec.json.encode(call.arguments).decode()}
     return {"type": "function", "id": call.id, "function": function}
+
+
+def _tools(tools: Sequence[Tool], schemas: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tools with these schemas of their arguments, or with their own parameters where there are none."""
+    parameters = schemas or [tool.parameters for tool in tools]
+    return [_tool(*pair) for pair in zip(tools, parameters, strict=True)]
 
 
 def _tool(tool: Tool, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -17,10 +17,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from corral import telemetry
 from corral.inference import Runtime
+from corral.machine.memory import memory
+from corral.server.http.budget import BodyBudget
 from corral.server.http.dialect import note_of
 from corral.server.http.guards import Guard, Origins
 
 log = logging.getLogger(__name__)
+
+MIN_BODY_MEMORY = 512 << 20
+"""Bytes that bodies of requests may take together even on the smallest machine."""
 
 
 def build(routes: Sequence[StarletteRoute], runtime: Runtime, in_flight: "InFlight") -> ASGIApp:
@@ -32,6 +37,7 @@ def build(routes: Sequence[StarletteRoute], runtime: Runtime, in_flight: "InFlig
     app.router.redirect_slashes = False
     app.state.runtime = runtime
     app.state.in_flight = in_flight
+    app.state.body_budget = BodyBudget(runtime.config.body_memory or max(memory().total // 8, MIN_BODY_MEMORY))
     guard = Guard(app, Origins(runtime.config.origins), runtime.config.host)
     return _Log(_CleanPath(guard, routes), in_flight)
 

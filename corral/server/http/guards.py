@@ -35,6 +35,7 @@ _REQUEST_HEADERS = ",".join(
     (
         *("Authorization", "Content-Type", "User-Agent", "Accept", "X-Requested-With", "Openai-Beta"),
         *(f"X-Stainless-{name}" for name in (*_STAINLESS.split(), "Runtime-Version", "Timeout")),
+        *("X-Api-Key", "Anthropic-Version", "Anthropic-Beta", "Anthropic-Dangerous-Direct-Browser-Access"),
     )
 )
 _PREFLIGHT = (

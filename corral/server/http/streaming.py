@@ -14,12 +14,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from corral.errors import BodyTooLarge, CorralError, InternalError, ServerStopping
+from corral.errors import CorralError, InternalError, ServerStopping
 from corral.server.http.dialect import Dialect, dialect_of, note, set_dialect
+from corral.server.http.reading import whole
 
 log = logging.getLogger(__name__)
 
 JSON = "application/json; charset=utf-8"
+PLAIN_JSON = "application/json"
 NDJSON = "application/x-ndjson"
 
 
@@ -70,8 +72,9 @@ class Route:
     """An ASGI app around a handler, which answers its errors in the route's dialect.
 
     The handler and its answer are cancelled when the client goes away. `reads_body` handlers take the body themselves,
-    as it arrives; for the others it is read whole, up to `max_body` bytes. A request that uvicorn cancels, as it does
-    with what has not ended in time when the server ends, is answered with `ServerStopping`.
+    as it arrives; for the others it is read whole, up to `max_body` bytes, when the app's `BodyBudget` has room.
+    A request that uvicorn cancels, as it does with what has not ended in time when the server ends, is answered with
+    `ServerStopping`.
     """
 
     def __init__(self, handler: Handler, dialect: Dialect, *, max_body: int, reads_body: bool = False) -> None:
@@ -102,33 +105,14 @@ class Route:
             with contextlib.suppress(ClientDisconnect):  # the client has left, there is no answer to give
                 await (await self._handler(request))(scope, receive, send)
             return
-        if int(request.headers.get("content-length", "0")) > self._max_body:
-            raise BodyTooLarge(self._max_body)
-        body = await self._read(receive)
-        if body is None:
-            return
-        request._body = body
+        async with whole(request, self._max_body) as complete:
+            if complete is None:
+                return
 
-        async def answer() -> None:
-            await (await self._handler(request))(scope, receive, send)
+            async def answer() -> None:
+                await (await self._handler(complete))(scope, receive, send)
 
-        await _until_hang_up(answer(), scope, receive)
-
-    async def _read(self, receive: Receive) -> bytes | None:
-        """The whole body; None when the client left before it was complete."""
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            part = message.get("body", b"")
-            size += len(part)
-            if size > self._max_body:
-                raise BodyTooLarge(self._max_body)
-            parts.append(part)
-            if not message.get("more_body", False):
-                return b"".join(parts)
+            await _until_hang_up(answer(), scope, receive)
 
 
 async def _until_hang_up(work: Awaitable[None], scope: Scope, receive: Receive) -> None:

@@ -4,9 +4,10 @@ Source: spec api.
 """
 
 from corral.errors import ModelNotFound, ModelRequired, RemoteModel
+from corral.server.http.error_table import Row, Table
 from corral.server.http.routing import route
 from corral.server.ollama import create, models, routes
-from corral.server.ollama.errors import Row, Table, dialect
+from corral.server.ollama.errors import dialect
 
 _ANY = dialect()
 _GENERATE = dialect({ModelRequired: Row(404, lambda _: "model '' not found")})
@@ -25,6 +26,8 @@ ROUTES = (
     route("/api/render", routes.render, "POST", dialect=_ANY),
     route("/api/embed", routes.embed, "POST", dialect=_EMBED),
     route("/api/embeddings", routes.embeddings, "POST", dialect=_EMBEDDINGS),
+    route("/api/tokenize", routes.tokenize, "POST", dialect=_ANY),
+    route("/api/detokenize", routes.detokenize, "POST", dialect=_ANY),
     route("/api/tags", models.tags, "GET", "HEAD", dialect=_ANY),
     route("/api/ps", models.ps, "GET", dialect=_ANY),
     route("/api/show", models.show, "POST", dialect=_SHOW),

@@ -13,11 +13,12 @@ from corral.machine.threads import threads_here
 from corral.models import create as making
 from corral.models import given
 from corral.names import Digest, Name
+from corral.server.http.bodies import body_as
 from corral.server.http.requests import require_local, runtime_of
 from corral.server.ollama import wire
 from corral.server.ollama.errors import ServerFault
 from corral.server.ollama.models import absolute_path, named, pull_steps
-from corral.server.ollama.replies import body_as, progress_answer
+from corral.server.ollama.replies import progress_answer
 from corral.store import Store
 
 

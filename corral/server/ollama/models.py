@@ -22,13 +22,15 @@ from corral.inference import Runtime
 from corral.messages import Progress
 from corral.models.model import Listed, Model
 from corral.names import Name
+from corral.server.http.bodies import body_as, encoded_reply, reply
 from corral.server.http.requests import require_local, runtime_of
 from corral.server.ollama import show as shown_as
-from corral.server.ollama.replies import body_as, encoded_reply, progress_answer, reply
+from corral.server.ollama.replies import progress_answer
 from corral.serving.requirements import Requirements, requirements
 from corral.serving.scheduler import Runner
 from corral.sources import Mirror, archive
 from corral.sources.mirrors import FileMirror
+from corral.sources.registry import Encryption
 from corral.store import Store, Stored
 
 
@@ -166,7 +168,8 @@ class WirePullRequest(Struct):
 async def pull(request: Request) -> Response:
     asked = await body_as(request, WirePullRequest)
     name = _transferred(asked.model or asked.name)
-    steps = pull_steps(runtime_of(request), name, insecure=asked.insecure, source=_source(request, asked.source))
+    encryption = Encryption.asked(insecure=asked.insecure)
+    steps = pull_steps(runtime_of(request), name, encryption, _source(request, asked.source))
     return await progress_answer(request, steps, asked.stream)
 
 
@@ -184,14 +187,14 @@ def _source(request: Request, text: str) -> Mirror | None:
 
 
 def pull_steps(
-    runtime: Runtime, name: Name, *, insecure: bool = False, source: Mirror | None = None
+    runtime: Runtime, name: Name, encryption: Encryption = Encryption.REQUIRED, source: Mirror | None = None
 ) -> AsyncGenerator[Progress, None]:
     """Pulls a model as this server is set up to, from its registry or from `source` alone."""
     store, prune = runtime.models.store, not runtime.config.no_prune
     if source is not None:
         return sources.pull_from(source, name, store, registry=runtime.registry, prune=prune)
     mirrors = runtime.config.mirrors
-    return sources.pull(name, store, registry=runtime.registry, mirrors=mirrors, insecure=insecure, prune=prune)
+    return sources.pull(name, store, registry=runtime.registry, mirrors=mirrors, encryption=encryption, prune=prune)
 
 
 class WireArchiveRequest(Struct):
@@ -239,5 +242,6 @@ async def push(request: Request) -> Response:
         raise ModelRequired
     runtime = runtime_of(request)
     name = _transferred(text)
-    steps = runtime.registry.push(name, runtime.models.store, insecure=asked.insecure)
+    encryption = Encryption.asked(insecure=asked.insecure)
+    steps = runtime.registry.push(name, runtime.models.store, encryption=encryption)
     return await progress_answer(request, steps, asked.stream)

@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 from starlette.requests import Request
@@ -16,12 +15,15 @@ from corral.errors import BadRequest, ModelRequired
 from corral.golang import gojson
 from corral.inference import Chunks
 from corral.inference.embedding import Vectors
-from corral.messages import Chunk, EmbedRequest
+from corral.messages import Chunk, EmbedRequest, TokenText
+from corral.server.http.answers import describe
+from corral.server.http.bodies import body_as, body_converted, encoded_reply, reply
 from corral.server.http.folding import fold
+from corral.server.http.keep_alive import read_keep_alive
 from corral.server.http.requests import runtime_of
 from corral.server.http.streaming import NDJSON, Stream
 from corral.server.ollama import wire
-from corral.server.ollama.replies import PLAIN_TEXT, body_as, body_converted, encoded_reply, reply
+from corral.server.ollama.replies import PLAIN_TEXT
 
 Encode = Callable[[Chunk], Any]
 
@@ -87,16 +89,7 @@ async def _answer(answer: AbstractAsyncContextManager[Chunks], stream: bool, enc
             response: Response = Stream(_lines(first, chunks, encode), NDJSON, stack.pop_all())
         else:
             response = reply(encode(await fold(first, chunks)))
-    _note_truncation(response, first.truncated_tokens)
-    if first.unenforced:
-        response.headers["x-corral-unenforced"] = quote(", ".join(first.unenforced)[:1000], safe="#/$, ")
-    return response
-
-
-def _note_truncation(response: Response, tokens: int) -> Response:
-    """The response, with a header that says how many tokens did not fit into the context, if any."""
-    if tokens:
-        response.headers["x-corral-truncated-tokens"] = str(tokens)
+    describe(response, first.truncated_tokens, first.unenforced)
     return response
 
 
@@ -108,7 +101,7 @@ async def _lines(first: Chunk, chunks: Chunks, encode: Encode) -> AsyncGenerator
 
 async def embed(request: Request) -> Response:
     asked = await body_as(request, wire.WireEmbedRequest)
-    keep_alive = wire.read_keep_alive(asked.keep_alive)
+    keep_alive = read_keep_alive(asked.keep_alive)
     if not asked.model:
         raise ModelRequired
     names.parse_reference(asked.model)
@@ -118,7 +111,8 @@ async def embed(request: Request) -> Response:
     if not vectors.vectors:
         return reply(wire.WireEmbedding(asked.model, []))
     response = encoded_reply(await asyncio.to_thread(_encoded, asked.model, vectors))
-    return _note_truncation(response, vectors.truncated_tokens)
+    describe(response, vectors.truncated_tokens)
+    return response
 
 
 def _encoded(model: str, vectors: Vectors) -> bytes:
@@ -130,7 +124,7 @@ def _encoded(model: str, vectors: Vectors) -> bytes:
 async def embeddings(request: Request) -> Response:
     """The legacy route: one text, nothing cut (spec api §10.2)."""
     asked = await body_as(request, wire.WireEmbeddingRequest)
-    keep_alive = wire.read_keep_alive(asked.keep_alive)
+    keep_alive = read_keep_alive(asked.keep_alive)
     if not asked.model:
         raise ModelRequired
     vectors = await inference.embed(
@@ -144,3 +138,22 @@ async def embeddings(request: Request) -> Response:
         ),
     )
     return reply({"embedding": wire.widened(vectors.vectors[0]) if vectors.vectors else []})
+
+
+async def tokenize(request: Request) -> Response:
+    """A text as the model's tokens: an addition of ours."""
+    asked, converted = await body_converted(request, wire.WireTokenizeRequest, wire.tokenize_request)
+    found = await inference.tokenize(runtime_of(request), converted)
+    return await _token_reply(asked.model, {"tokens": found.tokens, "count": len(found.tokens)}, found)
+
+
+async def detokenize(request: Request) -> Response:
+    """The model's tokens as text: an addition of ours."""
+    asked, converted = await body_converted(request, wire.WireDetokenizeRequest, wire.detokenize_request)
+    found = await inference.detokenize(runtime_of(request), converted)
+    return await _token_reply(asked.model, {"content": found.text}, found)
+
+
+async def _token_reply(model: str, found: dict[str, Any], took: TokenText) -> Response:
+    durations = {"total_duration": took.total_duration, "load_duration": took.load_duration}
+    return encoded_reply(await asyncio.to_thread(gojson.encode, {"model": model, **found, **durations}))

@@ -3,38 +3,32 @@
 Names, order and absence of fields are the contract. Source: spec api §1, §5, §7, §8, §10.
 """
 
-import base64
-import binascii
-import logging
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
-import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
 
 from corral.errors import BadRequest
-from corral.golang import durations, gojson, timestamps
+from corral.golang import timestamps
 from corral.golang.text import as_float32, quote, shortest_float32
 from corral.messages import (
     ChatRequest,
     Chunk,
+    DetokenizeRequest,
     EmbedRequest,
     GenerateRequest,
     Json,
-    Media,
     Message,
     Metrics,
     Progress,
     Think,
+    TokenizeRequest,
     TokenLogprob,
-    Tool,
     ToolCall,
-    ToolChoice,
-    media_of,
 )
-
-log = logging.getLogger(__name__)
+from corral.server.http.files import read_media
+from corral.server.http.keep_alive import read_keep_alive
+from corral.server.http.tools import WireTool, read_tool_choice, tool
 
 
 class WireFunction(Struct, omit_defaults=True):
@@ -56,60 +50,6 @@ class WireMessage(Struct):
     tool_calls: list[WireToolCall] = []
     tool_name: str = ""
     tool_call_id: str = ""
-
-
-class WireProperty(Struct, omit_defaults=True):
-    """What is read of a part of a tool's JSON Schema: what reaches the model (spec api §5.6)."""
-
-    anyOf: "list[WireProperty | bool]" = []  # noqa: N815 - a wire name
-    type: str | list[str] = ""
-    items: Any = None
-    description: str = ""
-    enum: list[Any] = []
-    properties: "dict[str, WireProperty | bool]" = {}
-    required: list[str] | bool = []
-
-    def for_prompt(self) -> "WireProperty":
-        """The same without booleans: `true` for a schema says nothing, and `false` that there is no such value."""
-        options = [WireProperty() if part is True else part.for_prompt() for part in self.anyOf if part is not False]
-        properties, required = _for_prompt(self.properties, self.required)
-        return msgspec.structs.replace(self, anyOf=options, properties=properties, required=required)
-
-
-def _for_prompt(
-    properties: "dict[str, WireProperty | bool]", required: list[str] | bool
-) -> "tuple[dict[str, WireProperty | bool], list[str]]":
-    """Properties as the model reads them, and the names of the required ones; `required: true` in one names it."""
-    named = [name for name, part in properties.items() if isinstance(part, WireProperty) and part.required is True]
-    listed = [] if isinstance(required, bool) else required
-    kept: dict[str, WireProperty | bool] = {
-        name: WireProperty() if part is True else part.for_prompt()
-        for name, part in properties.items()
-        if part is not False
-    }
-    return kept, [*listed, *(name for name in named if name not in listed)]
-
-
-class WireParameters(Struct, omit_defaults=True):
-    type: str | UnsetType = UNSET
-    defs: Any = field(name="$defs", default=None)
-    items: Any = None
-    required: list[str] | bool = []
-    properties: dict[str, WireProperty | bool] | UnsetType = UNSET
-    whole: Any = field(name=gojson.WHOLE, default=None)
-    """The schema as it came, by which calls are checked."""
-
-
-class WireToolFunction(Struct):
-    name: str = ""
-    description: str = ""
-    parameters: WireParameters = field(default_factory=WireParameters)
-
-
-class WireTool(Struct):
-    type: str = ""
-    items: Any = None
-    function: WireToolFunction = field(default_factory=WireToolFunction)
 
 
 class WireGenerateRequest(Struct):
@@ -162,6 +102,25 @@ class WireEmbedRequest(Struct):
 class WireEmbeddingRequest(Struct):
     model: str = ""
     prompt: str = ""
+    keep_alive: Any = None
+    options: dict[str, Any] = {}
+
+
+class WireTokenizeRequest(Struct):
+    """`text` and `prompt` are other names for `content`, as other servers have them."""
+
+    model: str = ""
+    content: str = ""
+    text: str = ""
+    prompt: str = ""
+    add_special: bool = False
+    keep_alive: Any = None
+    options: dict[str, Any] = {}
+
+
+class WireDetokenizeRequest(Struct):
+    model: str = ""
+    tokens: list[int] = []
     keep_alive: Any = None
     options: dict[str, Any] = {}
 
@@ -231,6 +190,25 @@ def embed_request(wire: WireEmbedRequest, keep_alive: float | None) -> EmbedRequ
     )
 
 
+def tokenize_request(wire: WireTokenizeRequest) -> TokenizeRequest:
+    return TokenizeRequest(
+        model=wire.model,
+        text=wire.content or wire.text or wire.prompt,
+        add_special=wire.add_special,
+        options=wire.options,
+        keep_alive=read_keep_alive(wire.keep_alive),
+    )
+
+
+def detokenize_request(wire: WireDetokenizeRequest) -> DetokenizeRequest:
+    return DetokenizeRequest(
+        model=wire.model,
+        tokens=tuple(wire.tokens),
+        options=wire.options,
+        keep_alive=read_keep_alive(wire.keep_alive),
+    )
+
+
 def input_is_text(value: Json) -> bool:
     """Whether `input` is null, a string, or a list of strings."""
     return (
@@ -266,53 +244,6 @@ def _text_of_part(part: Json) -> str:
             )
 
 
-def tool(wire: WireTool) -> Tool:
-    function = wire.function
-    schema = function.parameters
-    properties, required = _for_prompt({} if schema.properties is UNSET else schema.properties, schema.required)
-    parameters = msgspec.structs.replace(
-        schema, whole=None, required=required, properties=UNSET if schema.properties is UNSET else properties
-    )
-    return Tool(
-        function.name,
-        function.description,
-        msgspec.to_builtins(parameters),
-        wire.type or "function",
-        wire.items,
-        schema.whole,
-    )
-
-
-def read_media(texts: Iterable[str]) -> tuple[Media, ...]:
-    """Standard base64 with padding; line breaks inside are allowed, a data-URI prefix is not (spec api §1.1)."""
-    return tuple(media_of(_base64(text)) for text in texts)
-
-
-def _base64(text: str) -> bytes:
-    stripped = text.replace("\r", "").replace("\n", "")
-    try:
-        return base64.b64decode(stripped, validate=True)
-    except (binascii.Error, ValueError):
-        bad = re.search(r"[^A-Za-z0-9+/]", stripped.rstrip("="))
-        at = bad.start() if bad else len(stripped)
-        raise BadRequest(f"illegal base64 data at input byte {at}") from None
-
-
-def read_keep_alive(value: Json) -> float | None:
-    """Seconds; infinity for ever, and for what is longer than any duration; None when not given (spec api §5.1)."""
-    match value:
-        case None:
-            return None
-        case bool():
-            raise BadRequest("Unsupported type: 'bool'")
-        case int() | float() | str():
-            return durations.keep_alive(value)
-        case list():
-            raise BadRequest("Unsupported type: '[]interface {}'")
-        case _:
-            raise BadRequest("Unsupported type: 'map[string]interface {}'")
-
-
 _LEVELS: dict[str, Literal["low", "medium", "high", "max"]] = {
     "low": "low",
     "medium": "medium",
@@ -338,26 +269,6 @@ def read_think(value: Json) -> Think:
 def read_format(value: Json) -> Json:
     """`""` means none, as null does; whether the rest is a format is for the prompt's maker to say."""
     return None if value == "" else value
-
-
-def read_tool_choice(value: Json) -> ToolChoice:
-    """`"auto"`, `"none"`, `"required"`, or a named function as OpenAI's or Anthropic's clients write them.
-
-    An addition of ours. Anything else is ignored, as Ollama ignores the whole field.
-    """
-    match value:
-        case None | "auto" | "" | {"type": "auto"}:
-            return ToolChoice()
-        case "none" | {"type": "none"}:
-            return ToolChoice("none")
-        case "required" | "any" | {"type": "required" | "any"}:
-            return ToolChoice("required")
-        case {"function": {"name": str(name)}} | {"name": str(name)} if name:
-            return ToolChoice("required", name)
-        case _:
-            given = gojson.encode(value).decode()[:200]
-            log.warning('tool_choice %s is ignored: it is not "auto", "none", "required" or a function', given)
-            return ToolChoice()
 
 
 def _check_top_logprobs(count: int) -> None:

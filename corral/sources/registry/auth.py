@@ -112,6 +112,8 @@ class Authenticator:
         self._key_folder = key_folder
         self._lock = asyncio.Lock()
         self.header = ""
+        self._answered: Sequence[Challenge] = ()
+        """What `header` answers. A registry may want another for each blob that it is to take from another model."""
 
     async def answer(self, challenges: Sequence[Challenge], refused: str) -> None:
         """Sets `header` anew. `refused` is the header the server did not take, "" for none.
@@ -119,9 +121,9 @@ class Authenticator:
         `Unauthorized` when there are no (more) credentials, `SourceError` when the challenge makes no sense.
         """
         async with self._lock:
-            if self.header != refused:  # another request has just brought a new one
+            if self.header != refused and self._answered == challenges:  # another request has just brought a new one
                 return
-            self.header = ""
+            self.header, self._answered = "", challenges
             credentials = await asyncio.to_thread(find_credentials, self._docker_config, self._host)
             for challenge in challenges:
                 if challenge.scheme == "bearer":

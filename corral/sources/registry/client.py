@@ -7,10 +7,11 @@ and §10, api §15.3 and §15.4.
 import asyncio
 import platform
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from yarl import URL
 
@@ -28,7 +29,8 @@ from corral.errors import (
 from corral.messages import Progress
 from corral.names import Digest, Name
 from corral.sources.registry.auth import Authenticator
-from corral.sources.registry.errors import Interrupted, StatusError, is_retryable
+from corral.sources.registry.encryption import Encryption
+from corral.sources.registry.errors import Interrupted, NotEncrypted, StatusError, is_retryable
 from corral.sources.registry.http import Http
 from corral.sources.registry.ledger import allocated
 from corral.sources.registry.limits import TransferLimits
@@ -40,14 +42,16 @@ from corral.sources.registry.upload import UnfinishedUploads, Upload
 from corral.store import BlobMissing, Layer, Manifest, MediaType, Store, parse_manifest
 from corral.store.blobs import require_space
 
+T = TypeVar("T")
+
 _MACHINES = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64"}
 _SYSTEMS = {"win32": "windows"}
 _THREADS = 8
 _ROUNDS = 5
 """How often a pull fetches what is missing while blobs of it are deleted with other models."""
 
-_MANIFEST_ATTEMPTS = 3
-"""Further ones, where a connection breaks: fewer than for a blob, as there may be mirrors."""
+_FIRST_ATTEMPTS = 3
+"""At the first requests; further ones, where a connection breaks: fewer than for a blob, as there may be mirrors."""
 
 USER_AGENT = (
     f"ollama/{EMULATES} ({_MACHINES.get(platform.machine(), platform.machine())} "
@@ -77,15 +81,23 @@ class Registry:
         await asyncio.to_thread(self._executor.shutdown)
 
     async def pull(
-        self, name: Name, store: Store, *, insecure: bool = False, prune: bool = True, remote_name: Name | None = None
+        self,
+        name: Name,
+        store: Store,
+        *,
+        encryption: Encryption = Encryption.REQUIRED,
+        prune: bool = True,
+        remote_name: Name | None = None,
     ) -> AsyncGenerator[Progress, None]:
-        """Brings a model into the store. `insecure`: plain HTTP; `prune`: delete what the name's old manifest leaves.
+        """Brings a model into the store. `prune`: delete what the name's old manifest leaves.
 
         `remote_name`: what the model is called at a mirror, whose registry is asked then; it is stored under `name`.
         Closing the iterator stops the work; what has arrived stays and is gone on with next time.
         """
         yield Progress("pulling manifest")
-        async with self._repository(remote_name or name, insecure) as repository:
+        with _about_manifest():
+            repository = await self._repository(remote_name or name, encryption)
+        async with repository.http.hold():
             manifest = await _fetch_manifest(repository, self._limits)
             await self._check_space(manifest, store)
             for rounds_left in reversed(range(_ROUNDS)):
@@ -105,8 +117,12 @@ class Registry:
             yield Progress("removing unused layers")
         yield Progress("success")
 
-    async def push(self, name: Name, store: Store, *, insecure: bool = False) -> AsyncGenerator[Progress, None]:
+    async def push(
+        self, name: Name, store: Store, *, encryption: Encryption = Encryption.REQUIRED
+    ) -> AsyncGenerator[Progress, None]:
         """Sends a model to the registry in its name. What the registry has already is not sent again.
+
+        Small blobs are sent side by side, and all are reported in the manifest's order (spec api §15.4).
 
         Closing the iterator stops the work; a push of the same blob goes on with what the registry took, if it can.
         """
@@ -119,9 +135,10 @@ class Registry:
             raise StoreError(f"open {path}: no such file or directory") from error
         blobs = {layer.digest: layer for layer in stored.manifest.blobs}
         paths = {digest: await store.run(store.open_path, digest) for digest in blobs}
-        async with self._repository(stored.name, insecure) as repository:
-            for number, (digest, layer) in enumerate(blobs.items()):
-                upload = Upload(
+        repository = await self._repository(stored.name, encryption)
+        async with repository.http.hold():
+            uploads = [
+                Upload(
                     repository,
                     layer,
                     paths[digest],
@@ -130,9 +147,12 @@ class Registry:
                     executor=self._executor,
                     unfinished=self._unfinished_uploads,
                 )
-                async with aclosing(upload.watch()) as steps:
-                    async for step in steps:
-                        yield step
+                for number, (digest, layer) in enumerate(blobs.items())
+            ]
+            jobs = [Job(upload.watch(), upload.connections) for upload in uploads]
+            async with aclosing(in_parallel(jobs, self._limits.connections)) as steps:
+                async for step in steps:
+                    yield step
             yield Progress("pushing manifest")
             await retry(
                 lambda: repository.put_manifest(stored.manifest), self._limits.retry, retryable=_is_put_retryable
@@ -211,38 +231,59 @@ class Registry:
 
         await store.run(check)
 
-    @asynccontextmanager
-    async def _repository(self, name: Name, insecure: bool) -> AsyncIterator[Repository]:
-        try:
-            origin = URL(f"{'http' if insecure else 'https'}://{name.host}")
-        except ValueError as error:
-            raise SourceError(f'invalid registry host "{name.host}"') from error
-        http = Http(origin, trusted=insecure, user_agent=USER_AGENT, answer_seconds=self._limits.answer)
+    async def _repository(self, name: Name, encryption: Encryption) -> Repository:
+        """The model's repository, after a request to its registry where that has to show how it is spoken to."""
+        encryption = encryption.at(name.host)
+        http = self._http(name.host, encryption)
+        if encryption is Encryption.PREFERRED and not await _is_encrypted(http, self._limits):
+            http = self._http(name.host, Encryption.NONE)
         authenticator = Authenticator(http, docker_config=self._docker_config, key_folder=self._key_folder)
-        async with http.hold():
-            yield Repository(http, authenticator, name)
+        return Repository(http, authenticator, name)
+
+    def _http(self, host: str, encryption: Encryption) -> Http:
+        scheme = "http" if encryption is Encryption.NONE else "https"
+        try:
+            origin = URL(f"{scheme}://{host}")
+        except ValueError as error:
+            raise SourceError(f'invalid registry host "{host}"') from error
+        is_trusted = encryption is not Encryption.REQUIRED
+        return Http(origin, trusted=is_trusted, user_agent=USER_AGENT, answer_seconds=self._limits.answer)
+
+
+async def _is_encrypted(http: Http, limits: TransferLimits) -> bool:
+    """Whether the host speaks TLS; what it answers then does not matter here."""
+    url = http.origin / "v2" / ""
+
+    async def ask() -> None:
+        async with http.answer_time("GET", url), http.send("GET", url):
+            pass
+
+    async with http.hold():
+        try:
+            await _uninterrupted(ask, limits)
+        except NotEncrypted:
+            return False
+    return True
 
 
 async def _fetch_manifest(repository: Repository, limits: TransferLimits) -> Manifest:
-    try:
-        raw = await retry(lambda: _uninterrupted_manifest(repository, limits), limits.retry, retryable=_asks_us_to_wait)
+    with _about_manifest():
+        raw = await retry(lambda: _uninterrupted(repository.manifest, limits), limits.retry, retryable=_asks_us_to_wait)
         manifest = parse_manifest(raw)
-    except CorralError as error:
-        raise _about_manifest(error) from error
     if any(layer.media_type == MediaType.TENSOR for layer in manifest.layers):
         raise SourceError("this model requires MLX support, but the MLX runtime is not available")
     return manifest
 
 
-async def _uninterrupted_manifest(repository: Repository, limits: TransferLimits) -> bytes:
-    """The manifest, asked for again where the connection breaks; `Unreachable` when it breaks each time."""
-    for attempt in range(min(_MANIFEST_ATTEMPTS, limits.retry.attempts)):
+async def _uninterrupted(request: Callable[[], Awaitable[T]], limits: TransferLimits) -> T:
+    """The answer, asked for again where the connection breaks; `Unreachable` when it breaks each time."""
+    for attempt in range(min(_FIRST_ATTEMPTS, limits.retry.attempts)):
         try:
-            return await repository.manifest()
+            return await request()
         except Interrupted:
             await asyncio.sleep(limits.retry.pause * 2**attempt)
     try:
-        return await repository.manifest()
+        return await request()
     except Interrupted as error:
         raise Unreachable(str(error)) from error
 
@@ -257,13 +298,17 @@ def _is_put_retryable(error: SourceError) -> bool:
     return is_retryable(error) or (isinstance(error, StatusError) and "BLOB_UNKNOWN" in str(error))
 
 
-def _about_manifest(error: CorralError) -> CorralError:
-    """The same error with the words in front that clients look for (spec api §15.3)."""
-    sentence = f"pull model manifest: {error}"
-    for kind in (Unreachable, Unauthorized):
-        if isinstance(error, kind):
-            return kind(sentence)
-    return NotPublished(sentence) if isinstance(error, NotFound) else SourceError(sentence)
+@contextmanager
+def _about_manifest() -> Iterator[None]:
+    """Raises errors with the words in front that clients look for (spec api §15.3)."""
+    try:
+        yield
+    except CorralError as error:
+        sentence = f"pull model manifest: {error}"
+        for kind in (Unreachable, Unauthorized):
+            if isinstance(error, kind):
+                raise kind(sentence) from error
+        raise (NotPublished if isinstance(error, NotFound) else SourceError)(sentence) from error
 
 
 def _leftovers(store: Store, name: Name, manifest: Manifest) -> bool:

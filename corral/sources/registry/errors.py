@@ -25,6 +25,10 @@ _FOREIGN = (
 """What the libraries raise."""
 
 
+class NotEncrypted(Unreachable):
+    """No encrypted connection, as the host's port refuses any or answers with something else than TLS."""
+
+
 class Interrupted(SourceError):
     """The connection broke, or went silent, in the middle of an answer: trying again may work."""
 
@@ -54,7 +58,8 @@ def translate_errors(method: str, url: URL) -> Iterator[None]:
     """Raises the client library's errors as ours.
 
     The sentences for an unknown host, a refused connection and an early end are those of spec api annex B, which
-    clients match on. `Unreachable`: there is no connection; `Interrupted`: it broke; `SourceError`: anything else.
+    clients match on. `Unreachable`: there is no connection, `NotEncrypted` where one without encryption may be;
+    `Interrupted`: it broke; `SourceError`: anything else.
     """
     try:
         yield
@@ -80,13 +85,17 @@ def _translated(request: str, url: URL, error: Exception) -> SourceError | Unrea
             via = "" if error.host == url.host else "proxyconnect tcp: "
             return Unreachable(f"{request}: {via}dial tcp: lookup {error.host}: no such host")
         case aiohttp.ClientSSLError() | ssl.SSLError():
-            return Unreachable(f"{request}: {_tls_reason(cause)}")
+            is_tls = _is_of_another(error, url) or not _is_no_tls(cause)
+            return (Unreachable if is_tls else NotEncrypted)(f"{request}: {_tls_reason(cause)}")
         case aiohttp.ClientOSError(__cause__=ssl.SSLError() as reason):  # behind a SOCKS proxy
-            return Unreachable(f"{request}: {_tls_reason(reason)}")
+            return (NotEncrypted if _is_no_tls(reason) else Unreachable)(f"{request}: {_tls_reason(reason)}")
+        case aiohttp.ClientProxyConnectionError():
+            return Unreachable(f"{request}: proxyconnect tcp: {_dialled(error)}")
+        case aiohttp.ClientConnectorError(os_error=ConnectionResetError() as reason):  # closed while TLS began
+            return Interrupted(f"{request}: {'EOF' if reason.errno is None else _reason(reason)}")
         case aiohttp.ClientConnectorError():
-            address = f"[{error.host}]:{error.port}" if ":" in error.host else f"{error.host}:{error.port}"
-            via = "proxyconnect tcp: " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
-            return Unreachable(f"{request}: {via}dial tcp {address}: connect: {_reason(error.os_error)}")
+            is_refused = url.scheme == "https" and isinstance(cause, ConnectionRefusedError)
+            return (NotEncrypted if is_refused else Unreachable)(f"{request}: {_dialled(error)}")
         case aiohttp.ConnectionTimeoutError():
             return Unreachable(f"{request}: the host does not answer")
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
@@ -114,6 +123,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
+def _dialled(error: aiohttp.ClientConnectorError) -> str:
+    address = f"[{error.host}]:{error.port}" if ":" in error.host else f"{error.host}:{error.port}"
+    return f"dial tcp {address}: connect: {_reason(error.os_error)}"
+
+
 def _reason(error: OSError) -> str:
     return os.strerror(error.errno).lower() if error.errno is not None else str(error).lower() or "no connection"
 
@@ -133,6 +147,16 @@ def _proxy_reason(error: Exception) -> str:
 def _tls_reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"tls: failed to verify certificate: {error.verify_message}"
-    if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
+    if _is_no_tls(error):
         return "http: server gave HTTP response to HTTPS client"
     return f"no encrypted connection: {error}"
+
+
+def _is_no_tls(error: Exception) -> bool:
+    """Whether the other end answered with something else than TLS."""
+    return isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")
+
+
+def _is_of_another(error: Exception, url: URL) -> bool:
+    """Whether a connection to another host than the URL's failed: to a proxy that is to be spoken to encrypted."""
+    return isinstance(error, aiohttp.ClientConnectorError) and (error.host, error.port) != (url.raw_host, url.port)

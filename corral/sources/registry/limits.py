@@ -22,7 +22,7 @@ class TransferLimits:
     slice_bytes: int = 0
     """0: by the blob's size."""
     connections: int = 8
-    """At once, for one pull: of a large blob, or of several small ones."""
+    """At once, for one pull or push: of a large blob, or of several small ones."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     """For a slice of a download, a part of an upload, and any other request that may be repeated."""
     stall: float = 30.0

@@ -107,6 +107,8 @@ class Upload:
         self._unfinished = unfinished
         self._url = repository.blob_url(layer.digest)
         self._part_size = limits.part_size(layer.size)
+        self.connections = 1 if layer.size <= self._part_size else limits.connections
+        """How many of a push's it counts for: all when it has parts, which the registry may take side by side."""
         self._descriptor = -1  # of the blob, while it is sent
         self._stored = 0
         """Bytes that the registry has confirmed."""

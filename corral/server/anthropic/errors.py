@@ -1,0 +1,53 @@
+"""Errors as Anthropic's API writes them: one envelope, also within a stream. Source: spec api §20.2.
+
+Statuses and sentences are those of Ollama's native routes.
+"""
+
+import secrets
+
+from starlette.responses import Response
+
+from corral import errors
+from corral.errors import CorralError
+from corral.golang import gojson
+from corral.server.http.dialect import Dialect
+from corral.server.http.error_table import STATUSES, Row, Table, may_pass, sentence_of, status_of
+from corral.server.http.events import event
+from corral.server.http.streaming import JSON, PLAIN_JSON
+
+TABLE: Table = {**STATUSES, errors.EmptyBody: Row(400, lambda _: "EOF")}
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    529: "overloaded_error",
+}
+
+
+def answer(error: CorralError) -> Response:
+    """The whole response. `x-should-retry` keeps the vendor's clients from repeating what will fail again."""
+    status = status_of(TABLE, error)
+    content_type = JSON if isinstance(error, errors.BadRequest) else PLAIN_JSON
+    headers = {"content-type": content_type, "x-should-retry": "true" if may_pass(error) else "false"}
+    if status == 503:
+        headers["retry-after"] = "1"
+    return Response(gojson.encode(_envelope(error)) + b"\n", status, headers)
+
+
+def line(error: CorralError) -> bytes:
+    """The last event of a stream that cannot go on."""
+    return event(_envelope(error), "error")
+
+
+def _envelope(error: CorralError) -> dict[str, object]:
+    kind = _TYPES.get(status_of(TABLE, error), "api_error")
+    described = {"type": kind, "message": sentence_of(TABLE, error)}
+    return {"type": "error", "error": described, "request_id": f"req_{secrets.token_hex(12)}"}
+
+
+DIALECT = Dialect(answer, line)

@@ -1,0 +1,47 @@
+"""Anthropic's routes: requests decoded, chunks encoded. Source: spec api §20."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from corral import inference
+from corral.golang import gojson
+from corral.server.anthropic import replies, wire
+from corral.server.http.answers import answers, describe, folded
+from corral.server.http.bodies import body_converted
+from corral.server.http.events import event_response
+from corral.server.http.requests import runtime_of
+from corral.server.http.streaming import PLAIN_JSON
+
+CHARACTERS_PER_TOKEN = 4
+"""About, where a prompt has not been counted yet."""
+
+
+async def messages(request: Request) -> Response:
+    asked, converted = await body_converted(request, wire.WireMessagesRequest, wire.chat_request)
+    with_cache = wire.has_cache_control(asked.whole)
+    source = answers(runtime_of(request), [converted])
+    if asked.stream:
+        estimate = sum(len(message.text) for message in converted.messages) // CHARACTERS_PER_TOKEN
+        writer = replies.MessageWriter(asked.model, estimate, with_cache=with_cache)
+        stream = await event_response(request, source, writer)
+        stream.headers["cache-control"] = "no-cache"
+        return stream
+    [whole] = await folded(source)
+    response = _reply(replies.message(asked.model, whole, with_cache=with_cache))
+    describe(response, whole.truncated_tokens, whole.unenforced)
+    return response
+
+
+async def count_tokens(request: Request) -> Response:
+    """How many tokens the prompt of a conversation has, pictures left aside."""
+    _, converted = await body_converted(request, wire.WireMessagesRequest, wire.counted_request)
+    async with inference.answer(runtime_of(request), converted) as chunks:
+        rendered = (await anext(chunks)).rendered
+    assert rendered is not None, "a request that only renders is answered with the prompt"
+    return _reply({"input_tokens": rendered.tokens})
+
+
+def _reply(value: dict[str, Any]) -> Response:
+    return Response(gojson.encode(value), headers={"content-type": PLAIN_JSON})

@@ -1,0 +1,52 @@
+"""JSON bodies, read into typed values and written. What is large is read in a thread, so that it holds nothing up."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from corral.errors import EmptyBody
+from corral.golang import gojson
+from corral.server.http.reading import release_body
+from corral.server.http.streaming import JSON
+
+T = TypeVar("T", bound=Struct)
+Converted = TypeVar("Converted")
+
+
+def reply(value: Any) -> Response:
+    """A value as JSON; what is large is encoded in a thread and goes through `encoded_reply`."""
+    return encoded_reply(gojson.encode(value))
+
+
+def encoded_reply(data: bytes) -> Response:
+    """A reply whose JSON was made elsewhere: a large one is encoded in a thread."""
+    return Response(data, headers={"content-type": JSON})
+
+
+LARGE = 1 << 18
+"""Bytes of JSON whose reading, with base64 of pictures, would hold up the event loop: it is done in a thread."""
+
+
+async def body_as(request: Request, kind: type[T]) -> T:
+    """The body read into a wire type; `EmptyBody` for an empty or blank one (spec api §1.1)."""
+    asked, _ = await body_converted(request, kind, lambda asked: None)
+    return asked
+
+
+async def body_converted(request: Request, kind: type[T], convert: Callable[[T], Converted]) -> tuple[T, Converted]:
+    """The body read into a wire type, and what `convert` makes of that; both in a thread where the body is large."""
+    data = await request.body()
+    if not data.strip():
+        raise EmptyBody
+
+    def work() -> tuple[T, Converted]:
+        asked = gojson.decode(data, kind)
+        return asked, convert(asked)
+
+    values = await asyncio.to_thread(work) if len(data) > LARGE else work()
+    release_body(request)
+    return values

@@ -1,0 +1,81 @@
+"""The body of a request, read whole within the budget for bodies, and let go of. Knows no route and no JSON."""
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from starlette.requests import Request
+
+from corral.errors import BodyTooLarge
+from corral.server.http.budget import BodyBudget, Lease
+
+_HELD = "corral.body"
+"""Key in a scope: the request's body."""
+
+
+class _Held:
+    """A body in memory, with its part of the budget."""
+
+    def __init__(self, data: bytes, lease: Lease) -> None:
+        self.data = data
+        self.lease = lease
+
+
+class _WholeRequest(Request):
+    """A request whose body has been read. It can be had until `release_body`."""
+
+    async def body(self) -> bytes:
+        held: _Held = self.scope[_HELD]
+        return held.data
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        yield await self.body()
+        yield b""
+
+
+@contextlib.asynccontextmanager
+async def whole(request: Request, max_body: int) -> AsyncIterator[Request | None]:
+    """The request with its body, which is held to the end of the block at most; None when the client left before.
+
+    `BodyTooLarge` for more than `max_body` bytes, or more than the app's `BodyBudget` can ever have, before they are
+    read; `Busy` when it has no room for a while; `BodyTooSlow`.
+    """
+    budget: BodyBudget = request.app.state.body_budget
+    with budget.lease() as lease:
+        data = await _read(request, min(max_body, budget.most), lease, budget)
+        if data is None:
+            yield None
+            return
+        request.scope[_HELD] = _Held(data, lease)
+        del data  # or it would stay in memory after `release_body`
+        yield _WholeRequest(request.scope, request.receive)
+
+
+def release_body(request: Request) -> None:
+    """Lets go of the body, once everything in it has been turned into values: others may be read then."""
+    held: _Held = request.scope[_HELD]
+    held.data = b""
+    held.lease.release()
+
+
+async def _read(request: Request, most: int, lease: Lease, budget: BodyBudget) -> bytes | None:
+    async def reserve(size: int) -> None:
+        if size > most:
+            raise BodyTooLarge(most)
+        await lease.grow(size)
+
+    await reserve(int(request.headers.get("content-length", "0")))
+    pace = budget.pace()
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        async with pace.waiting():
+            message = await request.receive()
+        if message["type"] == "http.disconnect":
+            return None
+        part: bytes = message.get("body", b"")
+        size += len(part)
+        await reserve(size)
+        pace.received(len(part))
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)

@@ -1,0 +1,113 @@
+"""OpenAI's routes: requests decoded, chunks encoded. Source: spec api §17."""
+
+import asyncio
+import base64
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from corral import inference, names
+from corral.errors import ModelNotFound
+from corral.golang import gojson
+from corral.golang.text import shortest_float32
+from corral.inference.embedding import Vectors
+from corral.messages import ChatRequest, Chunk, GenerateRequest
+from corral.server.http.answers import answers, describe, folded
+from corral.server.http.bodies import body_converted
+from corral.server.http.events import EventWriter, event_response
+from corral.server.http.requests import runtime_of
+from corral.server.http.streaming import PLAIN_JSON
+from corral.server.openai import chat, completions, wire
+from corral.store import Stored
+
+Encode: TypeAlias = Callable[[str, Sequence[Chunk]], dict[str, Any]]
+"""A model's name and its whole answers, as the reply."""
+
+
+async def chat_completions(request: Request) -> Response:
+    asked, converted = await body_converted(request, wire.WireChatRequest, wire.chat_requests)
+    if not asked.stream:
+        return await _whole(request, asked, converted, chat.completion)
+    usage = asked.stream_options.include_usage
+    return await _streamed(request, converted, chat.ChatWriter(asked.model, len(converted), include_usage=usage))
+
+
+async def text_completions(request: Request) -> Response:
+    asked, converted = await body_converted(request, wire.WireCompletionRequest, wire.completion_requests)
+    if not asked.stream:
+        return await _whole(request, asked, converted, completions.completion)
+    usage = asked.stream_options.include_usage
+    writer = completions.CompletionWriter(asked.model, len(converted), include_usage=usage)
+    return await _streamed(request, converted, writer)
+
+
+async def _whole(
+    request: Request, asked: wire.WireRequest, converted: Sequence[ChatRequest | GenerateRequest], encode: Encode
+) -> Response:
+    wholes = await folded(answers(runtime_of(request), converted))
+    response = _reply(encode(asked.model, wholes))
+    describe(response, wholes[0].truncated_tokens, wholes[0].unenforced)
+    return response
+
+
+async def _streamed(
+    request: Request, converted: Sequence[ChatRequest | GenerateRequest], writer: EventWriter
+) -> Response:
+    return await event_response(request, answers(runtime_of(request), converted), writer)
+
+
+async def embeddings(request: Request) -> Response:
+    asked, converted = await body_converted(request, wire.WireEmbedRequest, wire.embed_request)
+    vectors = await inference.embed(runtime_of(request), converted)
+    as_base64 = asked.encoding_format.lower() == "base64"
+    response = Response(
+        await asyncio.to_thread(_encoded_vectors, asked.model, vectors, as_base64=as_base64),
+        headers={"content-type": PLAIN_JSON},
+    )
+    describe(response, vectors.truncated_tokens)
+    return response
+
+
+def _encoded_vectors(model: str, vectors: Vectors, *, as_base64: bool) -> bytes:
+    """Numbers as the shortest decimals of single precision, or the bytes of little-endian ones (spec api §17.6)."""
+
+    def shown(vector: list[float]) -> list[float] | str:
+        if as_base64:
+            return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+        return [shortest_float32(value) for value in vector]
+
+    data = [
+        {"object": "embedding", "embedding": shown(vector), "index": number}
+        for number, vector in enumerate(vectors.vectors)
+    ]
+    usage = {"prompt_tokens": vectors.tokens, "total_tokens": vectors.tokens}
+    return gojson.encode({"object": "list", "data": data, "model": model, "usage": usage})
+
+
+async def models(request: Request) -> Response:
+    listed = await runtime_of(request).models.list()
+    data = [_model(str(model.stored.name), model.stored, model.stored.name.namespace) for model in listed]
+    return _reply({"object": "list", "data": data})
+
+
+async def model(request: Request) -> Response:
+    """One model by its name, which may have slashes; the name is shown as it was asked for."""
+    text = request.path_params["name"]
+    name = names.parse_reference(text).name
+    store = runtime_of(request).models.store
+    try:
+        stored = await store.run(store.manifest, name)
+    except ModelNotFound as error:
+        raise ModelNotFound(str(name)) from error
+    return _reply(_model(text, stored, stored.name.namespace))
+
+
+def _model(shown_name: str, stored: Stored, owner: str) -> dict[str, object]:
+    return {"id": shown_name, "object": "model", "created": int(stored.modified), "owned_by": owner}
+
+
+def _reply(value: dict[str, Any]) -> Response:
+    return Response(gojson.encode(value), headers={"content-type": PLAIN_JSON})
