@@ -84,6 +84,12 @@ async def test_texts_of_no_model_are_removed(store: Store, parts: dict[str, Dige
     assert blobs(store) == {digest.filename for digest in parts.values()}
 
 
+async def test_a_text_that_no_model_is_read_with_is_refused(store: Store, parts: dict[str, Digest]) -> None:
+    with pytest.raises(BadRequest, match=r"^a system of 8388609 bytes is too large: 8388608 are the most$"):
+        await collect(making(store, parts, system="x" * ((8 << 20) + 1)))
+    assert (blobs(store), store.list()) == ({digest.filename for digest in parts.values()}, [])
+
+
 @pytest.mark.parametrize("status", ["parsing GGUF", "merging GGUF parts", "verifying conversion"])
 async def test_hanging_up_ends_the_work_and_leaves_nothing(status: str, store: Store, parts: dict[str, Digest]) -> None:
     async with aclosing(making(store, parts)) as steps:

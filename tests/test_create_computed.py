@@ -308,6 +308,14 @@ async def test_a_file_of_this_machine_is_taken_over_by_its_digest(store: Store, 
     assert blobs(store) == of_models(store)
 
 
+async def test_files_and_adapters_may_have_one_name(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    file, lora = tiny_llama(tmp_path / "m.gguf"), tiny_lora(tmp_path / "other" / "m.gguf")
+    (first,), (second,) = (tuple(add(Store(tmp_path / "elsewhere"), path).values()) for path in (file, lora))
+    await make(store, files={"m.gguf": first}, adapters={"m.gguf": second}, paths={first: file, second: lora})
+    assert [layer.digest for layer in model(store).layers] == [first, second]
+
+
 async def test_a_checkpoint_of_this_machine_leaves_nothing_but_the_model(store: Store, tmp_path: Path) -> None:
     written = LLAMA.write(tmp_path / "checkpoint")
     digests = upload(Store(tmp_path / "other"), written)

@@ -93,12 +93,13 @@ def _check_template(text: str) -> None:
 
 async def _take_over(request: CreateRequest, store: Store, making: Making) -> Steps:
     """Sees to it that all files are in the store."""
-    files = {**request.adapters, **({} if request.from_ else request.files)}
+    groups = [{} if request.from_ else request.files, request.adapters]
     if request.imatrix is not None:
-        files["imatrix"] = request.imatrix
+        groups.append({"imatrix": request.imatrix})
 
     def work(report: Report) -> None:
-        given.take_over(files, request.paths, store, making.record, report)
+        for files in groups:
+            given.take_over(files, request.paths, store, making.record, report)
 
     async with aclosing(Work(work).steps()) as steps:
         async for step in steps:

@@ -15,7 +15,7 @@ from corral.golang import gojson
 from corral.messages import Json, Message
 from corral.models import assemble
 from corral.models.config import ModelConfig, encode_config
-from corral.models.model import Model
+from corral.models.model import MAX_TEXT, Model
 from corral.names import Digest, Name
 from corral.store import Layer, MediaType, Store, encode_manifest
 
@@ -120,6 +120,10 @@ class Making:
             adapters.check(adapter, gguf.read(self.store.open_path(self.weights)))
 
     def _add(self, media_type: MediaType, data: bytes) -> tuple[Layer, bool]:
+        """`BadRequest` for more than a model's texts are read with."""
+        if len(data) > MAX_TEXT:
+            kind = media_type.rpartition(".")[2]
+            raise BadRequest(f"a {kind} of {len(data)} bytes is too large: {MAX_TEXT} are the most")
         digest, size, created = self.store.add_bytes(data)
         self._small[digest] = data
         if created:
