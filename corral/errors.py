@@ -4,6 +4,7 @@ CorralError              anything that stops a request or a command
 ├── BadRequest           the caller asked for something that cannot be done as asked
 │   ├── InvalidName      a model name, digest or path that breaks its grammar
 │   ├── InvalidOption    an option whose value has the wrong type
+│   ├── InvalidModelfile a Modelfile that breaks its grammar
 │   ├── InvalidFormat    an output format that is neither JSON mode nor a schema
 │   ├── ModelRequired    no model was named
 │   ├── EmptyBody        a request without a body that needs one
@@ -74,6 +75,14 @@ class InvalidFormat(BadRequest):
     def __init__(self, given: str) -> None:
         super().__init__(f'invalid format: {given}; expected "json" or a valid JSON Schema object')
         self.given = given
+
+
+class InvalidModelfile(BadRequest):
+    """A Modelfile that cannot be read; `line`, counted from 1, is where, 0 where no line is to blame."""
+
+    def __init__(self, sentence: str, line: int = 0) -> None:
+        super().__init__(sentence)
+        self.line = line
 
 
 class ModelRequired(BadRequest):

@@ -11,11 +11,13 @@ REAL_ENGINE = "loads models into the real engine"
 REGISTRY = "starts a real registry"
 PIP = "runs pip"
 FUZZ = "reads random bytes for some seconds"
+CHILDREN = "converts and quantises in child processes"
 CRASHES = "ends, kills or starves servers and engines, and waits for what follows"
 
 SLOW = {
     "test_broken_template": REAL_ENGINE,
     "test_changed_files": CRASHES,
+    "test_cli_create": CHILDREN,
     "test_cli_prompt": REAL_ENGINE,
     "test_cli_server": REAL_ENGINE,
     "test_clients": REAL_ENGINE,
@@ -23,6 +25,7 @@ SLOW = {
     "test_convert_tokenizers": REAL_ENGINE,
     "test_convert_minilm": REAL_ENGINE,
     "test_convert_reference": REAL_ENGINE,
+    "test_create_computed": CHILDREN,
     "test_embedding": REAL_ENGINE,
     "test_engine_process": CRASHES,
     "test_every_token": REAL_ENGINE,

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from corral.errors import BadRequest, CorralError, DiskFull, ModelFileError, StoreError
+from corral.golang.units import count_text
 from corral.messages import Progress
-from corral.models.assemble import Assembled, assemble, encode_params, human_count
+from corral.models.assemble import Assembled, assemble, encode_params
 from corral.models.config import ModelConfig, encode_config, parse_config
 from corral.names import Digest, parse
 from corral.store import Layer, MediaType, Store, encode_manifest
@@ -63,7 +64,7 @@ def test_a_model_gets_its_layers_config_and_lines(store: Store, tmp_path: Path) 
         model_format="gguf",
         model_family="llama",
         model_families=("llama",),
-        model_type=human_count(sum(int(tensor.n_elements) for tensor in model.tensors)),
+        model_type=count_text(sum(int(tensor.n_elements) for tensor in model.tensors)),
         file_type="F16",
         context_length=2048,
         embedding_length=64,
@@ -306,22 +307,6 @@ def test_parameters_are_one_sorted_object_with_a_newline() -> None:
     assert encode_params({"temperature": 0.3, "num_ctx": 1024, "stop": ["ARR"]}) == (
         b'{"num_ctx":1024,"stop":["ARR"],"temperature":0.3}\n'
     )
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (999, "999"),
-        (23_456, "23K"),
-        (134_515_008, "134.52M"),
-        (494_032_768, "494.03M"),
-        (2_000_000, "2M"),
-        (7_000_000_000, "7B"),
-        (3_212_749_888, "3.2B"),
-    ],
-)
-def test_parameter_counts_are_written_for_people(number: int, text: str) -> None:
-    assert human_count(number) == text
 
 
 def no_room(monkeypatch: pytest.MonkeyPatch) -> None:

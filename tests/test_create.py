@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.errors import CorralError, StoreError
+from corral.errors import BadRequest, StoreError
 from corral.messages import Progress
 from corral.models.create import CreateRequest, create
 from corral.models.model import Models
@@ -68,8 +68,12 @@ async def test_merging_a_split_set_shows_its_progress(store: Store, parts: dict[
 
 
 async def test_what_was_made_of_files_for_no_model_is_removed(store: Store, parts: dict[str, Digest]) -> None:
-    with pytest.raises(CorralError, match="quantization is only supported for F16, BF16 and F32 models"):
-        await collect(making(store, parts, quantize="Q4_K_M"))
+    with pytest.raises(BadRequest, match='"context_length" must be a number'):
+        await collect(
+            create(
+                CreateRequest(name=parse("whole"), files=parts, info={"context_length": "8"}), Models(store), _no_pull
+            )
+        )
     assert blobs(store) == {digest.filename for digest in parts.values()}
 
 
@@ -78,6 +82,12 @@ async def test_texts_of_no_model_are_removed(store: Store, parts: dict[str, Dige
     with pytest.raises(StoreError):
         await collect(making(store, parts, system="Be brief."))
     assert blobs(store) == {digest.filename for digest in parts.values()}
+
+
+async def test_a_text_that_no_model_is_read_with_is_refused(store: Store, parts: dict[str, Digest]) -> None:
+    with pytest.raises(BadRequest, match=r"^a system of 8388609 bytes is too large: 8388608 are the most$"):
+        await collect(making(store, parts, system="x" * ((8 << 20) + 1)))
+    assert (blobs(store), store.list()) == ({digest.filename for digest in parts.values()}, [])
 
 
 @pytest.mark.parametrize("status", ["parsing GGUF", "merging GGUF parts", "verifying conversion"])

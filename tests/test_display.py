@@ -14,9 +14,10 @@ from corral.cli.commands.show import sections_text, value_text
 from corral.cli.display.progress import Bar, Log, Screen, Spinner, remaining_text, show_steps
 from corral.cli.display.tables import section, table
 from corral.cli.display.text import cut, printable, text_width
-from corral.cli.display.units import byte_text, count_text, relative_time
+from corral.cli.display.units import relative_time
 from corral.cli.display.wrap import MARGIN, Wrapper
 from corral.client.answers import Installed, Running, shown
+from corral.golang.units import byte_text, count_text
 from corral.messages import Progress
 
 NOW = datetime(2026, 8, 21, 12, tzinfo=UTC)
@@ -190,6 +191,22 @@ def test_show_without_model_info() -> None:
         "    You are terse.    \n"
         "\n"
     )
+
+
+def test_show_says_what_memory_a_model_takes() -> None:
+    needs = {"weights": 98_362_790, "context_length": 4096, "kv_cache": 94_371_840, "total": 259_843_494}
+    model = shown({"details": {"family": "llama"}, "requirements": needs})
+    head = "  Model\n    architecture    llama    \n    parameters               \n    quantization             \n\n"
+    assert sections_text(model) == (
+        f"{head}  Memory\n"
+        "    weights                   98 MB     \n"
+        "    context of 4096 tokens    94 MB     \n"
+        "    total                     259 MB    \n"
+        "\n"
+    )
+    assert sections_text(model, memory=False) == head
+    without_cache = shown({"details": {}, "requirements": {"weights": 1000, "context_length": 512, "total": 2000}})
+    assert "context" not in sections_text(without_cache)
 
 
 def test_show_with_everything() -> None:

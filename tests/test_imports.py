@@ -75,7 +75,7 @@ def test_tables_load_what_they_show_and_no_more(tmp_path: Path, command: str) ->
     with FakeServer({f"GET /api/{route}": reply({"models": [model]}) for route in ("tags", "ps")}) as server:
         modules = loaded_by(tmp_path, server.host, command)
     assert not packages(modules) & (HEAVY | {"msgspec", "subprocess", "tomllib"})
-    ours_for_it = {"corral.cli.connection", "corral.cli.commands", "corral.cli.commands.listing"}
+    ours_for_it = {"corral.cli.connection", "corral.cli.commands", "corral.cli.commands.listing", "corral.golang.units"}
     assert ours(modules) == PROGRAM | CONFIG | FRAMEWORK | CLIENT | TABLES | ours_for_it
 
 
@@ -100,6 +100,13 @@ def test_an_answer_into_a_pipe_loads_no_terminal_library(tmp_path: Path) -> None
     with FakeServer({"POST /api/show": reply({}), "POST /api/generate": done}) as server:
         modules = loaded_by(tmp_path, server.host, "run", "m", "Hi")
     assert not packages(modules) & HEAVY
+
+
+def test_the_server_loads_nothing_of_what_converts_and_quantises() -> None:
+    """Child processes do: it would take time at every start, and memory for as long as the server runs."""
+    code = "import sys, corral.server.serve; print(*{'numpy', 'gguf', 'libgguf', 'xllamacpp'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:

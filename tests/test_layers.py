@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server.anthropic": HTTP,
     "server": HTTP | {"server.ollama", "server.openai", "server.anthropic"},
     "client": WORDS,
-    "cli": WORDS | {"client"},
+    "cli": WORDS | {"client", "modelfile"},
     "__main__": {"corral", "cli"},
 }
 """What each module or package may import of the others; a file belongs to the longest name that leads to it."""

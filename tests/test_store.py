@@ -110,6 +110,32 @@ def test_a_blob_with_another_digest_is_kept_under_its_own(store: Store) -> None:
     assert blobs(store) == {f"sha256-{sha256(b'hello')}"}
 
 
+async def test_a_file_that_another_process_has_written_becomes_a_blob(store: Store) -> None:
+    (store.root / "manifests").mkdir(parents=True)
+    async with store.file_to_write(5) as file:
+        assert file.path.parent == store.blobs_folder
+        file.path.write_bytes(b"hello")  # opened anew, as a child does
+        assert store.prune(grace=-1).deleted_temporaries == 0
+        assert file.publish(Digest(sha256(b"hello")), 5)
+    assert store.open_path(Digest(sha256(b"hello"))).read_bytes() == b"hello"
+    async with store.file_to_write(5) as file:
+        file.path.write_bytes(b"hello")
+        assert not file.publish(Digest(sha256(b"hello")), 5)
+    assert blobs(store) == {f"sha256-{sha256(b'hello')}"}
+
+
+async def test_a_file_that_came_short_or_was_not_finished_leaves_nothing(store: Store) -> None:
+    async with store.file_to_write(5) as file:
+        file.path.write_bytes(b"hel")
+        with pytest.raises(StoreError, match="has 3 bytes instead of 5"):
+            file.publish(Digest(sha256(b"hello")), 5)
+    async with store.file_to_write(5) as file:
+        file.path.write_bytes(b"hel")
+    assert blobs(store) == set()
+    with pytest.raises(DiskFull, match="bytes are needed"):
+        await store.file_to_write(1 << 60).__aenter__()
+
+
 def test_a_writer_that_knows_it_has_no_room_says_so_at_once(store: Store) -> None:
     with pytest.raises(DiskFull, match="no space left on the disk that holds"):
         store.writer(size=1 << 60)

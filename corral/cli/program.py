@@ -30,6 +30,7 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "serve": Entry("serve", "serve", "Start {program}"),
+    "create": Entry("create", "create", "Create a model"),
     "show": Entry("show", "show", "Show information for a model"),
     "run": Entry("run", "run", "Run a model"),
     "stop": Entry("models", "stop", "Stop a running model"),

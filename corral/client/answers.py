@@ -57,6 +57,16 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
+class Needs:
+    """Bytes of memory that a model takes when it is loaded, and the tokens of context that it then has."""
+
+    weights: int
+    context_length: int
+    kv_cache: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Shown:
     """What is known of a model (spec api §13). Texts are empty where the model has none."""
 
@@ -76,6 +86,8 @@ class Shown:
     """Role and content of the conversation that the model begins with."""
     tensors: tuple[tuple[str, str, tuple[int, ...]], ...]
     """Name, type and shape."""
+    needs: Needs | None
+    """None where the server does not say."""
 
     @property
     def sees_or_hears(self) -> bool:
@@ -218,7 +230,14 @@ def shown(value: Mapping[str, Json]) -> Shown:
             )
             for tensor in members(value, "tensors")
         ),
+        needs=_needs(member(value, "requirements", dict, {})),
     )
+
+
+def _needs(value: Mapping[str, Json]) -> Needs | None:
+    if not value:
+        return None
+    return Needs(*(member(value, key, int, 0) for key in ("weights", "context_length", "kv_cache", "total")))
 
 
 def rendered(value: Mapping[str, Json]) -> "Rendered":

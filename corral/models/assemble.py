@@ -16,6 +16,7 @@ from corral.errors import BadRequest, ModelFileError, StoreError
 from corral.gguf import lora
 from corral.gguf.split import merge
 from corral.golang import gojson
+from corral.golang.units import count_text
 from corral.messages import Progress
 from corral.models.config import ModelConfig, encode_config
 from corral.names import Digest, Name
@@ -106,14 +107,6 @@ def throttled_progress(
             progress(Progress(status, digest, total, done))
 
     return count
-
-
-def human_count(number: int) -> str:
-    """A number of parameters for people: `3.2B`, `494.03M`, `23K` (spec cli §3.1)."""
-    for unit, letter, decimals in ((10**9, "B", 1), (10**6, "M", 2)):
-        if number >= unit:
-            return f"{number / unit:.{0 if number % unit == 0 else decimals}f}{letter}"
-    return f"{number / 1000:.0f}K" if number >= 1000 else str(number)
 
 
 def layer_note(digest: Digest, created: bool) -> str:
@@ -277,7 +270,7 @@ def _config(model: gguf.GGUF, projectors: Sequence[gguf.GGUF]) -> ModelConfig:
         model_format="gguf",
         model_family=model.architecture,
         model_families=(model.architecture, *(projector.architecture for projector in projectors)),
-        model_type=human_count(model.parameter_count),
+        model_type=count_text(model.parameter_count),
         file_type=model.file_type,
         renderer=parser,
         parser=parser,

@@ -22,7 +22,7 @@ from corral.names import Digest, Name, parse_digest
 from corral.store import disk
 from corral.store import prune as pruning
 from corral.store.adoptions import Adoptions
-from corral.store.blobs import Adopted, BlobMissing, Blobs, BlobWriter, DigestMismatch, require_space
+from corral.store.blobs import Adopted, BlobFile, BlobMissing, Blobs, BlobWriter, DigestMismatch, require_space
 from corral.store.disk import FileState
 from corral.store.manifest import (
     MAX_MANIFEST_BYTES,
@@ -40,6 +40,7 @@ __all__ = [
     "MAX_MANIFEST_BYTES",
     "PARTIAL_LIFETIME",
     "Adopted",
+    "BlobFile",
     "BlobMissing",
     "BlobWriter",
     "DigestMismatch",
@@ -117,6 +118,20 @@ class Store:
             yield writer
         finally:
             await self.run(writer.__exit__, None, None, None)
+
+    @asynccontextmanager
+    async def file_to_write(self, size: int) -> AsyncIterator[BlobFile]:
+        """A file among the blobs that another process is to write; `DiskFull` at once when `size` bytes do not fit.
+
+        It is opened and removed in a thread; `BlobFile.publish` is to be run there too.
+        """
+        await self.run(require_space, self.root, size)
+        file = BlobFile(self._blobs)
+        await self.run(file.__enter__)
+        try:
+            yield file
+        finally:
+            await self.run(file.__exit__, None, None, None)
 
     def close(self) -> None:
         """Ends what waits for the lock or hashes a blob again, in `StoreError`; other calls go on to their end."""

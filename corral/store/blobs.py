@@ -329,6 +329,37 @@ class BlobWriter:
             self._file = None
 
 
+class BlobFile:
+    """An empty file among the blobs, for a child process to write; `publish` makes a blob of it.
+
+    Use as a context manager; without `publish` nothing is left. Errors: `StoreError`.
+    """
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self.path = disk.temporary(blobs.folder, "sha256-")
+
+    def __enter__(self) -> Self:
+        with disk.explained(self.path, "writing"):
+            self._blobs.folder.mkdir(parents=True, exist_ok=True)
+            self._file = disk.create(self.path)
+            disk.claim(self._file)  # by what is written, not by the name: the writer opens it anew
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+    def publish(self, digest: Digest, size: int) -> bool:
+        """Gives the file the blob's name, and says whether the blob is new. Digest and size are the writer's word."""
+        with disk.explained(self.path, "writing"):
+            if (actual := self.path.stat().st_size) != size:
+                raise StoreError(f'"{self.path}" has {actual} bytes instead of {size}')
+            disk.flush(self._file)
+            return self._blobs.publish(self.path, digest, size)
+
+
 def require_space(folder: Path, size: int) -> None:
     """`DiskFull` when `size` bytes do not fit on the disk that holds `folder`."""
     with disk.explained(folder, "reading"):

@@ -3,17 +3,15 @@
 Any other exception is a finding, and so is an input that takes more than `SECONDS` of processor time.
 """
 
-import importlib
-import importlib.util
 import json
 import os
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from corral import gguf
+from corral import gguf, modelfile
+from corral.convert import safetensors
 from corral.errors import CorralError, ModelFileError
 from corral.gguf import writer
 
@@ -59,7 +57,7 @@ def read_gguf(data: bytes) -> None:
 def read_modelfile(data: bytes) -> None:
     """Reads a Modelfile to the end: its commands, and what they come to."""
     try:
-        _modelfile.contents(_modelfile.parse(_modelfile.decode(data)))
+        modelfile.contents(modelfile.parse(modelfile.decode(data)))
     except CorralError as error:  # which quotes the file's own line, as it is
         if len(str(error)) not in range(1, 1000 + len(data)):
             raise AssertionError(repr(error)) from error
@@ -68,7 +66,7 @@ def read_modelfile(data: bytes) -> None:
 def read_safetensors(data: bytes) -> None:
     """Reads the header of a file of tensors; every tensor lies within the file."""
     try:
-        tensors = _safetensors.read(_written(data), "model.safetensors")
+        tensors = safetensors.read(_written(data), "model.safetensors")
     except ModelFileError as error:
         _check_sentence(error)
         return
@@ -76,14 +74,7 @@ def read_safetensors(data: bytes) -> None:
         tensor.read(0, 0)
 
 
-TARGETS: dict[str, Target] = {"gguf": read_gguf}
-
-_modelfile: Any = importlib.import_module("corral.modelfile")
-if hasattr(_modelfile, "parse"):
-    TARGETS["modelfile"] = read_modelfile
-if importlib.util.find_spec("corral.convert") is not None:
-    _safetensors: Any = importlib.import_module("corral.convert.safetensors")
-    TARGETS["safetensors"] = read_safetensors
+TARGETS: dict[str, Target] = {"gguf": read_gguf, "modelfile": read_modelfile, "safetensors": read_safetensors}
 
 
 def _check_sentence(error: CorralError) -> None:

@@ -6,9 +6,10 @@ import click
 
 from corral.cli import connection
 from corral.cli.display.tables import table
-from corral.cli.display.units import byte_text, now, relative_time
+from corral.cli.display.units import now, relative_time
 from corral.cli.framework.commands import Arguments, Count, command
 from corral.client.answers import Installed, Running
+from corral.golang.units import byte_text
 
 
 @command("list", "List models", count=Count(), aliases=("ls",))

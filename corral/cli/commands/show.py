@@ -12,11 +12,11 @@ import click
 from corral.cli import connection
 from corral.cli.display.tables import section
 from corral.cli.display.text import LAYOUT, printable, text_width
-from corral.cli.display.units import count_text
-from corral.cli.framework.commands import Arguments, Count, command
+from corral.cli.framework.commands import Arguments, Count, command, program_name
 from corral.cli.framework.flags import Flag
-from corral.client.answers import Shown
+from corral.client.answers import Needs, Shown
 from corral.errors import BadRequest
+from corral.golang.units import byte_text, count_text
 
 Rows = Sequence[Sequence[str]]
 
@@ -54,7 +54,7 @@ def show(arguments: Arguments, verbose: bool, prompt: str | None, **parts: bool)
         return
     shown = connection.connect().show(arguments[0], verbose=verbose)
     if not wanted:
-        click.echo(sections_text(shown, verbose=verbose), nl=False)
+        click.echo(sections_text(shown, verbose=verbose, memory=program_name() != "ollama"), nl=False)
         return
     text: str = getattr(shown, wanted[0])
     if sys.stdout.isatty():
@@ -62,8 +62,8 @@ def show(arguments: Arguments, verbose: bool, prompt: str | None, **parts: bool)
     click.echo(text, nl=wanted[0] not in ("system", "template"))
 
 
-def sections_text(shown: Shown, *, verbose: bool = False) -> str:
-    """The sections that a model has something for, and a blank line."""
+def sections_text(shown: Shown, *, verbose: bool = False, memory: bool = True) -> str:
+    """The sections that a model has something for, and a blank line; `memory`: what it needs, too."""
     sections = [section("Model", list(_model_rows(shown)))]
     if shown.capabilities:
         sections.append(section("Capabilities", [(name,) for name in shown.capabilities]))
@@ -80,6 +80,8 @@ def sections_text(shown: Shown, *, verbose: bool = False) -> str:
     for title, text in (("System", shown.system), ("License", shown.license)):
         if text:
             sections.append(section(title, [(line,) for line in _first_lines(text)], cell_width=TEXT_WIDTH))
+    if memory and shown.needs is not None:
+        sections.append(section("Memory", _memory_rows(shown.needs)))
     return "".join(sections)
 
 
@@ -98,6 +100,12 @@ def _model_rows(shown: Shown) -> Iterator[tuple[str, str]]:
     yield "quantization", str(details.get("quantization_level") or "")
     if shown.requires:
         yield "requires", shown.requires
+
+
+def _memory_rows(needs: Needs) -> Rows:
+    """What the model takes when it is loaded here."""
+    cache = [(f"context of {needs.context_length} tokens", byte_text(needs.kv_cache))] if needs.kv_cache else []
+    return [("weights", byte_text(needs.weights)), *cache, ("total", byte_text(needs.total))]
 
 
 def _projector_rows(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

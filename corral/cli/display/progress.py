@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 from corral.cli.display import terminal
 from corral.cli.display.text import cut, printable, text_width
-from corral.cli.display.units import byte_text
+from corral.golang.units import byte_text
 
 if TYPE_CHECKING:
     from corral.messages import Progress

@@ -13,8 +13,15 @@ def runtime_of(request: Request) -> Runtime:
     return runtime
 
 
+_FROM_ELSEWHERE = ("origin", "sec-fetch-site", "x-forwarded-for", "forwarded", "via")
+"""Headers of requests that a page in a browser has made, or that a proxy has passed on."""
+
+
 def require_local(request: Request) -> None:
-    """`Forbidden` for a client on another machine: paths of this one are none of its business."""
+    """`Forbidden` for a client that is not a program of this machine: its paths are none of a stranger's business.
+
+    Strangers are other machines, and those who reach us from this one: pages in its browser, clients of its proxies.
+    """
     host = request.client.host if request.client else ""
     try:
         address = ipaddress.ip_address(host)
@@ -22,5 +29,5 @@ def require_local(request: Request) -> None:
         local = (mapped or address).is_loopback
     except ValueError:
         local = False
-    if not local:
+    if not local or any(header in request.headers for header in _FROM_ELSEWHERE):
         raise Forbidden("files of the server's machine can only be named from there")

@@ -6,7 +6,7 @@ Source: spec api.
 from corral.errors import ModelNotFound, ModelRequired, RemoteModel
 from corral.server.http.error_table import Row, Table
 from corral.server.http.routing import route
-from corral.server.ollama import models, routes
+from corral.server.ollama import create, models, routes
 from corral.server.ollama.errors import dialect
 
 _ANY = dialect()
@@ -31,8 +31,8 @@ ROUTES = (
     route("/api/tags", models.tags, "GET", "HEAD", dialect=_ANY),
     route("/api/ps", models.ps, "GET", dialect=_ANY),
     route("/api/show", models.show, "POST", dialect=_SHOW),
-    route("/api/create", models.create, "POST", dialect=_ANY),
-    route("/api/blobs/{digest}", models.blob, "HEAD", "POST", dialect=_ANY, reads_body=True),
+    route("/api/create", create.create, "POST", dialect=_ANY),
+    route("/api/blobs/{digest}", create.blob, "HEAD", "POST", dialect=_ANY, reads_body=True),
     route("/api/copy", models.copy, "POST", dialect=_COPY),
     route("/api/delete", models.delete, "DELETE", dialect=_ANY),
     route("/api/pull", models.pull, "POST", dialect=_ANY),

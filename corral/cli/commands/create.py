@@ -1,0 +1,114 @@
+"""`create`: a model from a Modelfile. Source: spec cli §2.3 and §7."""
+
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from corral.cli import connection
+from corral.cli.display.progress import Display, show_steps, shown
+from corral.cli.framework.commands import Arguments, Count, command
+from corral.cli.framework.flags import Flag
+from corral.cli.paths import typed_path
+from corral.client import Client
+from corral.errors import BadRequest, CorralError, Forbidden, InvalidName, NotFound
+
+if TYPE_CHECKING:
+    from corral.cli.create.files import Files
+
+DEFAULT = "Modelfile"
+MAX_BYTES = 64 << 20
+
+
+@command(
+    "create MODEL",
+    "Create a model",
+    count=Count(exact=1),
+    flags=[
+        Flag("--file", "-f", kind="string", sentence='The Modelfile (default "Modelfile"; - is standard input)'),
+        Flag("--quantize", "-q", kind="string", sentence="Quantize model to this level (e.g. q4_K_M)"),
+        Flag("--imatrix", kind="string", sentence="File that says how much each weight counts, for --quantize"),
+        Flag("--adapter-scale", kind="string", sentence="Number that the adapter's strength is multiplied by"),
+        Flag("--draft-quantize", kind="string", sentence="Quantize the draft model to this level (e.g. q4_K_M)"),
+    ],
+)
+def create(
+    arguments: Arguments, file: str, quantize: str, imatrix: str, adapter_scale: str, draft_quantize: str
+) -> None:
+    from corral import modelfile, names
+    from corral.cli.create.files import Files
+    from corral.cli.create.request import Options, request
+
+    try:
+        names.parse(arguments[0])
+    except InvalidName:
+        raise BadRequest(f"invalid model name: {arguments[0]}") from None
+    if imatrix and not quantize:
+        raise BadRequest("--imatrix is for --quantize")
+    text, folder = _modelfile(file)
+    parsed = modelfile.parse(text)
+    client = connection.connect()
+    is_ours = bool(client.version().corral)
+    if (imatrix or adapter_scale) and not is_ours:
+        raise BadRequest(f'the server at "{client.address}" knows no --{"imatrix" if imatrix else "adapter-scale"}')
+    with shown() as display:
+        display.spin("gathering model components")
+        wanted = modelfile.contents(parsed)
+        for name in wanted.deprecated:
+            display.spin(f"warning: parameter {name} is deprecated")
+        files = Files(client, display)
+        members = request(wanted, folder, Options(quantize, imatrix, adapter_scale, draft_quantize), files)
+        by_path = is_ours and connection.is_ours(client.address)
+        _send(arguments[0], members, files, client, display, by_path=by_path)
+
+
+def _modelfile(file: str) -> tuple[str, Path]:
+    """The text, and the folder that its relative paths begin in."""
+    from corral.modelfile import decode
+
+    if file == "-":
+        return decode(sys.stdin.buffer.read(MAX_BYTES + 1)[:MAX_BYTES]), Path.cwd()
+    path = typed_path(file or DEFAULT)
+    try:
+        with path.open("rb") as stream:
+            return decode(stream.read(MAX_BYTES)), path.parent
+    except FileNotFoundError:
+        if file:
+            raise NotFound(f'specified Modelfile wasn\'t found\nno such file: "{path}"') from None
+    except OSError as error:
+        raise CorralError(f'cannot read "{path}": {(error.strerror or str(error)).lower()}') from error
+    return "FROM .", Path.cwd()
+
+
+def _send(
+    model: str, members: Mapping[str, Any], files: "Files", client: Client, display: Display, *, by_path: bool
+) -> None:
+    """Has the model made; files that the server lacks are named to it where it can read them, and else uploaded."""
+    missing = files.missing()
+    if missing and by_path:
+        paths = {str(files.digests[path]): str(path.absolute()) for path in missing}
+        try:
+            _run(client, model, {**members, "paths": paths}, display)
+            return
+        except (BadRequest, Forbidden) as error:
+            if "was not uploaded" not in str(error) and not isinstance(error, Forbidden):
+                raise
+    files.upload(missing)
+    try:
+        _run(client, model, members, display)
+    except BadRequest as error:
+        if str(error).endswith("invalid model name"):
+            raise BadRequest(f"{error}{_missing_path(str(members.get('from', '')))}") from error
+        raise
+
+
+def _run(client: Client, model: str, members: Mapping[str, Any], display: Display) -> None:
+    with closing(client.create(model, members)) as steps:
+        show_steps(steps, display)
+
+
+def _missing_path(source: str) -> str:
+    """What to say when FROM looks like a path, and nothing lies there."""
+    looks_like_path = source.startswith((".", "/", "~")) or source.endswith((".gguf", ".safetensors"))
+    return f'\nno such file: "{source}"' if looks_like_path else ""

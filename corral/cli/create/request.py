@@ -1,0 +1,100 @@
+"""What is asked of the server for a Modelfile: the members of a request. Source: spec cli §2.3, §7; api §11.1."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from corral.cli.create.files import Files
+from corral.cli.create.folder import files_of
+from corral.cli.paths import typed_path
+from corral.errors import BadRequest, NotFound
+from corral.modelfile import Contents
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the flags of the command ask for; empty where they were not given."""
+
+    quantize: str = ""
+    imatrix: str = ""
+    """The path of a file."""
+    adapter_scale: str = ""
+    draft_quantize: str = ""
+
+
+def request(wanted: Contents, folder: Path, options: Options, files: Files) -> dict[str, Any]:
+    """The members but the model's name; what neither Modelfile nor flags say is left out.
+
+    `folder`: where relative paths begin. `files` gets, and hashes, every file that is named.
+    """
+    if options.draft_quantize and not wanted.draft:
+        raise BadRequest("--draft-quantize requires a DRAFT model")
+    if options.adapter_scale and not wanted.adapter:
+        raise BadRequest("--adapter-scale requires an ADAPTER")
+    members = {**_sources(wanted, folder, files), **texts(wanted)}
+    if options.imatrix:
+        path = typed_path(options.imatrix)
+        if not path.is_file():
+            raise NotFound(f'no such file: "{path}"')
+        members["imatrix"] = files.add({"imatrix": path})["imatrix"]
+    if options.adapter_scale:
+        members["adapter_scale"] = _number(options.adapter_scale)
+    members |= {"quantize": options.quantize, "draft_quantize": options.draft_quantize}
+    return {name: value for name, value in members.items() if value != ""}
+
+
+def texts(wanted: Contents) -> dict[str, Any]:
+    """The members that are laid over the base."""
+    members: dict[str, Any] = {
+        "template": wanted.template,
+        "system": wanted.system,
+        "renderer": wanted.renderer,
+        "parser": wanted.parser,
+        "requires": wanted.requires,
+        "license": list(wanted.licenses),
+        "parameters": dict(wanted.parameters or {}),
+        "messages": [{"role": role, "content": text} for role, text in wanted.messages],
+    }
+    return {name: value for name, value in members.items() if value}
+
+
+def _sources(wanted: Contents, folder: Path, files: Files) -> dict[str, Any]:
+    """The members that say what the model is made of."""
+    paths = {source: _path(source, folder) for source in wanted.sources}
+    members: dict[str, Any] = {}
+    groups: list[Mapping[str, Path]] = []
+    for source, path in paths.items():
+        if path.exists():
+            groups.append(files_of(path))
+        else:
+            members["from"] = source
+    if groups:
+        members["files"] = files.add(_together(groups))
+    if wanted.adapter:
+        members["adapters"] = files.add(files_of(_path(wanted.adapter, folder)))
+    if wanted.draft:
+        draft = _path(wanted.draft, folder)
+        if draft in paths.values():
+            raise BadRequest(f"DRAFT must not reference the same local path as FROM: {wanted.draft}")
+        members["draft_files"] = files.add(files_of(draft))
+    return members
+
+
+def _path(text: str, folder: Path) -> Path:
+    return typed_path(text) if text.startswith("~") else folder / text
+
+
+def _together(groups: Sequence[Mapping[str, Path]]) -> dict[str, Path]:
+    """The files of several FROMs; where two have one name, they get a folder each."""
+    names = [name for group in groups for name in group]
+    if len(set(names)) == len(names):
+        return {name: path for group in groups for name, path in group.items()}
+    return {f"{number}/{name}": path for number, group in enumerate(groups, 1) for name, path in group.items()}
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise BadRequest(f'--adapter-scale must be a number, got "{text}"') from None

@@ -1,0 +1,138 @@
+"""Ollama's routes that make models: create, and the blobs it is made of. Source: spec api §11, §12."""
+
+import os
+from typing import Any
+
+from msgspec import Struct, field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from corral import names
+from corral.errors import BadRequest, NotFound, StoreError
+from corral.machine.threads import threads_here
+from corral.models import create as making
+from corral.models import given
+from corral.names import Digest, Name
+from corral.server.http.bodies import body_as
+from corral.server.http.requests import require_local, runtime_of
+from corral.server.ollama import wire
+from corral.server.ollama.errors import ServerFault
+from corral.server.ollama.models import absolute_path, named, pull_steps
+from corral.server.ollama.replies import progress_answer
+from corral.store import Store
+
+
+class WireCreateRequest(Struct):
+    model: str = ""
+    name: str = ""
+    stream: bool = True
+    from_: str = field(name="from", default="")
+    files: dict[str, str] = {}
+    adapters: dict[str, str] = {}
+    adapter_scale: float = 1.0
+    """What the adapter's strength is multiplied by. An addition of ours."""
+    paths: dict[str, str] = {}
+    """Where files are that the store may not have: absolute paths of this machine, by digest. An addition of ours."""
+    imatrix: str = ""
+    """The digest of an importance matrix for `quantize`. An addition of ours."""
+    draft_files: dict[str, str] = {}
+    draft_quantize: str = ""
+    quantize: str = ""
+    quantization: str = ""
+    template: str = ""
+    system: str = ""
+    license: Any = None
+    parameters: dict[str, Any] = {}
+    messages: list[wire.WireMessage] = []
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""
+    info: dict[str, Any] = {}
+
+
+async def create(request: Request) -> Response:
+    asked = await body_as(request, WireCreateRequest)
+    text = asked.model or asked.name
+    runtime = runtime_of(request)
+    made = _create_request(asked, named(text, "invalid model name"))
+    if made.paths:
+        require_local(request)
+    steps = making.create(
+        made,
+        runtime.models,
+        lambda name: pull_steps(runtime, name),
+        threads=threads_here() or os.cpu_count() or 1,
+        prune=not runtime.config.no_prune,
+    )
+    return await progress_answer(request, steps, asked.stream)
+
+
+def _create_request(asked: WireCreateRequest, name: Name) -> making.CreateRequest:
+    """Our request; the checks of spec api §11.1 that come before anything else."""
+    for path in (*asked.files, *asked.draft_files):
+        given.check_relative(path)
+    files, adapters, _ = (
+        {path: names.parse_digest(digest) for path, digest in group.items()}
+        for group in (asked.files, asked.adapters, asked.draft_files)
+    )
+    if asked.draft_quantize and not asked.draft_files:
+        raise BadRequest("--draft-quantize requires a DRAFT model")
+    if asked.draft_files:
+        raise BadRequest("a draft model cannot be used: the engine drafts nothing yet")
+    return making.CreateRequest(
+        name=name,
+        from_=asked.from_,
+        files=files,
+        adapters=adapters,
+        adapter_scale=asked.adapter_scale,
+        paths={names.parse_digest(digest): absolute_path(path) for digest, path in asked.paths.items()},
+        template=asked.template,
+        system=asked.system,
+        licenses=_licenses(asked.license),
+        parameters=asked.parameters,
+        messages=tuple(wire.message(item) for item in asked.messages),
+        renderer=asked.renderer,
+        parser=asked.parser,
+        requires=asked.requires,
+        quantize=asked.quantize or asked.quantization,
+        imatrix=names.parse_digest(asked.imatrix) if asked.imatrix else None,
+        info=asked.info,
+    )
+
+
+def _licenses(given: Any) -> tuple[str, ...]:
+    match given:
+        case None | "":
+            return ()
+        case str():
+            return (given,)
+        case list() if all(isinstance(text, str) for text in given):
+            return tuple(given)
+        case _:
+            raise ServerFault("license must be a string or a list of strings")
+
+
+async def blob(request: Request) -> Response:
+    """HEAD: is it there; POST: store it, hashing while it arrives (spec api §12)."""
+    digest = names.parse_digest(request.path_params["digest"])
+    store = runtime_of(request).models.store
+    if await store.run(_has_sound, store, digest):
+        async for _ in request.stream():
+            pass  # a client that is still sending when the connection is closed never sees the answer
+        return Response(status_code=200)
+    if request.method == "HEAD":
+        raise NotFound(f'blob "{digest}" not found')
+    async with store.receiving() as writer:
+        async for part in request.stream():
+            await store.run(writer.write, part)
+        await store.run(writer.commit, digest)
+    return Response(status_code=201)
+
+
+def _has_sound(store: Store, digest: Digest) -> bool:
+    """Whether there is such a blob, and no file's owner has written into it since."""
+    try:
+        store.open_path(digest)
+    except (NotFound, StoreError):
+        return False
+    return True
