@@ -43,7 +43,6 @@ def check(adapter: GGUF, base: GGUF) -> None:
         raise ModelFileError(
             f'the adapter is for models of architecture "{adapter.architecture}", the model is "{base.architecture}"'
         )
-    _check_alpha(adapter)
     shapes = {tensor.name: tensor.shape for tensor in base.tensors}
     pairs = _pairs(adapter)
     if not pairs:
@@ -79,7 +78,6 @@ def scaled(source: Path, target: Path, scale: float, *, report: Report) -> Writt
     """
     check_scale(scale)
     adapter = read(source)
-    _check_alpha(adapter)
     alpha = adapter.metadata.get(ALPHA)
     if not isinstance(alpha, float) or not alpha:
         alpha = float(_only_rank(adapter))
@@ -108,15 +106,6 @@ def check_scale(scale: float) -> None:
     """`BadRequest` for a strength that no adapter can have: the engine takes 0 for 1."""
     if not math.isfinite(scale) or not 1e-6 <= abs(scale) <= 1e6:
         raise BadRequest(f"an adapter's scale is {scale:g}, neither 0.000001 to 1000000 nor as much below 0")
-
-
-def _check_alpha(adapter: GGUF) -> None:
-    """The engine ends over an alpha of another type."""
-    alpha = adapter.metadata.get(ALPHA)
-    if alpha is None:
-        return
-    if adapter.types[ALPHA] is not ValueType.FLOAT32 or not isinstance(alpha, float) or not math.isfinite(alpha):
-        raise ModelFileError(f'key "{ALPHA}" is not a finite number of type float32')
 
 
 def _pairs(adapter: GGUF) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
