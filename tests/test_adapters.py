@@ -272,7 +272,7 @@ def test_an_adapter_that_fits_is_taken(tmp_path: Path) -> None:
         ),
         (
             {"shapes": {**SHAPES, "blk.0.attn_q.weight.lora_b": (64, 8)}},
-            'tensors "blk.0.attn_q.weight.lora_a" and "blk.0.attn_q.weight.lora_b" have the shapes [64, 4] and [8, 64], ',
+            'tensors "blk.0.attn_q.weight.lora_a" and "blk.0.attn_q.weight.lora_b" have the shapes [64, 4] and [8, 64]',
         ),
         ({"shapes": {**SHAPES, "blk.0.attn_q.weight.lora_a": (4, 32)}}, "the adapter's tensors for"),
         ({"dtype": "<f8"}, 'tensor "blk.0.attn_q.weight.lora_a" has the type F64, which is not one for such weights'),

@@ -236,3 +236,12 @@ PIXEL = base64.b64encode(bytes.fromhex("89504e470d0a1a0a")).decode()
 def test_a_picture_for_a_model_that_cannot_see_is_refused(server: RunningServer) -> None:
     answer = post(server, "/api/generate", {"model": "plain", "prompt": "hi", "images": [PIXEL]})
     assert answer.status == 400
+
+
+def test_what_a_model_needs_is_shown_to_those_who_ask(server: RunningServer) -> None:
+    assert "requirements" not in post(server, "/api/show", {"model": "plain"}).json
+    shown = post(server, "/api/show", {"model": "plain", "requirements": True}).json
+    assert list(shown)[-1] == "requirements"
+    needs = shown["requirements"]
+    assert list(needs) == ["weights", "context_length", "kv_cache", "total"]
+    assert needs["total"] >= needs["weights"] + needs["kv_cache"] > 0

@@ -92,9 +92,10 @@ class Client:
         """The loaded models, the one that stays longest first."""
         return tuple(map(running, members(self._ask("GET", "/api/ps"), "models")))
 
-    def show(self, model: str, *, verbose: bool = False) -> Shown:
-        """`verbose` has the server send arrays whole."""
-        return shown(self._ask("POST", "/api/show", {"model": model, "verbose": verbose}))
+    def show(self, model: str, *, verbose: bool = False, requirements: bool = False) -> Shown:
+        """`verbose` has the server send arrays whole; `requirements`, what the model takes in memory there."""
+        asked = {"model": model, "verbose": verbose, **({"requirements": True} if requirements else {})}
+        return shown(self._ask("POST", "/api/show", asked))
 
     def render(self, model: str, request: Mapping[str, Json]) -> "Rendered":
         """The prompt that a chat request amounts to; `request` are its other members."""

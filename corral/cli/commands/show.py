@@ -52,7 +52,7 @@ def show(arguments: Arguments, verbose: bool, prompt: str | None, **parts: bool)
 
         show_prompt(arguments[0], *([prompt] if prompt else arguments[1:]))
         return
-    shown = connection.connect().show(arguments[0], verbose=verbose)
+    shown = connection.connect().show(arguments[0], verbose=verbose, requirements=True)
     if not wanted:
         click.echo(sections_text(shown, verbose=verbose, memory=program_name() != "ollama"), nl=False)
         return

@@ -67,6 +67,7 @@ class WireShowRequest(Struct):
     system: str = ""
     template: str = ""
     verbose: bool = False
+    requirements: bool = False
     options: dict[str, Any] = {}
 
 
@@ -89,7 +90,7 @@ async def show(request: Request) -> Response:
         options=asked.options,
         verbose=asked.verbose,
         base_name=text if is_copilot else "",
-        needs=_requirements(runtime, model),
+        needs=_requirements(runtime, model) if asked.requirements else None,
     )
     return encoded_reply(shown)
 
