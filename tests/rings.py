@@ -45,6 +45,7 @@ SLOW = {
     "test_registry_push": REGISTRY,
     "test_registry_server": REGISTRY,
     "test_repetition": REAL_ENGINE,
+    "test_rerank": REAL_ENGINE,
     "test_runaway_template": CRASHES,
     "test_seeing_the_prompt": REAL_ENGINE,
     "test_server_faults": CRASHES,

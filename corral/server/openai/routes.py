@@ -19,6 +19,7 @@ from corral.server.http.answers import answers, describe, folded
 from corral.server.http.bodies import body_converted
 from corral.server.http.events import EventWriter, event_response
 from corral.server.http.requests import runtime_of
+from corral.server.http.reranking import ranked
 from corral.server.http.streaming import PLAIN_JSON
 from corral.server.openai import chat, completions, wire
 from corral.store import Stored
@@ -85,6 +86,14 @@ def _encoded_vectors(model: str, vectors: Vectors, *, as_base64: bool) -> bytes:
     ]
     usage = {"prompt_tokens": vectors.tokens, "total_tokens": vectors.tokens}
     return gojson.encode({"object": "list", "data": data, "model": model, "usage": usage})
+
+
+async def rerank(request: Request) -> Response:
+    """Documents in the order in which they answer a query. OpenAI's API has no such route; Jina's and Cohere's do."""
+    answer, scores = await ranked(request)
+    response = Response(await asyncio.to_thread(gojson.encode, answer), headers={"content-type": PLAIN_JSON})
+    describe(response, scores.truncated_tokens)
+    return response
 
 
 async def models(request: Request) -> Response:
