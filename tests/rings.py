@@ -26,6 +26,7 @@ SLOW = {
     "test_engine_process": CRASHES,
     "test_every_token": REAL_ENGINE,
     "test_hanging_worker": CRASHES,
+    "test_images_by_url": "starts a server, and has one hang",
     "test_images_server": REAL_ENGINE,
     "test_loop_watch": CRASHES,
     "test_metrics": REAL_ENGINE,
