@@ -206,6 +206,7 @@ async def test_redirects_end(pictures: Pictures) -> None:
         ("", "only http and https addresses are fetched"),
         ("http://[::1", "it is no address"),
         ("http://pictures.test:99999/", "it is no address"),
+        ("http://pictures.test\nGET /b", "it is no address"),
         ("http://me:secret@pictures.test/", "an address with a user name or password is not fetched"),
     ],
 )
@@ -213,6 +214,7 @@ async def test_what_is_no_address_of_a_picture_is_refused(url: str, why: str) ->
     refused = await refusal(fetcher(), url)
     assert refused.endswith(f"cannot be used: {why}")
     assert "secret" not in refused
+    assert refused.isprintable()
 
 
 async def test_a_file_is_judged_by_what_it_is(pictures: Pictures) -> None:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tests.asking import Answer, post
+from tests.asking import Answer, ask, post
 from tests.conftest import RunningServer, add_model, running_server
 from tests.tiny_models import CHATML, tiny_bert, tiny_bert_tokens, tiny_llama, tiny_reranker, tiny_reranker_score
 
@@ -174,6 +174,17 @@ def test_a_query_does_not_multiply_a_document_in_the_prompt_of_a_model(server: R
     assert len(scores_of(tricky)) == 1
     spelled = "{ document}{ document}{query} is answered by" + " sky" * 20
     assert tricky.json["usage"]["total_tokens"] == len(tiny_bert_tokens(spelled)) - 2
+
+
+def test_a_reranker_is_loaded_once_for_all_it_can(server: RunningServer) -> None:
+    """It tells its tokens as it is loaded for ranking, and says nothing."""
+    assert rerank(server).status == 200
+    found = post(server, "/api/tokenize", {"model": "reranker", "content": "the sky"})
+    assert (found.status, found.json["tokens"]) == (200, tiny_bert_tokens("the sky")[1:-1])
+    rows = ask(server, "GET", "/api/ps").json["models"]
+    assert sum(row["name"] == "reranker:latest" for row in rows) == 1
+    refused = post(server, "/api/generate", {"model": "reranker", "prompt": "why?"})
+    assert (refused.status, refused.error) == (400, '"reranker" does not support generate')
 
 
 def test_a_model_is_shown_with_the_capabilities_that_clients_know(server: RunningServer) -> None:

@@ -106,7 +106,7 @@ async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = Tr
     metrics = RequestMetrics(runtime.series)
     model = await find_model(runtime, request.model)
     with _failures_counted(runtime, model):
-        if model.gguf.only_ranks:
+        if model.only_ranks:
             raise Unsupported(request.model, "embeddings, only reranking", model.name.full)
         chosen, spec = await _wanted(runtime, model, request.options, embed=True)
         async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:

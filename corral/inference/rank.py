@@ -45,7 +45,7 @@ class Scores(Struct, frozen=True, kw_only=True):
 
 def check_rank(model: Model, request: RankRequest) -> None:
     """`Unsupported` for a model that ranks nothing; `BadRequest` without query or documents, and for too many."""
-    if not model.gguf.can_rank:
+    if not model.can_rank:
         raise Unsupported(request.model, "reranking", model.name.full)
     if not request.query:
         raise BadRequest("query must not be empty")

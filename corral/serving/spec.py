@@ -65,7 +65,7 @@ def runner_spec(
     `embed`: the request wants vectors, also of a model that generates text; `rank`: it wants documents ranked. Options
     are cut to their bounds.
     """
-    ranks = rank or model.gguf.only_ranks
+    ranks = rank or model.only_ranks
     embeds = ranks or "embedding" in model.capabilities
     slots = config.num_parallel or (EMBEDDING_SLOTS if embed or embeds else SLOTS)
     per_token = model.kv_bytes_per_token(CACHE_BYTES[config.kv_cache_type])

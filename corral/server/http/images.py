@@ -140,6 +140,8 @@ class ImageFetcher:
 
 def _checked(named: str, text: str, base: URL | None = None) -> URL:
     """An address to ask, or where `base` sends us on; `BadRequest` for any that is not HTTP's, or has a user name."""
+    if not text.isprintable():
+        raise _refusal(named, "it is no address")
     try:
         url = URL(text) if base is None else base.join(URL(text))
         is_http = url.scheme in ("http", "https") and bool(url.host)
@@ -167,5 +169,6 @@ def _refusal(text: str, why: str) -> BadRequest:
     shown = text.partition("?")[0].partition("#")[0]
     scheme, mark, rest = shown.partition("://")
     host, slash, path = rest.partition("/")
-    shown = f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
-    return BadRequest(f'image URL "{shown[:200]}" cannot be used: {why}')
+    shown = f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"[:200]
+    printable = "".join(letter if letter.isprintable() else "\ufffd" for letter in shown)
+    return BadRequest(f'image URL "{printable}" cannot be used: {why}')
