@@ -379,6 +379,12 @@ class Config:
         parse_natural,
         "Bytes that request bodies may take together while they are read; 0: an eighth of the memory, at least 512 MiB",
     )
+    fetch_images: bool = _setting(
+        False,
+        "CORRAL_FETCH_IMAGES",
+        parse_switch,
+        "Whether images that a request of OpenAI's or Anthropic's API names by URL are fetched, from public addresses",
+    )
     mirrors: Mapping[str, tuple[str, ...]] = _setting(
         dict,
         "CORRAL_MIRRORS",

@@ -176,6 +176,17 @@ class EmbedRequest(Struct, frozen=True, kw_only=True):
     keep_alive: float | None = None
 
 
+class RankRequest(Struct, frozen=True, kw_only=True):
+    """Documents to score by how well each answers a query. `truncate`: what does not fit of a document is left out."""
+
+    model: str
+    query: str
+    documents: tuple[str, ...]
+    truncate: bool = True
+    options: dict[str, Json] = {}
+    keep_alive: float | None = None
+
+
 class TokenizeRequest(Struct, frozen=True, kw_only=True):
     """A text to split into tokens. `add_special`: with what the model puts around a prompt, such as BOS."""
 

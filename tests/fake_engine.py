@@ -46,6 +46,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         "offline",
         "kv-unified",
         "embeddings",
+        "reranking",
         "context-shift",
         "no-warmup",
         "no-prefill-assistant",
@@ -275,6 +276,7 @@ class Handler(BaseHTTPRequestHandler):
             "/tokenize": self.tokenize,
             "/detokenize": self.detokenize,
             "/v1/embeddings": self.embeddings,
+            "/v1/rerank": self.rerank,
         }
         how = "closed"
         try:
@@ -409,6 +411,25 @@ class Handler(BaseHTTPRequestHandler):
         ]
         total = sum(len(tokens_of(text)) for text in body["input"])
         self.reply(200, {"data": rows[::-1], "usage": {"prompt_tokens": total, "total_tokens": total}})
+
+    def rerank(self, body: dict[str, Any]) -> None:
+        """The score of a document is how many words of the query it has."""
+        if not OPTIONS.reranking:
+            self.reply(501, error(501, "This server does not support reranking. Start it with `--reranking`"))
+            return
+        rows, total = [], 0
+        for place, text in enumerate(body["documents"]):
+            if self.refused(Answer.to(text)):
+                return
+            count, most = len(tokens_of(body["query"])) + len(tokens_of(text)) + 3, OPTIONS.ubatch_size
+            if count > most:
+                sentence = f"input ({count} tokens) is too large to process. increase the physical batch size"
+                raise Refused(500, f"{sentence} (current batch size: {most})")
+            total += count
+            common = len(set(body["query"].split()) & set(text.split()))
+            rows.append({"index": place, "relevance_score": None if "!nan" in text else float(common)})
+        rows.sort(key=lambda row: row["relevance_score"] or 0.0, reverse=True)
+        self.reply(200, {"results": rows, "usage": {"prompt_tokens": total, "total_tokens": total}})
 
     def refused(self, answer: Answer) -> bool:
         """Does what is to happen before anything is answered; true when that was all."""

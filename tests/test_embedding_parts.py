@@ -9,8 +9,9 @@ import pytest
 
 from corral import names
 from corral.engine.base import Embeddings, Engine, RunnerSpec
-from corral.inference.embedding import PART_TEXTS, Vectors, embed_inputs
+from corral.inference.embedding import Vectors, embed_inputs
 from corral.inference.metrics import RequestMetrics
+from corral.inference.parts import PART_TEXTS
 from corral.messages import EmbedRequest
 from corral.models.model import Model, Models
 from corral.options import Options

@@ -22,7 +22,7 @@ from corral.errors import EngineDied, EngineError, EngineRefused
 from corral.messages import Message, Tool
 from corral.schemas import ON_ONE_LINE
 from tests.conftest import FAKE_ENGINE
-from tests.tiny_models import CHATML, tiny_bert, tiny_llama
+from tests.tiny_models import CHATML, tiny_bert, tiny_llama, tiny_reranker
 
 CONTEXT = 256
 GREEDY = Sampling(temperature=0)
@@ -50,6 +50,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("contract")
     tiny_llama(folder / "tiny.gguf", chat_template=CHATML)
     tiny_bert(folder / "bert.gguf")
+    tiny_reranker(folder / "reranker.gguf")
     return folder
 
 
@@ -339,6 +340,36 @@ async def test_a_text_that_is_longer_than_a_batch_refuses_all(loader: Loader) ->
     assert len(await engine.tokenize("hello " * 80, add_special=True)) > 64
     with pytest.raises(EngineRefused, match="is too large to process"):
         await engine.embed(["hello", "hello " * 80])
+
+
+async def ranking(loader: Loader) -> Engine:
+    return await loader.load(model=str(loader.folder / "reranker.gguf"), mode="rank", num_batch=64)
+
+
+async def test_an_engine_that_does_not_rank_says_so(engine: Engine) -> None:
+    with pytest.raises(EngineError, match="does not support reranking") as raised:
+        await engine.rank("hello", ["world"])
+    assert not isinstance(raised.value, EngineRefused)
+
+
+async def test_a_ranking_is_a_score_a_document_in_their_order(loader: Loader) -> None:
+    engine = await ranking(loader)
+    texts = ["why not", "", "the sky", "why not"]
+    found = await engine.rank("why the sky", texts)
+    assert len(found.scores) == 4
+    assert all(isinstance(score, float) and math.isfinite(score) for score in found.scores)
+    assert found.scores[0] == pytest.approx(found.scores[3], abs=2e-3)
+    assert len({round(score, 2) for score in found.scores[:3]}) == 3
+    [alone] = (await engine.rank("why the sky", ["the sky"])).scores
+    assert alone == pytest.approx(found.scores[2], abs=2e-3)
+    lengths = [len(await engine.tokenize(text)) for text in texts]
+    assert found.tokens == 4 * len(await engine.tokenize("why the sky")) + sum(lengths) + 4 * 3
+
+
+async def test_a_query_and_document_that_are_longer_than_a_batch_refuse_all(loader: Loader) -> None:
+    engine = await ranking(loader)
+    with pytest.raises(EngineRefused, match="is too large to process"):
+        await engine.rank("hello " * 30, ["hello", "hello " * 40])
 
 
 async def test_closing_an_iterator_frees_its_slot(loader: Loader) -> None:

@@ -92,12 +92,13 @@ def test_every_kind_is_close_to_its_source(
         "blk.1.attn_q.weight": random(5, 96),
         "blk.1.ffn_up_exps.weight": random(3, 40, 512),
     }
-    stored = {name: stored_as(array, given) for name, array in tensors.items()}
+    # the engine calculates with rows by themselves in 32 bits only
+    stored = {name: stored_as(array, given if array.ndim > 1 else "F32") for name, array in tensors.items()}
     source = write_gguf(tmp_path / "a.gguf", LLAMA, stored)
     target = made(source, kind)
     before, after, kept = numbers(source), numbers(target), types(target)
     assert list(after) == list(tensors)
-    assert kept["output_norm.weight"] == kept["blk.0.ffn_up.weight"] == given
+    assert (kept["output_norm.weight"], kept["blk.0.ffn_up.weight"]) == ("F32", given)
     for name, array in before.items():
         error = np.sqrt(np.mean((after[name] - array) ** 2) / np.mean(array**2))
         assert error <= BOUNDS[kept[name]], (name, kept[name])
@@ -148,10 +149,10 @@ def with_alignment(path: Path, values: dict[str, Any]) -> None:
 
 def test_what_is_quantised_already_stays_as_it_is(tmp_path: Path) -> None:
     rows = random(4, 512)
-    source = write_gguf(tmp_path / "a.gguf", LLAMA, {"blk.0.ffn_down.weight": rows, "blk.0.ids": np.zeros(8, np.int32)})
+    source = write_gguf(tmp_path / "a.gguf", LLAMA, {"blk.0.ffn_down.weight": rows, "d2t": np.zeros(8, np.int32)})
     first = made(source, "Q5_0")
     again = made(first, "Q4_0")
-    assert types(again) == {"blk.0.ffn_down.weight": "Q5_0", "blk.0.ids": "I32"}
+    assert types(again) == {"blk.0.ffn_down.weight": "Q5_0", "d2t": "I32"}
     assert raw(again) == raw(first)
 
 
@@ -171,9 +172,14 @@ def test_progress_counts_the_sources_bytes_and_the_digest_is_the_files(
     assert written == Written(hashlib.sha256(whole).hexdigest(), len(whole))
 
 
-@pytest.mark.parametrize("given", ["F32", "F16", "BF16"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", ["blk.0.attn_q.weight", "blk.0.attn_norm.weight"])
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        *(("blk.0.attn_q.weight", given) for given in ("F32", "F16", "BF16")),
+        ("blk.0.attn_norm.weight", "F32"),
+    ],
+)
 def test_numbers_that_are_none_are_an_error_with_the_tensors_name(
     tmp_path: Path, given: str, bad: float, name: str
 ) -> None:

@@ -63,6 +63,37 @@ def tiny_bert(
     context_length: int = 512,
 ) -> Path:
     """A BERT of two layers with a WordPiece vocabulary and mean pooling, in 32-bit floats."""
+    writer = _bert_writer(path, name, PoolingType.MEAN, chat_template, context_length)
+    random = np.random.default_rng(seed)
+    _write(writer, _bert_weights(random, len(wordpiece_vocabulary()), context_length), "f32")
+    return path
+
+
+def tiny_reranker(
+    path: Path, *, seed: int = 0, has_head: bool = True, context_length: int = 512, template: str = ""
+) -> Path:
+    """A `tiny_bert` that ranks: the first token's state goes through a dense layer and one that gives the score.
+
+    `template`: the prompt around `{query}` and `{document}`.
+    """
+    writer = _bert_writer(path, "tiny reranker", PoolingType.RANK, None, context_length)
+    writer.add_add_bos_token(True)
+    writer.add_add_eos_token(True)
+    writer.add_add_sep_token(False)
+    if template:
+        writer.add_string("tokenizer.chat_template.rerank", template)
+    random = np.random.default_rng(seed)
+    weights = _bert_weights(random, len(wordpiece_vocabulary()), context_length)
+    if has_head:
+        _add_linear(weights, "cls", random, WIDTH, WIDTH)
+        _add_linear(weights, "cls.output", random, 1, WIDTH)
+    _write(writer, weights, "f32")
+    return path
+
+
+def _bert_writer(
+    path: Path, name: str, pooling: PoolingType, chat_template: str | None, context_length: int
+) -> GGUFWriter:
     vocabulary = wordpiece_vocabulary()
     writer = GGUFWriter(path, "bert")
     writer.add_name(name)
@@ -76,7 +107,7 @@ def tiny_bert(
     writer.add_causal_attention(False)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
-    writer.add_pooling_type(PoolingType.MEAN)
+    writer.add_pooling_type(pooling)
     writer.add_tokenizer_model("bert")
     writer.add_tokenizer_pre("default")
     writer.add_token_list([_phantom_space(token) for token in vocabulary])
@@ -88,8 +119,7 @@ def tiny_bert(
     writer.add_sep_token_id(vocabulary.index("[SEP]"))
     writer.add_pad_token_id(vocabulary.index("[PAD]"))
     writer.add_mask_token_id(vocabulary.index("[MASK]"))
-    _write(writer, _bert_weights(np.random.default_rng(seed), len(vocabulary), context_length), "f32")
-    return path
+    return writer
 
 
 def tiny_llava(model_path: Path, projector_path: Path, *, seed: int = 0, chat_template: str | None = None) -> None:
@@ -188,7 +218,23 @@ def tiny_bert_tokens(text: str) -> list[int]:
 
 def tiny_bert_forward(path: Path, token_ids: list[int]) -> np.ndarray[Any, Any]:
     """The embedding of `token_ids` by the weights in `path`: mean over the tokens, of length 1."""
-    weights = {tensor.name: tensor.data.astype(np.float64) for tensor in GGUFReader(path).tensors}
+    pooled = _bert_hidden(_tensors(path), token_ids).mean(axis=0)
+    return np.asarray(pooled / np.linalg.norm(pooled))
+
+
+def tiny_reranker_score(path: Path, query: str, document: str) -> float:
+    """The score that the weights in `path` give to a document, before it is brought between 0 and 1."""
+    weights = _tensors(path)
+    tokens = [*tiny_bert_tokens(query), *tiny_bert_tokens(document)[1:]]
+    state = np.tanh(_linear(_bert_hidden(weights, tokens)[0], weights, "cls"))
+    return float(_linear(state, weights, "cls.output")[0])
+
+
+def _tensors(path: Path) -> Weights:
+    return {tensor.name: tensor.data.astype(np.float64) for tensor in GGUFReader(path).tensors}
+
+
+def _bert_hidden(weights: Weights, token_ids: list[int]) -> np.ndarray[Any, Any]:
     hidden = (
         weights["token_embd.weight"][token_ids]
         + weights["token_types.weight"][0]
@@ -201,8 +247,7 @@ def tiny_bert_forward(path: Path, token_ids: list[int]) -> np.ndarray[Any, Any]:
         inner = _gelu(_linear(hidden, weights, f"{block}.ffn_up"))
         outer = _linear(inner, weights, f"{block}.ffn_down")
         hidden = _layer_norm(hidden + outer, weights, f"{block}.layer_output_norm")
-    pooled = hidden.mean(axis=0)
-    return np.asarray(pooled / np.linalg.norm(pooled))
+    return np.asarray(hidden)
 
 
 def bpe_vocabulary() -> tuple[list[str], list[str]]:

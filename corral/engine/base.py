@@ -25,7 +25,8 @@ class RunnerSpec(Struct, frozen=True, kw_only=True):
     """The weights' file."""
     projectors: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ()
-    mode: Literal["generate", "embed"] = "generate"
+    mode: Literal["generate", "embed", "rank"] = "generate"
+    """What it is loaded for: to write text, to make vectors of texts, or to say how well documents answer a query."""
     pooling: Literal["model", "mean"] = "model"
     """How an embedding is made of token vectors: as the model says, or their mean."""
     num_ctx: int
@@ -170,6 +171,13 @@ class Embeddings(Struct, frozen=True):
     tokens: int
 
 
+class Ranking(Struct, frozen=True):
+    """One score a document, in their order, and the tokens of all pairs of query and document together."""
+
+    scores: list[float]
+    tokens: int
+
+
 class Engine(Protocol):
     """A loaded model, wherever it runs. Everything is in tokens, nanoseconds and bytes.
 
@@ -209,6 +217,15 @@ class Engine(Protocol):
         Texts are tokenized with special tokens, which `Embeddings.tokens` counts. A text that is longer than a batch
         (`load_options.batches`) refuses the whole request, as does one without any token; a value that is not a number
         comes as NaN. Only after a load with `mode="embed"`.
+        """
+        ...
+
+    async def rank(self, query: str, documents: Sequence[str]) -> Ranking:
+        """How well each document answers the query, in the order of the documents, as the model's head says it.
+
+        Query and document are computed together, with special tokens around them, which `Ranking.tokens` counts. A pair
+        that is longer than a batch refuses the whole request; a score that is not a number comes as NaN. Only after a
+        load with `mode="rank"`.
         """
         ...
 

@@ -63,7 +63,7 @@ def settings(spec: RunnerSpec) -> Iterator[Setting]:
 def batches(spec: RunnerSpec) -> tuple[int, int]:
     """Tokens of a logical and a physical batch: by context unless given; an embedding fits into one (spec api §6)."""
     automatic = 2048 if spec.num_ctx > 32768 else 1024 if spec.num_ctx > 4096 else 512
-    if spec.mode == "embed":
+    if spec.mode != "generate":
         automatic = min(spec.text_batch or TEXT_BATCH, spec.num_ctx)
     physical = spec.num_batch or automatic
     return (max(physical, 512) if spec.mode == "generate" else physical), physical
@@ -99,6 +99,11 @@ def _text(parameter: str, flag: str, value: str) -> Setting:
 
 
 def _mode(spec: RunnerSpec) -> Sequence[Setting]:
+    if spec.mode == "rank":
+        return [
+            Setting("embedding", True, ("--reranking",)),
+            Setting("pooling_type", "rank", ()),  # that flag means both
+        ]
     if spec.mode == "embed":
         return [Setting("embedding", True, ("--embeddings",))]
     return [Setting("ctx_shift", True, ("--context-shift",))]

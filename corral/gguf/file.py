@@ -25,6 +25,10 @@ _ABSOLUTE_PREFIXES = ("general.", "tokenizer.", "split.", "adapter.")
 _UNLISTED_KEYS = frozenset({"general.name", "tokenizer.chat_template"})
 
 
+_RANK_POOLING = 4
+_RANKING_HEADS = frozenset({"cls.weight", "cls.output.weight"})
+
+
 class Array(Struct, frozen=True):
     """An array that was checked but not read: `length` elements in `size` bytes at `offset` of the file."""
 
@@ -146,6 +150,22 @@ class GGUF(Struct, frozen=True):
         """Whether a prompt begins with the BOS token; None leaves it to the tokenizer's kind."""
         value = self.get("tokenizer.ggml.add_bos_token")
         return value if isinstance(value, bool) else None
+
+    @property
+    def can_rank(self) -> bool:
+        """Whether it has a head that scores a query and a document together."""
+        return any(tensor.name in _RANKING_HEADS for tensor in self.tensors)
+
+    @property
+    def only_ranks(self) -> bool:
+        """Whether it makes no vectors of texts: its pooling is the head, or none was named beside a head."""
+        pooling = self.get("pooling_type")
+        return pooling == _RANK_POOLING or (pooling is None and self.can_rank)
+
+    @property
+    def rank_template(self) -> str | None:
+        """The prompt around `{query}` and `{document}`; None where special tokens part them."""
+        return self.text("tokenizer.chat_template.rerank")
 
     @property
     def capabilities(self) -> tuple[str, ...]:

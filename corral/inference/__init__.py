@@ -20,6 +20,7 @@ from corral.errors import BadRequest, CorralError, ModelNotFound, ModelRequired,
 from corral.inference.embedding import Vectors, embed_inputs
 from corral.inference.metrics import RequestMetrics
 from corral.inference.plan import Planner
+from corral.inference.rank import Scores, check_rank, rank_documents
 from corral.inference.run import one, run, thinking_counted, with_one_call
 from corral.machine import Machine
 from corral.messages import (
@@ -30,6 +31,7 @@ from corral.messages import (
     EmbedRequest,
     GenerateRequest,
     Json,
+    RankRequest,
     Rendered,
     Think,
     TokenizeRequest,
@@ -104,6 +106,8 @@ async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = Tr
     metrics = RequestMetrics(runtime.series)
     model = await find_model(runtime, request.model)
     with _failures_counted(runtime, model):
+        if model.only_ranks:
+            raise Unsupported(request.model, "embeddings, only reranking", model.name.full)
         chosen, spec = await _wanted(runtime, model, request.options, embed=True)
         async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
             metrics.got_runner(runner.label)
@@ -111,6 +115,24 @@ async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = Tr
             vectors = await embed_inputs(runner, model, request, texts, chosen, metrics, normalize=normalize)
             return msgspec.structs.replace(
                 vectors, load_duration=metrics.load_duration, total_duration=metrics.total_duration
+            )
+
+
+async def rank(runtime: Runtime, request: RankRequest) -> Scores:
+    """How well each document answers the query, in the order of the documents (spec api §16.1).
+
+    `ContextExceeded` for a query or document that is too long and may not be cut; other errors as those of `answer`.
+    """
+    metrics = RequestMetrics(runtime.series)
+    model = await find_model(runtime, request.model)
+    with _failures_counted(runtime, model):
+        check_rank(model, request)
+        chosen, spec = await _wanted(runtime, model, request.options, rank=True)
+        async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
+            metrics.got_runner(runner.label)
+            scores = await rank_documents(runner, model, request, chosen, metrics)
+            return msgspec.structs.replace(
+                scores, load_duration=metrics.load_duration, total_duration=metrics.total_duration
             )
 
 
@@ -187,12 +209,12 @@ def _failures_counted(runtime: Runtime, model: Model) -> Iterator[None]:
 
 
 async def _wanted(
-    runtime: Runtime, model: Model, given: dict[str, Json], *, embed: bool = False
+    runtime: Runtime, model: Model, given: dict[str, Json], *, embed: bool = False, rank: bool = False
 ) -> tuple[Options, RunnerSpec]:
     """The options of a request, laid over the model's own, and how the model is to be loaded for them."""
     chosen = options.merge(model.parameters, given)
     await runtime.machine.look()
-    return chosen, runner_spec(model, chosen, runtime.config, runtime.machine.memory(), embed=embed)
+    return chosen, runner_spec(model, chosen, runtime.config, runtime.machine.memory(), embed=embed, rank=rank)
 
 
 def _unload(runtime: Runtime, model: Model) -> Chunks:

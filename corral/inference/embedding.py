@@ -6,7 +6,7 @@ Many texts are computed in parts, so that those of other requests get their turn
 import asyncio
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -15,14 +15,12 @@ from corral.engine.base import Embeddings
 from corral.engine.load_options import batches
 from corral.errors import BadRequest, ContextExceeded, EngineRefused
 from corral.inference.metrics import RequestMetrics
+from corral.inference.parts import in_parts
 from corral.messages import EmbedRequest
 from corral.models.model import Model
 from corral.options import Options
 from corral.serving.scheduler import Runner
 from corral.serving.spec import MIN_CONTEXT
-
-PART_TEXTS = 64
-"""Most texts of a part, so that short ones cost little more than one request to the engine for all would."""
 
 _TOO_LONG = "input exceeds maximum context length and cannot be truncated further"
 
@@ -72,7 +70,7 @@ async def embed_inputs(
     vectors: list[list[float]] = []
     tokens = truncated = 0
     with contextlib.ExitStack() as served:
-        for part in _parts(texts, runner):
+        for part in in_parts(texts, runner):
             async with runner.pool.admit(embedder.reserved(part), len(part)):
                 if not vectors:
                     served.enter_context(metrics.serving())
@@ -81,20 +79,6 @@ async def embed_inputs(
             tokens, truncated = tokens + found.tokens, truncated + cut
     metrics.embedded(tokens, truncated)
     return Vectors(vectors=vectors, tokens=tokens, truncated_tokens=truncated)
-
-
-def _parts(texts: Sequence[_Text], runner: Runner) -> Iterator[list[_Text]]:
-    """The texts in parts: one for each slot, or more where all of them fit into one batch."""
-    _, batch = batches(runner.spec)
-    part: list[_Text] = []
-    tokens = 0
-    for text in texts:
-        tokens += text.most_tokens
-        if len(part) >= runner.pool.slots and (tokens > batch or len(part) >= PART_TEXTS):
-            yield part
-            part, tokens = [], text.most_tokens
-        part.append(text)
-    yield part
 
 
 class _Embedder:

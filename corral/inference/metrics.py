@@ -91,11 +91,11 @@ class RequestMetrics:
         )
 
     def embedded(self, tokens: int, truncated_tokens: int) -> None:
-        """Texts of so many tokens have become vectors, after so many were cut off."""
+        """Texts of so many tokens were embedded or ranked, after so many were cut off."""
         self._series.embedded(self._label, tokens, self.total_duration / 1e9)
         if truncated_tokens:
             self._series.truncated(self._label, truncated_tokens)
-            log.warning("model %s: texts to embed cut by %d tokens", self._label, truncated_tokens)
+            log.warning("model %s: texts cut by %d tokens", self._label, truncated_tokens)
 
     @property
     def load_duration(self) -> int:

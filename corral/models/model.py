@@ -276,6 +276,16 @@ class Model:
         return tuple(dict.fromkeys(found))
 
     @_ReadOnce
+    def can_rank(self) -> bool:
+        """Whether it scores documents by how well they answer a query."""
+        return self.gguf.can_rank
+
+    @_ReadOnce
+    def only_ranks(self) -> bool:
+        """Whether it can be loaded for nothing else."""
+        return self.gguf.only_ranks
+
+    @_ReadOnce
     def jinja_think_tags(self) -> tuple[str, str] | None:
         """The tags around thoughts in the model's own template; see `template.jinja_think_tags`."""
         return template.jinja_think_tags(self.gguf.chat_template or "")

@@ -57,12 +57,16 @@ CACHE_BYTES = {
 """Bytes an element of the KV cache takes."""
 
 
-def runner_spec(model: Model, options: Options, config: Config, memory: Memory, *, embed: bool = False) -> RunnerSpec:
+def runner_spec(
+    model: Model, options: Options, config: Config, memory: Memory, *, embed: bool = False, rank: bool = False
+) -> RunnerSpec:
     """The specification a request wants. The pool's size is left to the scheduler, which knows the free memory.
 
-    `embed`: the request wants vectors, also of a model that generates text. Options are cut to their bounds.
+    `embed`: the request wants vectors, also of a model that generates text; `rank`: it wants documents ranked. Options
+    are cut to their bounds.
     """
-    embeds = "embedding" in model.capabilities
+    ranks = rank or model.only_ranks
+    embeds = ranks or "embedding" in model.capabilities
     slots = config.num_parallel or (EMBEDDING_SLOTS if embed or embeds else SLOTS)
     per_token = model.kv_bytes_per_token(CACHE_BYTES[config.kv_cache_type])
     num_ctx = _context(model, options, config, memory, per_token)
@@ -77,7 +81,7 @@ def runner_spec(model: Model, options: Options, config: Config, memory: Memory, 
         model=str(model.weights),
         projectors=tuple(map(str, model.projectors)),
         adapters=tuple(map(str, model.adapters)),
-        mode="embed" if embed or embeds else "generate",
+        mode="rank" if ranks else "embed" if embed or embeds else "generate",
         pooling="mean" if embed and not embeds else "model",
         num_ctx=num_ctx,
         num_ctx_automatic=options.num_ctx is None,

@@ -19,6 +19,7 @@ from corral.engine.base import (
     Embeddings,
     EngineChat,
     Piece,
+    Ranking,
     RunnerSpec,
 )
 from corral.engine.llama import wire
@@ -349,6 +350,12 @@ class LlamaEngine:
             answer = await self._ask("POST", "/v1/embeddings", {"input": list(inputs), "encoding_format": "float"})
         rows = sorted(answer["data"], key=lambda row: int(row["index"]))
         return Embeddings([wire.numbers(row["embedding"]) for row in rows], int(answer["usage"]["prompt_tokens"]))
+
+    async def rank(self, query: str, documents: Sequence[str]) -> Ranking:
+        with self._counted():
+            answer = await self._ask("POST", "/v1/rerank", {"query": query, "documents": list(documents)})
+        rows = sorted(answer["results"], key=lambda row: int(row["index"]))
+        return Ranking(wire.numbers([row["relevance_score"] for row in rows]), int(answer["usage"]["prompt_tokens"]))
 
     async def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
         body = {"content": text, "add_special": add_special, "parse_special": True}

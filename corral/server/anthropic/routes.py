@@ -1,5 +1,6 @@
 """Anthropic's routes: requests decoded, chunks encoded. Source: spec api §20."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from starlette.requests import Request
@@ -8,9 +9,11 @@ from starlette.responses import Response
 from corral import inference
 from corral.golang import gojson
 from corral.server.anthropic import replies, wire
+from corral.server.anthropic.linked import linked_images
 from corral.server.http.answers import answers, describe, folded
 from corral.server.http.bodies import body_converted
 from corral.server.http.events import event_response
+from corral.server.http.images import LinkedImage
 from corral.server.http.requests import runtime_of
 from corral.server.http.streaming import PLAIN_JSON
 
@@ -19,7 +22,7 @@ CHARACTERS_PER_TOKEN = 4
 
 
 async def messages(request: Request) -> Response:
-    asked, converted = await body_converted(request, wire.WireMessagesRequest, wire.chat_request)
+    asked, converted = await body_converted(request, wire.WireMessagesRequest, wire.chat_request, _links)
     with_cache = wire.has_cache_control(asked.whole)
     source = answers(runtime_of(request), [converted])
     if asked.stream:
@@ -36,11 +39,15 @@ async def messages(request: Request) -> Response:
 
 async def count_tokens(request: Request) -> Response:
     """How many tokens the prompt of a conversation has, pictures left aside."""
-    _, converted = await body_converted(request, wire.WireMessagesRequest, wire.counted_request)
+    _, converted = await body_converted(request, wire.WireMessagesRequest, wire.counted_request, _links)
     async with inference.answer(runtime_of(request), converted) as chunks:
         rendered = (await anext(chunks)).rendered
     assert rendered is not None, "a request that only renders is answered with the prompt"
     return _reply({"input_tokens": rendered.tokens})
+
+
+def _links(asked: wire.WireMessagesRequest) -> Iterator[LinkedImage]:
+    return linked_images(message.content for message in asked.messages)
 
 
 def _reply(value: dict[str, Any]) -> Response:

@@ -21,6 +21,7 @@ from corral.machine.memory import memory
 from corral.server.http.budget import BodyBudget
 from corral.server.http.dialect import note_of
 from corral.server.http.guards import Guard, Origins
+from corral.server.http.images import ImageFetcher
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ def build(routes: Sequence[StarletteRoute], runtime: Runtime, in_flight: "InFlig
     app.router.redirect_slashes = False
     app.state.runtime = runtime
     app.state.in_flight = in_flight
+    app.state.images = ImageFetcher()
     app.state.body_budget = BodyBudget(runtime.config.body_memory or max(memory().total // 8, MIN_BODY_MEMORY))
     guard = Guard(app, Origins(runtime.config.origins), runtime.config.host)
     return _Log(_CleanPath(guard, routes), in_flight)

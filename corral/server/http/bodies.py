@@ -1,7 +1,8 @@
 """JSON bodies, read into typed values and written. What is large is read in a thread, so that it holds nothing up."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -10,7 +11,9 @@ from starlette.responses import Response
 
 from corral.errors import EmptyBody
 from corral.golang import gojson
-from corral.server.http.reading import release_body
+from corral.server.http.images import ImageFetcher, LinkedImage
+from corral.server.http.reading import hold_more, release_body
+from corral.server.http.requests import runtime_of
 from corral.server.http.streaming import JSON
 
 T = TypeVar("T", bound=Struct)
@@ -37,16 +40,32 @@ async def body_as(request: Request, kind: type[T]) -> T:
     return asked
 
 
-async def body_converted(request: Request, kind: type[T], convert: Callable[[T], Converted]) -> tuple[T, Converted]:
-    """The body read into a wire type, and what `convert` makes of that; both in a thread where the body is large."""
+async def body_converted(
+    request: Request,
+    kind: type[T],
+    convert: Callable[[T], Converted],
+    links: Callable[[T], Iterable[LinkedImage]] | None = None,
+) -> tuple[T, Converted]:
+    """The body read into a wire type, and what `convert` makes of that; both in a thread where the body is large.
+
+    `links` finds the pictures that are named by their address. They are fetched between the two, if that is configured.
+    """
     data = await request.body()
     if not data.strip():
         raise EmptyBody
+    is_large = len(data) > LARGE
 
     def work() -> tuple[T, Converted]:
         asked = gojson.decode(data, kind)
         return asked, convert(asked)
 
-    values = await asyncio.to_thread(work) if len(data) > LARGE else work()
+    if links is None or not runtime_of(request).config.fetch_images:
+        values = await asyncio.to_thread(work) if is_large else work()
+    else:
+        asked = await asyncio.to_thread(gojson.decode, data, kind) if is_large else gojson.decode(data, kind)
+        fetcher: ImageFetcher = request.app.state.images
+        found = list(links(asked))
+        await fetcher.fetch_all(found, partial(hold_more, request))
+        values = asked, await asyncio.to_thread(convert, asked) if is_large or found else convert(asked)
     release_body(request)
     return values

@@ -57,6 +57,15 @@ def release_body(request: Request) -> None:
     held.lease.release()
 
 
+async def hold_more(request: Request, size: int) -> None:
+    """Counts what is fetched for a request as a part of its body. Errors as those of `whole`."""
+    held: _Held = request.scope[_HELD]
+    budget: BodyBudget = request.app.state.body_budget
+    if held.lease.size + size > budget.most:
+        raise BodyTooLarge(budget.most)
+    await held.lease.grow(held.lease.size + size)
+
+
 async def _read(request: Request, most: int, lease: Lease, budget: BodyBudget) -> bytes | None:
     async def reserve(size: int) -> None:
         if size > most:

@@ -26,6 +26,7 @@ ROUTES = (
     route("/api/render", routes.render, "POST", dialect=_ANY),
     route("/api/embed", routes.embed, "POST", dialect=_EMBED),
     route("/api/embeddings", routes.embeddings, "POST", dialect=_EMBEDDINGS),
+    route("/api/rerank", routes.rerank, "POST", dialect=_ANY),
     route("/api/tokenize", routes.tokenize, "POST", dialect=_ANY),
     route("/api/detokenize", routes.detokenize, "POST", dialect=_ANY),
     route("/api/tags", models.tags, "GET", "HEAD", dialect=_ANY),

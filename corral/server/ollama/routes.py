@@ -21,6 +21,7 @@ from corral.server.http.bodies import body_as, body_converted, encoded_reply, re
 from corral.server.http.folding import fold
 from corral.server.http.keep_alive import read_keep_alive
 from corral.server.http.requests import runtime_of
+from corral.server.http.reranking import ranked
 from corral.server.http.streaming import NDJSON, Stream
 from corral.server.ollama import wire
 from corral.server.ollama.replies import PLAIN_TEXT
@@ -138,6 +139,15 @@ async def embeddings(request: Request) -> Response:
         ),
     )
     return reply({"embedding": wire.widened(vectors.vectors[0]) if vectors.vectors else []})
+
+
+async def rerank(request: Request) -> Response:
+    """Documents in the order in which they answer a query: an addition of ours."""
+    answer, scores = await ranked(request)
+    answer |= {"total_duration": scores.total_duration, "load_duration": scores.load_duration}
+    response = encoded_reply(await asyncio.to_thread(gojson.encode, answer))
+    describe(response, scores.truncated_tokens)
+    return response
 
 
 async def tokenize(request: Request) -> Response:

@@ -18,6 +18,7 @@ ROUTES = (
     route("/v1/responses/{id}", responses.delete, "DELETE", dialect=_ANY),
     route("/v1/responses/{id}/input_items", responses.input_items, "GET", dialect=_ANY),
     route("/v1/embeddings", routes.embeddings, "POST", dialect=_ANY),
+    route("/v1/rerank", routes.rerank, "POST", dialect=_ANY),
     route("/v1/models", routes.models, "GET", dialect=_ANY),
     route("/v1/models/{name:path}", routes.model, "GET", dialect=_ANY),
 )

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from starlette.requests import Request
@@ -18,9 +18,12 @@ from corral.messages import ChatRequest, Chunk, GenerateRequest
 from corral.server.http.answers import answers, describe, folded
 from corral.server.http.bodies import body_converted
 from corral.server.http.events import EventWriter, event_response
+from corral.server.http.images import LinkedImage
 from corral.server.http.requests import runtime_of
+from corral.server.http.reranking import ranked
 from corral.server.http.streaming import PLAIN_JSON
 from corral.server.openai import chat, completions, wire
+from corral.server.openai.linked import linked_images
 from corral.store import Stored
 
 Encode: TypeAlias = Callable[[str, Sequence[Chunk]], dict[str, Any]]
@@ -28,11 +31,15 @@ Encode: TypeAlias = Callable[[str, Sequence[Chunk]], dict[str, Any]]
 
 
 async def chat_completions(request: Request) -> Response:
-    asked, converted = await body_converted(request, wire.WireChatRequest, wire.chat_requests)
+    asked, converted = await body_converted(request, wire.WireChatRequest, wire.chat_requests, _links)
     if not asked.stream:
         return await _whole(request, asked, converted, chat.completion)
     usage = asked.stream_options.include_usage
     return await _streamed(request, converted, chat.ChatWriter(asked.model, len(converted), include_usage=usage))
+
+
+def _links(asked: wire.WireChatRequest) -> Iterator[LinkedImage]:
+    return linked_images(message.content for message in asked.messages)
 
 
 async def text_completions(request: Request) -> Response:
@@ -85,6 +92,14 @@ def _encoded_vectors(model: str, vectors: Vectors, *, as_base64: bool) -> bytes:
     ]
     usage = {"prompt_tokens": vectors.tokens, "total_tokens": vectors.tokens}
     return gojson.encode({"object": "list", "data": data, "model": model, "usage": usage})
+
+
+async def rerank(request: Request) -> Response:
+    """Documents in the order in which they answer a query. OpenAI's API has no such route; Jina's and Cohere's do."""
+    answer, scores = await ranked(request)
+    response = Response(await asyncio.to_thread(gojson.encode, answer), headers={"content-type": PLAIN_JSON})
+    describe(response, scores.truncated_tokens)
+    return response
 
 
 async def models(request: Request) -> Response:

@@ -41,7 +41,8 @@ def check_address(policy: AddressPolicy, address: str) -> None:
 def is_public(address: str) -> bool:
     """Whether an address is one that the whole internet can reach."""
     ip = unwrap(address)
-    return ip.is_global and not ip.is_multicast
+    is_site_local = isinstance(ip, ipaddress.IPv6Address) and ip.is_site_local
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or is_site_local)
 
 
 def is_address(host: str) -> bool:

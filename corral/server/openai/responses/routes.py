@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from starlette.requests import Request
@@ -14,15 +15,19 @@ from corral.messages import ChatRequest
 from corral.server.http.answers import answers, describe, folded
 from corral.server.http.bodies import body_converted
 from corral.server.http.events import event_response
+from corral.server.http.images import LinkedImage
 from corral.server.http.requests import runtime_of
 from corral.server.http.streaming import PLAIN_JSON
+from corral.server.openai.linked import linked_images
 from corral.server.openai.responses import items, replies, wire, writer
 from corral.server.openai.responses.items import Item
 from corral.server.openai.responses.kept import Kept, KeptResponses
 
 
 async def create(request: Request) -> Response:
-    asked, given = await body_converted(request, wire.WireResponseRequest, lambda asked: items.read_items(asked.input))
+    asked, given = await body_converted(
+        request, wire.WireResponseRequest, lambda asked: items.read_items(asked.input), _links
+    )
     if not asked.model:
         raise ModelRequired
     echo = replies.Echo(
@@ -50,6 +55,11 @@ async def create(request: Request) -> Response:
     stream = await event_response(request, source, events, on_end=keep)
     stream.headers["cache-control"] = "no-cache"
     return stream
+
+
+def _links(asked: wire.WireResponseRequest) -> Iterator[LinkedImage]:
+    given = [item for item in asked.input if isinstance(item, dict)] if isinstance(asked.input, list) else []
+    return linked_images(item.get(key) for item in given for key in ("content", "output"))
 
 
 async def retrieve(request: Request) -> Response:
