@@ -10,12 +10,16 @@ TESTS = Path(__file__).parent
 REAL_ENGINE = "loads models into the real engine"
 REGISTRY = "starts a real registry"
 PIP = "runs pip"
+CLIENTS = "installs other projects' clients, and runs them against the real engine"
 CRASHES = "ends, kills or starves servers and engines, and waits for what follows"
 
 SLOW = {
     "test_changed_files": CRASHES,
     "test_cli_prompt": REAL_ENGINE,
     "test_cli_server": REAL_ENGINE,
+    "test_client_anthropic": CLIENTS,
+    "test_client_frameworks": CLIENTS,
+    "test_client_openai": CLIENTS,
     "test_clients": REAL_ENGINE,
     "test_embedding": REAL_ENGINE,
     "test_engine_process": CRASHES,
