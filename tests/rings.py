@@ -12,6 +12,7 @@ REGISTRY = "starts a real registry"
 PIP = "runs pip"
 FUZZ = "reads random bytes for some seconds"
 CHILDREN = "converts and quantises in child processes"
+CLIENTS = "installs other projects' clients, and runs them against the real engine"
 CRASHES = "ends, kills or starves servers and engines, and waits for what follows"
 
 SLOW = {
@@ -20,6 +21,9 @@ SLOW = {
     "test_cli_create": CHILDREN,
     "test_cli_prompt": REAL_ENGINE,
     "test_cli_server": REAL_ENGINE,
+    "test_client_anthropic": CLIENTS,
+    "test_client_frameworks": CLIENTS,
+    "test_client_openai": CLIENTS,
     "test_clients": REAL_ENGINE,
     "test_convert_adapters": REAL_ENGINE,
     "test_convert_tokenizers": REAL_ENGINE,

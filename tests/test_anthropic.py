@@ -159,6 +159,15 @@ def test_what_was_found_in_the_cache_is_said_where_the_cache_was_asked_for(serve
     assert set(ask_messages(server, [text]).json["usage"]) == {"input_tokens", "output_tokens"}
 
 
+def test_an_answer_fits_the_schema_that_was_given(server: RunningServer) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    wanted = {"effort": "low", "format": {"type": "json_schema", "schema": schema}}
+    answer = ask_messages(server, "2+2?", output_config=wanted)
+    assert "n" in json.loads(answer.json["content"][0]["text"])
+    refused = ask_messages(server, "x", output_config={"format": {"type": "json_schema", "schema": {"type": "nope"}}})
+    assert (refused.status, refused.json["error"]["type"]) == (400, "invalid_request_error")
+
+
 def test_options_of_the_native_api_can_be_given(server: RunningServer) -> None:
     ask_messages(server, "hi", options={"top_k": 3, "num_predict": 9}, temperature=0.5, top_p=0.25)
     asked = last_asked(server)

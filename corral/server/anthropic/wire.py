@@ -39,8 +39,14 @@ class WireThinking(Struct):
     type: str = ""
 
 
+class WireFormat(Struct):
+    type: str = ""
+    schema: Any = None
+
+
 class WireOutputConfig(Struct):
     effort: str = ""
+    format: WireFormat = field(default_factory=WireFormat)
 
 
 class WireMessagesRequest(Struct):
@@ -111,12 +117,18 @@ def _request(wire: WireMessagesRequest, *, render_only: bool = False) -> ChatReq
         tool_choice=_tool_choice(wire.tool_choice),
         parallel_calls=not (isinstance(wire.tool_choice, dict) and wire.tool_choice.get("disable_parallel_tool_use")),
         options={**wire.options, **{name: value for name, value in own.items() if value is not None}},
+        format=_format(wire.output_config.format),
         think=_think(wire),
         must_think=False,
         keep_alive=read_keep_alive(wire.keep_alive),
         render_only=render_only,
         count_prompt=wire.stream,
     )
+
+
+def _format(wire: WireFormat) -> Json:
+    """The schema that the answer has to fit; None: none, as for kinds of format that are not known."""
+    return wire.schema if wire.type == "json_schema" else None
 
 
 def _think(wire: WireMessagesRequest) -> Think:
