@@ -10,6 +10,7 @@ TESTS = Path(__file__).parent
 REAL_ENGINE = "loads models into the real engine"
 REGISTRY = "starts a real registry"
 PIP = "runs pip"
+REQUESTS = "makes up hundreds of requests"
 CRASHES = "ends, kills or starves servers and engines, and waits for what follows"
 
 SLOW = {
@@ -25,6 +26,7 @@ SLOW = {
     "test_loop_watch": CRASHES,
     "test_metrics": REAL_ENGINE,
     "test_native_api": REAL_ENGINE,
+    "test_openapi_cases": REQUESTS,
     "test_quantize_real": REAL_ENGINE,
     "test_real_engine": REAL_ENGINE,
     "test_numeric_settings": REAL_ENGINE,

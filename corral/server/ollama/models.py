@@ -38,11 +38,13 @@ from corral.store import Store, Stored
 
 
 async def tags(request: Request) -> Response:
+    """The models in the store."""
     models = runtime_of(request).models
     return encoded_reply(await models.store.run(shown_as.tags, await models.list()))
 
 
 async def ps(request: Request) -> Response:
+    """The models that are loaded."""
     runtime = runtime_of(request)
     shown = [runner for runner in runtime.scheduler.runners if not runner.draining]
     shown.sort(key=shown_as.expiry, reverse=True)
@@ -74,6 +76,7 @@ class WireShowRequest(Struct):
 
 
 async def show(request: Request) -> Response:
+    """What is known of a model: its files, template, parameters and capabilities."""
     asked = await body_as(request, WireShowRequest)
     text = asked.model or asked.name
     if not text:
@@ -101,6 +104,7 @@ class WireCopyRequest(Struct):
 
 
 async def copy(request: Request) -> Response:
+    """Gives a model a second name."""
     asked = await body_as(request, WireCopyRequest)
     source = _named(asked.source, f'source "{asked.source}" is invalid')
     destination = _named(asked.destination, f'destination "{asked.destination}" is invalid')
@@ -119,6 +123,7 @@ class WireNameRequest(Struct):
 
 
 async def delete(request: Request) -> Response:
+    """Deletes a model, and its files if no other model has them."""
     asked = await body_as(request, WireNameRequest)
     text = asked.model or asked.name
     if not text:
@@ -180,6 +185,7 @@ class WireCreateRequest(Struct):
 
 
 async def create(request: Request) -> Response:
+    """Makes a model from another one or from files in the store."""
     asked = await body_as(request, WireCreateRequest)
     text = asked.model or asked.name
     runtime = runtime_of(request)
@@ -231,7 +237,7 @@ def _licenses(given: Any) -> tuple[str, ...]:
 
 
 async def blob(request: Request) -> Response:
-    """HEAD: is it there; POST: store it, hashing while it arrives (spec api §12)."""
+    """Whether a file of this digest is in the store (HEAD), or puts one there (POST), hashed while it arrives."""
     digest = names.parse_digest(request.path_params["digest"])
     store = runtime_of(request).models.store
     if await store.run(_has_sound, store, digest):
@@ -257,6 +263,7 @@ def _has_sound(store: Store, digest: Digest) -> bool:
 
 
 async def pull(request: Request) -> Response:
+    """Fetches a model into the store."""
     asked = await body_as(request, WirePullRequest)
     name = _transferred(asked.model or asked.name)
     encryption = Encryption.asked(insecure=asked.insecure)
@@ -321,6 +328,7 @@ async def _archive(request: Request) -> tuple[WireArchiveRequest, Path]:
 
 
 async def push(request: Request) -> Response:
+    """Sends a model to its registry."""
     asked = await body_as(request, WirePullRequest)
     text = asked.model or asked.name
     if not text:

@@ -28,6 +28,7 @@ Encode: TypeAlias = Callable[[str, Sequence[Chunk]], dict[str, Any]]
 
 
 async def chat_completions(request: Request) -> Response:
+    """The next message of a conversation."""
     asked, converted = await body_converted(request, wire.WireChatRequest, wire.chat_requests)
     if not asked.stream:
         return await _whole(request, asked, converted, chat.completion)
@@ -36,6 +37,7 @@ async def chat_completions(request: Request) -> Response:
 
 
 async def text_completions(request: Request) -> Response:
+    """The continuation of one or several prompts."""
     asked, converted = await body_converted(request, wire.WireCompletionRequest, wire.completion_requests)
     if not asked.stream:
         return await _whole(request, asked, converted, completions.completion)
@@ -60,6 +62,7 @@ async def _streamed(
 
 
 async def embeddings(request: Request) -> Response:
+    """Texts or token ids as vectors."""
     asked, converted = await body_converted(request, wire.WireEmbedRequest, wire.embed_request)
     vectors = await inference.embed(runtime_of(request), converted)
     as_base64 = asked.encoding_format.lower() == "base64"
@@ -88,6 +91,7 @@ def _encoded_vectors(model: str, vectors: Vectors, *, as_base64: bool) -> bytes:
 
 
 async def models(request: Request) -> Response:
+    """The models in the store."""
     listed = await runtime_of(request).models.list()
     data = [_model(str(model.stored.name), model.stored, model.stored.name.namespace) for model in listed]
     return _reply({"object": "list", "data": data})
