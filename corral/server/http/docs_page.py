@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from corral.golang import gojson
+
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -67,7 +69,8 @@ def _route(path: str, method: str, operation: Mapping[str, Any], schemas: Mappin
 def _fields(schema: Mapping[str, Any]) -> str:
     rows = []
     for name, field in schema.get("properties", {}).items():
-        default = f"<code>{html.escape(str(field['default']))}</code>" if field.get("default") not in (None, "") else ""
+        given = field.get("default")
+        default = "" if given in (None, "") else f"<code>{html.escape(gojson.encode(given).decode())}</code>"
         rows.append(
             f"<tr><td><code>{html.escape(name)}</code></td><td>{_kind(field)}</td>"
             f"<td>{default}</td><td>{_text(field.get('description', ''))}</td></tr>\n"

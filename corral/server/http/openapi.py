@@ -38,7 +38,8 @@ STATUSES = {
     404: "What was named does not exist.",
     408: "The body came too slowly.",
     413: "The body is too large.",
-    500: "Something failed: the engine, the disk, a registry, a model's file.",
+    500: "Something failed: the engine, the disk, a registry, a model's file. Ollama's API also answers options and "
+    "formats of the wrong type so.",
     501: "The engine cannot do this with the model.",
     503: "There is too much to do, or the server ends: the same request may be answered later.",
 }

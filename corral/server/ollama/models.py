@@ -159,7 +159,7 @@ class WirePullRequest(Struct):
     insecure: bool = False
     stream: bool = True
     source: str = ""
-    """Where to take it from instead of its registry: `file:///…`, `pypi:PACKAGE`. An addition of ours."""
+    """Where to take it from instead of its registry: `file:///…`, `pypi:PACKAGE`. An addition of Corral's."""
 
 
 class WireCreateRequest(Struct):
@@ -302,7 +302,7 @@ class WireArchiveRequest(Struct):
 
 
 async def export(request: Request) -> Response:
-    """Writes models into an archive on the server's machine. An addition of ours."""
+    """Writes models into an archive on the server's machine. An addition of Corral's."""
     asked, path = await _archive(request)
     wanted = [_named(text, f'name "{text}" is invalid') for text in asked.models]
     steps = archive.export(wanted, runtime_of(request).models.store, path)
@@ -310,7 +310,7 @@ async def export(request: Request) -> Response:
 
 
 async def import_(request: Request) -> Response:
-    """Adds the models of an archive, or the one that is named. An addition of ours."""
+    """Adds the models of an archive, or the one that is named. An addition of Corral's."""
     asked, path = await _archive(request)
     runtime = runtime_of(request)
     only = _named(asked.model, "invalid model name") if asked.model else None

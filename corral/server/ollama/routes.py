@@ -67,7 +67,7 @@ async def chat(request: Request) -> Response:
 
 
 async def render(request: Request) -> Response:
-    """The prompt that a conversation amounts to, for those who write templates: an addition of ours."""
+    """The prompt that a conversation amounts to, for those who write templates: an addition of Corral's."""
     asked, converted = await body_converted(request, wire.WireChatRequest, wire.chat_request)
     if not asked.messages:
         raise BadRequest("messages are missing")
@@ -148,14 +148,14 @@ async def embeddings(request: Request) -> Response:
 
 
 async def tokenize(request: Request) -> Response:
-    """A text as the model's tokens: an addition of ours."""
+    """A text as the model's tokens: an addition of Corral's."""
     asked, converted = await body_converted(request, wire.WireTokenizeRequest, wire.tokenize_request)
     found = await inference.tokenize(runtime_of(request), converted)
     return await _token_reply(asked.model, {"tokens": found.tokens, "count": len(found.tokens)}, found)
 
 
 async def detokenize(request: Request) -> Response:
-    """The model's tokens as text: an addition of ours."""
+    """The model's tokens as text: an addition of Corral's."""
     asked, converted = await body_converted(request, wire.WireDetokenizeRequest, wire.detokenize_request)
     found = await inference.detokenize(runtime_of(request), converted)
     return await _token_reply(asked.model, {"content": found.text}, found)
