@@ -92,6 +92,15 @@ def test_types_of_one_name_in_several_modules_are_told_apart() -> None:
     assert {"OpenAI.responses.Reasoning", "OpenAI.openai.Reasoning"} <= set(schemas)
 
 
+def test_what_a_request_has_to_have_is_required() -> None:
+    schema = DOCUMENT["paths"]["/v1/messages"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    validator = Draft202012Validator({**schema, "components": DOCUMENT["components"]})
+    asked = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}], "system": None}
+    assert validator.is_valid(asked)
+    for name, value in (("max_tokens", 0), ("max_tokens", None), ("messages", []), ("model", "")):
+        assert not validator.is_valid({**asked, name: value})
+
+
 def test_a_dialect_has_its_own_envelope() -> None:
     assert fits("Ollama.Error", {"error": "model 'm' not found"})
     assert not fits("OpenAI.Error", {"error": "model 'm' not found"})

@@ -55,7 +55,8 @@ BLAMELESS = re.compile(
     r"""
     option\ ".*"\ must\ be\ of\ .*                  # Ollama answers options of the wrong type with 500,
     | invalid\ format:\ .*                          # a format that is none,
-    | license\ must\ be\ a\ string\ or\ a\ list.*   # and a license that is none
+    | license\ must\ be\ a\ string\ or\ a\ list.*   # a license that is none,
+    | unsupported\ quantization\ type\ .*          # and a kind of quantising that is none
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -112,7 +113,7 @@ def settle(case: Case[Any], draw: Callable[[st.SearchStrategy[Any]], Any], home:
     body = case.body
     if not isinstance(body, dict):
         return
-    model = draw(st.sampled_from(["tiny", "plain", "bert", "tiny", "copy", None]))
+    model = draw(st.sampled_from(["tiny", "plain", "tiny", "bert", "plain", "copy", None]))
     if model is not None and case.path not in ("/api/delete", "/api/create", "/api/pull", "/api/push"):
         body[NAMES.get(case.path, "model")] = model
     if case.path == "/api/create":
@@ -120,8 +121,48 @@ def settle(case: Case[Any], draw: Callable[[st.SearchStrategy[Any]], Any], home:
         body["from"] = model
     if case.path == "/api/copy":
         body["destination"] = "copy"
+    if draw(st.booleans()):
+        make_answerable(body, draw)
     if isinstance(path := body.get("path"), str):
         body["path"] = str(home / re.sub(r"[/\0]", "_", path)[:50])
+
+
+HARMLESS = {
+    "model",
+    "from",
+    "source",
+    "destination",
+    "path",
+    "prompt",
+    "tokens",
+    "stream",
+    "max_tokens",
+    "truncate",
+    "raw",
+}
+"""Fields whose values refuse no request, as long as they are of the right type."""
+
+TEXTS = st.text(max_size=20)
+
+
+def make_answerable(body: dict[str, Any], draw: Callable[[st.SearchStrategy[Any]], Any]) -> None:
+    """Leaves out of a request what has a grammar of its own, and has it ask something."""
+    for name in set(body) - HARMLESS - {"messages", "input"}:
+        del body[name]
+    if "prompt" in body:
+        body["prompt"] = draw(TEXTS)
+    if "tokens" in body:
+        body["tokens"] = draw(st.lists(st.integers(0, 300), max_size=5))
+    if "input" in body:
+        body["input"] = "." + draw(TEXTS)
+    if "messages" in body:
+        roles = st.sampled_from(["user", "assistant", "system"])
+        others = draw(st.lists(st.fixed_dictionaries({"role": roles, "content": TEXTS}), max_size=3))
+        body["messages"] = [*others, {"role": "user", "content": draw(TEXTS)}]
+    if isinstance(body.get("max_tokens"), int):
+        body["max_tokens"] = draw(st.integers(1, 30))
+    if draw(st.booleans()):
+        body["stream"] = draw(st.booleans())
 
 
 def is_blameless(ctx: Any, response: Response, case: Case[Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Field(NamedTuple):
-    """The sentence of a field, and its schema where the field may be anything by its type."""
+    """The sentence of a field; its schema where it may be anything by its type, or else how that is narrower."""
 
     sentence: str
     schema: Mapping[str, Any] | None = None
@@ -51,7 +51,7 @@ FIELDS = {
     "shift": Field("Whether the oldest tokens make room when the context is full."),
     "logprobs": Field("Whether the log probabilities of tokens are wanted."),
     "CompletionRequest.logprobs": Field("How many alternatives to each token are wanted."),
-    "top_logprobs": Field("How many alternatives to each token are wanted, 20 at most."),
+    "top_logprobs": Field("How many alternatives to each token are wanted.", {"minimum": 0, "maximum": 20}),
     "tools": Field("What the model may call."),
     "tool_choice": Field("Whether the model may or must call a tool, or which.", {"type": ["string", "object"]}),
     "input": Field("What is asked: a text, or items of a conversation.", _ONE_OR_MORE),
@@ -62,7 +62,7 @@ FIELDS = {
     "max_tokens": Field("How many tokens the answer may have."),
     "max_completion_tokens": Field("How many tokens the answer may have; goes before `max_tokens`."),
     "max_output_tokens": Field("How many tokens the answer may have."),
-    "n": Field("How many answers are wanted."),
+    "n": Field("How many answers are wanted.", {"minimum": 1, "maximum": 16}),
     "stop": Field("Texts at which the answer ends.", _TEXT_OR_TEXTS),
     "stop_sequences": Field("Texts at which the answer ends."),
     "temperature": Field("How much chance there is in the choice of tokens; 0 for none."),

@@ -15,7 +15,7 @@ from corral import __version__
 from corral.golang import gojson
 from corral.server.http.dialect import Dialect
 from corral.server.http.fields import field_of
-from corral.server.http.operation import Operation, Schema
+from corral.server.http.operation import STRING, Operation, Schema, an_object
 from corral.server.http.routing import DocumentedRoute
 
 DESCRIPTION = """Every route of this server. Requests are read leniently: null is as good as left out, keys may be \
@@ -90,6 +90,8 @@ def _operation(route: DocumentedRoute, path: str, method: str, components: "_Com
         ]
     if operation.takes is not None:
         schema = components.request(dialect, operation.takes)
+        if operation.requires:
+            schema = {**schema, "properties": dict(operation.requires), "required": list(operation.requires)}
         found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     if operation.takes_bytes and method != "HEAD":
         found["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
@@ -139,11 +141,15 @@ def _contents(
     if operation.lines is not None:
         line = components.reply(dialect, operation.lines)
         sentence = "With `stream`: a JSON object a line, each as `x-itemSchema` says; the last may be an error."
-        yield "application/x-ndjson", {"schema": {"type": "string", "description": sentence}, "x-itemSchema": line}
+        yield "application/x-ndjson", {"schema": {"description": sentence}, "x-itemSchema": line}
     if operation.events:
-        yield "text/event-stream", {"schema": {"type": "string", "description": operation.events}}
+        yield "text/event-stream", {"schema": {"description": operation.events}, "x-itemSchema": _EVENT}
     if operation.text:
         yield operation.text, {"schema": {"type": "string"}}
+
+
+_EVENT = an_object({"data": STRING}, {"event": STRING})
+"""A server-sent event."""
 
 
 class _Components:
@@ -245,8 +251,8 @@ def _lenient_field(dialect: str, kind: str, name: str, given: dict[str, Any]) ->
     said = field_of(dialect, kind, name)
     default = {"default": given["default"]} if given.get("default") is not None else {}
     own = {key: value for key, value in given.items() if key != "default"}
-    if not own and said is not None and said.schema is not None:
-        own = dict(said.schema)
+    if said is not None and said.schema is not None and (not own or not {"type", "anyOf"} & said.schema.keys()):
+        own = {**own, **said.schema}
     own = {key: _or_null_within(value) if key in _WITHIN else value for key, value in own.items()}
     allows_null = not own or {"type": "null"} in own.get("anyOf", ())
     schema = own if allows_null else {"anyOf": [*own.get("anyOf", [own]), {"type": "null"}]}

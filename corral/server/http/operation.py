@@ -14,6 +14,8 @@ class Operation(Struct, frozen=True, kw_only=True):
 
     takes: type[Struct] | None = None
     """The JSON of its request."""
+    requires: Mapping[str, Mapping[str, Any]] = {}
+    """The fields of its request that have to be there, and how their schemas are narrower than by their types."""
     takes_bytes: bool = False
     """Whether its request is a file."""
     answers: Schema | None = None
@@ -49,6 +51,8 @@ def constant(text: str) -> Mapping[str, Any]:
 
 ANYTHING: Mapping[str, Any] = {"type": "object"}
 STRING: Mapping[str, Any] = {"type": "string"}
+SOME_TEXT: Mapping[str, Any] = {"type": "string", "minLength": 1}
+SOME_ITEMS: Mapping[str, Any] = {"type": "array", "minItems": 1}
 INTEGER: Mapping[str, Any] = {"type": "integer"}
 NUMBER: Mapping[str, Any] = {"type": "number"}
 BOOLEAN: Mapping[str, Any] = {"type": "boolean"}

@@ -1,10 +1,14 @@
 """What Ollama's routes take and answer, for those who read the API's document. Source: spec api §7–16."""
 
+import msgspec
+
 from corral.server.http.operation import (
     ANYTHING,
     BOOLEAN,
     INTEGER,
     NUMBER,
+    SOME_ITEMS,
+    SOME_TEXT,
     STRING,
     Operation,
     Schema,
@@ -47,6 +51,8 @@ _RENDERED = an_object({"model": STRING, "prompt": STRING})
 _CLOUD = an_object({"cloud": an_object({"disabled": BOOLEAN, "source": STRING})})
 _DIGESTED = {200: "The file is in the store.", 201: "The file has been stored."}
 
+_MODEL = {"model": SOME_TEXT}
+
 ROOT = Operation(text="text/plain", errors=ALWAYS)
 VERSION = Operation(answers=an_object({"version": STRING}), errors=ALWAYS)
 STATUS = Operation(answers=_CLOUD, errors=ALWAYS)
@@ -55,22 +61,29 @@ ME = Operation(
     success={401: "No account is signed in."},
     errors=ALWAYS,
 )
-GENERATE = Operation(takes=wire.WireGenerateRequest, answers=wire.WireGenerateChunk, lines=wire.WireGenerateChunk)
-CHAT = Operation(takes=wire.WireChatRequest, answers=wire.WireChatChunk, lines=wire.WireChatChunk)
-RENDER = Operation(takes=wire.WireChatRequest, answers=_RENDERED)
-EMBED = Operation(takes=wire.WireEmbedRequest, answers=wire.WireEmbedding)
-EMBEDDINGS = Operation(takes=wire.WireEmbeddingRequest, answers=an_object({"embedding": a_list(NUMBER)}))
+GENERATE = Operation(
+    takes=wire.WireGenerateRequest, requires=_MODEL, answers=wire.WireGenerateChunk, lines=wire.WireGenerateChunk
+)
+CHAT = Operation(takes=wire.WireChatRequest, requires=_MODEL, answers=wire.WireChatChunk, lines=wire.WireChatChunk)
+RENDER = Operation(takes=wire.WireChatRequest, requires={**_MODEL, "messages": SOME_ITEMS}, answers=_RENDERED)
+EMBED = Operation(takes=wire.WireEmbedRequest, requires=_MODEL, answers=wire.WireEmbedding)
+EMBEDDINGS = Operation(
+    takes=wire.WireEmbeddingRequest, requires=_MODEL, answers=an_object({"embedding": a_list(NUMBER)})
+)
 TOKENIZE = Operation(
     takes=wire.WireTokenizeRequest,
+    requires=_MODEL,
     answers=an_object({"model": STRING, "tokens": a_list(INTEGER), "count": INTEGER, **_DURATIONS}),
 )
 DETOKENIZE = Operation(
-    takes=wire.WireDetokenizeRequest, answers=an_object({"model": STRING, "content": STRING, **_DURATIONS})
+    takes=wire.WireDetokenizeRequest,
+    requires=_MODEL,
+    answers=an_object({"model": STRING, "content": STRING, **_DURATIONS}),
 )
 TAGS = Operation(answers=an_object({"models": a_list(_TAG)}), errors=ALWAYS)
 PS = Operation(answers=an_object({"models": a_list(_RUNNING)}), errors=ALWAYS)
 SHOW = Operation(takes=models.WireShowRequest, answers=_SHOWN)
-COPY = Operation(takes=models.WireCopyRequest)
+COPY = Operation(takes=models.WireCopyRequest, requires={"source": SOME_TEXT, "destination": SOME_TEXT})
 DELETE = Operation(takes=models.WireNameRequest)
 BLOB = Operation(takes_bytes=True, success=_DIGESTED)
 
@@ -82,4 +95,4 @@ def _progress(takes: type[models.WireArchiveRequest | models.WireCreateRequest |
 
 CREATE = _progress(models.WireCreateRequest)
 PULL = PUSH = _progress(models.WirePullRequest)
-EXPORT = IMPORT = _progress(models.WireArchiveRequest)
+EXPORT = IMPORT = msgspec.structs.replace(_progress(models.WireArchiveRequest), requires={"path": SOME_TEXT})

@@ -4,6 +4,8 @@ from corral.server.http.operation import (
     ANYTHING,
     INTEGER,
     NUMBER,
+    SOME_ITEMS,
+    SOME_TEXT,
     STRING,
     Operation,
     a_list,
@@ -40,10 +42,12 @@ _VECTOR = an_object(
         "embedding": {"anyOf": [a_list(NUMBER), {**STRING, "contentEncoding": "base64"}]},
     }
 )
+_SOME_INPUT = {"type": ["string", "array"], "minLength": 1, "minItems": 1}
 _EMBEDDED_USAGE = an_object({"prompt_tokens": INTEGER, "total_tokens": INTEGER})
 
 CHAT = Operation(
     takes=wire.WireChatRequest,
+    requires={"model": SOME_TEXT, "messages": SOME_ITEMS},
     answers=an_object(
         {**_HEAD, "object": constant("chat.completion"), "choices": a_list(_CHOICE), "usage": chat.Usage}
     ),
@@ -51,6 +55,7 @@ CHAT = Operation(
 )
 COMPLETIONS = Operation(
     takes=wire.WireCompletionRequest,
+    requires={"model": SOME_TEXT},
     answers=an_object(
         {**_HEAD, "object": constant("text_completion"), "choices": a_list(_TEXT_CHOICE), "usage": chat.Usage}
     ),
@@ -58,12 +63,14 @@ COMPLETIONS = Operation(
 )
 EMBEDDINGS = Operation(
     takes=wire.WireEmbedRequest,
+    requires={"model": SOME_TEXT, "input": _SOME_INPUT},
     answers=an_object({"object": constant("list"), "data": a_list(_VECTOR), "model": STRING, "usage": _EMBEDDED_USAGE}),
 )
 MODELS = Operation(answers=an_object({"object": constant("list"), "data": a_list(_MODEL)}), errors=(403, 500, 503))
 MODEL = Operation(answers=_MODEL)
 RESPONSES = Operation(
     takes=WireResponseRequest,
+    requires={"model": SOME_TEXT, "input": _SOME_INPUT},
     answers=_RESPONSE,
     events="With `stream`: named events from `response.created` to `response.completed` or `response.incomplete`.",
 )
