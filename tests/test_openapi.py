@@ -87,7 +87,7 @@ def test_the_whole_of_a_request_is_no_field() -> None:
     assert all("*" not in schema.get("properties", {}) for schema in DOCUMENT["components"]["schemas"].values())
 
 
-def test_types_of_one_name_in_several_modules_are_told_apart() -> None:
+def test_types_of_one_name_in_several_modules_have_different_names() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     assert {"OpenAI.responses.Reasoning", "OpenAI.openai.Reasoning"} <= set(schemas)
 

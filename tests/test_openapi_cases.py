@@ -48,7 +48,7 @@ OPERATIONS = [
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 
 CLOSED = "http://127.0.0.1:9"
-"""A port where no one listens: no registry and no package index is reached."""
+"""A port without a listener: no registry and no package index is reached."""
 
 BLAMELESS = re.compile(
     r"""
