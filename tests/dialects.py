@@ -20,14 +20,15 @@ _VARYING = (
 
 
 @contextmanager
-def dialect_server(work: Path) -> Iterator[RunningServer]:
+def dialect_server(work: Path, **variables: str) -> Iterator[RunningServer]:
     """Models `tiny`, which the engine renders and whose calls and thoughts it parses, `plain`, which is rendered here,
     and `bert`, which embeds."""
     models = work / "home" / ".ollama" / "models"
     add_model(models, "tiny", tiny_llama(work / "tiny.gguf", chat_template=JINJA))
     add_model(models, "plain", tiny_llama(work / "plain.gguf", seed=2, chat_template=CHATML))
     add_model(models, "bert", tiny_bert(work / "bert.gguf"))
-    with running_server(work / "home", CORRAL_ENGINE=str(FAKE_ENGINE), OLLAMA_MAX_LOADED_MODELS="9") as server:
+    settings = {"CORRAL_ENGINE": str(FAKE_ENGINE), "OLLAMA_MAX_LOADED_MODELS": "9", **variables}
+    with running_server(work / "home", **settings) as server:
         yield server
 
 

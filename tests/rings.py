@@ -13,6 +13,7 @@ PIP = "runs pip"
 FUZZ = "reads random bytes for some seconds"
 CHILDREN = "converts and quantises in child processes"
 CLIENTS = "installs other projects' clients, and runs them against the real engine"
+REQUESTS = "makes up hundreds of requests"
 CRASHES = "ends, kills or starves servers and engines, and waits for what follows"
 
 SLOW = {
@@ -41,6 +42,7 @@ SLOW = {
     "test_loop_watch": CRASHES,
     "test_metrics": REAL_ENGINE,
     "test_native_api": REAL_ENGINE,
+    "test_openapi_cases": REQUESTS,
     "test_quantize_real": REAL_ENGINE,
     "test_real_engine": REAL_ENGINE,
     "test_numeric_settings": REAL_ENGINE,

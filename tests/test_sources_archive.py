@@ -578,9 +578,9 @@ def rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
 async def test_only_plain_files_are_read(other: Store, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r'^no such file: "'):
         await import_(tmp_path / "gone.tar", other)
-    with pytest.raises(StoreError, match=r'^"/dev/zero" is not a file$'):
+    with pytest.raises(BadRequest, match=r'^"/dev/zero" is not a file$'):
         await import_(Path("/dev/zero"), other)
-    with pytest.raises(StoreError, match=r'" is not a file$'):
+    with pytest.raises(BadRequest, match=r'" is not a file$'):
         await import_(tmp_path, other)
 
 

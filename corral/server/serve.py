@@ -20,6 +20,7 @@ from corral.errors import CorralError
 from corral.server import anthropic, ollama, openai
 from corral.server.http import metrics
 from corral.server.http.app import InFlight, build
+from corral.server.http.documents import with_documents
 from corral.server.http.guards import Origins
 from corral.server.http.protocol import NEVER, bounded
 from corral.server.runtime import runtime
@@ -34,7 +35,7 @@ OPEN_FILES = 10240
 BACKLOG = 1024
 """Connections that may wait to be accepted."""
 
-ROUTES = (*ollama.ROUTES, *openai.ROUTES, *anthropic.ROUTES, *metrics.ROUTES)
+ROUTES = with_documents((*ollama.ROUTES, *openai.ROUTES, *anthropic.ROUTES, *metrics.ROUTES))
 """Every path that is answered."""
 
 

@@ -11,8 +11,9 @@ from corral import errors
 from corral.errors import CorralError
 from corral.golang import gojson
 from corral.server.http.dialect import Dialect
-from corral.server.http.error_table import STATUSES, Row, Table, may_pass, sentence_of, status_of
+from corral.server.http.error_table import STATUSES, Row, Table, may_pass, sentence_of, status_of, statuses_of
 from corral.server.http.events import event
+from corral.server.http.operation import STRING, an_object, constant
 from corral.server.http.streaming import JSON, PLAIN_JSON
 
 TABLE: Table = {**STATUSES, errors.EmptyBody: Row(400, lambda _: "EOF")}
@@ -50,4 +51,8 @@ def _envelope(error: CorralError) -> dict[str, object]:
     return {"type": "error", "error": described, "request_id": f"req_{secrets.token_hex(12)}"}
 
 
-DIALECT = Dialect(answer, line)
+_ENVELOPE = an_object(
+    {"type": constant("error"), "error": an_object({"type": STRING, "message": STRING}), "request_id": STRING}
+)
+
+DIALECT = Dialect(answer, line, name="Anthropic", envelope=_ENVELOPE, statuses=statuses_of(TABLE))

@@ -22,6 +22,7 @@ CHARACTERS_PER_TOKEN = 4
 
 
 async def messages(request: Request) -> Response:
+    """The next message of a conversation."""
     asked, converted = await body_converted(request, wire.WireMessagesRequest, wire.chat_request, _links)
     with_cache = wire.has_cache_control(asked.whole)
     source = answers(runtime_of(request), [converted])

@@ -7,6 +7,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from corral.errors import CorralError
+from corral.server.http.operation import Schema
 
 _KEY = "corral.dialect"
 _NOTE = "corral.note"
@@ -19,6 +20,12 @@ class Dialect(Struct, frozen=True):
     """The whole response, with its status."""
     line: Callable[[CorralError], bytes]
     """What goes into the stream as its last part."""
+    name: str = "Corral"
+    """The API's name, as people know it."""
+    envelope: Schema | None = None
+    """What an error looks like, where it is JSON; else it is a text."""
+    statuses: tuple[int, ...] = (403, 500, 503)
+    """Of all errors that a route may answer with."""
 
 
 def set_dialect(scope: Scope, dialect: Dialect) -> None:

@@ -41,6 +41,16 @@ def status_of(table: Table, error: CorralError) -> int:
     return status if isinstance(status, int) else status(error)
 
 
+ENGINE_STATUSES = (400, 404, 500, 501, 503)
+"""The statuses that llama-server gives its errors, which are passed on."""
+
+
+def statuses_of(table: Table) -> tuple[int, ...]:
+    """Every status that errors get by a table."""
+    fixed = {row.status for row in table.values() if isinstance(row.status, int)}
+    return tuple(sorted(fixed.union(ENGINE_STATUSES)))
+
+
 def sentence_of(table: Table, error: CorralError) -> str:
     """What the person reads."""
     sentence = next((row.sentence for row in _rows(table, error) if row.sentence is not None), str)

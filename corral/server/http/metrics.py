@@ -8,27 +8,20 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from corral.errors import CorralError
-from corral.server.http.dialect import Dialect
+from corral.server.http.operation import Operation
+from corral.server.http.plain import PLAIN
 from corral.server.http.requests import runtime_of
 from corral.server.http.routing import route
 from corral.serving.scheduler import Runner, Scheduler
 
 
 async def metrics(request: Request) -> Response:
+    """What the server has counted, in Prometheus' text format."""
     runtime = runtime_of(request)
     now = CollectorRegistry()
     now.register(Gauges(runtime.scheduler))
     body = generate_latest(runtime.series.registry) + generate_latest(now)
     return Response(body, headers={"content-type": CONTENT_TYPE_LATEST})
-
-
-def _answer(error: CorralError) -> Response:
-    return Response(f"{error}\n", 500, {"content-type": "text/plain; charset=utf-8"})
-
-
-def _line(error: CorralError) -> bytes:
-    return f"# {error}\n".encode()
 
 
 class Gauges:
@@ -66,4 +59,4 @@ def _gauge(name: str, sentence: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"corral_{name}", sentence, labels=labels)
 
 
-ROUTES = (route("/metrics", metrics, "GET", dialect=Dialect(_answer, _line)),)
+ROUTES = (route("/metrics", metrics, "GET", dialect=PLAIN, operation=Operation(text="text/plain")),)

@@ -14,6 +14,7 @@ from corral.inference.rank import Scores
 from corral.messages import Json, RankRequest
 from corral.server.http.bodies import body_converted
 from corral.server.http.keep_alive import read_keep_alive
+from corral.server.http.operation import INTEGER, NUMBER, STRING, a_list, an_object, constant
 from corral.server.http.requests import runtime_of
 
 
@@ -28,6 +29,16 @@ class WireRankRequest(Struct):
     truncate: bool = True
     options: dict[str, Any] = {}
     keep_alive: Any = None
+
+
+_RESULT = an_object({"index": INTEGER, "relevance_score": NUMBER}, {"document": an_object({"text": STRING})})
+RANKED: dict[str, Any] = {
+    "model": STRING,
+    "object": constant("list"),
+    "results": a_list(_RESULT),
+    "usage": an_object({"prompt_tokens": INTEGER, "total_tokens": INTEGER}),
+}
+"""The members of an answer."""
 
 
 async def ranked(request: Request) -> tuple[dict[str, Any], Scores]:

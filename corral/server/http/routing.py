@@ -1,18 +1,36 @@
-"""A path, its methods, its handler and its dialect."""
+"""A path, its methods, its handler, its dialect, and what it says of itself."""
+
+import inspect
 
 from starlette.routing import Route as StarletteRoute
 
 from corral.server.http.dialect import Dialect
+from corral.server.http.operation import Operation
 from corral.server.http.streaming import Handler, Route
 
 MAX_BODY = 256 << 20
 """Bytes a JSON request may have: pictures come as base64."""
 
 
-def route(path: str, handler: Handler, *methods: str, dialect: Dialect, reads_body: bool = False) -> StarletteRoute:
-    """HEAD only where it is listed (spec api §2.2). `reads_body`: the handler takes the body itself, as it comes."""
-    made = StarletteRoute(
-        path, Route(handler, dialect, max_body=MAX_BODY, reads_body=reads_body), methods=list(methods)
-    )
-    made.methods = set(methods)  # starlette adds HEAD to every GET by itself
-    return made
+class DocumentedRoute(StarletteRoute):
+    """A route that can be described. The description of its handler is that handler's docstring."""
+
+    def __init__(self, path: str, handler: Handler, methods: set[str], dialect: Dialect, operation: Operation) -> None:
+        reads_body = operation.takes_bytes
+        super().__init__(path, Route(handler, dialect, max_body=MAX_BODY, reads_body=reads_body), methods=list(methods))
+        self.methods = methods  # starlette adds HEAD to every GET by itself
+        self.dialect = dialect
+        self.operation = operation
+        self.handler_name = getattr(handler, "__name__", "")
+        self.description = " ".join((inspect.getdoc(handler) or "").split())
+
+
+def route(
+    path: str,
+    handler: Handler,
+    *methods: str,
+    dialect: Dialect,
+    operation: Operation = Operation(),  # noqa: B008 - a frozen value
+) -> DocumentedRoute:
+    """HEAD only where it is listed (spec api §2.2). A handler that takes bytes reads the body itself, as it comes."""
+    return DocumentedRoute(path, handler, set(methods), dialect, operation)

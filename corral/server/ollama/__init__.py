@@ -6,7 +6,7 @@ Source: spec api.
 from corral.errors import ModelNotFound, ModelRequired, RemoteModel
 from corral.server.http.error_table import Row, Table
 from corral.server.http.routing import route
-from corral.server.ollama import create, models, routes
+from corral.server.ollama import create, models, operations, routes
 from corral.server.ollama.errors import dialect
 
 _ANY = dialect()
@@ -18,27 +18,27 @@ _SHOW = dialect({RemoteModel: Row(403, lambda _: "ollama cloud is disabled: remo
 _COPY = dialect({ModelNotFound: Row(404, lambda error: f'model "{error.name}" not found')})
 
 ROUTES = (
-    route("/", routes.root, "GET", "HEAD", dialect=_ANY),
-    route("/api/version", routes.version, "GET", "HEAD", dialect=_ANY),
-    route("/api/status", routes.status, "GET", dialect=_ANY),
-    route("/api/generate", routes.generate, "POST", dialect=_GENERATE),
-    route("/api/chat", routes.chat, "POST", dialect=_ANY),
-    route("/api/render", routes.render, "POST", dialect=_ANY),
-    route("/api/embed", routes.embed, "POST", dialect=_EMBED),
-    route("/api/embeddings", routes.embeddings, "POST", dialect=_EMBEDDINGS),
-    route("/api/rerank", routes.rerank, "POST", dialect=_ANY),
-    route("/api/tokenize", routes.tokenize, "POST", dialect=_ANY),
-    route("/api/detokenize", routes.detokenize, "POST", dialect=_ANY),
-    route("/api/tags", models.tags, "GET", "HEAD", dialect=_ANY),
-    route("/api/ps", models.ps, "GET", dialect=_ANY),
-    route("/api/show", models.show, "POST", dialect=_SHOW),
-    route("/api/create", create.create, "POST", dialect=_ANY),
-    route("/api/blobs/{digest}", create.blob, "HEAD", "POST", dialect=_ANY, reads_body=True),
-    route("/api/copy", models.copy, "POST", dialect=_COPY),
-    route("/api/delete", models.delete, "DELETE", dialect=_ANY),
-    route("/api/pull", models.pull, "POST", dialect=_ANY),
-    route("/api/push", models.push, "POST", dialect=_ANY),
-    route("/api/export", models.export, "POST", dialect=_ANY),
-    route("/api/import", models.import_, "POST", dialect=_ANY),
-    route("/api/me", routes.me, "POST", dialect=_ANY),
+    route("/", routes.root, "GET", "HEAD", dialect=_ANY, operation=operations.ROOT),
+    route("/api/version", routes.version, "GET", "HEAD", dialect=_ANY, operation=operations.VERSION),
+    route("/api/status", routes.status, "GET", dialect=_ANY, operation=operations.STATUS),
+    route("/api/generate", routes.generate, "POST", dialect=_GENERATE, operation=operations.GENERATE),
+    route("/api/chat", routes.chat, "POST", dialect=_ANY, operation=operations.CHAT),
+    route("/api/render", routes.render, "POST", dialect=_ANY, operation=operations.RENDER),
+    route("/api/embed", routes.embed, "POST", dialect=_EMBED, operation=operations.EMBED),
+    route("/api/embeddings", routes.embeddings, "POST", dialect=_EMBEDDINGS, operation=operations.EMBEDDINGS),
+    route("/api/rerank", routes.rerank, "POST", dialect=_ANY, operation=operations.RERANK),
+    route("/api/tokenize", routes.tokenize, "POST", dialect=_ANY, operation=operations.TOKENIZE),
+    route("/api/detokenize", routes.detokenize, "POST", dialect=_ANY, operation=operations.DETOKENIZE),
+    route("/api/tags", models.tags, "GET", "HEAD", dialect=_ANY, operation=operations.TAGS),
+    route("/api/ps", models.ps, "GET", dialect=_ANY, operation=operations.PS),
+    route("/api/show", models.show, "POST", dialect=_SHOW, operation=operations.SHOW),
+    route("/api/create", create.create, "POST", dialect=_ANY, operation=operations.CREATE),
+    route("/api/blobs/{digest}", create.blob, "HEAD", "POST", dialect=_ANY, operation=operations.BLOB),
+    route("/api/copy", models.copy, "POST", dialect=_COPY, operation=operations.COPY),
+    route("/api/delete", models.delete, "DELETE", dialect=_ANY, operation=operations.DELETE),
+    route("/api/pull", models.pull, "POST", dialect=_ANY, operation=operations.PULL),
+    route("/api/push", models.push, "POST", dialect=_ANY, operation=operations.PUSH),
+    route("/api/export", models.export, "POST", dialect=_ANY, operation=operations.EXPORT),
+    route("/api/import", models.import_, "POST", dialect=_ANY, operation=operations.IMPORT),
+    route("/api/me", routes.me, "POST", dialect=_ANY, operation=operations.ME),
 )

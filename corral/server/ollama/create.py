@@ -51,6 +51,7 @@ class WireCreateRequest(Struct):
 
 
 async def create(request: Request) -> Response:
+    """Makes a model from another one or from files in the store."""
     asked = await body_as(request, WireCreateRequest)
     text = asked.model or asked.name
     runtime = runtime_of(request)
@@ -113,7 +114,7 @@ def _licenses(given: Any) -> tuple[str, ...]:
 
 
 async def blob(request: Request) -> Response:
-    """HEAD: is it there; POST: store it, hashing while it arrives (spec api §12)."""
+    """Whether a file of this digest is in the store (HEAD), or puts one there (POST), hashed while it arrives."""
     digest = names.parse_digest(request.path_params["digest"])
     store = runtime_of(request).models.store
     if await store.run(_has_sound, store, digest):

@@ -8,7 +8,8 @@ from corral import errors
 from corral.errors import CorralError
 from corral.golang import gojson
 from corral.server.http.dialect import Dialect
-from corral.server.http.error_table import STATUSES, Row, Table, sentence_of, status_of
+from corral.server.http.error_table import STATUSES, Row, Table, sentence_of, status_of, statuses_of
+from corral.server.http.operation import STRING, an_object
 from corral.server.http.streaming import JSON
 
 
@@ -37,7 +38,13 @@ class ServerFault(errors.BadRequest):
 def dialect(changes: Table | None = None) -> Dialect:
     """Ollama's dialect; `changes` are the rows in which one route differs from the others."""
     table = {**TABLE, ServerFault: Row(500), **(changes or {})}
-    return Dialect(partial(_answer, table), lambda error: _body(table, error) + b"\n")
+    return Dialect(
+        partial(_answer, table),
+        lambda error: _body(table, error) + b"\n",
+        name="Ollama",
+        envelope=an_object({"error": STRING}),
+        statuses=statuses_of(table),
+    )
 
 
 def _answer(table: Table, error: CorralError) -> Response:

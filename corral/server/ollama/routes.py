@@ -30,39 +30,45 @@ Encode = Callable[[Chunk], Any]
 
 
 async def root(request: Request) -> Response:
+    """Says that a server is here."""
     return Response("Ollama is running", headers={"content-type": PLAIN_TEXT})
 
 
 async def version(request: Request) -> Response:
+    """The release of Ollama that is matched; a header has that of Corral."""
     response = reply({"version": EMULATES})
     response.headers["x-corral-version"] = __version__  # Ollama's answer has no room for a second one
     return response
 
 
 async def status(request: Request) -> Response:
+    """Whether models in the cloud can be used: they cannot."""
     return reply({"cloud": {"disabled": True, "source": "env"}})
 
 
 async def me(request: Request) -> Response:
+    """The account that is signed in: there is none."""
     response = reply({"error": "unauthorized", "signin_url": ""})
     response.status_code = 401
     return response
 
 
 async def generate(request: Request) -> Response:
+    """The continuation of a prompt."""
     asked, converted = await body_converted(request, wire.WireGenerateRequest, wire.generate_request)
     answer = inference.answer(runtime_of(request), converted)
     return await _answer(answer, asked.stream, lambda chunk: wire.generate_chunk(asked.model, chunk))
 
 
 async def chat(request: Request) -> Response:
+    """The next message of a conversation."""
     asked, converted = await body_converted(request, wire.WireChatRequest, wire.chat_request)
     answer = inference.answer(runtime_of(request), converted)
     return await _answer(answer, asked.stream, lambda chunk: wire.chat_chunk(asked.model, chunk))
 
 
 async def render(request: Request) -> Response:
-    """The prompt that a conversation amounts to, for those who write templates: an addition of ours."""
+    """The prompt that a conversation amounts to, for those who write templates: an addition of Corral's."""
     asked, converted = await body_converted(request, wire.WireChatRequest, wire.chat_request)
     if not asked.messages:
         raise BadRequest("messages are missing")
@@ -101,6 +107,7 @@ async def _lines(first: Chunk, chunks: Chunks, encode: Encode) -> AsyncGenerator
 
 
 async def embed(request: Request) -> Response:
+    """Texts as vectors."""
     asked = await body_as(request, wire.WireEmbedRequest)
     keep_alive = read_keep_alive(asked.keep_alive)
     if not asked.model:
@@ -151,14 +158,14 @@ async def rerank(request: Request) -> Response:
 
 
 async def tokenize(request: Request) -> Response:
-    """A text as the model's tokens: an addition of ours."""
+    """A text as the model's tokens: an addition of Corral's."""
     asked, converted = await body_converted(request, wire.WireTokenizeRequest, wire.tokenize_request)
     found = await inference.tokenize(runtime_of(request), converted)
     return await _token_reply(asked.model, {"tokens": found.tokens, "count": len(found.tokens)}, found)
 
 
 async def detokenize(request: Request) -> Response:
-    """The model's tokens as text: an addition of ours."""
+    """The model's tokens as text: an addition of Corral's."""
     asked, converted = await body_converted(request, wire.WireDetokenizeRequest, wire.detokenize_request)
     found = await inference.detokenize(runtime_of(request), converted)
     return await _token_reply(asked.model, {"content": found.text}, found)

@@ -3,7 +3,7 @@
 from corral.errors import ModelRequired
 from corral.server.http.error_table import Row
 from corral.server.http.routing import route
-from corral.server.openai import routes
+from corral.server.openai import operations, routes
 from corral.server.openai.errors import dialect
 from corral.server.openai.responses import routes as responses
 
@@ -11,14 +11,16 @@ _ANY = dialect()
 _COMPLETIONS = dialect({ModelRequired: Row(404, lambda _: "model '' not found")})
 
 ROUTES = (
-    route("/v1/chat/completions", routes.chat_completions, "POST", dialect=_ANY),
-    route("/v1/completions", routes.text_completions, "POST", dialect=_COMPLETIONS),
-    route("/v1/responses", responses.create, "POST", dialect=_ANY),
-    route("/v1/responses/{id}", responses.retrieve, "GET", dialect=_ANY),
-    route("/v1/responses/{id}", responses.delete, "DELETE", dialect=_ANY),
-    route("/v1/responses/{id}/input_items", responses.input_items, "GET", dialect=_ANY),
-    route("/v1/embeddings", routes.embeddings, "POST", dialect=_ANY),
-    route("/v1/rerank", routes.rerank, "POST", dialect=_ANY),
-    route("/v1/models", routes.models, "GET", dialect=_ANY),
-    route("/v1/models/{name:path}", routes.model, "GET", dialect=_ANY),
+    route("/v1/chat/completions", routes.chat_completions, "POST", dialect=_ANY, operation=operations.CHAT),
+    route("/v1/completions", routes.text_completions, "POST", dialect=_COMPLETIONS, operation=operations.COMPLETIONS),
+    route("/v1/responses", responses.create, "POST", dialect=_ANY, operation=operations.RESPONSES),
+    route("/v1/responses/{id}", responses.retrieve, "GET", dialect=_ANY, operation=operations.RESPONSE),
+    route("/v1/responses/{id}", responses.delete, "DELETE", dialect=_ANY, operation=operations.DELETED),
+    route(
+        "/v1/responses/{id}/input_items", responses.input_items, "GET", dialect=_ANY, operation=operations.INPUT_ITEMS
+    ),
+    route("/v1/embeddings", routes.embeddings, "POST", dialect=_ANY, operation=operations.EMBEDDINGS),
+    route("/v1/rerank", routes.rerank, "POST", dialect=_ANY, operation=operations.RERANK),
+    route("/v1/models", routes.models, "GET", dialect=_ANY, operation=operations.MODELS),
+    route("/v1/models/{name:path}", routes.model, "GET", dialect=_ANY, operation=operations.MODEL),
 )

@@ -11,8 +11,9 @@ from corral import errors
 from corral.errors import CorralError
 from corral.golang import gojson
 from corral.server.http.dialect import Dialect
-from corral.server.http.error_table import STATUSES, Row, Table, may_pass, sentence_of, status_of
+from corral.server.http.error_table import STATUSES, Row, Table, may_pass, sentence_of, status_of, statuses_of
 from corral.server.http.events import event
+from corral.server.http.operation import STRING, an_object, nullable
 from corral.server.http.streaming import JSON, PLAIN_JSON
 
 TABLE: Table = {**STATUSES, errors.EmptyBody: Row(400, lambda _: "EOF")}
@@ -40,11 +41,21 @@ CODES: dict[type[CorralError], str] = {
 
 _TYPES = {400: "invalid_request_error", 404: "not_found_error"}
 
+_ENVELOPE = an_object(
+    {"error": an_object({"message": STRING, "type": STRING, "param": {"type": "null"}, "code": nullable(STRING)})}
+)
+
 
 def dialect(changes: Table | None = None) -> Dialect:
     """OpenAI's dialect; `changes` are the rows in which one route differs from the others."""
     table = {**TABLE, **(changes or {})}
-    return Dialect(partial(_answer, table), lambda error: event(_envelope(table, error)))
+    return Dialect(
+        partial(_answer, table),
+        lambda error: event(_envelope(table, error)),
+        name="OpenAI",
+        envelope=_ENVELOPE,
+        statuses=statuses_of(table),
+    )
 
 
 def line(error: CorralError) -> bytes:

@@ -31,6 +31,7 @@ Encode: TypeAlias = Callable[[str, Sequence[Chunk]], dict[str, Any]]
 
 
 async def chat_completions(request: Request) -> Response:
+    """The next message of a conversation."""
     asked, converted = await body_converted(request, wire.WireChatRequest, wire.chat_requests, _links)
     if not asked.stream:
         return await _whole(request, asked, converted, chat.completion)
@@ -43,6 +44,7 @@ def _links(asked: wire.WireChatRequest) -> Iterator[LinkedImage]:
 
 
 async def text_completions(request: Request) -> Response:
+    """The continuation of one or several prompts."""
     asked, converted = await body_converted(request, wire.WireCompletionRequest, wire.completion_requests)
     if not asked.stream:
         return await _whole(request, asked, converted, completions.completion)
@@ -67,6 +69,7 @@ async def _streamed(
 
 
 async def embeddings(request: Request) -> Response:
+    """Texts or token ids as vectors."""
     asked, converted = await body_converted(request, wire.WireEmbedRequest, wire.embed_request)
     vectors = await inference.embed(runtime_of(request), converted)
     as_base64 = asked.encoding_format.lower() == "base64"
@@ -103,6 +106,7 @@ async def rerank(request: Request) -> Response:
 
 
 async def models(request: Request) -> Response:
+    """The models in the store."""
     listed = await runtime_of(request).models.list()
     data = [_model(str(model.stored.name), model.stored, model.stored.name.namespace) for model in listed]
     return _reply({"object": "list", "data": data})

@@ -184,6 +184,8 @@ def _opened(path: Path) -> Iterator[FileIO]:
     with disk.explained(path, "reading"):
         if not path.exists():
             raise NotFound(f'no such file: "{path}"')
+        if not path.is_file():
+            raise BadRequest(f'"{path}" is not a file')
         opened = disk.open_regular(path)
     with opened as archive, disk.explained(path, "reading"):
         yield archive

@@ -25,6 +25,7 @@ from corral.server.openai.responses.kept import Kept, KeptResponses
 
 
 async def create(request: Request) -> Response:
+    """The next items of a conversation, which are kept so that others can go on from there."""
     asked, given = await body_converted(
         request, wire.WireResponseRequest, lambda asked: items.read_items(asked.input), _links
     )
@@ -63,6 +64,7 @@ def _links(asked: wire.WireResponseRequest) -> Iterator[LinkedImage]:
 
 
 async def retrieve(request: Request) -> Response:
+    """A response that was kept."""
     found = await asyncio.to_thread(kept_responses(request).find, request.path_params["id"])
     return _reply(found.response)
 
@@ -76,6 +78,7 @@ async def input_items(request: Request) -> Response:
 
 
 async def delete(request: Request) -> Response:
+    """Deletes a response that was kept."""
     response_id = request.path_params["id"]
     await asyncio.to_thread(kept_responses(request).delete, response_id)
     return _reply({"id": response_id, "object": "response", "deleted": True})

@@ -1,0 +1,104 @@
+"""What Ollama's routes take and answer, for those who read the API's document. Source: spec api §7–16."""
+
+import msgspec
+
+from corral.server.http.operation import (
+    ANYTHING,
+    BOOLEAN,
+    INTEGER,
+    NUMBER,
+    SOME_ITEMS,
+    SOME_TEXT,
+    STRING,
+    Operation,
+    Schema,
+    a_list,
+    an_object,
+    constant,
+    nullable,
+)
+from corral.server.http.reranking import RANKED, WireRankRequest
+from corral.server.ollama import create, models, wire
+
+ALWAYS = (403, 500, 503)
+"""The statuses of errors of routes that ask nothing of the request."""
+
+_DURATIONS = {"total_duration": INTEGER, "load_duration": INTEGER}
+_DETAILS = an_object(
+    {
+        "parent_model": STRING,
+        "format": STRING,
+        "family": STRING,
+        "families": nullable(a_list(STRING)),
+        "parameter_size": STRING,
+        "quantization_level": STRING,
+    },
+    {"context_length": INTEGER, "embedding_length": INTEGER},
+)
+_NAMED = {"name": STRING, "model": STRING, "size": INTEGER, "digest": STRING, "details": _DETAILS}
+_TAG = an_object({**_NAMED, "modified_at": STRING}, {"capabilities": a_list(STRING)})
+_RUNNING = an_object({**_NAMED, "expires_at": STRING, "size_vram": INTEGER, "context_length": INTEGER})
+_SHOWN = an_object(
+    {"details": _DETAILS, "model_info": ANYTHING, "modified_at": STRING},
+    {
+        **dict.fromkeys(("license", "modelfile", "parameters", "template", "system", "requires"), STRING),
+        "messages": a_list(an_object({"role": STRING, "content": STRING})),
+        "projector_info": ANYTHING,
+        "tensors": a_list(an_object({"name": STRING, "type": STRING, "shape": a_list(INTEGER)})),
+        "capabilities": a_list(STRING),
+    },
+)
+_RENDERED = an_object({"model": STRING, "prompt": STRING})
+_CLOUD = an_object({"cloud": an_object({"disabled": BOOLEAN, "source": STRING})})
+_DIGESTED = {200: "The file is in the store.", 201: "The file has been stored."}
+
+_MODEL = {"model": SOME_TEXT}
+
+ROOT = Operation(text="text/plain", errors=ALWAYS)
+VERSION = Operation(answers=an_object({"version": STRING}), errors=ALWAYS)
+STATUS = Operation(answers=_CLOUD, errors=ALWAYS)
+ME = Operation(
+    answers=an_object({"error": constant("unauthorized"), "signin_url": STRING}),
+    success={401: "No account is signed in."},
+    errors=ALWAYS,
+)
+GENERATE = Operation(
+    takes=wire.WireGenerateRequest, requires=_MODEL, answers=wire.WireGenerateChunk, lines=wire.WireGenerateChunk
+)
+CHAT = Operation(takes=wire.WireChatRequest, requires=_MODEL, answers=wire.WireChatChunk, lines=wire.WireChatChunk)
+RENDER = Operation(takes=wire.WireChatRequest, requires={**_MODEL, "messages": SOME_ITEMS}, answers=_RENDERED)
+EMBED = Operation(takes=wire.WireEmbedRequest, requires=_MODEL, answers=wire.WireEmbedding)
+EMBEDDINGS = Operation(
+    takes=wire.WireEmbeddingRequest, requires=_MODEL, answers=an_object({"embedding": a_list(NUMBER)})
+)
+RERANK = Operation(
+    takes=WireRankRequest,
+    requires={**_MODEL, "query": {}, "documents": SOME_ITEMS},
+    answers=an_object({**RANKED, **_DURATIONS}),
+)
+TOKENIZE = Operation(
+    takes=wire.WireTokenizeRequest,
+    requires=_MODEL,
+    answers=an_object({"model": STRING, "tokens": a_list(INTEGER), "count": INTEGER, **_DURATIONS}),
+)
+DETOKENIZE = Operation(
+    takes=wire.WireDetokenizeRequest,
+    requires=_MODEL,
+    answers=an_object({"model": STRING, "content": STRING, **_DURATIONS}),
+)
+TAGS = Operation(answers=an_object({"models": a_list(_TAG)}), errors=ALWAYS)
+PS = Operation(answers=an_object({"models": a_list(_RUNNING)}), errors=ALWAYS)
+SHOW = Operation(takes=models.WireShowRequest, answers=_SHOWN)
+COPY = Operation(takes=models.WireCopyRequest, requires={"source": SOME_TEXT, "destination": SOME_TEXT})
+DELETE = Operation(takes=models.WireNameRequest)
+BLOB = Operation(takes_bytes=True, success=_DIGESTED)
+
+
+def _progress(takes: type[models.WireArchiveRequest | create.WireCreateRequest | models.WirePullRequest]) -> Operation:
+    line: Schema = {"anyOf": [wire.WireProgress, an_object({"error": STRING})]}
+    return Operation(takes=takes, answers=wire.WireProgress, lines=line)
+
+
+CREATE = _progress(create.WireCreateRequest)
+PULL = PUSH = _progress(models.WirePullRequest)
+EXPORT = IMPORT = msgspec.structs.replace(_progress(models.WireArchiveRequest), requires={"path": SOME_TEXT})
