@@ -1,6 +1,6 @@
 """How a model's files get to the server: by their digests, where it has them or can read them, else uploaded.
 
-A server of ours on this machine is told where files lie, and takes over those that have the digest it is given; any
+A server of ours on this machine gets the paths of files, and takes over those that have the digest it is given; any
 other server gets their bytes. Source: spec cli §2.3, api §12.
 """
 

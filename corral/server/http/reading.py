@@ -34,7 +34,7 @@ class _WholeRequest(Request):
 
 @contextlib.asynccontextmanager
 async def whole(request: Request, max_body: int) -> AsyncIterator[Request | None]:
-    """The request with its body, which is held to the end of the block at most; None when the client left before.
+    """The request with its body, in memory to the end of the block at most; None when the client left before.
 
     `BodyTooLarge` for more than `max_body` bytes, or more than the app's `BodyBudget` can ever have, before they are
     read; `Busy` when it has no room for a while; `BodyTooSlow`.

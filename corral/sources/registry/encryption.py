@@ -5,7 +5,7 @@ from enum import Enum, auto
 from corral.names import DEFAULT_HOST
 
 _ALWAYS_ENCRYPTED = (DEFAULT_HOST, "hf.co", "huggingface.co")
-"""Registries of the public internet that speak HTTPS: whoever answers otherwise in their name is another."""
+"""Registries of the public internet that speak HTTPS: what answers otherwise in their name is another server."""
 
 
 class Encryption(Enum):

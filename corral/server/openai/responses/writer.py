@@ -152,7 +152,7 @@ class _ThoughtDelta(Struct):
 
 
 class _TextKind(Struct, frozen=True):
-    """How texts of a kind are told: a message's, or a thought's."""
+    """How texts of a kind are written: a message's, or a thought's."""
 
     prefix: str
     type: str
