@@ -30,7 +30,7 @@ def test_the_command_lists_them_too(fake_server: RunningServer, tiny_gguf: Path)
         command, env=environment(fake_server.home, fake_server.host), capture_output=True, text=True, check=True
     ).stdout
     _, metadata = shown.split("\n  Metadata\n")
-    metadata, tensors = metadata.split("\n  Tensors\n")
+    metadata, tensors = metadata.split("\n  Memory\n")[0].split("\n  Tensors\n")
     file = gguf.read(tiny_gguf)
     rows = [line.split(None, 2) for line in tensors.splitlines() if line.strip()]
     assert {(name, kind, shape.strip()) for name, kind, shape in rows} == {
