@@ -15,7 +15,7 @@ from tests import drafts
 from tests.drafts import Draft, weight
 from tests.gguf_bytes import ARRAY, I32, STRING, U32, ArrayOf, Header
 from tests.hostile_gguf import CASES
-from tests.tiny_models import CHATML, FEED_FORWARD, WIDTH
+from tests.tiny_models import CHATML, FEED_FORWARD, WIDTH, tiny_llama
 
 OF_ONE_FILE = {
     name: case
@@ -188,3 +188,11 @@ def test_a_large_vocabulary_is_checked_within_some_memory(tmp_path: Path) -> Non
     sentence, grown = answer.stdout.splitlines()
     assert sentence == 'key "tokenizer.ggml.tokens" has the token "0" twice'
     assert int(grown) * 1024 < 100 << 20
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "text\n", "{{ a }}\n", "{% if a %}b{% endif %}\n\n", "{# open\n", "{# a #}\n", "{{ a", "{% a\n"]
+)
+def test_a_template_is_read_to_its_end_whatever_it_ends_with(tmp_path: Path, text: str) -> None:
+    model = tiny_llama(tmp_path / "model.gguf", chat_template=text)
+    gguf.check_new(gguf.read(model))

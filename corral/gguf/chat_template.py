@@ -16,7 +16,7 @@ MAX_BRANCHES = 2000
 MAX_OPERATIONS = 2000
 
 _KEY = "tokenizer.chat_template"
-_TAG = re.compile(r"\{#.*?(?:#\}|$)|(\{[{%])|$", re.DOTALL)
+_TAG = re.compile(r"\{#.*?(?:#\}|\Z)|(\{[{%])|\Z", re.DOTALL)
 _PART = re.compile(
     r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"   # a string
       |(?P<end>[-+]?[%}]\})
