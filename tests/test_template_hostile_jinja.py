@@ -4,12 +4,16 @@ The engine runs it, so it is bounded from outside: by what the engine's process 
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from corral import names
+from corral.models import assemble
+from corral.store import MediaType, Store
 from tests.asking import Answer, ask, post
-from tests.conftest import RunningServer, add_model, running_server
+from tests.conftest import RunningServer, running_server
 from tests.tiny_models import tiny_llama
 
 SAY = "{{ messages[-1].content }}"
@@ -45,8 +49,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 def add(server: RunningServer, name: str, jinja: str) -> Path:
+    """A model as a pull brings it: what is looked at only when a model is made of a file is not looked at."""
     file = tiny_llama(server.home / f"{name}.gguf", chat_template=jinja + SAY)
-    add_model(server.models, name, file)
+    harmless = tiny_llama(server.home / f"{name}-harmless.gguf")
+    store = Store(server.models)
+    digest = store.adopt(file, link=False).digest
+    made = assemble.assemble({"harmless.gguf": harmless}, store)
+    layers = tuple(
+        replace(layer, digest=digest, size=file.stat().st_size) if layer.media_type is MediaType.MODEL else layer
+        for layer in made.layers
+    )
+    assemble.write_model(names.parse(name), replace(made, layers=layers), store)
     return file
 
 
