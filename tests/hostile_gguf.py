@@ -579,7 +579,9 @@ PARTS: dict[str, Case] = {
     "an adapter's strength that is no number": _adapter(
         lambda draft: draft.with_keys(adapter__lora__alpha=(F32, float("nan"))), 'key "adapter.lora.alpha" is nan'
     ),
-    "an adapter of another type": _adapter(lambda draft: draft.with_keys(adapter__type=(STRING, "x"))),
+    "an adapter of another type": _adapter(
+        lambda draft: draft.with_keys(adapter__type=(STRING, "x")), 'adapters of type "x" are not supported'
+    ),
     "an adapter's type as a number": _adapter(
         lambda draft: draft.with_keys(adapter__type=(U32, 1)), "is of type uint32, not string"
     ),
