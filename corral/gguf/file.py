@@ -4,9 +4,9 @@ Keys are looked up as spec cli §17 says; capabilities come from spec cli §14.5
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import BinaryIO, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -54,6 +54,20 @@ class Tensor(Struct, frozen=True):
     def elements(self) -> int:
         return math.prod(self.shape)
 
+
+def tensor_chunks(opened: BinaryIO, path: Path, tensor: Tensor) -> Iterator[bytes]:
+    """A tensor's bytes out of its open file, a megabyte at most at once; `ModelFileError` when the file has become
+    shorter, `OSError` as plain files have it."""
+    opened.seek(tensor.offset)
+    for start in range(0, tensor.size, _CHUNK_BYTES):
+        wanted = min(_CHUNK_BYTES, tensor.size - start)
+        chunk = opened.read(wanted)
+        if len(chunk) != wanted:
+            raise ModelFileError(f'"{path}" ends within tensor "{tensor.name}"')
+        yield chunk
+
+
+_CHUNK_BYTES = 1 << 20
 
 Scalar: TypeAlias = bool | int | float | str
 Value: TypeAlias = Scalar | Array

@@ -9,8 +9,8 @@ import math
 from pathlib import Path
 
 from corral.background import Report
-from corral.errors import BadRequest, DiskFull, ModelFileError, StoreError
-from corral.gguf.file import GGUF
+from corral.errors import BadRequest, ModelFileError
+from corral.gguf.file import GGUF, tensor_chunks
 from corral.gguf.output import HashedFile, Written
 from corral.gguf.reader import read
 from corral.gguf.types import ValueType
@@ -27,9 +27,6 @@ _TYPES = frozenset({"F32", "F16", "BF16", "Q8_0"})
 """Types of tensors that adapters are made in."""
 _IGNORED = "_norm.weight"
 """What the names of tensors end in that the engine passes over."""
-
-_COPIED = 4 << 20
-"""Bytes copied at once."""
 
 
 def check(adapter: GGUF, base: GGUF) -> None:
@@ -88,18 +85,12 @@ def scaled(source: Path, target: Path, scale: float, *, report: Report) -> Writt
             output.write(file.header)
             for old, new in zip(adapter.tensors, file.tensors, strict=True):
                 report(Progress("scaling adapter", total=file.size, completed=output.size))
-                opened.seek(old.offset)
-                for start in range(0, old.size, _COPIED):
-                    wanted = min(_COPIED, old.size - start)
-                    chunk = opened.read(wanted)
-                    if len(chunk) != wanted:
-                        raise ModelFileError(f'"{source.name}" became shorter while it was read')
+                for chunk in tensor_chunks(opened, source, old):
                     output.write(chunk)
                 output.write(file.padding(new))
-    except OSError as error:
-        kind = DiskFull if error.errno == 28 else StoreError
-        raise kind(f'cannot write "{target}": {error.strerror}') from error
-    return Written(output.digest, output.size)
+    except OSError as error:  # of the source: the output has errors of its own
+        raise ModelFileError(f'cannot read "{source}": {error.strerror}') from error
+    return output.written
 
 
 def check_scale(scale: float) -> None:

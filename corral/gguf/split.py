@@ -8,10 +8,8 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from corral.errors import ModelFileError
-from corral.gguf.file import GGUF, Tensor
+from corral.gguf.file import GGUF, Tensor, tensor_chunks
 from corral.gguf.writer import copied_fields, layout
-
-_CHUNK_BYTES = 1 << 20
 
 
 class Merged(Struct, frozen=True):
@@ -29,13 +27,7 @@ class Merged(Struct, frozen=True):
             try:
                 with open(part.path, "rb") as file:
                     for tensor in part.tensors:
-                        file.seek(tensor.offset)
-                        for start in range(0, tensor.size, _CHUNK_BYTES):
-                            wanted = min(_CHUNK_BYTES, tensor.size - start)
-                            chunk = file.read(wanted)
-                            if len(chunk) != wanted:
-                                raise ModelFileError(f'"{part.path}" ends within tensor "{tensor.name}"')
-                            yield chunk
+                        yield from tensor_chunks(file, part.path, tensor)
                         yield bytes(-tensor.size % alignment)
             except OSError as error:
                 raise ModelFileError(f'cannot read "{part.path}": {error.strerror}') from error
