@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from corral import inference
 from corral.golang import gojson
+from corral.messages import ChatRequest
 from corral.server.anthropic import replies, wire
 from corral.server.anthropic.linked import linked_images
 from corral.server.http.answers import answers, describe, folded
@@ -23,8 +24,7 @@ CHARACTERS_PER_TOKEN = 4
 
 async def messages(request: Request) -> Response:
     """The next message of a conversation."""
-    asked, converted = await body_converted(request, wire.WireMessagesRequest, wire.chat_request, _links)
-    with_cache = wire.has_cache_control(asked.whole)
+    asked, (converted, with_cache) = await body_converted(request, wire.WireMessagesRequest, _converted, _links)
     source = answers(runtime_of(request), [converted])
     if asked.stream:
         estimate = sum(len(message.text) for message in converted.messages) // CHARACTERS_PER_TOKEN
@@ -45,6 +45,11 @@ async def count_tokens(request: Request) -> Response:
         rendered = (await anext(chunks)).rendered
     assert rendered is not None, "a request that only renders is answered with the prompt"
     return _reply({"input_tokens": rendered.tokens})
+
+
+def _converted(asked: wire.WireMessagesRequest) -> tuple[ChatRequest, bool]:
+    """Our request, and whether the answer is to say what was found in the prompt cache."""
+    return wire.chat_request(asked), wire.has_cache_control(asked.whole)
 
 
 def _links(asked: wire.WireMessagesRequest) -> Iterator[LinkedImage]:
