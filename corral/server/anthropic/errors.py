@@ -11,7 +11,7 @@ from corral import errors
 from corral.errors import CorralError
 from corral.golang import gojson
 from corral.server.http.dialect import Dialect
-from corral.server.http.error_table import STATUSES, Row, Table, may_pass, sentence_of, status_of, statuses_of
+from corral.server.http.error_table import STATUSES, Row, Table, retry_headers, sentence_of, status_of, statuses_of
 from corral.server.http.events import event
 from corral.server.http.operation import STRING, an_object, constant
 from corral.server.http.streaming import JSON, PLAIN_JSON
@@ -31,12 +31,10 @@ _TYPES = {
 
 
 def answer(error: CorralError) -> Response:
-    """The whole response. `x-should-retry` keeps the vendor's clients from repeating what will fail again."""
+    """The whole response."""
     status = status_of(TABLE, error)
     content_type = JSON if isinstance(error, errors.BadRequest) else PLAIN_JSON
-    headers = {"content-type": content_type, "x-should-retry": "true" if may_pass(error) else "false"}
-    if status == 503:
-        headers["retry-after"] = "1"
+    headers = {"content-type": content_type, **retry_headers(status, error)}
     return Response(gojson.encode(_envelope(error)) + b"\n", status, headers)
 
 

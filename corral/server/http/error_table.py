@@ -62,6 +62,16 @@ def may_pass(error: CorralError) -> bool:
     return isinstance(error, errors.Busy | errors.EngineDied | errors.OutOfMemory | errors.Unreachable)
 
 
+def retry_after(status: int) -> dict[str, str]:
+    """The header of an error that tells clients to wait; empty for others."""
+    return {"retry-after": "1"} if status == 503 else {}
+
+
+def retry_headers(status: int, error: CorralError) -> dict[str, str]:
+    """The same, and `x-should-retry`, which keeps the vendors' clients from repeating what will fail again."""
+    return {"x-should-retry": "true" if may_pass(error) else "false", **retry_after(status)}
+
+
 def _rows(table: Table, error: CorralError) -> Iterator[Row]:
     """The rows of an error's kind and of the kinds above it, nearest first."""
     return (table[kind] for kind in type(error).__mro__ if kind in table)

@@ -78,15 +78,24 @@ def logprobs(items: Sequence[TokenLogprob]) -> dict[str, object]:
 
 def completion(model: str, wholes: Sequence[Chunk]) -> dict[str, object]:
     """The whole reply; `wholes` are the answers, one a choice."""
+    choices = [_choice(number, whole) for number, whole in enumerate(wholes)]
+    return reply(head("chatcmpl-", "chat.completion", model), choices, wholes)
+
+
+def head(prefix: str, kind: str, model: str) -> dict[str, object]:
+    """What replies and chunks of this kind begin with, under a new id."""
     return {
-        "id": new_id("chatcmpl-"),
-        "object": "chat.completion",
+        "id": new_id(prefix),
+        "object": kind,
         "created": int(time.time()),
         "model": model,
         "system_fingerprint": FINGERPRINT,
-        "choices": [_choice(number, whole) for number, whole in enumerate(wholes)],
-        "usage": usage([whole.metrics or Metrics() for whole in wholes]),
     }
+
+
+def reply(head: dict[str, object], choices: Sequence[object], wholes: Sequence[Chunk]) -> dict[str, object]:
+    """A whole reply with its choices, and the usage of the answers they were made of."""
+    return {**head, "choices": choices, "usage": usage([whole.metrics or Metrics() for whole in wholes])}
 
 
 def new_id(prefix: str) -> str:
@@ -97,13 +106,7 @@ class ChatWriter:
     """The events of a streamed chat completion with `choices` answers."""
 
     def __init__(self, model: str, choices: int, *, include_usage: bool) -> None:
-        self._head = {
-            "id": new_id("chatcmpl-"),
-            "object": "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": model,
-            "system_fingerprint": FINGERPRINT,
-        }
+        self._head = head("chatcmpl-", "chat.completion.chunk", model)
         # What all chunks begin with, encoded once: `{"id":…,"choices":[{"index":`
         self._prefix = b"data: " + gojson.encode(self._head)[:-1] + b',"choices":['
         self._choices = [_Choice(number) for number in range(choices)]
@@ -127,12 +130,13 @@ class ChatWriter:
 
     def _ending(self) -> bytes:
         if not self._include_usage:
-            return _DONE
+            return DONE
         total = usage([one.metrics or Metrics() for one in self._choices])
-        return event({**self._head, "choices": [], "usage": total}) + _DONE
+        return event({**self._head, "choices": [], "usage": total}) + DONE
 
 
-_DONE = b"data: [DONE]\n\n"
+DONE = b"data: [DONE]\n\n"
+"""How a stream ends that went well."""
 
 
 class _Step(Struct, omit_defaults=True):

@@ -7,20 +7,13 @@ from corral.errors import CorralError
 from corral.messages import Chunk, Metrics, TokenLogprob
 from corral.server.http.events import event
 from corral.server.openai import errors
-from corral.server.openai.chat import FINGERPRINT, Usage, new_id, usage
+from corral.server.openai.chat import DONE, FINGERPRINT, Usage, head, new_id, reply, usage
 
 
 def completion(model: str, wholes: Sequence[Chunk]) -> dict[str, object]:
     """The whole reply; `wholes` are the answers, one a choice."""
-    return {
-        "id": new_id("cmpl-"),
-        "object": "text_completion",
-        "created": int(time.time()),
-        "model": model,
-        "system_fingerprint": FINGERPRINT,
-        "choices": [_choice(number, whole) for number, whole in enumerate(wholes)],
-        "usage": usage([whole.metrics or Metrics() for whole in wholes]),
-    }
+    choices = [_choice(number, whole) for number, whole in enumerate(wholes)]
+    return reply(head("cmpl-", "text_completion", model), choices, wholes)
 
 
 class CompletionWriter:
@@ -47,7 +40,7 @@ class CompletionWriter:
         if all(one is not None for one in self._metrics):
             if self._include_usage:
                 data += self._event([], usage([one for one in self._metrics if one is not None]))
-            data += b"data: [DONE]\n\n"
+            data += DONE
         return data
 
     def failure(self, error: CorralError) -> bytes:

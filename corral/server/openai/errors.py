@@ -11,7 +11,7 @@ from corral import errors
 from corral.errors import CorralError
 from corral.golang import gojson
 from corral.server.http.dialect import Dialect
-from corral.server.http.error_table import STATUSES, Row, Table, may_pass, sentence_of, status_of, statuses_of
+from corral.server.http.error_table import STATUSES, Row, Table, retry_headers, sentence_of, status_of, statuses_of
 from corral.server.http.events import event
 from corral.server.http.operation import STRING, an_object, nullable
 from corral.server.http.streaming import JSON, PLAIN_JSON
@@ -64,14 +64,11 @@ def line(error: CorralError) -> bytes:
 
 
 def _answer(table: Table, error: CorralError) -> Response:
-    """`x-should-retry` keeps the vendor's clients from repeating what will fail again."""
     status = status_of(table, error)
     # Ollama's answers have no charset but where its reader of OpenAI's requests refuses one itself.
     is_refused_early = isinstance(error, errors.BadRequest) and not isinstance(error, errors.ModelRequired)
     content_type = JSON if is_refused_early else PLAIN_JSON
-    headers = {"content-type": content_type, "x-should-retry": "true" if may_pass(error) else "false"}
-    if status == 503:
-        headers["retry-after"] = "1"
+    headers = {"content-type": content_type, **retry_headers(status, error)}
     return Response(gojson.encode(_envelope(table, error)), status, headers)
 
 
