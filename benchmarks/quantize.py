@@ -6,7 +6,8 @@ The model has the shape of a Llama with 1.24 billion numbers (16 layers) in F16.
 the file, converts, checks, quantises, hashes and writes. The other calls the engine's function alone, in as many
 threads, on the same numbers as 32-bit floats in memory, each tensor to the same type, and drops what it returns. It is
 `ggml_quantize_chunk` for all types; for Q8_0 Corral itself calls a quicker one. Prints every run and the ratios of the
-medians (1: as fast as the function alone).
+medians (1: as fast as the function alone). What the folder's disk takes to write as many bytes is printed beside, since
+it bounds the quick types: `--folder /dev/shm` leaves it out.
 """
 
 import argparse
@@ -60,7 +61,12 @@ def compare(source: Path, kind: str, rounds: int, pool: Floats) -> None:
         start = time.perf_counter()
         quantize_in_memory(source, target, threads, pool)
         bare.append(time.perf_counter() - start)
-        print(f"{kind} round {number + 1}: corral {whole[-1]:.2f} s, function alone {bare[-1]:.2f} s", flush=True)
+        written = write_alone(target)
+        print(
+            f"{kind} round {number + 1}: corral {whole[-1]:.2f} s, function alone {bare[-1]:.2f} s, "
+            f"writing alone {written:.2f} s",
+            flush=True,
+        )
     print(f"{kind}: {statistics.median(bare) / statistics.median(whole):.2f} of the function alone")
 
 
@@ -86,6 +92,18 @@ def quantize_in_memory(source: Path, target: Path, threads: int, pool: Floats) -
         ]
         for task in tasks:
             task.result()
+
+
+def write_alone(target: Path) -> float:
+    """Seconds that writing a file as large as `target` takes, which is overwritten."""
+    block = os.urandom(CHUNK)
+    size = target.stat().st_size
+    target.unlink()
+    start = time.perf_counter()
+    with open(target, "wb", buffering=0) as file:
+        for _ in range(0, size, CHUNK):
+            file.write(block)
+    return time.perf_counter() - start
 
 
 def of(tensor: Tensor, pool: Floats) -> Iterator[Floats]:
