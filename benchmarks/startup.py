@@ -24,7 +24,7 @@ from measuring import header
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from corral.client import Client
-from corral.config import parse_address
+from corral.config.address import parse_address
 from corral.names import Digest
 from tests.tiny_models import tiny_llama
 

@@ -13,7 +13,7 @@ import pytest
 
 from corral.client import MAX_LINE, Client, NotRunning
 from corral.client.answers import Installed, Running, Version
-from corral.config import parse_address
+from corral.config.address import parse_address
 from corral.errors import BadRequest, Busy, CorralError, Forbidden, NotFound
 from corral.messages import Chunk, Message, Metrics, Picture, Progress, ToolCall
 from corral.names import Digest

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corral import config
-from corral.config import Address, load, parse_address
+from corral.config import load
+from corral.config.address import Address, parse_address
+from corral.config.values import text_of
 from corral.errors import BadRequest, ConfigError
 
 FOREVER = float("inf")
@@ -176,7 +178,7 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
 )
 def test_a_port_alone_means_every_interface_to_a_server(text: str, shown: str, listens: str) -> None:
     address = parse_address(text)
-    assert config.text_of(address) == shown
+    assert text_of(address) == shown
     assert parse_address(shown).to_listen == address.to_listen
     assert (address.to_listen.netloc, address.to_listen.is_loopback) == (listens, listens.startswith("127."))
 
@@ -328,7 +330,7 @@ def test_off_is_off_in_the_file(environ: dict[str, str], setting: str) -> None:
 def test_what_config_shows_can_be_written_into_the_file(environ: dict[str, str]) -> None:
     file = Path(environ["CORRAL_CONFIG"])
     shown = {
-        setting.name: config.text_of(getattr(load(environ).config, setting.name))
+        setting.name: text_of(getattr(load(environ).config, setting.name))
         for setting in fields(config.Config)
         if setting.name not in ("docker_config", "mirrors")  # a folder's file; a table
     }
@@ -336,7 +338,7 @@ def test_what_config_shows_can_be_written_into_the_file(environ: dict[str, str])
         shown |= {"flash_attention": flash_attention, "go_template": go_template}
         file.write_text("".join(f"{name} = {json.dumps(text)}\n" for name, text in shown.items()))
         found = load(environ).config
-        assert {name: config.text_of(getattr(found, name)) for name in shown} == shown
+        assert {name: text_of(getattr(found, name)) for name in shown} == shown
 
 
 @pytest.mark.parametrize("text", ["257", "300", "1000000", "9" * 20])
@@ -395,7 +397,7 @@ def test_a_file_that_is_wrong_is_an_error(environ: dict[str, str], text: str, se
 def test_every_setting_can_be_written_and_read_back(environ: dict[str, str]) -> None:
     for setting in fields(config.Config):
         default = getattr(load(environ).config, setting.name)
-        text = config.text_of(default)
+        text = text_of(default)
         # DOCKER_CONFIG names a folder, the setting the file in it; "forever" is for people
         if text and text != "forever" and setting.name != "docker_config":
             read = getattr(load({**environ, setting.metadata["variable"]: text}).config, setting.name)
@@ -409,9 +411,9 @@ def test_a_config_file_in_the_home_of_no_user_is_an_error() -> None:
 
 
 def test_the_environment_is_read_in_one_file() -> None:
-    package = Path(config.__file__).parent
+    package = Path(config.__file__).parent.parent
     files = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if reads_the_environment(path)}
-    assert files == {"config.py"}
+    assert files == {"config/__init__.py"}
 
 
 def reads_the_environment(file: Path) -> bool:

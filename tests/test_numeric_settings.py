@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.config import MAX_PARALLEL
+from corral.config.values import MAX_PARALLEL
 from tests.asking import generate
 from tests.conftest import StartServer, add_model
 

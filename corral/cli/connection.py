@@ -5,7 +5,7 @@ import sys
 from corral import config
 from corral.cli.framework.commands import program_name
 from corral.client import Client, NotRunning
-from corral.config import Address
+from corral.config.address import Address
 
 
 def connect() -> Client:

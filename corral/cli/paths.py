@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from corral.config import parse_path
+from corral.config.values import parse_path
 from corral.errors import NotFound
 
 

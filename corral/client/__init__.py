@@ -34,7 +34,7 @@ from corral.client.answers import (
     tuple_of,
     version,
 )
-from corral.config import Address
+from corral.config.address import Address
 from corral.errors import BadRequest, Busy, CorralError, Forbidden, NotFound
 from corral.golang import durations
 

@@ -6,7 +6,8 @@ import click
 
 from corral.cli.display.tables import table
 from corral.cli.framework.commands import Arguments, Count, command
-from corral.config import Config, load, text_of
+from corral.config import Config, load
+from corral.config.values import text_of
 
 
 @command("config", "Show every setting, its value and where it comes from", count=Count(exact=0), settings=())

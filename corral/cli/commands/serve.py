@@ -6,6 +6,7 @@ from dataclasses import fields
 from corral import config
 from corral.cli.framework.commands import Arguments, Count, command
 from corral.client import Client
+from corral.config.address import Address
 from corral.errors import CorralError
 
 FIRST = (
@@ -52,7 +53,7 @@ def serve(arguments: Arguments) -> None:
         raise
 
 
-def _is_corral(address: config.Address) -> bool:
+def _is_corral(address: Address) -> bool:
     """Whether a Corral server listens there."""
     try:
         return bool(Client(address).version().corral)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import psutil
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from corral.config import Address
+from corral.config.address import Address
 from corral.errors import ConfigError
 
 _SCHEMES = (

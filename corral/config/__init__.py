@@ -4,224 +4,35 @@ Nothing else reads the environment (tests/test_config.py sees to it). Order, las
 environment. Source: spec cli §13.
 """
 
-import ipaddress
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
+from corral.config.address import Address, without_password
+from corral.config.values import (
+    CACHE_TYPES,
+    MAX_PARALLEL,
+    OFF,
+    SWITCHES,
+    Adjusted,
+    parse_at_most,
+    parse_choice,
+    parse_debug,
+    parse_flash_attention,
+    parse_host,
+    parse_keep_alive,
+    parse_list,
+    parse_mirrors,
+    parse_natural,
+    parse_on_off,
+    parse_path,
+    parse_switch,
+    parse_timeout,
+)
 from corral.errors import BadRequest, ConfigError
 from corral.golang import durations
-
-DEFAULT_PORT = 11434
-MAX_PORT = 65535
-
-FOREVER = "forever"
-"""How a duration without end is written."""
-
-MAX_PARALLEL = 256
-"""Sequences that llama.cpp decodes at once at most (`LLAMA_MAX_SEQ`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where the server listens and clients go: `[scheme://]host[:port][/path]`."""
-
-    host: str = "127.0.0.1"
-    port: int = DEFAULT_PORT
-    scheme: str = "http"
-    path: str = ""
-    is_port_only: bool = field(default=False, compare=False)
-    """Whether no host was named (`:1234`): clients go to this machine, a server listens on every interface."""
-
-    @property
-    def to_listen(self) -> "Address":
-        """The same for a server, whose host is empty when it listens on every interface."""
-        return replace(self, host="") if self.is_port_only else self
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.netloc}{self.path}"
-
-    @property
-    def netloc(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host.lower() == "localhost"
-
-    @property
-    def is_unspecified(self) -> bool:
-        """Whether it means every interface (`0.0.0.0`, `::`, none); a client then goes to this machine."""
-        if not self.host:
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_unspecified
-        except ValueError:
-            return False
-
-
-class Adjusted(NamedTuple):
-    """What a setting's parser returns when the value is not the one that was written, and a sentence that says so."""
-
-    value: Any
-    remark: str
-
-
-def parse_address(text: str) -> Address:
-    """`[scheme://]host[:port][/path]`; the default address for an empty text.
-
-    The port is 80 or 443 when a scheme is given without one; a bad port falls back to that default (spec cli §13).
-    `BadRequest` for any other text that cannot be read; its sentence leaves out a user name and password.
-    """
-    return _address_and_port(text)[0]
-
-
-def _address_and_port(text: str) -> tuple[Address, str]:
-    """An address, and its port as it was written when that cannot be read; else empty."""
-    if "@" in text:  # anywhere: a password with a slash in it would count as a path, and be shown
-        raise BadRequest(f'"{without_password(text)}" has a user name or a password, which are not supported')
-    scheme, separator, rest = text.partition("://") if "://" in text else ("http", "", text)
-    scheme = scheme.lower()
-    default = {"http": 80, "https": 443}.get(scheme, DEFAULT_PORT) if separator else DEFAULT_PORT
-    if text == "ollama.com":
-        scheme, default = "https", 443
-    netloc, slash, path = rest.partition("/")
-    is_slip = not separator and netloc.startswith(("http:", "https:"))  # a slash is missing
-    if is_slip or not scheme.isalnum() or (text and not netloc):
-        raise _no_address(text)
-    host, port = _host_and_port(netloc, text)
-    is_port_only = bool(netloc) and not host
-    address = Address(host or "127.0.0.1", default, scheme, (slash + path).rstrip("/"), is_port_only)
-    if not port:
-        return address, ""
-    if not (port.isascii() and port.isdigit() and len(port) < 20 and int(port) <= MAX_PORT):
-        return address, port
-    return replace(address, port=int(port)), ""
-
-
-def _host_and_port(netloc: str, text: str) -> tuple[str, str]:
-    """Both as they are written, the host in lower case; either may be empty. `BadRequest` for what is no host."""
-    try:
-        if netloc.startswith("["):
-            host, bracket, rest = netloc[1:].partition("]")
-            if not bracket or rest[:1] not in ("", ":"):
-                raise ValueError(netloc)
-            return str(ipaddress.IPv6Address(host)), rest[1:]
-        if netloc.count(":") > 1:
-            return str(ipaddress.IPv6Address(netloc)), ""
-    except ValueError:
-        raise _no_address(text) from None
-    host, _, port = netloc.partition(":")
-    if not all(letter.isalnum() or letter in "-._" for letter in host):
-        raise _no_address(text)
-    return host.lower(), port
-
-
-def _no_address(text: str) -> BadRequest:
-    return BadRequest(f'"{text}" is no address; it must look like host:port or http://host:port')
-
-
-def without_password(text: str) -> str:
-    """The text of an address with `…` in the place of a user name and password."""
-    before, at, after = text.rpartition("@")
-    scheme, separator, _ = before.partition("://")
-    kept = scheme + separator if separator and scheme.isalnum() else ""
-    return f"{kept}…@{after}" if at else text
-
-
-def _parse_host(text: str) -> Address | Adjusted:
-    address, bad_port = _address_and_port(text)
-    if not bad_port:
-        return address
-    return Adjusted(address, f'invalid port "{bad_port}", using {address.port}')
-
-
-ON = ("1", "t", "true", "y", "yes", "on")
-OFF = ("0", "f", "false", "n", "no", "off")
-
-
-def parse_switch(text: str) -> bool:
-    """Whether a word means on, in upper or lower case; `ValueError` for one that means neither on nor off."""
-    if text.lower() not in ON + OFF:
-        raise ValueError(text)
-    return text.lower() in ON
-
-
-def parse_natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError(text)
-    return value
-
-
-def _at_most(most: int) -> Callable[[str], int | Adjusted]:
-    """A parser of natural numbers that takes larger ones for `most`."""
-
-    def parse(text: str) -> int | Adjusted:
-        value = parse_natural(text)
-        return value if value <= most else Adjusted(most, f"{value} is too many, using {most}")
-
-    return parse
-
-
-def parse_keep_alive(text: str) -> float:
-    """Seconds of a Go duration or of whole seconds; zero is at once; negative, or `forever`, is for ever."""
-    if text.lower() == FOREVER:
-        return durations.FOREVER_SECONDS
-    try:
-        seconds = int(text)
-    except ValueError:
-        return durations.keep_alive(text)
-    return durations.keep_alive(seconds)
-
-
-def parse_timeout(text: str) -> float:
-    """Seconds as `parse_keep_alive` reads them, but zero is for ever too."""
-    return parse_keep_alive(text) or durations.FOREVER_SECONDS
-
-
-def parse_list(text: str) -> tuple[str, ...]:
-    return tuple(item.strip() for item in text.split(",") if item.strip())
-
-
-def parse_path(text: str) -> Path:
-    """Absolute, with `~` and `~user` as home folders."""
-    try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError:  # the home of a user that does not exist
-        raise ValueError(text) from None
-
-
-def parse_debug(text: str) -> int:
-    """0 info, 1 debug, 2 trace."""
-    return 2 if text == "2" else int(parse_switch(text))
-
-
-def parse_choice(*allowed: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text.lower() not in allowed:
-            raise ValueError(text)
-        return text.lower()
-
-    return parse
-
-
-def parse_on_off(text: str) -> str:
-    return "on" if parse_switch(text) else "off"
-
-
-def parse_flash_attention(text: str) -> str:
-    return "auto" if text.lower() == "auto" else parse_on_off(text)
-
-
-SWITCHES = (parse_switch, parse_debug, parse_on_off, parse_flash_attention)
-"""Parsers of settings that a file may set to true or false."""
 
 
 def _setting(
@@ -274,9 +85,6 @@ def _docker_config() -> Path:
     return _user_folder() / ".docker" / "config.json"
 
 
-CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The settings of one process. Every field is a line of `corral config` and of the reference page."""
@@ -284,7 +92,7 @@ class Config:
     host: Address = _setting(
         Address(),
         "OLLAMA_HOST",
-        _parse_host,
+        parse_host,
         "Address the server listens on and the commands go to",
         must_be_valid=True,
     )
@@ -302,7 +110,7 @@ class Config:
     num_parallel: int = _setting(
         0,
         "OLLAMA_NUM_PARALLEL",
-        _at_most(MAX_PARALLEL),
+        parse_at_most(MAX_PARALLEL),
         "Requests a model serves at once, up to 256; 0: as many as memory allows, up to 16",
     )
     max_loaded_models: int = _setting(
@@ -388,20 +196,9 @@ class Config:
     mirrors: Mapping[str, tuple[str, ...]] = _setting(
         dict,
         "CORRAL_MIRRORS",
-        lambda text: _parse_mirrors(text),
+        parse_mirrors,
         "Where else a model may come from: NAME=SOURCE,SOURCE;…",
     )
-
-
-def _parse_mirrors(text: str) -> dict[str, tuple[str, ...]]:
-    """`NAME=SOURCE,SOURCE;NAME=SOURCE`."""
-    found = {}
-    for entry in filter(None, (entry.strip() for entry in text.split(";"))):
-        name, equals, sources = entry.partition("=")
-        if not equals:
-            raise ValueError(entry)
-        found[name.strip()] = parse_list(sources)
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -542,20 +339,3 @@ def _from_toml(file: Path, name: str, value: Any, parse: Callable[[str], Any]) -
             reason = error if isinstance(error, BadRequest) else f'"{without_password(str(value))}" is no address'
             raise ConfigError(f'"{file}": host: {reason}') from None
         raise ConfigError(f'"{file}": invalid value for "{name}": {value!r}') from None
-
-
-def text_of(value: Any) -> str:
-    """A setting's value as a person would write it."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case float():
-            return FOREVER if value == durations.FOREVER_SECONDS else durations.text(int(value * durations.SECOND))
-        case Address() if value.is_port_only:
-            return f"{value.scheme}://:{value.port}{value.path}"
-        case tuple():
-            return ",".join(map(str, value))
-        case dict():
-            return ";".join(f"{key}={','.join(sources)}" for key, sources in value.items())
-        case _:
-            return str(value)

@@ -1,0 +1,141 @@
+"""How settings are read from text. A parser raises `ValueError` or `BadRequest` for a text that it cannot read."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from corral.config.address import Address, address_and_port
+from corral.golang import durations
+
+FOREVER = "forever"
+"""How a duration without end is written."""
+
+MAX_PARALLEL = 256
+"""Sequences that llama.cpp decodes at once at most (`LLAMA_MAX_SEQ`)."""
+
+
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+
+
+class Adjusted(NamedTuple):
+    """What a setting's parser returns when the value is not the one that was written, and a sentence that says so."""
+
+    value: Any
+    remark: str
+
+
+def parse_host(text: str) -> Address | Adjusted:
+    address, bad_port = address_and_port(text)
+    if not bad_port:
+        return address
+    return Adjusted(address, f'invalid port "{bad_port}", using {address.port}')
+
+
+ON = ("1", "t", "true", "y", "yes", "on")
+OFF = ("0", "f", "false", "n", "no", "off")
+
+
+def parse_switch(text: str) -> bool:
+    """Whether a word means on, in upper or lower case; `ValueError` for one that means neither on nor off."""
+    if text.lower() not in ON + OFF:
+        raise ValueError(text)
+    return text.lower() in ON
+
+
+def parse_natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError(text)
+    return value
+
+
+def parse_at_most(most: int) -> Callable[[str], int | Adjusted]:
+    """A parser of natural numbers that takes larger ones for `most`."""
+
+    def parse(text: str) -> int | Adjusted:
+        value = parse_natural(text)
+        return value if value <= most else Adjusted(most, f"{value} is too many, using {most}")
+
+    return parse
+
+
+def parse_keep_alive(text: str) -> float:
+    """Seconds of a Go duration or of whole seconds; zero is at once; negative, or `forever`, is for ever."""
+    if text.lower() == FOREVER:
+        return durations.FOREVER_SECONDS
+    try:
+        seconds = int(text)
+    except ValueError:
+        return durations.keep_alive(text)
+    return durations.keep_alive(seconds)
+
+
+def parse_timeout(text: str) -> float:
+    """Seconds as `parse_keep_alive` reads them, but zero is for ever too."""
+    return parse_keep_alive(text) or durations.FOREVER_SECONDS
+
+
+def parse_list(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def parse_mirrors(text: str) -> dict[str, tuple[str, ...]]:
+    """`NAME=SOURCE,SOURCE;NAME=SOURCE`."""
+    found = {}
+    for entry in filter(None, (entry.strip() for entry in text.split(";"))):
+        name, equals, sources = entry.partition("=")
+        if not equals:
+            raise ValueError(entry)
+        found[name.strip()] = parse_list(sources)
+    return found
+
+
+def parse_path(text: str) -> Path:
+    """Absolute, with `~` and `~user` as home folders."""
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:  # the home of a user that does not exist
+        raise ValueError(text) from None
+
+
+def parse_debug(text: str) -> int:
+    """0 info, 1 debug, 2 trace."""
+    return 2 if text == "2" else int(parse_switch(text))
+
+
+def parse_choice(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in allowed:
+            raise ValueError(text)
+        return text.lower()
+
+    return parse
+
+
+def parse_on_off(text: str) -> str:
+    return "on" if parse_switch(text) else "off"
+
+
+def parse_flash_attention(text: str) -> str:
+    return "auto" if text.lower() == "auto" else parse_on_off(text)
+
+
+SWITCHES = (parse_switch, parse_debug, parse_on_off, parse_flash_attention)
+"""Parsers of settings that a file may set to true or false."""
+
+
+def text_of(value: Any) -> str:
+    """A setting's value as a person would write it."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return FOREVER if value == durations.FOREVER_SECONDS else durations.text(int(value * durations.SECOND))
+        case Address() if value.is_port_only:
+            return f"{value.scheme}://:{value.port}{value.path}"
+        case tuple():
+            return ",".join(map(str, value))
+        case dict():
+            return ";".join(f"{key}={','.join(sources)}" for key, sources in value.items())
+        case _:
+            return str(value)
