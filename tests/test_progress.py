@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from corral.client import Client, answers
-from corral.config import parse_address
+from corral.config.address import parse_address
 from corral.messages import AnswerProgress, Message
 from tests.asking import post, streaming, until
 from tests.conftest import RunningServer
