@@ -24,6 +24,7 @@ SLOW = {
     "test_cli_server": REAL_ENGINE,
     "test_client_anthropic": CLIENTS,
     "test_client_frameworks": CLIENTS,
+    "test_client_java": CLIENTS,
     "test_client_openai": CLIENTS,
     "test_clients": REAL_ENGINE,
     "test_convert_adapters": REAL_ENGINE,
