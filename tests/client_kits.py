@@ -79,6 +79,12 @@ def run_node(server: RunningServer, program: str) -> Results:
     return _run(program, ["node", str(kit / "run.mjs"), program], kit, server)
 
 
+def codex() -> Path:
+    """The program of OpenAI's coding agent."""
+    kit = _kit("codex", (PROGRAMS / "codex" / "package.json").read_text(), _install_node)
+    return kit / "node_modules" / ".bin" / "codex"
+
+
 def run_java(server: RunningServer, program: str) -> Results:
     """A program of Java, which is compiled as it is started."""
     kit = _kit("java", (PROGRAMS / "java" / "pom.xml").read_text(), _install_java)

@@ -23,6 +23,7 @@ SLOW = {
     "test_cli_prompt": REAL_ENGINE,
     "test_cli_server": REAL_ENGINE,
     "test_client_anthropic": CLIENTS,
+    "test_client_codex": CLIENTS,
     "test_client_frameworks": CLIENTS,
     "test_client_java": CLIENTS,
     "test_client_openai": CLIENTS,
