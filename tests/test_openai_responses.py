@@ -201,6 +201,26 @@ def test_a_tool_that_takes_a_text(server: RunningServer) -> None:
     assert found["response.custom_tool_call_input.done"]["input"] == item["input"]
 
 
+def test_a_tool_in_a_namespace(server: RunningServer) -> None:
+    """The model knows it by one name; to the client, its own name and the namespace's are two."""
+    tools = [{"type": "namespace", "name": "files", "description": "Files", "tools": [SHELL, PATCH]}]
+    kinds = {"shell": ("function_call", "arguments"), "apply_patch": ("custom_tool_call", "input")}
+    for name, (kind, field) in kinds.items():
+        answer = respond(server, f"!say= !call=files.{name}", tools=tools, stream=True)
+        found = events(answer.body)
+        assert [tool["function"]["name"] for tool in last_asked(server)["tools"]] == [
+            "files.shell",
+            "files.apply_patch",
+        ]
+        items = [data["item"] for event, data in found if event.startswith("response.output_item.")]
+        assert [(item["type"], item["name"], item["namespace"]) for item in items] == [(kind, name, "files")] * 2
+        assert items[-1][field] == '{"city":"Oslo"}'
+        result = {"type": f"{kind}_output", "call_id": "call_fake", "output": "done"}
+        respond(server, [{"role": "user", "content": "Go"}, items[-1], result], tools=tools)
+        _, call, said = last_asked(server)["messages"]
+        assert call["tool_calls"][0]["function"]["name"] == said["name"] == f"files.{name}"
+
+
 def test_going_on_from_a_response(server: RunningServer) -> None:
     first = respond(server, "My name is Ada. !say=Hello", instructions="Be kind.").json
     second = respond(server, "Again? !say=Yes", previous_response_id=first["id"], stream=True)
