@@ -7,7 +7,7 @@ import pytest
 
 from tests.asking import Answer, ask, post
 from tests.conftest import RunningServer
-from tests.dialects import dialect_server, events, filtered, last_asked
+from tests.dialects import DIED, dialect_server, events, filtered, last_asked
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,12 @@ def test_streamed_reasoning_text_and_call(server: RunningServer) -> None:
     assert [item["type"] for item in done["output"]] == ["reasoning", "message", "function_call"]
     assert done["usage"]["output_tokens_details"] == {"reasoning_tokens": 1}
     asked = last_asked(server)
-    assert [(message["role"], message["content"]) for message in asked["messages"]][-1] == ("user", said)
+    assert [(message["role"], message["content"]) for message in asked["messages"]] == [
+        ("system", "You are Codex."),
+        ("system", "Read-only."),
+        ("user", said),
+    ]
+    assert asked["tools"][1]["function"]["parameters"]["properties"] == {"input": {"type": "string"}}
     assert [tool["function"]["name"] for tool in asked["tools"]] == ["shell", "apply_patch"]
 
 
@@ -272,7 +277,9 @@ def test_an_engine_that_dies_fails_the_response(server: RunningServer) -> None:
     found = events(respond(server, "!say=Looking.|more !crash-after=1", stream=True).body)
     assert [name for name, _ in found][-2:] == ["response.output_text.delta", "response.failed"]
     failed = found[-1][1]["response"]
-    assert (failed["status"], failed["output"], failed["error"]["code"]) == ("failed", [], "server_error")
+    assert (failed["status"], failed["output"]) == ("failed", [])
+    assert failed["error"].pop("message").startswith(DIED)
+    assert failed["error"] == {"code": "server_error"}
     assert found[-1][1]["sequence_number"] == len(found) - 1
     early = respond(server, "!crash", stream=True)
     assert (early.status, early.json["error"]["type"]) == (500, "api_error")
