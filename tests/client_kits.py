@@ -79,10 +79,9 @@ def run_node(server: RunningServer, program: str) -> Results:
     return _run(program, ["node", str(kit / "run.mjs"), program], kit, server)
 
 
-def codex() -> Path:
-    """The program of OpenAI's coding agent."""
-    kit = _kit("codex", (PROGRAMS / "codex" / "package.json").read_text(), _install_node)
-    return kit / "node_modules" / ".bin" / "codex"
+def agents() -> Path:
+    """The folder of the packages of coding agents."""
+    return _kit("agents", (PROGRAMS / "agents" / "package.json").read_text(), _install_node) / "node_modules"
 
 
 def run_java(server: RunningServer, program: str) -> Results:
