@@ -79,6 +79,17 @@ def run_node(server: RunningServer, program: str) -> Results:
     return _run(program, ["node", str(kit / "run.mjs"), program], kit, server)
 
 
+def agents() -> Path:
+    """The folder of the packages of coding agents."""
+    return _kit("agents", (PROGRAMS / "agents" / "package.json").read_text(), _install_node) / "node_modules"
+
+
+def run_java(server: RunningServer, program: str) -> Results:
+    """A program of Java, which is compiled as it is started."""
+    kit = _kit("java", (PROGRAMS / "java" / "pom.xml").read_text(), _install_java)
+    return _run(program, ["java", "-cp", str(kit / "packages" / "*"), program], PROGRAMS / "java", server)
+
+
 def is_weather_call(name: str, arguments: dict[str, Any]) -> bool:
     """Whether a call is what the schema of the programs' tool permits."""
     return name == "get_weather" and arguments["city"] in ("Oslo", "Rome") and arguments["days"] in (1, 2)
@@ -129,3 +140,9 @@ def _install_node(kit: Path, requirements: str) -> None:
     (kit / "package.json").write_text(requirements)
     quiet = ["--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--loglevel=error"]
     subprocess.run(["npm", "install", *quiet], cwd=kit, check=True, stdout=sys.stderr)
+
+
+def _install_java(kit: Path, requirements: str) -> None:
+    (kit / "pom.xml").write_text(requirements)
+    copy = ["dependency:copy-dependencies", f"-DoutputDirectory={kit / 'packages'}"]
+    subprocess.run(["mvn", "--batch-mode", "--quiet", *copy], cwd=kit, check=True, stdout=sys.stderr)

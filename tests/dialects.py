@@ -18,6 +18,9 @@ _VARYING = (
     (re.compile(r'"(created|created_at|completed_at)":\d{10}'), r'"\1":T'),
 )
 
+DIED = "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
+"""How the sentence about an engine that died begins; it goes on with where to look, and why it died."""
+
 
 @contextmanager
 def dialect_server(work: Path, **variables: str) -> Iterator[RunningServer]:

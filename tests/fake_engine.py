@@ -107,7 +107,8 @@ class Answer:
     """What the words in a prompt ask for.
 
     `!tokens=N` so many tokens `w1 w2 …`; `!say=a|b` just these pieces (percent-encoded), each a token, which may be
-    a part of a character only; `!think=…` thoughts before them and `!call=name` a tool call after them (chat only);
+    a part of a character only; `!think=…` thoughts before them and `!call=a|b` calls of tools after them (chat only),
+    with `!arguments=…|…` (percent-encoded JSON) where they are not to be about Oslo;
     `!delay=S` seconds before each token; `!hold=N` waits after N tokens until the file `go` appears in the home
     folder; `!hang` and `!hang-after=N` answer nothing more; `!error=STATUS`, `!error-after=N` and `!old-error-after=N`
     refuse; `!crash` and `!crash-after=N` end the process; `!cut-after=N` drops the connection; `!nan` embeds as no
@@ -126,6 +127,12 @@ class Answer:
         if schema is not None and not {"say", "tokens"} & words.keys():
             pieces = words_of(json.dumps(instance(schema), ensure_ascii=False))
         return cls(words, pieces or [f"w{number} ".encode() for number in range(1, int(words.get("tokens", 3)) + 1)])
+
+    def calls(self) -> list[tuple[str, str]]:
+        """Names and arguments."""
+        names = [name for name in self.words.get("call", "").split("|") if name]
+        given = [unquote(one) for one in self.words["arguments"].split("|")] if "arguments" in self.words else []
+        return [(name, given[place] if given else '{"city":"Oslo"}') for place, name in enumerate(names)]
 
     def at(self, word: str, position: int) -> bool:
         """Whether `!word-after=N` (or `!word` for the beginning) falls on this place."""
@@ -376,14 +383,14 @@ class Handler(BaseHTTPRequestHandler):
                     more["timings"] = timings(len(tokens), len(speech.said), cached)
                 if text:
                     self.delta({"content": text}, more)
-            if name := answer.words.get("call"):
-                call = {"index": 0, "id": "call_fake", "type": "function"}
+            for place, (name, given) in enumerate(answer.calls()):
+                call = {"index": place, "id": f"call_fake{place or ''}", "type": "function"}
                 self.delta({"tool_calls": [{**call, "function": {"name": name, "arguments": ""}}]})
-                self.delta({"tool_calls": [{"index": 0, "function": {"arguments": '{"city":'}}]})
-                self.delta({"tool_calls": [{"index": 0, "function": {"arguments": '"Oslo"}'}}]})
+                for piece in (given[:8], given[8:]):
+                    self.delta({"tool_calls": [{"index": place, "function": {"arguments": piece}}]})
             CACHE.keep([*tokens, *speech.said])
         is_cut = speech.ended(answer) == "limit"
-        self.delta({}, finish_reason="length" if is_cut else "tool_calls" if name else "stop")
+        self.delta({}, finish_reason="length" if is_cut else "tool_calls" if answer.calls() else "stop")
         usage = {"prompt_tokens": len(tokens), "completion_tokens": len(speech.said)}
         usage["total_tokens"] = sum(usage.values())
         self.event({"choices": [], "usage": usage, "timings": timings(len(tokens), len(speech.said), cached)})

@@ -24,10 +24,12 @@ def speaker(
     chat_template: str | None = None,
     special: Mapping[str, str] | None = None,
     in_circles: bool = False,
+    context_length: int = 4096,
 ) -> Path:
     """A llama of one layer that says `pieces`, at most 60, no two alike; `in_circles`: again and again, without end.
 
-    Text is a token of its own (a special one when `special` calls it "control"); bytes are the tokens of these bytes.
+    A prompt that ends in one of the pieces is answered with those after it. Text is a token of its own (a special one
+    when `special` calls it "control"); bytes are the tokens of these bytes.
     """
     tokens, merges = bpe_vocabulary()
     types = [TokenType.CONTROL if token.startswith("<|") else TokenType.NORMAL for token in tokens]
@@ -44,7 +46,7 @@ def speaker(
         said.append(number)
     assert len(said) == len(set(said)) <= 60, "every piece leads to one other"
     after = said[0] if in_circles else tokens.index("<|im_end|>")
-    writer = _writer(path, tokens, types, merges, chat_template)
+    writer = _writer(path, tokens, types, merges, chat_template, context_length)
     for name, weight in _weights(len(tokens), [*said, after]).items():
         writer.add_tensor(name, weight.astype(np.float32), raw_dtype=GGMLQuantizationType.F32)
     writer.write_header_to_file()
@@ -79,12 +81,17 @@ def _weights(vocabulary_size: int, said: list[int]) -> dict[str, "np.ndarray[tup
 
 
 def _writer(
-    path: Path, tokens: list[str], types: list[TokenType], merges: list[str], chat_template: str | None
+    path: Path,
+    tokens: list[str],
+    types: list[TokenType],
+    merges: list[str],
+    chat_template: str | None,
+    context_length: int,
 ) -> GGUFWriter:
     writer = GGUFWriter(path, "llama")
     writer.add_name("speaker")
     writer.add_type("model")
-    writer.add_context_length(4096)
+    writer.add_context_length(context_length)
     writer.add_embedding_length(WIDTH)
     writer.add_feed_forward_length(FEED_FORWARD)
     writer.add_block_count(1)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.asking import Answer, ask, post
 from tests.conftest import RunningServer
-from tests.dialects import dialect_server, events, filtered, last_asked
+from tests.dialects import DIED, dialect_server, events, filtered, last_asked
 
 SCHEMA = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -159,6 +159,18 @@ def test_what_was_found_in_the_cache_is_said_where_the_cache_was_asked_for(serve
     assert set(ask_messages(server, [text]).json["usage"]) == {"input_tokens", "output_tokens"}
 
 
+def test_a_billing_block_that_changes_does_not_change_the_prompt(server: RunningServer) -> None:
+    """Claude Code puts it first, with other figures in every request; the cache would be of no use behind it."""
+    usages = []
+    for figures in ("1a2b3", "4c5d6"):
+        billing = {"type": "text", "text": f"x-anthropic-billing-header: cc_version=2.1; cch={figures};"}
+        brief = {"type": "text", "text": "Be very brief, please.", "cache_control": {"type": "ephemeral"}}
+        usages.append(ask_messages(server, "one two !say=ok", system=[billing, brief]).json["usage"])
+    first, second = usages
+    assert second["cache_read_input_tokens"] == first["input_tokens"] + first.get("cache_read_input_tokens", 0) - 1
+    assert second["input_tokens"] == 1
+
+
 def test_an_answer_fits_the_schema_that_was_given(server: RunningServer) -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     wanted = {"effort": "low", "format": {"type": "json_schema", "schema": schema}}
@@ -184,7 +196,9 @@ def test_an_engine_that_dies_ends_the_stream_with_an_error(server: RunningServer
     found = events(ask_messages(server, "!say=Once|more !crash-after=1", stream=True).body)
     assert [name for name, _ in found] == ["message_start", "content_block_start", "content_block_delta", "error"]
     assert found[-1][1]["type"] == "error"
-    assert found[-1][1]["error"]["type"] == "api_error"
+    assert found[-1][1]["error"].pop("message").startswith(DIED)
+    assert found[-1][1]["error"] == {"type": "api_error"}
+    assert found[-1][1]["request_id"].startswith("req_")
     early = ask_messages(server, "!crash", stream=True)
     assert (early.status, early.json["error"]["type"]) == (500, "api_error")
 

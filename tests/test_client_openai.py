@@ -109,6 +109,14 @@ def test_tools_of_responses(results: Results) -> None:
     assert streamed["events"][-1] == "response.completed"
 
 
+def test_an_agent_of_responses_calls_a_tool_of_a_namespace_and_answers(results: Results) -> None:
+    found = results["responses_agent"]
+    ((namespace, *call),) = found["calls"]
+    assert namespace == "weather"
+    assert is_weather_call(*call)
+    assert found["answer"]
+
+
 def test_structured_output_of_responses(results: Results) -> None:
     assert is_weather(results["responses_parsed"])
 

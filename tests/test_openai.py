@@ -5,6 +5,7 @@ import json
 import struct
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -12,7 +13,7 @@ from corral.inference.run import with_one_call
 from corral.messages import Chunk, ToolCall
 from tests.asking import Answer, ask, post
 from tests.conftest import RunningServer
-from tests.dialects import dialect_server, events, filtered, last_asked
+from tests.dialects import DIED, dialect_server, events, filtered, last_asked
 from tests.tool_templates import WEATHER
 
 HEAD = '"id":"chatcmpl-N","object":"chat.completion.chunk","created":T,"model":"tiny","system_fingerprint":"fp_ollama"'
@@ -92,6 +93,44 @@ def test_a_call_comes_whole_and_once_after_the_thoughts(server: RunningServer) -
     )
 
 
+def test_calls_of_one_answer_have_their_own_places(server: RunningServer) -> None:
+    rome = quote('{"city":"Rome"}')
+    oslo = quote('{"city":"Oslo"}')
+    said = f"!think=Two%20cities. !say= !call=get_weather|get_weather !arguments={rome}|{oslo}"
+    delta = (
+        '"choices":[{{"index":0,"delta":{{"content":"","tool_calls":[{{"id":"call_fake{}","index":{},"type":"function",'
+        '"function":{{"name":"get_weather","arguments":"{{\\"city\\":\\"{}\\"}}"}}}}]}},"finish_reason":null}}]'
+    )
+    assert filtered(chat(server, said, stream=True, tools=[WEATHER]).body) == (
+        streamed(
+            '"choices":[{"index":0,"delta":{"role":"assistant","content":"","reasoning":"Two cities."},'
+            '"finish_reason":null}]',
+            delta.format("", 0, "Rome"),
+            delta.format("1", 1, "Oslo"),
+            '"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]',
+        )
+        + "data: [DONE]\n\n"
+    )
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
+def test_a_call_that_was_chosen_comes_whatever_the_schema_has(server: RunningServer, choice: Any) -> None:
+    """Schemas of MCP's tools have boolean parts."""
+    parameters = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "extra": True},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    tool = {"type": "function", "function": {"name": "get_weather", "strict": True, "parameters": parameters}}
+    found = events(chat(server, "Weather?", stream=True, tools=[tool], tool_choice=choice).body)
+    (call,) = [call for _, data in found[:-1] for call in data["choices"][0]["delta"].get("tool_calls", ())]
+    assert (call["index"], call["type"], call["function"]["name"]) == (0, "function", "get_weather")
+    assert json.loads(call["function"]["arguments"]) == {"city": "x"}
+    assert found[-2][1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
 def test_calls_in_a_whole_answer(server: RunningServer) -> None:
     answer = chat(server, "!think=Hm !call=get_weather", tools=[WEATHER])
     assert filtered(answer.body).split('"choices":')[1].split(',"usage"')[0] == (
@@ -103,38 +142,34 @@ def test_calls_in_a_whole_answer(server: RunningServer) -> None:
 
 
 def test_the_turn_after_calls(server: RunningServer) -> None:
-    function = {"name": "get_weather", "arguments": '{"city":"Rome"}'}
+    calls = [
+        {
+            "type": "function",
+            "id": f"call_{city}",
+            "function": {"name": "get_weather", "arguments": f'{{"city":"{city}"}}'},
+        }
+        for city in ("Rome", "Oslo")
+    ]
     messages = [
         {"role": "user", "content": "Weather?"},
-        {
-            "role": "assistant",
-            "content": None,
-            "reasoning_content": "A city.",
-            "tool_calls": [{"id": "call_1", "type": "function", "function": function}],
-        },
-        {"role": "tool", "tool_call_id": "call_1", "content": [{"type": "text", "text": "20 C"}]},
+        {"role": "assistant", "content": None, "reasoning_content": "Two cities.", "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "call_Rome", "content": "20 C"},
+        {"role": "tool", "tool_call_id": "call_Oslo", "content": [{"type": "text", "text": "3 C"}]},
+        {"role": "user", "content": "!say=Rome%2020,|%20Oslo%203.|%0A%0A|more"},
     ]
-    body = {"model": "tiny", "messages": messages, "options": {"num_ctx": 1024, "top_k": 7}}
-    assert post(server, "/v1/chat/completions", body).status == 200
+    body = {"model": "tiny", "messages": messages, "options": {"num_ctx": 1024, "top_k": 7}, "stop": "\n\n"}
+    answer = post(server, "/v1/chat/completions", body)
+    assert filtered(answer.body).split(',"usage"')[0] == (
+        f'{{{WHOLE},"choices":[{{"index":0,"message":{{"role":"assistant","content":"Rome 20, Oslo 3."}},'
+        '"finish_reason":"stop"}]'
+    )
     asked = last_asked(server)
-    assert asked["messages"][1] == {
-        "role": "assistant",
-        "content": "",
-        "reasoning_content": "A city.",
-        "tool_calls": [
-            {
-                "type": "function",
-                "id": "call_1",
-                "function": {"name": "get_weather", "arguments": '{"city":"Rome"}'},
-            }
-        ],
-    }
-    assert asked["messages"][2] == {
-        "role": "tool",
-        "content": "20 C",
-        "name": "get_weather",
-        "tool_call_id": "call_1",
-    }
+    _, said, *results, _ = asked["messages"]
+    assert said == {"role": "assistant", "content": "", "reasoning_content": "Two cities.", "tool_calls": calls}
+    assert results == [
+        {"role": "tool", "content": text, "name": "get_weather", "tool_call_id": f"call_{city}"}
+        for city, text in (("Rome", "20 C"), ("Oslo", "3 C"))
+    ]
     assert asked["top_k"] == 7
 
 
@@ -217,8 +252,8 @@ def test_an_engine_that_dies_ends_the_stream_with_an_error(server: RunningServer
     answer = chat(server, "!say=Once|more !crash-after=1", stream=True)
     first, last = events(answer.body)
     assert first[1]["choices"][0]["delta"] == {"role": "assistant", "content": "Once"}
-    assert set(last[1]["error"]) == {"message", "type", "param", "code"}
-    assert last[1]["error"]["type"] == "api_error"
+    assert last[1]["error"].pop("message").startswith(DIED)
+    assert last[1]["error"] == {"type": "api_error", "param": None, "code": None}
     early = chat(server, "!crash", stream=True)
     assert (early.status, early.headers["content-type"]) == (500, "application/json")
     assert early.json["error"]["type"] == "api_error"

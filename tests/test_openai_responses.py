@@ -7,7 +7,7 @@ import pytest
 
 from tests.asking import Answer, ask, post
 from tests.conftest import RunningServer
-from tests.dialects import dialect_server, events, filtered, last_asked
+from tests.dialects import DIED, dialect_server, events, filtered, last_asked
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,12 @@ def test_streamed_reasoning_text_and_call(server: RunningServer) -> None:
     assert [item["type"] for item in done["output"]] == ["reasoning", "message", "function_call"]
     assert done["usage"]["output_tokens_details"] == {"reasoning_tokens": 1}
     asked = last_asked(server)
-    assert [(message["role"], message["content"]) for message in asked["messages"]][-1] == ("user", said)
+    assert [(message["role"], message["content"]) for message in asked["messages"]] == [
+        ("system", "You are Codex."),
+        ("system", "Read-only."),
+        ("user", said),
+    ]
+    assert asked["tools"][1]["function"]["parameters"]["properties"] == {"input": {"type": "string"}}
     assert [tool["function"]["name"] for tool in asked["tools"]] == ["shell", "apply_patch"]
 
 
@@ -201,6 +206,26 @@ def test_a_tool_that_takes_a_text(server: RunningServer) -> None:
     assert found["response.custom_tool_call_input.done"]["input"] == item["input"]
 
 
+def test_a_tool_in_a_namespace(server: RunningServer) -> None:
+    """The model knows it by one name; to the client, its own name and the namespace's are two."""
+    tools = [{"type": "namespace", "name": "files", "description": "Files", "tools": [SHELL, PATCH]}]
+    kinds = {"shell": ("function_call", "arguments"), "apply_patch": ("custom_tool_call", "input")}
+    for name, (kind, field) in kinds.items():
+        answer = respond(server, f"!say= !call=files.{name}", tools=tools, stream=True)
+        found = events(answer.body)
+        assert [tool["function"]["name"] for tool in last_asked(server)["tools"]] == [
+            "files.shell",
+            "files.apply_patch",
+        ]
+        items = [data["item"] for event, data in found if event.startswith("response.output_item.")]
+        assert [(item["type"], item["name"], item["namespace"]) for item in items] == [(kind, name, "files")] * 2
+        assert items[-1][field] == '{"city":"Oslo"}'
+        result = {"type": f"{kind}_output", "call_id": "call_fake", "output": "done"}
+        respond(server, [{"role": "user", "content": "Go"}, items[-1], result], tools=tools)
+        _, call, said = last_asked(server)["messages"]
+        assert call["tool_calls"][0]["function"]["name"] == said["name"] == f"files.{name}"
+
+
 def test_going_on_from_a_response(server: RunningServer) -> None:
     first = respond(server, "My name is Ada. !say=Hello", instructions="Be kind.").json
     second = respond(server, "Again? !say=Yes", previous_response_id=first["id"], stream=True)
@@ -252,7 +277,9 @@ def test_an_engine_that_dies_fails_the_response(server: RunningServer) -> None:
     found = events(respond(server, "!say=Looking.|more !crash-after=1", stream=True).body)
     assert [name for name, _ in found][-2:] == ["response.output_text.delta", "response.failed"]
     failed = found[-1][1]["response"]
-    assert (failed["status"], failed["output"], failed["error"]["code"]) == ("failed", [], "server_error")
+    assert (failed["status"], failed["output"]) == ("failed", [])
+    assert failed["error"].pop("message").startswith(DIED)
+    assert failed["error"] == {"code": "server_error"}
     assert found[-1][1]["sequence_number"] == len(found) - 1
     early = respond(server, "!crash", stream=True)
     assert (early.status, early.json["error"]["type"]) == (500, "api_error")

@@ -122,10 +122,20 @@ def settle(case: Case[Any], draw: Callable[[st.SearchStrategy[Any]], Any], home:
         body["destination"] = "copy"
     if draw(st.booleans()):
         make_answerable(body, draw)
-    if isinstance(tokens := body.get("tokens"), list):  # of those of the model, the fake engine knows what it has said
-        body["tokens"] = [token for token in tokens if not (isinstance(token, int | float) and 0 <= token < VOCABULARY)]
+    for name in ("tokens", "prompt", "input", "context"):
+        if isinstance(given := body.get(name), list):
+            body[name] = without_tokens(given)
     if isinstance(path := body.get("path"), str):
         body["path"] = str(home / re.sub(r"[/\0]", "_", path)[:50])
+
+
+def without_tokens(given: list[Any]) -> list[Any]:
+    """A list, and those within it, without the model's tokens: of these the fake engine knows what it has said."""
+    return [
+        without_tokens(item) if isinstance(item, list) else item
+        for item in given
+        if not (type(item) in (int, float) and 0 <= item < VOCABULARY)
+    ]
 
 
 VOCABULARY = 350

@@ -159,14 +159,19 @@ class _Choice:
         """There when the answer is complete."""
 
     def steps(self, chunk: Chunk) -> list[bytes]:
-        """The choices that a chunk of the answer amounts to, each for a chunk of the stream."""
+        """The choices that a chunk of the answer amounts to, each for a chunk of the stream.
+
+        None has more than one call: the vendor writes them so, and some clients read only the first.
+        """
         found = []
-        if chunk.thinking and (chunk.content or chunk.tool_calls):
+        calls = self._take(chunk.tool_calls)
+        if chunk.thinking and (chunk.content or calls):
             found.append(self._step(Answer(self._take_role(), UNSET, chunk.thinking), None))
-            found.append(self._step(Answer(content=chunk.content, tool_calls=self._take(chunk.tool_calls)), None))
-        elif chunk.content or chunk.thinking or chunk.tool_calls or chunk.logprobs or self._role:
-            answer = Answer(self._take_role(), chunk.content, chunk.thinking, self._take(chunk.tool_calls))
+            found.append(self._step(Answer(content=chunk.content, tool_calls=calls[:1]), None))
+        elif chunk.content or chunk.thinking or calls or chunk.logprobs or self._role:
+            answer = Answer(self._take_role(), chunk.content, chunk.thinking, calls[:1])
             found.append(self._step(answer, chunk))
+        found += [self._step(Answer(content="", tool_calls=(call,)), None) for call in calls[1:]]
         if chunk.done_reason:
             self.metrics = chunk.metrics or Metrics()
             reason = finish_reason(chunk, self._calls > 0)

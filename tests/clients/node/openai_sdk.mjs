@@ -170,6 +170,24 @@ export async function responses_tools() {
   return { call: [call.name, JSON.parse(call.arguments)], answer: answer.output_text };
 }
 
+export async function responses_agent() {
+  const tool = { type: "function", name: "get_weather", strict: true, parameters };
+  const space = { type: "namespace", name: "weather", description: "The weather", tools: [tool] };
+  const input = [...messages];
+  const calls = [];
+  let answer;
+  for (const [tool_choice, max_output_tokens] of [["required", 200], ["none", 16]]) {
+    const asked = { model: "chatter", input, tools: [space], tool_choice, temperature: 0, max_output_tokens };
+    answer = await client.responses.create(asked);
+    input.push(...answer.output);
+    for (const call of answer.output.filter((item) => item.type === "function_call")) {
+      calls.push([call.namespace, call.name, JSON.parse(call.arguments)]);
+      input.push({ type: "function_call_output", call_id: call.call_id, output: "clear, 3 C" });
+    }
+  }
+  return { calls, answer: answer.output_text };
+}
+
 export async function responses_tools_streamed() {
   const tools = [{ type: "function", name: "tell", strict: true, parameters: z.toJSONSchema(Weather) }];
   const parts = client.responses.stream({

@@ -180,6 +180,24 @@ async def responses_tools():
     return {"call": [call.name, json.loads(call.arguments)], "answer": answer.output_text}
 
 
+async def responses_agent():
+    """Sends the conversation as it grows; its tool stands in a namespace."""
+    tool = {"type": "function", "name": "get_weather", "strict": True, "parameters": PARAMETERS}
+    space = {"type": "namespace", "name": "weather", "description": "The weather", "tools": [tool]}
+    items = list(QUESTION)
+    calls = []
+    for choice, limit in (("required", 200), ("none", 16)):
+        answer = await client.responses.create(
+            model="chatter", input=items, tools=[space], tool_choice=choice, temperature=0, max_output_tokens=limit
+        )
+        items += answer.output
+        for call in answer.output:
+            if call.type == "function_call":
+                calls.append([call.namespace, call.name, json.loads(call.arguments)])
+                items.append({"type": "function_call_output", "call_id": call.call_id, "output": "clear, 3 C"})
+    return {"calls": calls, "answer": answer.output_text}
+
+
 async def responses_tools_streamed():
     tool = openai.pydantic_function_tool(Weather, name="tell")
     tool = {"type": "function", **tool["function"]}

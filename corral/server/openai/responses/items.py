@@ -9,7 +9,7 @@ import msgspec
 from corral.errors import BadRequest
 from corral.messages import Json, Media, Message, Part, Sound, Text, ToolCall
 from corral.server.http.files import decode_base64
-from corral.server.openai.responses.wire import CUSTOM_INPUT
+from corral.server.openai.responses.wire import CUSTOM_INPUT, full_name
 from corral.server.openai.wire import read_arguments, read_image_url
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,8 @@ class _Conversation:
         self._messages.append(Message(role="assistant", content=content, thinking=self._take_thinking()))
 
     def _add_call(self, item: Item, arguments: dict[str, Any]) -> None:
-        name, call_id = str(item.get("name") or ""), str(item.get("call_id") or item.get("id") or "")
+        name = full_name(str(item.get("namespace") or ""), str(item.get("name") or ""))
+        call_id = str(item.get("call_id") or item.get("id") or "")
         self._names[call_id] = name
         last = self._messages[-1] if self._messages else None
         if last is None or last.role != "assistant" or self._thinking:

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from corral.messages import Chunk, Metrics
 from corral.server.openai.responses.items import Item
-from corral.server.openai.responses.wire import WireResponseRequest
+from corral.server.openai.responses.wire import CalledTool, WireResponseRequest
 
 
 class Echo(Struct, frozen=True, kw_only=True):
@@ -17,7 +17,8 @@ class Echo(Struct, frozen=True, kw_only=True):
     """24 hexadecimal digits, which the ids of all its items have."""
     created: int
     asked: WireResponseRequest
-    custom_tools: frozenset[str]
+    tools: dict[str, CalledTool]
+    """How its calls are written, by the names under which the model knows them."""
 
 
 def response(echo: Echo, status: str, output: list[Item], **changes: Any) -> dict[str, Any]:

@@ -35,7 +35,7 @@ async def create(request: Request) -> Response:
         id=secrets.token_hex(12),
         created=int(time.time()),
         asked=asked,
-        custom_tools=wire.custom_tools(asked.tools),
+        tools=wire.called_tools(asked.tools),
     )
     kept = kept_responses(request)
     converted = await asyncio.to_thread(_converted, asked, given, kept)

@@ -98,28 +98,49 @@ def chat_request(wire: WireResponseRequest, conversation: Iterable[Message]) -> 
     )
 
 
-def custom_tools(tools: Iterable[WireResponseTool]) -> frozenset[str]:
-    """Names of the tools that take a text instead of arguments."""
-    return frozenset(item.name for item in tools if item.type == "custom")
+class CalledTool(Struct, frozen=True):
+    """How a client knows a tool: what its calls are written with."""
+
+    name: str
+    namespace: str = ""
+    is_custom: bool = False
+    """Whether it takes a text instead of arguments."""
 
 
-def _tools(tools: Iterable[WireResponseTool], prefix: str = "") -> Iterator[Tool]:
-    """The tools that the client runs itself, those of a namespace by `namespace.name`."""
-    for item in tools:
+def called_tools(tools: Iterable[WireResponseTool]) -> dict[str, CalledTool]:
+    """The tools that the client runs itself, by the names under which the model knows them."""
+    return {
+        full_name(space, item.name): CalledTool(item.name, space, item.type == "custom")
+        for space, item in _with_namespaces(tools)
+        if item.type in ("function", "custom")
+    }
+
+
+def full_name(namespace: str, name: str) -> str:
+    """The name under which a model knows a tool."""
+    return f"{namespace}.{name}" if namespace else name
+
+
+def _tools(tools: Iterable[WireResponseTool]) -> Iterator[Tool]:
+    for space, item in _with_namespaces(tools):
+        name = full_name(space, item.name)
         match item.type:
             case "function":
-                yield tool(WireTool(function=WireToolFunction(prefix + item.name, item.description, item.parameters)))
+                yield tool(WireTool(function=WireToolFunction(name, item.description, item.parameters)))
             case "custom":
-                yield _custom_tool(item)
-            case "namespace":
-                yield from _tools(item.tools, f"{item.name}.")
+                schema = _CUSTOM_PARAMETERS.whole
+                yield Tool(name, item.description, schema, schema=schema)
             case _:
                 log.warning("tool %r is left out: it would run at the vendor's", item.name or item.type)
 
 
-def _custom_tool(item: WireResponseTool) -> Tool:
-    schema = _CUSTOM_PARAMETERS.whole
-    return Tool(item.name, item.description, schema, schema=schema)
+def _with_namespaces(tools: Iterable[WireResponseTool], namespace: str = "") -> Iterator[tuple[str, WireResponseTool]]:
+    """Each tool with the namespace that it stands in, which is empty outside of one."""
+    for item in tools:
+        if item.type == "namespace":
+            yield from _with_namespaces(item.tools, item.name)
+        else:
+            yield namespace, item
 
 
 def _tool_choice(value: Json) -> ToolChoice:

@@ -11,7 +11,7 @@ from corral.server.http.events import event
 from corral.server.openai.errors import CODES
 from corral.server.openai.responses.items import Item
 from corral.server.openai.responses.replies import Echo, finished, response
-from corral.server.openai.responses.wire import CUSTOM_INPUT
+from corral.server.openai.responses.wire import CUSTOM_INPUT, CalledTool
 
 
 def whole(echo: Echo, answer: Chunk) -> dict[str, Any]:
@@ -101,17 +101,17 @@ class ResponseWriter:
 
     def _call(self, call: ToolCall) -> bytes:
         index = len(self._output)
-        is_custom = call.name in self._echo.custom_tools
-        item_id = self._next_id("ctc" if is_custom else "fc")
-        kind = "custom_tool_call" if is_custom else "function_call"
-        field = "input" if is_custom else "arguments"
-        text = _custom_input(call) if is_custom else gojson.encode(call.arguments).decode()
+        tool = self._echo.tools.get(call.name, CalledTool(call.name))
+        item_id = self._next_id("ctc" if tool.is_custom else "fc")
+        kind = "custom_tool_call" if tool.is_custom else "function_call"
+        field = "input" if tool.is_custom else "arguments"
+        text = _custom_input(call) if tool.is_custom else gojson.encode(call.arguments).decode()
         head = {"id": item_id, "type": kind}
-        names = {"call_id": call.id, "name": call.name}
+        names = {"call_id": call.id, "name": tool.name, **({"namespace": tool.namespace} if tool.namespace else {})}
         item = {**head, "status": "completed", **names, field: text}
         self._output.append(item)
         place = {"item_id": item_id, "output_index": index}
-        event_name = "response.custom_tool_call_input" if is_custom else "response.function_call_arguments"
+        event_name = "response.custom_tool_call_input" if tool.is_custom else "response.function_call_arguments"
         return (
             self._event(
                 "response.output_item.added",
