@@ -95,7 +95,7 @@ def copied_fields(file: GGUF) -> dict[str, bytes]:
         raise ModelFileError("only a little-endian GGUF of version 2 or 3 can be copied")
     found = {}
     try:
-        with open(file.path, "rb") as source:
+        with file.open() as source:
             position = len(MAGIC) + struct.calcsize(_HEAD)
             for key, kind in file.types.items():
                 start = position + 8 + len(key.encode())
