@@ -54,6 +54,18 @@ class Running:
     size_vram: int
     context_length: int
     expires_at: datetime
+    derived: int = 0
+    """Bytes of files that were made for the engine of those of the model; 0: none, or the server does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedFiles:
+    """What the engine is given instead of a model's own files: bytes, those that take room on the disk, and whether it
+    has been made."""
+
+    size: int
+    disk: int
+    made: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +100,8 @@ class Shown:
     """Name, type and shape."""
     needs: Needs | None
     """None where the server does not say."""
+    derived: DerivedFiles | None
+    """None where the engine is given the model's own files."""
 
     @property
     def sees_or_hears(self) -> bool:
@@ -200,6 +214,7 @@ def running(value: Mapping[str, Json]) -> Running:
         size_vram=member(value, "size_vram", int, 0),
         context_length=member(value, "context_length", int, 0),
         expires_at=_moment(value, "expires_at"),
+        derived=member(member(value, "derived", dict, {}), "size", int, 0),
     )
 
 
@@ -231,7 +246,15 @@ def shown(value: Mapping[str, Json]) -> Shown:
             for tensor in members(value, "tensors")
         ),
         needs=_needs(member(value, "requirements", dict, {})),
+        derived=_derived(member(value, "derived", dict, {})),
     )
+
+
+def _derived(value: Mapping[str, Json]) -> DerivedFiles | None:
+    if not value:
+        return None
+    made = member(value, "made", bool, False)
+    return DerivedFiles(member(value, "size", int, 0), member(value, "disk", int, 0), made)
 
 
 def _needs(value: Mapping[str, Json]) -> Needs | None:

@@ -37,7 +37,10 @@ _DETAILS = an_object(
 )
 _NAMED = {"name": STRING, "model": STRING, "size": INTEGER, "digest": STRING, "details": _DETAILS}
 _TAG = an_object({**_NAMED, "modified_at": STRING}, {"capabilities": a_list(STRING)})
-_RUNNING = an_object({**_NAMED, "expires_at": STRING, "size_vram": INTEGER, "context_length": INTEGER})
+_RUNNING = an_object(
+    {**_NAMED, "expires_at": STRING, "size_vram": INTEGER, "context_length": INTEGER},
+    {"derived": an_object({"size": INTEGER, "disk": INTEGER})},
+)
 _SHOWN = an_object(
     {"details": _DETAILS, "model_info": ANYTHING, "modified_at": STRING},
     {
@@ -46,6 +49,7 @@ _SHOWN = an_object(
         "projector_info": ANYTHING,
         "tensors": a_list(an_object({"name": STRING, "type": STRING, "shape": a_list(INTEGER)})),
         "capabilities": a_list(STRING),
+        "derived": an_object({"size": INTEGER, "disk": INTEGER, "made": BOOLEAN}),
     },
 )
 _RENDERED = an_object({"model": STRING, "prompt": STRING})

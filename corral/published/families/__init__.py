@@ -1,0 +1,15 @@
+"""The published layouts, a module each. `FAMILIES` is asked in its order: the first that recognises a file has it."""
+
+from corral.published.families import gemma3, llama3, llava
+from corral.published.plan import Family
+
+FAMILIES: tuple[Family, ...] = (
+    llama3.FAMILY,
+    llava.FAMILY,
+    gemma3.FAMILY,
+)
+
+UNRUNNABLE = {
+    "mllama": 'models of the architecture "mllama" (llama3.2-vision) cannot be run: no engine knows it',
+}
+"""Architectures that no engine can run, whatever is done to the file, each with the sentence that says so."""
