@@ -43,6 +43,7 @@ SLOW = {
     "test_metrics": REAL_ENGINE,
     "test_native_api": REAL_ENGINE,
     "test_openapi_cases": REQUESTS,
+    "test_derived": CHILDREN,
     "test_published_engine": REAL_ENGINE,
     "test_quantize_real": REAL_ENGINE,
     "test_real_engine": REAL_ENGINE,

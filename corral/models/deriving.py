@@ -70,6 +70,7 @@ def write(source: Path, rules: str, target: Path, sharing: Sharing, report: Repo
         writing = _Writing(file, stack.enter_context(disk.open_regular(source)), target, sharing, report, total)
         text = writing.text(plan.text) if plan.text else ""
         projector = writing.whole(plan.projector, "projector.gguf") if plan.projector else ""
+        writing.end()
     return Made(tuple(writing.files), text, projector, writing.way)
 
 
@@ -192,6 +193,10 @@ class _Writing:
     def _compute(self, recipe: Recipe, file: FileIO) -> None:
         _write(file, arithmetic.computed(recipe, self._opened))
         self._advance(recipe.tensor.size)
+
+    def end(self) -> None:
+        """Reports that all is done: headers are not counted on the way."""
+        self._advance(self._total)
 
     def _advance(self, size: int) -> None:
         self._done += size

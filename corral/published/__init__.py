@@ -82,6 +82,8 @@ def plan(file: GGUF) -> Plan | None:
     if drafts.projector is not None:
         general.apply_to_projector(drafts.projector)
     text = drafts.text if drafts.text is not None and drafts.text.is_changed else None
+    if text is not None:
+        text.drop_unread()
     projector = drafts.projector if drafts.projector is not None and drafts.projector.is_changed else None
     if text is None and projector is None:
         return None

@@ -13,6 +13,10 @@ from corral.published.recipe import Kept, Recipe, kept, widened
 
 _BLOCK = re.compile(r"((?:.+\.)?blk\.)(\d+)(\..+)")
 _SUFFIX = re.compile(r"(.+?)(\.weight|\.bias)")
+_UNREAD = frozenset({f"tokenizer.ggml.{name}" for name in ("add_padding_token", "add_unknown_token", "eos_token_ids")})
+_UNREAD_PARTS = ("vision.", "audio.", "mm.")
+"""Keys of published files, and of an architecture, that are not read in a text model."""
+
 _NUMBER = "N"
 """Stands for a block's number in the names of renaming rules."""
 
@@ -63,23 +67,28 @@ class Draft:
         if key not in self.fields:
             self.fields[key] = encode(kind, value)
 
-    def copy(self, source: str, target: str) -> None:
-        """Gives a key's value a second name, unless that is there already."""
-        if source in self.fields and target not in self.fields:
-            self.fields[target] = self.fields[source]
+    def rename_key(self, old: str, new: str) -> None:
+        """Puts a key's value under another name, unless there is one of that name."""
+        if old in self.fields and new not in self.fields:
+            self.fields[new] = self.fields.pop(old)
 
     def drop(self, *keys: str) -> None:
         for key in keys:
             self.fields.pop(key, None)
 
     def rename_architecture(self, old: str, new: str) -> None:
-        """Another architecture, and every key of the old one under it. A key that is there under both stays."""
+        """Another architecture, and every key of the old one under it, unless that is there already."""
         self.architecture = new
         self.put("general.architecture", ValueType.STRING, new)
         for key in list(self.fields):
             if key.startswith(f"{old}."):
-                self.copy(key, f"{new}.{key.removeprefix(f'{old}.')}")
-                self.drop(key)
+                self.rename_key(key, f"{new}.{key.removeprefix(f'{old}.')}")
+
+    def drop_unread(self) -> None:
+        """Drops keys that no engine reads, which leaves room in the header for those it does."""
+        ours = tuple(f"{self.architecture}.{part}" for part in _UNREAD_PARTS)
+        for key in [key for key in self.fields if key in _UNREAD or key.startswith(ours)]:
+            self.drop(key)
 
     def text(self, key: str) -> str | None:
         """The text of a key as the published file has it."""

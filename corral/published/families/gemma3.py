@@ -40,13 +40,13 @@ def _recognises(file: GGUF) -> bool:
 
 def _derive(file: GGUF) -> Drafts:
     draft = Draft.of(file)
-    draft.copy("gemma3.rope.global.freq_base", "gemma3.rope.freq_base")
-    draft.copy("gemma3.rope.local.freq_base", "gemma3.rope.freq_base_swa")
+    draft.rename_key("gemma3.rope.global.freq_base", "gemma3.rope.freq_base")
+    draft.rename_key("gemma3.rope.local.freq_base", "gemma3.rope.freq_base_swa")
     draft.default("gemma3.rope.freq_base", ValueType.FLOAT32, 1000000.0)
     draft.default("gemma3.rope.freq_base_swa", ValueType.FLOAT32, 10000.0)
     draft.default(_EPSILON, ValueType.FLOAT32, 1e-6)
     for source, target in _YARN.items():
-        draft.copy(source, target)
+        draft.rename_key(source, target)
     if values.whole(file, "gemma3.context_length", 0) >= _LONG:
         draft.default("gemma3.rope.scaling.type", ValueType.STRING, "linear")
         draft.default("gemma3.rope.scaling.factor", ValueType.FLOAT32, 8.0)
