@@ -15,7 +15,9 @@ SHARED = CopyingBlocks("clone", "ranges")
 
 
 def said(ask: Ask, twins: Twins, prompt: str = "Hello the world") -> list[Any]:
-    """Tokens and log probabilities, of a text, and where there is an encoder of what is said of a picture."""
+    """Tokens and log probabilities, of a text, and where there is an encoder of what is said of a picture; vectors."""
+    if twins.embeds:
+        return [ask("/embedding", {"content": text}) for text in (prompt, "Why is the sky blue?")]
     prompts: list[Any] = [prompt]
     if twins.projector is not None:
         marked = f"Look at {ask('/props')['media_marker']} and"
@@ -40,10 +42,10 @@ def _answered(ask: Ask, prompt: Any) -> list[Any]:
 def test_a_derived_model_says_what_its_twin_says(name: str, tmp_path: Path, load: Load) -> None:
     twins = FAMILIES[name](tmp_path)
     files = {} if twins.projector is None else {"projector": twins.projector}
-    expected = said(load(twins.model, **files), twins)
+    expected = said(load(twins.model, embedding=twins.embeds, **files), twins)
     made = derive(twins.published_projector or twins.published, tmp_path / "made", SHARED)
     text = tmp_path / "made" / made.text if made.text else twins.model
     files = {"projector": tmp_path / "made" / made.projector} if made.projector else {}
-    assert said(load(text, **files), twins) == expected
+    assert said(load(text, embedding=twins.embeds, **files), twins) == expected
     if twins.projector is not None:
         assert expected[1] != expected[2]

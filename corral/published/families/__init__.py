@@ -1,12 +1,16 @@
 """The published layouts, a module each. `FAMILIES` is asked in its order: the first that recognises a file has it."""
 
-from corral.published.families import gemma3, llama3, llava
+from corral.published.families import embeddinggemma, gemma3, gptoss, llama3, llava, mistral3, qwen25vl
 from corral.published.plan import Family
 
 FAMILIES: tuple[Family, ...] = (
     llama3.FAMILY,
     llava.FAMILY,
+    embeddinggemma.FAMILY,  # before Gemma 3, whose architecture it has
     gemma3.FAMILY,
+    gptoss.FAMILY,
+    qwen25vl.FAMILY,
+    mistral3.FAMILY,
 )
 
 UNRUNNABLE = {
