@@ -1,5 +1,6 @@
 """How a tensor of a derived file comes from those of the published one, as values. `arithmetic` carries them out."""
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -64,6 +65,29 @@ def widened(source: Tensor, name: str = "") -> Recipe:
     if source.type == "F32":
         return kept(source, name)
     return Recipe(new_tensor(name or source.name, "F32", source.shape), (source,), Widened())
+
+
+def joined(sources: Sequence[Tensor], name: str) -> Recipe:
+    """Matrices, or vectors, one below the other: as they are where all are of one type, else as F32."""
+    first = sources[0]
+    if any(source.shape[:-1] != first.shape[:-1] or len(source.shape) != len(first.shape) for source in sources):
+        shapes = " and ".join(str(list(source.shape)) for source in sources)
+        raise ModelFileError(f'tensors for "{name}" have the shapes {shapes}, which cannot be joined')
+    shape = (*first.shape[:-1], sum(source.shape[-1] for source in sources))
+    kinds = {source.type for source in sources}
+    return Recipe(new_tensor(name, kinds.pop() if len(kinds) == 1 else "F32", shape), tuple(sources), Joined())
+
+
+def patch_slices(source: Tensor, first: str, second: str) -> tuple[Recipe, Recipe]:
+    """The two convolutions in one tensor of the shape [width, height, 2, 3 × out], each with a name."""
+    if len(source.shape) != 4 or source.shape[2] != 2 or source.shape[3] % 3:
+        raise ModelFileError(f'tensor "{source.name}" has the shape {list(source.shape)}, not two convolutions')
+    shape = (source.shape[0], source.shape[1], 3, source.shape[3] // 3)
+    one, other = (
+        Recipe(new_tensor(name, "F32", shape), (source,), PatchSlice(number))
+        for number, name in enumerate((first, second))
+    )
+    return one, other
 
 
 def first_rows(source: Tensor, count: int) -> Tensor:

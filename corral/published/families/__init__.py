@@ -1,6 +1,19 @@
 """The published layouts, a module each. `FAMILIES` is asked in its order: the first that recognises a file has it."""
 
-from corral.published.families import embeddinggemma, gemma3, gptoss, llama3, llava, mistral3, qwen25vl
+from corral.published.families import (
+    embeddinggemma,
+    gemma3,
+    gemma3n,
+    gptoss,
+    llama3,
+    llama4,
+    llava,
+    mistral3,
+    qwen3vl,
+    qwen25vl,
+    qwen35,
+    renamed,
+)
 from corral.published.plan import Family
 
 FAMILIES: tuple[Family, ...] = (
@@ -11,6 +24,11 @@ FAMILIES: tuple[Family, ...] = (
     gptoss.FAMILY,
     qwen25vl.FAMILY,
     mistral3.FAMILY,
+    qwen3vl.FAMILY,
+    gemma3n.FAMILY,
+    llama4.FAMILY,
+    qwen35.FAMILY,
+    *renamed.FAMILIES,
 )
 
 UNRUNNABLE = {
