@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from tests.gguf_bytes import F32
+from tests.gguf_bytes import F32, I32, STRING, ArrayOf
 from tests.published_models.building import (
     ATTENTION,
     F16,
     F32_KIND,
     MOE,
     Twins,
+    add_tokens,
     decoder,
     random_tensor,
     repeat_blocks,
@@ -250,10 +251,94 @@ def llama4(folder: Path) -> Twins:
     return Twins(model, published.write(folder / "published.gguf"), tower.write(folder / "projector.gguf"))
 
 
+def gemma3n(folder: Path) -> Twins:
+    """A vocabulary of pieces with bytes and unused tokens, of which the last are dropped with their rows."""
+    text = decoder(folder, "gemma3n")
+    words = ["<unk>", "<s>", "</s>", "<pad>", "<start_of_turn>", "<end_of_turn>", "<unused0>", "<unused1>"]
+    tokens = [*words, *(f"<0x{byte:02X}>" for byte in range(256)), *map(chr, range(97, 123)), "▁", "▁the", "▁hello"]
+    kinds = [2, 3, 3, 3, 3, 3, 1, 1, *[6] * 256, *[1] * (len(tokens) - 264)]
+    rows, layers, inner = len(tokens), 5, 256
+    text.drop("tokenizer.ggml.merges", "tokenizer.ggml.pre", "tokenizer.ggml.padding_token_id")
+    text.put(tokenizer__ggml__model="llama", tokenizer__ggml__bos_token_id=1, tokenizer__ggml__eos_token_id=2)
+    text.put(tokenizer__ggml__unknown_token_id=0, gemma3n__vocab_size=rows)
+    text.keys["tokenizer.ggml.tokens"] = (9, ArrayOf(STRING, tokens))
+    text.keys["tokenizer.ggml.token_type"] = (9, ArrayOf(I32, kinds))
+    text.keys["tokenizer.ggml.scores"] = (9, ArrayOf(F32, [-float(number) for number in range(rows)]))
+    repeat_blocks(text, layers)
+    all_rows = random_tensor(1, rows + 8, 64).numbers()
+    text.tensors["token_embd.weight"] = stored(all_rows[:rows], F16)
+    del text.tensors["output.weight"]
+    whole = {
+        "per_layer_token_embd": (rows, inner * layers),
+        "altup_proj": (3, 64, 64),
+        "altup_unembd_proj": (3, 64, 64),
+    }
+    whole |= {"per_layer_model_proj": (inner * layers, 64)}
+    for number, (name, shape) in enumerate(whole.items()):
+        text.tensors[f"{name}.weight"] = random_tensor(40 + number, *shape)
+    text.tensors["per_layer_proj_norm.weight"] = random_tensor(2, inner, kind=F32_KIND, centre=1)
+    norms = {"attn_q_norm": 32, "attn_k_norm": 32, "post_attention_norm": 64, "post_ffw_norm": 64, "post_norm": 64}
+    norms |= {"altup_correct_scale": 64, "altup_router_norm": 64, "laurel_post_norm": 64}
+    linear = {"inp_gate": (inner, 64), "proj": (64, inner), "altup_router": (4, 64), "laurel_l": (64, 64)}
+    linear |= {"laurel_r": (64, 64), "altup_correct_coef": (4, 4), "altup_predict_coef": (16, 4)}
+    for layer in range(layers):
+        for number, (name, width) in enumerate(norms.items()):
+            seed = 60 * layer + number
+            text.tensors[f"blk.{layer}.{name}.weight"] = random_tensor(seed, width, kind=F32_KIND, centre=1)
+        for number, (name, shape) in enumerate(linear.items()):
+            text.tensors[f"blk.{layer}.{name}.weight"] = random_tensor(90 * layer + number, *shape, kind=F32_KIND)
+    numbers: dict[str, Any] = {"block_count": layers, "attention__key_length": 32, "attention__value_length": 32}
+    numbers |= {"attention__sliding_window": 64, "attention__shared_kv_layers": 0}
+    text.put(**{f"gemma3n__{name}": value for name, value in numbers.items()})
+    model = text.write(folder / "model.gguf")
+    published = text.copy()
+    add_tokens(published, 8)
+    changed = [1 if kind == 6 else 5 if tokens[at].startswith("<unused") else kind for at, kind in enumerate(kinds)]
+    published.keys["tokenizer.ggml.token_type"] = (9, ArrayOf(I32, [*changed, *[4] * 8]))
+    published.put(tokenizer__ggml__model="gemma3n")
+    published.tensors["token_embd.weight"] = stored(all_rows, F16)
+    return Twins(model, published.write(folder / "published.gguf"))
+
+
+def olmo3(folder: Path) -> Twins:
+    text = decoder(folder, "olmo2")
+    for layer in range(LAYERS):
+        del text.tensors[f"blk.{layer}.attn_norm.weight"]
+        del text.tensors[f"blk.{layer}.ffn_norm.weight"]
+        norms = {"attn_q_norm": 64, "attn_k_norm": 32, "post_attention_norm": 64, "post_ffw_norm": 64}
+        for number, (name, width) in enumerate(norms.items()):
+            seed = 60 * layer + number
+            text.tensors[f"blk.{layer}.{name}.weight"] = random_tensor(seed, width, kind=F32_KIND, centre=1)
+    model = text.write(folder / "model.gguf")
+    text.rename_prefix("olmo2.", "olmo3.")
+    text.put(general__architecture="olmo3")
+    return Twins(model, text.write(folder / "published.gguf"))
+
+
+def lfm2(folder: Path) -> Twins:
+    """The first block convolves, the second attends."""
+    text = decoder(folder, "lfm2")
+    _with_norms(text)
+    for part in ("attn_q", "attn_k", "attn_v", "attn_output", "attn_q_norm", "attn_k_norm"):
+        del text.tensors[f"blk.0.{part}.weight"]
+    for name, shape in (("conv", (64, 3)), ("in_proj", (192, 64)), ("out_proj", (64, 64))):
+        kind = F32_KIND if name == "conv" else F16
+        text.tensors[f"blk.0.shortconv.{name}.weight"] = random_tensor(3, *shape, kind=kind)
+    text.tensors["token_embd_norm.weight"] = text.tensors.pop("output_norm.weight")
+    text.put(lfm2__shortconv__l_cache=3, lfm2__attention__head_count_kv=[0, 1], tokenizer__ggml__pre="lfm2")
+    model = text.write(folder / "model.gguf")
+    text.tensors["output_norm.weight"] = text.tensors.pop("token_embd_norm.weight")
+    text.put(lfm2__feed_forward_length=192, tokenizer__ggml__pre="default")
+    return Twins(model, text.write(folder / "published.gguf"))
+
+
 LATER: dict[str, Callable[[Path], Twins]] = {
     "qwen3vl": qwen3vl,
     "qwen3vlmoe": qwen3vlmoe,
     "qwen35": qwen35,
     "qwen35moe": qwen35moe,
     "llama4": llama4,
+    "gemma3n": gemma3n,
+    "olmo3": olmo3,
+    "lfm2": lfm2,
 }
