@@ -146,23 +146,22 @@ def qwen3vlmoe(folder: Path) -> Twins:
     return _qwen3vl(folder, "qwen3vlmoe")
 
 
-def _qwen35(folder: Path, architecture: str) -> Twins:
-    """Four blocks, of which the last attends and the others are recurrent."""
-    text = decoder(folder, architecture)
-    if architecture == "qwen35moe":
-        _with_experts(text, architecture, shared=True)
-        text.put(**{f"{architecture}__expert_shared_feed_forward_length": 96})
-        for layer in range(LAYERS):
-            text.tensors[f"blk.{layer}.ffn_gate_inp_shexp.weight"] = random_tensor(layer, 64, kind=F32_KIND)
-    text.rename(replaced({"ffn_norm": "post_attention_norm"}))
-    repeat_blocks(text, 4)
-    linear = {
-        "attn_qkv": (128, 64),
-        "attn_gate": (64, 64),
-        "ssm_out": (64, 64),
-        "ssm_beta": (4, 64),
-        "ssm_alpha": (4, 64),
-    }
+_RECURRENT: dict[str, Any] = {
+    "block_count": 4,
+    "full_attention_interval": 4,
+    "attention__key_length": 32,
+    "attention__value_length": 32,
+    "ssm__conv_kernel": 4,
+    "ssm__state_size": 16,
+    "ssm__group_count": 2,
+    "ssm__time_step_rank": 4,
+    "ssm__inner_size": 64,
+}
+"""The numbers of four blocks, of which the last attends and the others are recurrent."""
+
+
+def _make_recurrent(text: Parts, linear: dict[str, tuple[int, int]]) -> None:
+    """Gives the first three blocks the matrices of recurrent ones, and the fourth a gate beside its queries."""
     for layer in range(3):
         for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
             del text.tensors[f"blk.{layer}.{part}.weight"]
@@ -175,10 +174,21 @@ def _qwen35(folder: Path, architecture: str) -> Twins:
     text.tensors["blk.3.attn_q.weight"] = random_tensor(1, 128, 64)
     for part in ("attn_q_norm", "attn_k_norm"):
         text.tensors[f"blk.3.{part}.weight"] = random_tensor(7, 32, kind=F32_KIND, centre=1)
-    numbers: dict[str, Any] = {"block_count": 4, "full_attention_interval": 4, "attention__key_length": 32}
-    numbers |= {"attention__value_length": 32, "ssm__conv_kernel": 4, "ssm__state_size": 16, "ssm__group_count": 2}
-    numbers |= {"ssm__time_step_rank": 4, "ssm__inner_size": 64, "rope__dimension_sections": [6, 5, 5, 0]}
-    numbers |= {"attention__head_count_kv": 1}
+
+
+def _qwen35(folder: Path, architecture: str) -> Twins:
+    """Four blocks, of which the last attends and the others are recurrent."""
+    text = decoder(folder, architecture)
+    if architecture == "qwen35moe":
+        _with_experts(text, architecture, shared=True)
+        text.put(**{f"{architecture}__expert_shared_feed_forward_length": 96})
+        for layer in range(LAYERS):
+            text.tensors[f"blk.{layer}.ffn_gate_inp_shexp.weight"] = random_tensor(layer, 64, kind=F32_KIND)
+    text.rename(replaced({"ffn_norm": "post_attention_norm"}))
+    repeat_blocks(text, 4)
+    linear = {"attn_qkv": (128, 64), "attn_gate": (64, 64), "ssm_out": (64, 64)}
+    _make_recurrent(text, {**linear, "ssm_beta": (4, 64), "ssm_alpha": (4, 64)})
+    numbers = {**_RECURRENT, "attention__head_count_kv": 1, "rope__dimension_sections": [6, 5, 5, 0]}
     text.put(**{f"{architecture}__{name}": value for name, value in numbers.items()})
     model = text.write(folder / "model.gguf")
     tower, as_published = _qwen_tower([])
@@ -332,6 +342,54 @@ def lfm2(folder: Path) -> Twins:
     return Twins(model, text.write(folder / "published.gguf"))
 
 
+def glm4moelite(folder: Path) -> Twins:
+    """Attention to a latent vector of 32 and a rotated part of 16; both blocks are dense."""
+    text = decoder(folder, "deepseek2")
+    shapes: dict[str, tuple[int, ...]] = {"attn_q_a": (32, 64), "attn_q_b": (2 * 48, 32), "attn_kv_a_mqa": (48, 64)}
+    shapes |= {"attn_k_b": (2, 32, 32), "attn_v_b": (2, 24, 32), "attn_output": (64, 48)}
+    for layer in range(LAYERS):
+        for part in ("attn_q", "attn_k", "attn_v"):
+            del text.tensors[f"blk.{layer}.{part}.weight"]
+        for number, (name, shape) in enumerate(shapes.items()):
+            text.tensors[f"blk.{layer}.{name}.weight"] = random_tensor(9 * layer + number, *shape)
+        for name in ("attn_q_a_norm", "attn_kv_a_norm"):
+            text.tensors[f"blk.{layer}.{name}.weight"] = random_tensor(layer, 32, kind=F32_KIND, centre=1)
+    numbers: dict[str, Any] = {"leading_dense_block_count": 2, "expert_count": 4, "expert_used_count": 2}
+    numbers |= {"attention__q_lora_rank": 32, "attention__kv_lora_rank": 32, "rope__dimension_count": 16}
+    numbers |= {"expert_feed_forward_length": 96, "expert_shared_count": 1, "expert_weights_scale": 1.5}
+    numbers |= {"expert_gating_func": 2}
+    published = text.copy()
+    latent: dict[str, Any] = {"attention__head_count_kv": 1, "attention__key_length": 48, "attention__value_length": 32}
+    latent |= {"attention__key_length_mla": 48, "attention__value_length_mla": 24}
+    latent |= {"expert_group_count": 1, "expert_group_used_count": 1}
+    text.put(**{f"deepseek2__{name}": value for name, value in (numbers | latent).items()})
+    text.put(tokenizer__ggml__pre="glm4", tokenizer__ggml__eot_token_id=1, tokenizer__ggml__eom_token_id=5)
+    model = text.write(folder / "model.gguf")
+    published.rename_prefix("deepseek2.", "glm4moelite.")
+    numbers |= {"attention__key_length": 48, "attention__value_length": 24, "attention__head_count_kv": 2}
+    published.put(**{f"glm4moelite__{name}": value for name, value in numbers.items()})
+    published.put(general__architecture="glm4moelite", tokenizer__ggml__eos_token_ids=[2, 1, 5])
+    return Twins(model, published.write(folder / "published.gguf"))
+
+
+def qwen3next(folder: Path) -> Twins:
+    """As Qwen 3.5, with experts and without pictures."""
+    text = decoder(folder, "qwen3next")
+    _with_experts(text, "qwen3next", shared=True)
+    text.put(qwen3next__expert_shared_feed_forward_length=96)
+    for layer in range(LAYERS):
+        text.tensors[f"blk.{layer}.ffn_gate_inp_shexp.weight"] = random_tensor(layer, 64, kind=F32_KIND)
+    text.rename(replaced({"ffn_norm": "post_attention_norm"}))
+    repeat_blocks(text, 4)
+    _make_recurrent(text, {"ssm_in": (192, 64), "ssm_out": (64, 64), "ssm_ba": (8, 64)})
+    numbers = {**_RECURRENT, "attention__head_count_kv": 1}
+    text.put(**{f"qwen3next__{name}": value for name, value in numbers.items()})
+    model = text.write(folder / "model.gguf")
+    text.put(qwen3next__attention__head_count_kv=[0, 0, 0, 1])
+    text.rename(replaced({"ssm_dt.bias": "ssm_dt"}))
+    return Twins(model, text.write(folder / "published.gguf"))
+
+
 LATER: dict[str, Callable[[Path], Twins]] = {
     "qwen3vl": qwen3vl,
     "qwen3vlmoe": qwen3vlmoe,
@@ -341,4 +399,6 @@ LATER: dict[str, Callable[[Path], Twins]] = {
     "gemma3n": gemma3n,
     "olmo3": olmo3,
     "lfm2": lfm2,
+    "glm4moelite": glm4moelite,
+    "qwen3next": qwen3next,
 }

@@ -62,34 +62,6 @@ def _qwen3next(file: GGUF) -> Drafts:
     return Drafts(draft)
 
 
-def _nemotron_h_moe(file: GGUF) -> Drafts:
-    draft = Draft.of(file)
-    latent = next((one for one in file.tensors if one.name.endswith(".ffn_latent_in.weight")), None)
-    if latent is not None:
-        width = values.dimension(file, latent.name, 1)
-        draft.default("nemotron_h_moe.moe_latent_size", ValueType.UINT32, width)
-    draft.rename({"blk.N.ffn_latent_in": "blk.N.ffn_latent_down", "blk.N.ffn_latent_out": "blk.N.ffn_latent_up"})
-    draft.hide("mtp.")
-    return Drafts(draft)
-
-
-def _nemotron_h_moe_is_published(file: GGUF) -> bool:
-    return any(".ffn_latent_in" in tensor.name or tensor.name.startswith("mtp.") for tensor in file.tensors)
-
-
-def _laguna(file: GGUF) -> Drafts:
-    draft = Draft.of(file)
-    draft.rename_key("laguna.rope.swa.dimension_count", "laguna.rope.dimension_count_swa")
-    draft.rename_key("laguna.rope.swa.freq_base", "laguna.rope.freq_base_swa")
-    draft.rename({"blk.N.attn_g": "blk.N.attn_gate"})
-    return Drafts(draft)
-
-
-def _laguna_is_published(file: GGUF) -> bool:
-    keys = any(f"laguna.rope.swa.{name}" in file.metadata for name in ("dimension_count", "freq_base"))
-    return keys or values.find(file, "blk.0.attn_g.weight") is not None
-
-
 FAMILIES = (
     Family(name="olmo3", version=1, architectures=("olmo3",), recognises=lambda file: True, derive=_olmo3),
     Family(
@@ -107,12 +79,4 @@ FAMILIES = (
         recognises=lambda file: any(tensor.name.endswith(".ssm_dt") for tensor in file.tensors),
         derive=_qwen3next,
     ),
-    Family(
-        name="nemotron_h_moe",
-        version=1,
-        architectures=("nemotron_h_moe",),
-        recognises=_nemotron_h_moe_is_published,
-        derive=_nemotron_h_moe,
-    ),
-    Family(name="laguna", version=1, architectures=("laguna",), recognises=_laguna_is_published, derive=_laguna),
 )
