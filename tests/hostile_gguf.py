@@ -220,7 +220,10 @@ STRUCTURE: dict[str, Case] = {
         _with_first_tensor(shape=(1 << 32, 1 << 32)), "more than any file can hold"
     ),
     "an unknown tensor type": _alone(_with_first_tensor(kind=99), "has the unknown type 99"),
-    "a tensor type that was dropped": _alone(_with_first_tensor(kind=4), "has the unknown type 4"),
+    "a tensor type that was dropped": _alone(_with_first_tensor(kind=5), "has the unknown type 5"),
+    "the first form of MXFP4": _alone(
+        _with_first_tensor(kind=4), "has the type 4, which only the first files of gpt-oss"
+    ),
     "half a block": _alone(_with_first_tensor(kind=12), "cannot divide into 256s"),
     "a crooked offset": _alone(_with_first_tensor(offset=8), "which is not a multiple of 32"),
     "an offset past the end": _alone(_with_first_tensor(offset=1 << 40), "exceeds file size"),

@@ -261,3 +261,12 @@ def test_a_table_of_numbers_may_be_one(write: Write) -> None:
     table = FakeTensor("blk.0.ffn_gate_tid2eid.weight", (32,), kind=26)
     header = Header([("general.architecture", STRING, "deepseek4")], [table], bytes(128))
     assert gguf.read(write(header)).tensors[0].type == "I32"
+
+
+@pytest.mark.parametrize(("architecture", "least"), [("gemma-embedding", 6), ("llama4", 4)])
+def test_too_few_layers_for_one_of_each_kind_are_refused(
+    write: Write, llama: Header, architecture: str, least: int
+) -> None:
+    keys = [(str(name).replace("llama.", f"{architecture}."), kind, value) for name, kind, value in llama.keys]
+    found = changed(dataclasses.replace(llama, keys=keys), ("general.architecture", STRING, architecture))
+    assert f"is 2, and the engine needs {least} layers at least" in refusal(write(found))

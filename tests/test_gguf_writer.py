@@ -8,7 +8,7 @@ import pytest
 from gguf import GGUFReader
 
 from corral import gguf
-from corral.errors import DiskFull, StoreError
+from corral.errors import DiskFull, ModelFileError, StoreError
 from corral.gguf import writer
 from corral.gguf.output import HashedFile, Written
 from corral.gguf.types import ValueType
@@ -92,3 +92,14 @@ def test_a_full_disk_and_a_missing_folder_are_errors_for_a_person(tmp_path: Path
     missing = HashedFile(tmp_path / "missing" / "a")
     with pytest.raises(StoreError, match=r'^cannot write ".*missing/a": no such file or directory$'), missing:
         pass
+
+
+def test_a_planned_file_is_read_and_checked_before_it_is_written(tmp_path: Path) -> None:
+    laid_out = writer.layout(FIELDS, TENSORS)
+    planned = gguf.read_planned(laid_out.header, laid_out.size, tmp_path / "planned.gguf")
+    written = gguf.read(write(tmp_path / "written.gguf", FIELDS, TENSORS))
+    assert (planned.tensors, planned.metadata, planned.size) == (written.tensors, written.metadata, written.size)
+    assert planned.values("tokenizer.ggml.tokens") == written.values("tokenizer.ggml.tokens")
+    wrong = FIELDS | {"llama.block_count": writer.encode(ValueType.UINT32, 0)}
+    with pytest.raises(ModelFileError, match="block_count"):
+        gguf.read_planned(writer.layout(wrong, TENSORS).header, laid_out.size, tmp_path / "planned.gguf")

@@ -51,7 +51,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path) -> None:
         pytest.fail(f"{path} was read")
 
-    monkeypatch.setattr("corral.gguf.read", fail)
+    monkeypatch.setattr("corral.gguf.read_structure", fail)
 
 
 def test_a_second_server_lists_without_reading_a_models_file(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ WORDS = {
     "job",
     "media_kinds",
 }
-FORMATS = {"gguf", "quantize", "convert", "modelfile", "template", "parsers", "media", "schemas"}
+FORMATS = {"gguf", "published", "quantize", "convert", "modelfile", "template", "parsers", "media", "schemas"}
 MACHINES = {"machine", "store", "engine"}
 BELOW_MACHINES = WORDS | FORMATS
 SOURCES = {"sources", "sources.registry"}

@@ -75,6 +75,18 @@ class Running:
     expires_at: datetime
     live: Live | None = None
     """None where the server was not asked, or does not say."""
+    derived: int = 0
+    """Bytes of files that were made for the engine of those of the model; 0: none, or the server does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedFiles:
+    """What the engine is given instead of a model's own files: bytes, those that take room on the disk, and whether it
+    has been made."""
+
+    size: int
+    disk: int
+    made: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +121,8 @@ class Shown:
     """Name, type and shape."""
     needs: Needs | None
     """None where the server does not say."""
+    derived: DerivedFiles | None
+    """None where the engine is given the model's own files."""
 
     @property
     def sees_or_hears(self) -> bool:
@@ -237,6 +251,7 @@ def running(value: Mapping[str, Json]) -> Running:
         context_length=member(value, "context_length", int, 0),
         expires_at=_moment(value, "expires_at"),
         live=_live(member(value, "live", dict, {})),
+        derived=member(member(value, "derived", dict, {}), "size", int, 0),
     )
 
 
@@ -294,7 +309,15 @@ def shown(value: Mapping[str, Json]) -> Shown:
             for tensor in members(value, "tensors")
         ),
         needs=_needs(member(value, "requirements", dict, {})),
+        derived=_derived(member(value, "derived", dict, {})),
     )
+
+
+def _derived(value: Mapping[str, Json]) -> DerivedFiles | None:
+    if not value:
+        return None
+    made = member(value, "made", bool, False)
+    return DerivedFiles(member(value, "size", int, 0), member(value, "disk", int, 0), made)
 
 
 def _needs(value: Mapping[str, Json]) -> Needs | None:

@@ -172,6 +172,12 @@ class Config:
     pool_contexts: int = _setting(
         4, "CORRAL_POOL_CONTEXTS", parse_natural, "Full contexts that the KV pool of a model holds, memory permitting"
     )
+    derived_bytes: int = _setting(
+        0,
+        "CORRAL_DERIVED_BYTES",
+        parse_natural,
+        "Bytes that files made for the engine of published models may take; those not used for longest go. 0: no bound",
+    )
     end_repetition: bool = _setting(
         True, "CORRAL_END_REPETITION", parse_switch, "Whether an answer that repeats itself without end is ended"
     )

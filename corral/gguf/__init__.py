@@ -7,7 +7,7 @@ file amounts to; `writer` and `output` make new files. `check_new` has more for 
 """
 
 from corral.gguf.file import GGUF, Array, Kind, Tensor, Value
-from corral.gguf.reader import check_new, looks_like_gguf, read
+from corral.gguf.reader import check, check_new, looks_like_gguf, read, read_planned, read_structure
 from corral.gguf.types import FILE_TYPES, TENSOR_TYPES, TensorType, ValueType
 
 __all__ = [
@@ -20,7 +20,10 @@ __all__ = [
     "TensorType",
     "Value",
     "ValueType",
+    "check",
     "check_new",
     "looks_like_gguf",
     "read",
+    "read_planned",
+    "read_structure",
 ]

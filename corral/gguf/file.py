@@ -3,8 +3,9 @@
 Keys are looked up as spec cli §17 says; capabilities come from spec cli §14.5; `model_info` is spec api §13.
 """
 
+import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
 
@@ -76,7 +77,7 @@ Kind: TypeAlias = Literal["model", "projector", "adapter"]
 
 
 class GGUF(Struct, frozen=True):
-    """A file that passed every check of `read`. Holds no open file; arrays are read when asked for."""
+    """What was read of a file. Holds no open file; arrays are read when asked for."""
 
     path: Path
     size: int
@@ -87,6 +88,12 @@ class GGUF(Struct, frozen=True):
     metadata: Mapping[str, Value]
     types: Mapping[str, ValueType]
     tensors: tuple[Tensor, ...]
+    contents: Callable[[], bytes] | None = None
+    """Gives the header of a file that is not on the disk; None: it is, at `path`."""
+
+    def open(self) -> BinaryIO:
+        """The file's bytes, of a planned file only the header's; `OSError`."""
+        return open(self.path, "rb") if self.contents is None else io.BytesIO(self.contents())
 
     @property
     def architecture(self) -> str:
@@ -267,7 +274,7 @@ class GGUF(Struct, frozen=True):
 
     def _decode(self, key: str, array: Array) -> list[Element]:
         try:
-            with open(self.path, "rb") as file:
+            with self.open() as file:
                 order: ByteOrder = ">" if self.big_endian else "<"
                 cursor = Cursor(file, self.size, order, wide=self.version > 1, position=array.offset)
                 cursor.subject = f'key "{key}"'

@@ -23,7 +23,7 @@ _VISION_NUMBERS = (
 )
 _AUDIO_NUMBERS = ("num_mel_bins", "projector.stack_factor")
 
-_TYPES: dict[str, ValueType] = {
+KEY_TYPES: dict[str, ValueType] = {
     "has_vision_encoder": ValueType.BOOL,
     "has_audio_encoder": ValueType.BOOL,
     "use_gelu": ValueType.BOOL,
@@ -109,7 +109,7 @@ def _check_pictures(file: GGUF) -> None:
 
 
 def _check_key_types(file: GGUF) -> None:
-    for key, kind in _TYPES.items():
+    for key, kind in KEY_TYPES.items():
         full = full_key(file, key)
         if full in file.types and file.types[full] is not kind:
             raise ModelFileError(f'key "{full}" is of type {file.types[full].name.lower()}, not {kind.name.lower()}')

@@ -5,6 +5,7 @@ returns or raises `ModelFileError`, within seconds and some tens of megabytes: a
 every count is held against the bytes that are left. Sense of the numbers is `sanity`'s business.
 """
 
+import io
 import itertools
 import os
 import stat
@@ -12,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
+
+import msgspec
 
 from corral.errors import ModelFileError
 from corral.gguf import sanity
@@ -21,7 +24,15 @@ from corral.gguf.cursor import ByteOrder, Cursor
 from corral.gguf.file import GGUF, Array, Tensor, Value
 from corral.gguf.projector import check_projector
 from corral.gguf.shapes import check_shapes
-from corral.gguf.types import DEFAULT_ALIGNMENT, MAGIC, MAGIC_BIG_ENDIAN, TENSOR_TYPES, WIDTHS, ValueType
+from corral.gguf.types import (
+    DEFAULT_ALIGNMENT,
+    EARLY_MXFP4,
+    MAGIC,
+    MAGIC_BIG_ENDIAN,
+    TENSOR_TYPES,
+    WIDTHS,
+    ValueType,
+)
 from corral.gguf.vocabulary import check_vocabulary
 from corral.gguf.weights import check_types
 
@@ -50,6 +61,13 @@ def looks_like_gguf(first_bytes: bytes) -> bool:
 
 def read(path: Path) -> GGUF:
     """The file's metadata and tensor list, every claim in it checked against the file; `ModelFileError` otherwise."""
+    found = read_structure(path)
+    check(found)
+    return found
+
+
+def read_structure(path: Path) -> GGUF:
+    """The same without `check`: what is read lies within the file, and may make no sense to an engine."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # before opening, which would wait for a pipe's other end
             raise ModelFileError(f'"{path}" is not a file')
@@ -57,11 +75,26 @@ def read(path: Path) -> GGUF:
             found = _Reader(file, os.fstat(file.fileno()).st_size).read(path)
     except OSError as error:
         raise ModelFileError(f'cannot read "{path}": {error.strerror}') from error
-    sanity.check(found)
-    check_types(found)
-    check_projector(found)
-    check_adapter(found)
     return found
+
+
+def read_planned(header: bytes, size: int, path: Path) -> GGUF:
+    """A file that is to be written, by its header and the size it will have; all as `read` checks it.
+
+    `path` is only what errors name. Arrays are read out of `header`, which the result holds.
+    """
+    found = _Reader(io.BytesIO(header), size).read(path)
+    found = msgspec.structs.replace(found, contents=lambda: header)
+    check(found)
+    return found
+
+
+def check(file: GGUF) -> None:
+    """Raises `ModelFileError` for what would end the engine's process."""
+    sanity.check(file)
+    check_types(file)
+    check_projector(file)
+    check_adapter(file)
 
 
 def check_new(file: GGUF) -> None:
@@ -191,6 +224,10 @@ class _Reader:
         dimension = ValueType.UINT64 if self._wide else ValueType.UINT32
         shape = tuple(int(self._cursor.scalar(dimension)) for _ in range(dimensions))
         number_of_type, offset = self._cursor.uint32(), self._cursor.uint64()
+        if number_of_type == EARLY_MXFP4:
+            raise ModelFileError(
+                f'tensor "{name}" has the type 4, which only the first files of gpt-oss had: pull the model again'
+            )
         if number_of_type not in TENSOR_TYPES:
             raise ModelFileError(f'tensor "{name}" has the unknown type {number_of_type}')
         if offset % alignment:

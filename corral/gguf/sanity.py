@@ -87,6 +87,9 @@ _BOUNDS: dict[str, tuple[int, int]] = {
 }
 """Least and greatest value of a number, or of each element where the file gives one for every layer."""
 
+_LEAST_LAYERS = {"gemma-embedding": 6, "llama4": 4}
+"""Architectures of which some layers are of another kind; the engine ends its process over a model without one."""
+
 _WHOLE = frozenset(
     {
         ValueType.UINT8,
@@ -159,6 +162,10 @@ def _check_fractions(file: GGUF) -> None:
 def _check_layers(file: GGUF) -> None:
     """Kinds of layers that are counted, against all there are."""
     layers = file.block_count
+    least = _LEAST_LAYERS.get(file.architecture, 1)
+    if layers is not None and layers < least:
+        key = full_key(file, "block_count")
+        raise ModelFileError(f'key "{key}" is {layers}, and the engine needs {least} layers at least')
     for key in ("nextn_predict_layers", "leading_dense_block_count", "attention.shared_kv_layers"):
         some = file.integer(key)
         if layers is not None and some is not None and some > layers:

@@ -100,6 +100,9 @@ TENSOR_TYPES: dict[int, TensorType] = {
 }
 """By the number a tensor carries in the file. The gaps are types that the format has dropped."""
 
+EARLY_MXFP4 = 4
+"""The number that MXFP4 had in files of gpt-oss from before August 2025, in another order of bits."""
+
 FILE_TYPES: dict[int, str] = {
     0: "F32",
     1: "F16",

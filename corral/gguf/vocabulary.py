@@ -72,7 +72,7 @@ def _read(file: GGUF, array: Array) -> list[bytes]:
     length = struct.Struct((">" if file.big_endian else "<") + ("Q" if file.version > 1 else "I"))
     unpack, prefix = length.unpack_from, length.size
     try:
-        with open(file.path, "rb") as opened:
+        with file.open() as opened:
             opened.seek(array.offset)
             content = opened.read(array.size)
     except OSError as error:

@@ -86,6 +86,23 @@ def encode_array(element: ValueType, values: Sequence[Scalar]) -> bytes:
     return head + struct.pack(f"<{len(values)}{SCALAR_CODES[element]}", *values)
 
 
+def cut_array(encoded: bytes, length: int) -> bytes:
+    """An encoded array of single values or strings with its first `length` elements, which it must have."""
+    _, element, count = struct.unpack_from("<IIQ", encoded)
+    if length > count:
+        raise ModelFileError(f"an array of {count} elements cannot be cut to {length}")
+    at = _ARRAY_HEAD
+    if element == ValueType.STRING:
+        for _ in range(length):
+            at += 8 + struct.unpack_from("<Q", encoded, at)[0]
+    else:
+        at += length * WIDTHS[ValueType(element)]
+    return struct.pack("<IIQ", ValueType.ARRAY, element, length) + encoded[_ARRAY_HEAD:at]
+
+
+_ARRAY_HEAD = struct.calcsize("<IIQ")
+
+
 def copied_fields(file: GGUF) -> dict[str, bytes]:
     """Every key of a file with its value as it stands there, byte for byte; `ModelFileError`.
 
@@ -95,7 +112,7 @@ def copied_fields(file: GGUF) -> dict[str, bytes]:
         raise ModelFileError("only a little-endian GGUF of version 2 or 3 can be copied")
     found = {}
     try:
-        with open(file.path, "rb") as source:
+        with file.open() as source:
             position = len(MAGIC) + struct.calcsize(_HEAD)
             for key, kind in file.types.items():
                 start = position + 8 + len(key.encode())

@@ -38,6 +38,7 @@ from corral.messages import (
     TokenizeRequest,
     TokenText,
 )
+from corral.models.derived import Deriver
 from corral.models.model import Model, Models
 from corral.options import Options
 from corral.serving.place import Place
@@ -48,7 +49,10 @@ from corral.telemetry import Series
 
 
 class Runtime(Struct, frozen=True):
-    """What a request needs: the models, the scheduler that loads them, the registry that has more, and the metrics."""
+    """What a request needs: the models, the scheduler that loads them, the registry that has more, and the metrics.
+
+    `deriver` knows what the engine is given of models that it would not load as they were published.
+    """
 
     config: Config
     models: Models
@@ -56,6 +60,7 @@ class Runtime(Struct, frozen=True):
     registry: Registry
     series: Series
     machine: Machine
+    deriver: Deriver
 
 
 Chunks = AsyncGenerator[Chunk, None]

@@ -232,7 +232,7 @@ class Planner:
     async def _fit(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> Prompt:
         """The prompt, without the oldest turns where all of them do not fit the context."""
         limit = self._num_ctx if self._request.truncate else None
-        image_tokens = prompt.IMAGE_TOKENS if self._model.projectors else 0
+        image_tokens = prompt.IMAGE_TOKENS if self._model.has_projector else 0
         return await prompt.build(
             messages,
             self._writer(tools),

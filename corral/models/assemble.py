@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from corral import gguf, names
+from corral import gguf, names, published
 from corral.errors import BadRequest, ModelFileError, StoreError
 from corral.gguf import lora
 from corral.gguf.split import merge
@@ -20,6 +20,7 @@ from corral.golang.units import count_text
 from corral.messages import Progress
 from corral.models.config import ModelConfig, encode_config
 from corral.names import Digest, Name
+from corral.published import File
 from corral.store import Layer, MediaType, Store, Stored, encode_manifest
 from corral.template import known
 
@@ -70,8 +71,8 @@ def assemble(
     try:
         groups = _grouped({name: assembly.read(source) for name, source in files.items()})
         _check_usable(groups)
-        for file in (file for group in groups for file in group.values() if file.split is None):
-            gguf.check_new(file)
+        for file in (file for group in groups for file in group.values() if file.published_gguf.split is None):
+            gguf.check_new(file.text)
         for group in groups:
             assembly.add(group, files)
         return assembly.result()
@@ -130,22 +131,22 @@ class _Assembly:
         self._progress = progress
         self.created: list[Digest] = []
         """Blobs that the store did not have before."""
-        self._found: dict[gguf.Kind, list[tuple[gguf.GGUF, Layer, str]]] = {"model": [], "projector": [], "adapter": []}
+        self._found: dict[gguf.Kind, list[tuple[File, Layer, str]]] = {"model": [], "projector": [], "adapter": []}
         try:
             self._known = store.references()
         except StoreError:
             self._known = set()
 
-    def read(self, source: Source) -> gguf.GGUF:
+    def read(self, source: Source) -> File:
         self._progress(Progress("parsing GGUF"))
         return _read(self._store.open_path(source) if isinstance(source, Digest) else source)
 
-    def add(self, group: Mapping[str, gguf.GGUF], files: Mapping[str, Source]) -> None:
+    def add(self, group: Mapping[str, File], files: Mapping[str, Source]) -> None:
         """A file, or a whole set of parts."""
-        (name, file), *others = group.items()
-        source = files[name]
+        (name, read), *others = group.items()
+        source, file = files[name], read.published_gguf
         if others or file.split is not None:
-            digest = self._merge(list(group.values()))
+            digest = self._merge([part.published_gguf for part in group.values()])
         elif isinstance(source, Digest):
             digest = source
         else:
@@ -153,10 +154,11 @@ class _Assembly:
             adopted = self._store.adopt(source, self._link, count)
             digest = self._record_created(adopted.digest, adopted.created)
         if source != digest:  # else it was read and checked there
-            file = _read(self._store.open_path(digest))
-            gguf.check_new(file)
+            read = _read(self._store.open_path(digest))
+            file = read.published_gguf
+            gguf.check_new(read.text)
         layer = Layer(_MEDIA_TYPES[file.kind], digest, file.size)
-        self._found[file.kind].append((file, layer, layer_note(digest, digest not in self._known)))
+        self._found[file.kind].append((read, layer, layer_note(digest, digest not in self._known)))
 
     def result(self) -> Assembled:
         models, projectors, adapters = self._found.values()
@@ -165,13 +167,13 @@ class _Assembly:
         if len(adapters) > 1:
             raise BadRequest("only one adapter is currently supported")
         if models and adapters:
-            lora.check(adapters[0][0], models[0][0])
+            lora.check(adapters[0][0].text, models[0][0].text)
         rows = [(layer, note) for _, layer, note in (*models, *projectors, *adapters)]
         config = ModelConfig(model_format="gguf")
         if models:
             model = models[0][0]
-            rows += self._template_and_stops(model)
-            config = _config(model, [file for file, _, _ in projectors])
+            rows += self._template_and_stops(model.text)
+            config = _config(model.published_gguf, [file.published_gguf for file, _, _ in projectors])
         layers, notes = zip(*rows, strict=True)
         return Assembled(layers, config, notes, tuple(self.created))
 
@@ -215,7 +217,7 @@ def encode_params(parameters: Mapping[str, Any]) -> bytes:
     return gojson.encode(gojson.sort_keys(dict(parameters))) + b"\n"
 
 
-def _read(path: Path) -> gguf.GGUF:
+def _read(path: Path) -> File:
     try:
         with open(path, "rb", opener=_open_at_once) as file:
             first_bytes = file.read(4)
@@ -223,7 +225,7 @@ def _read(path: Path) -> gguf.GGUF:
         raise ModelFileError(f'cannot read "{path}": {(error.strerror or str(error)).lower()}') from error
     if not gguf.looks_like_gguf(first_bytes):
         raise BadRequest("supplied file was not in GGUF format")
-    return gguf.read(path)
+    return published.read(path)
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -231,25 +233,25 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _grouped(files: Mapping[str, gguf.GGUF]) -> Sequence[Mapping[str, gguf.GGUF]]:
+def _grouped(files: Mapping[str, File]) -> Sequence[Mapping[str, File]]:
     """Each file by itself, the parts of a set together: those whose names differ in the number only."""
-    groups: dict[str, dict[str, gguf.GGUF]] = {}
+    groups: dict[str, dict[str, File]] = {}
     for name, file in files.items():
         part = names.parse_split_part(name)
-        key = name if file.split is None else f"split {part.stem if part else ''}"
+        key = name if file.published_gguf.split is None else f"split {part.stem if part else ''}"
         groups.setdefault(key, {})[name] = file
     return list(groups.values())
 
 
-def _check_usable(groups: Sequence[Mapping[str, gguf.GGUF]]) -> None:
+def _check_usable(groups: Sequence[Mapping[str, File]]) -> None:
     """`BadRequest` for files from which no engine could load a model, before anything is stored."""
     for group in groups:
         for name, file in group.items():
-            if file.big_endian:
+            if file.published_gguf.big_endian:
                 raise BadRequest(f'"{name}" is a big-endian GGUF file, which cannot be run here')
-        if not any(file.tensors for file in group.values()):
+        if not any(file.published_gguf.tensors for file in group.values()):
             raise BadRequest(f'"{next(iter(group))}" has no tensors in it: it is no model')
-    kinds = {file.kind for group in groups for file in group.values()}
+    kinds = {file.published_gguf.kind for group in groups for file in group.values()}
     if kinds == {"projector"}:
         raise BadRequest("a projector alone is no model: give the file of its model, too")
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import msgspec
 
-from corral import gguf
+from corral import gguf, published
 from corral.errors import BadRequest
 from corral.gguf import lora
 from corral.golang import gojson
@@ -117,7 +117,7 @@ class Making:
 
     def _check_adapter(self, adapter: gguf.GGUF) -> None:
         if self.weights is not None:
-            lora.check(adapter, gguf.read(self.store.open_path(self.weights)))
+            lora.check(adapter, published.read(self.store.open_path(self.weights)).text)
 
     def _add(self, media_type: MediaType, data: bytes) -> tuple[Layer, bool]:
         """`BadRequest` for more than a model's texts are read with."""

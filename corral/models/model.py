@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, overload
 import msgspec
 from msgspec import Struct
 
-from corral import gguf, parsers, template
+from corral import parsers, published, template
 from corral.background import Threads
 from corral.errors import CorralError, ModelFileError, StoreError
 from corral.gguf import GGUF
@@ -133,14 +133,34 @@ class Model:
         return self._files(MediaType.ADAPTER)
 
     @_ReadOnce
+    def file(self) -> published.File:
+        """The weights' file, checked: as it was published, and what the engine gets of it."""
+        return published.read(self.weights)
+
+    @property
     def gguf(self) -> GGUF:
-        """The weights' file, checked."""
-        return gguf.read(self.weights)
+        """The weights as the engine gets them."""
+        return self.file.text
+
+    @property
+    def published_gguf(self) -> GGUF:
+        """The weights as they are in the store, which is what a person is shown."""
+        return self.file.published_gguf
 
     @_ReadOnce
-    def projector_info(self) -> GGUF | None:
+    def projector_file(self) -> published.File | None:
         """The first projector's file, checked."""
-        return gguf.read(self.projectors[0]) if self.projectors else None
+        return published.read(self.projectors[0]) if self.projectors else None
+
+    @property
+    def projector_info(self) -> GGUF | None:
+        """The first projector's file as it is in the store."""
+        return None if self.projector_file is None else self.projector_file.published_gguf
+
+    @property
+    def has_projector(self) -> bool:
+        """Whether there is an encoder of pictures or sounds, in a file of its own or in the weights'."""
+        return bool(self.projectors) or self.file.projector is not None
 
     @_ReadOnce
     def system(self) -> str:
@@ -168,7 +188,7 @@ class Model:
 
     @property
     def family(self) -> str:
-        return self.config.model_family or self.gguf.architecture
+        return self.config.model_family or self.published_gguf.architecture
 
     @property
     def is_gpt_oss(self) -> bool:
@@ -266,7 +286,7 @@ class Model:
         found = list(self.config.capabilities)
         if self.template is None:
             found += template.jinja_capabilities(self.gguf.chat_template or "")
-        found += self.gguf.capabilities
+        found += self.published_gguf.capabilities
         if self.projector_info is not None:
             found += self.projector_info.capabilities
         if self.template is not None:

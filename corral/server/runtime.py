@@ -12,12 +12,14 @@ import msgspec
 
 from corral.config import Config
 from corral.engine.base import Engine, LoadProgress, RunnerSpec
+from corral.engine.llama.build import build
 from corral.engine.llama.client import launch
 from corral.errors import CorralError
 from corral.inference import Runtime
 from corral.machine import Machine
 from corral.machine.memory import memory
 from corral.machine.threads import threads_here
+from corral.models.derived import Deriver
 from corral.models.model import Models
 from corral.serving.decisions import SchedulerLimits
 from corral.serving.scheduler import Scheduler, SchedulerEvents
@@ -46,11 +48,17 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
         pool_contexts=config.pool_contexts,
         keep_alive=config.keep_alive,
     )
-    scheduler = Scheduler(_launcher(config, store), machine.memory, limits, _events(series))
+    deriver = Deriver(
+        store,
+        engine=build(config.engine),
+        most_bytes=config.derived_bytes,
+        in_use=lambda: {path for runner in scheduler.runners for path in (runner.spec.model, *runner.spec.projectors)},
+    )
+    scheduler = Scheduler(_launcher(config, store, deriver), machine.memory, limits, _events(series))
     registry = Registry(docker_config=config.docker_config, key_folder=config.home)
     models = Models(store, config.go_template)
     try:
-        yield Runtime(config, models, scheduler, registry, series, machine)
+        yield Runtime(config, models, scheduler, registry, series, machine, deriver)
     finally:
         startup.cancel()
         await scheduler.close()
@@ -68,17 +76,20 @@ async def _startup_tasks(config: Config, store: Store, machine: Machine) -> None
         log.warning("the store could not be tidied: %s", error)
 
 
-def _launcher(config: Config, store: Store) -> Callable[[RunnerSpec, str, LoadProgress], Coroutine[Any, Any, Engine]]:
+def _launcher(
+    config: Config, store: Store, deriver: Deriver
+) -> Callable[[RunnerSpec, str, LoadProgress], Coroutine[Any, Any, Engine]]:
     numbers = iter(range(1 << 30))
     template_errors: dict[str, str] = {}
     """By weights' file, whose bytes never change: a template that could not be run is not tried at each load."""
 
     async def start(spec: RunnerSpec, label: str, progress: LoadProgress) -> Engine:
         await store.run(store.check_files, (spec.model, *spec.projectors, *spec.adapters))
+        files = await deriver.files(spec.model, spec.projectors, label)
         free_mib = memory().available >> 20
         threads = spec.num_thread or threads_here()
         engine = await launch(
-            msgspec.structs.replace(spec, num_thread=threads),
+            msgspec.structs.replace(spec, model=files.model, projectors=files.projectors, num_thread=threads),
             log=await asyncio.to_thread(_worker_log, config.state, next(numbers)),
             stall_timeout=config.load_timeout,
             program=config.engine,

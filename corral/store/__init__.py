@@ -23,6 +23,7 @@ from corral.store import disk
 from corral.store import prune as pruning
 from corral.store.adoptions import Adoptions
 from corral.store.blobs import Adopted, BlobFile, BlobMissing, Blobs, BlobWriter, DigestMismatch, require_space
+from corral.store.derived import Derived
 from corral.store.disk import FileState
 from corral.store.manifest import (
     MAX_MANIFEST_BYTES,
@@ -33,7 +34,7 @@ from corral.store.manifest import (
     encode_manifest,
     parse_manifest,
 )
-from corral.store.prune import GRACE, PARTIAL_LIFETIME, PruneReport
+from corral.store.prune import DERIVED_LIFETIME, GRACE, PARTIAL_LIFETIME, PruneReport
 
 __all__ = [
     "GRACE",
@@ -90,7 +91,8 @@ class Store:
         self.manifests_folder = root / "manifests"
         self.blobs_folder = root / "blobs"
         self._expected_folder = root / "expected"
-        self._blobs = Blobs(self.blobs_folder, Adoptions(root / "adopted"), self._closing)
+        self.derived = Derived(root / "derived")
+        self._blobs = Blobs(self.blobs_folder, Adoptions(root / "adopted"), self.derived, self._closing)
 
     # From an event loop
 
@@ -352,6 +354,7 @@ class Store:
             blobs, blob_bytes = pruning.delete_blobs(self._blobs, references | expected, grace)
             strays, stray_bytes = pruning.delete_temporaries(self.blobs_folder, self.manifests_folder, self.root, grace)
             partials, partial_bytes = pruning.delete_partials(self.blobs_folder, grace)
+            self.derived.tidy(self.blobs_folder, DERIVED_LIFETIME)
             folders = pruning.remove_empty_folders(self.manifests_folder)
         freed = blob_bytes + stray_bytes + partial_bytes
         return PruneReport(renamed, blobs, strays, partials, freed, folders)

@@ -20,6 +20,7 @@ from corral.errors import BadRequest, DiskFull, NotFound, StoreError
 from corral.names import Digest
 from corral.store import disk
 from corral.store.adoptions import Adoptions, hash_file
+from corral.store.derived import Derived
 from corral.store.disk import FileState
 
 _BLOB = re.compile(r"sha256-[0-9a-f]{64}\Z")
@@ -62,15 +63,16 @@ class _Seen:
 
 
 class Blobs:
-    """A folder of blobs, and the records of those that are hard links.
+    """A folder of blobs, the records of those that are hard links, and what was made of blobs for the engine.
 
     How a blob's file was is remembered: when it was touched since, its bytes are hashed before they are trusted again.
     `closing` ends the hashing.
     """
 
-    def __init__(self, folder: Path, adoptions: Adoptions, closing: threading.Event) -> None:
+    def __init__(self, folder: Path, adoptions: Adoptions, derived: Derived, closing: threading.Event) -> None:
         self.folder = folder
         self.adoptions = adoptions
+        self.derived = derived
         self._closing = closing
         self._seen: dict[Digest, _Seen] = {}
 
@@ -143,11 +145,12 @@ class Blobs:
         return self.adoptions.touched(digest) or self.path(digest).stat().st_mtime
 
     def delete(self, digest: Digest) -> int:
-        """Removes a blob; the bytes it had."""
+        """Removes a blob, with all that was made of it; the bytes it had."""
         path = self.path(digest)
         size = path.lstat().st_size
         path.unlink()
         self._forget(digest)
+        self.derived.forget(digest)
         return size
 
     def _forget(self, digest: Digest) -> None:

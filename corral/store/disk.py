@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import stat
+import struct
 import sys
 import threading
 import time
@@ -27,6 +28,7 @@ COPY_BYTES = 1 << 20
 """How much is read, hashed and written at a time."""
 
 _FICLONE = 0x40049409
+_FICLONERANGE = 0x4020940D
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -255,6 +257,78 @@ def clone(source: FileIO, target: Path) -> bool:
     if not done:
         target.unlink()
     return done
+
+
+def clone_range(source: FileIO, offset: int, target: FileIO, target_offset: int, length: int) -> bool:
+    """Makes a stretch of `target` share the source's disk blocks, copy on write. False where that cannot be.
+
+    Offsets and length must be multiples of `block_size`.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        fcntl.ioctl(
+            target.fileno(), _FICLONERANGE, struct.pack("<qQQQ", source.fileno(), offset, length, target_offset)
+        )
+    except OSError:
+        return False
+    return True
+
+
+def can_clone(folder: Path) -> bool:
+    """Whether files in this folder can share disk blocks, as tried with one; the folder must exist."""
+    first, second = temporary(folder, _TRIAL), temporary(folder, _TRIAL)
+    try:
+        with create(first) as file:
+            file.write(bytes(block_size(folder)))
+        with open_regular(first) as file:
+            return clone(file, second)
+    except OSError:
+        return False
+    finally:
+        for path in (first, second):
+            path.unlink(missing_ok=True)
+
+
+_TRIAL = ".new-trial-"
+
+
+def block_size(path: Path) -> int:
+    """Bytes of a block of the file system that holds `path`."""
+    return os.statvfs(path).f_bsize if sys.platform != "win32" else 4096
+
+
+def copy_range(source: FileIO, offset: int, target: FileIO, length: int) -> Iterator[int]:
+    """Appends bytes of one file to another, within the system where it can; yields how many are done so far.
+
+    `OSError`, also when the source ends before.
+    """
+    done = 0
+    source.seek(offset)
+    in_system = hasattr(os, "copy_file_range")
+    while done < length:
+        wanted = min(_COPIED_AT_ONCE, length - done)
+        copied = 0
+        if in_system:
+            try:
+                copied = os.copy_file_range(source.fileno(), target.fileno(), wanted)  # type: ignore[attr-defined,unused-ignore]
+            except OSError as error:
+                if error.errno in _FULL or done:
+                    raise
+                in_system = False
+                continue
+        else:
+            chunk = memoryview(source.read(min(wanted, COPY_BYTES)))
+            copied = len(chunk)
+            while chunk:
+                chunk = chunk[target.write(chunk) :]
+        if not copied:
+            raise OSError(errno.EIO, "the file became shorter while it was read")
+        done += copied
+        yield done
+
+
+_COPIED_AT_ONCE = 64 << 20
 
 
 def hard_link(source: Path, target: Path) -> bool:

@@ -28,6 +28,9 @@ PARTIAL_LIFETIME = 30 * 24 * 3600.0
 """Seconds after which a download that stopped halfway cannot be continued. Upstream throws it away after an hour, at
 its next start; a download of days over a bad line is worth more than the room it takes."""
 
+DERIVED_LIFETIME = 30 * 24 * 3600.0
+"""Seconds after which a file that was made for the engine and not used since goes; it can be made again."""
+
 TEMPORARY_PREFIX = ".corral-"
 """What begins so is ours: a manifest that is being written, a folder something is being unpacked in."""
 

@@ -7,7 +7,7 @@ import click
 from corral.cli import connection
 from corral.cli.display.tables import table
 from corral.cli.display.units import now, relative_time
-from corral.cli.framework.commands import Arguments, Count, command
+from corral.cli.framework.commands import Arguments, Count, command, program_name
 from corral.client.answers import Installed, Running
 from corral.golang.units import byte_text
 
@@ -36,11 +36,17 @@ def models_table(found: tuple[Installed, ...], prefix: str, moment: datetime) ->
 @command("ps", "List running models", count=Count())
 def ps(arguments: Arguments) -> None:
     found = connection.connect().ps()
-    click.echo(running_table(found, arguments[0] if arguments else "", now()), nl=False)
+    prefix = arguments[0] if arguments else ""
+    click.echo(running_table(found, prefix, now(), derived=program_name() != "ollama"), nl=False)
 
 
-def running_table(found: tuple[Running, ...], prefix: str, moment: datetime) -> str:
-    """The loaded models whose name begins with `prefix` exactly."""
+def running_table(found: tuple[Running, ...], prefix: str, moment: datetime, *, derived: bool = True) -> str:
+    """The loaded models whose name begins with `prefix` exactly.
+
+    `derived`: where a file was made for the engine, a last column has its size.
+    """
+    shown = [model for model in found if model.name.startswith(prefix)]
+    derived = derived and any(model.derived for model in shown)
     rows = [
         (
             model.name,
@@ -49,11 +55,12 @@ def running_table(found: tuple[Running, ...], prefix: str, moment: datetime) -> 
             processor_text(model.size, model.size_vram),
             str(model.context_length),
             "Stopping..." if _is_past(model.expires_at, moment) else relative_time(model.expires_at, moment),
+            *([byte_text(model.derived) if model.derived else "-"] if derived else []),
         )
-        for model in found
-        if model.name.startswith(prefix)
+        for model in shown
     ]
-    return table(("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"), rows)
+    columns = ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL")
+    return table((*columns, "DERIVED") if derived else columns, rows)
 
 
 def processor_text(size: int, size_vram: int) -> str:

@@ -14,7 +14,7 @@ from corral.cli.display.tables import section
 from corral.cli.display.text import LAYOUT, printable, text_width
 from corral.cli.framework.commands import Arguments, Count, command, program_name
 from corral.cli.framework.flags import Flag
-from corral.client.answers import Needs, Shown
+from corral.client.answers import DerivedFiles, Needs, Shown
 from corral.errors import BadRequest
 from corral.golang.units import byte_text, count_text
 
@@ -63,7 +63,7 @@ def show(arguments: Arguments, verbose: bool, prompt: str | None, **parts: bool)
 
 
 def sections_text(shown: Shown, *, verbose: bool = False, memory: bool = True) -> str:
-    """The sections that a model has something for, and a blank line; `memory`: what it needs, too."""
+    """The sections that a model has something for, and a blank line; `memory`: also what it takes here."""
     sections = [section("Model", list(_model_rows(shown)))]
     if shown.capabilities:
         sections.append(section("Capabilities", [(name,) for name in shown.capabilities]))
@@ -82,6 +82,8 @@ def sections_text(shown: Shown, *, verbose: bool = False, memory: bool = True) -
             sections.append(section(title, [(line,) for line in _first_lines(text)], cell_width=TEXT_WIDTH))
     if memory and shown.needs is not None:
         sections.append(section("Memory", _memory_rows(shown.needs)))
+    if memory and shown.derived is not None:
+        sections.append(section("Derived file", _derived_rows(shown.derived)))
     return "".join(sections)
 
 
@@ -106,6 +108,13 @@ def _memory_rows(needs: Needs) -> Rows:
     """What the model takes when it is loaded here."""
     cache = [(f"context of {needs.context_length} tokens", byte_text(needs.kv_cache))] if needs.kv_cache else []
     return [("weights", byte_text(needs.weights)), *cache, ("total", byte_text(needs.total))]
+
+
+def _derived_rows(derived: DerivedFiles) -> Rows:
+    """What the engine is given instead of the model's own file."""
+    if not derived.made:
+        return [("size", byte_text(derived.size)), ("made", "when the model is loaded first")]
+    return [("size", byte_text(derived.size)), ("on the disk", byte_text(derived.disk))]
 
 
 def _projector_rows(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

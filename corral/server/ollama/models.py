@@ -1,6 +1,8 @@
 """Ollama's routes that manage models: list, show, copy, delete, pull, push. Source: spec api §13–15."""
 
+import logging
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ from corral.sources.mirrors import FileMirror
 from corral.sources.registry import Encryption
 from corral.store import Store, Stored
 
+log = logging.getLogger(__name__)
+
 
 async def tags(request: Request) -> Response:
     """The models in the store."""
@@ -50,7 +54,12 @@ async def ps(request: Request) -> Response:
     listed = await models.list(lambda stored: _weights(stored, models.store) in loaded) if loaded else []
     with_weights = [(_weights(model.stored, models.store), model) for model in listed]
     is_live = request.query_params.get("live", "") in ("1", "true")
-    entries = [shown_as.running(_model_of(runner, with_weights), runner, is_live=is_live) for runner in shown]
+    entries = [
+        shown_as.running(
+            _model_of(runner, with_weights), runner, runtime.deriver.use_by(runner.spec.model), is_live=is_live
+        )
+        for runner in shown
+    ]
     return reply(
         {"models": entries, **(shown_as.live_server(runtime.scheduler, runtime.machine.memory()) if is_live else {})}
     )
@@ -98,6 +107,7 @@ async def show(request: Request) -> Response:
         verbose=asked.verbose,
         base_name=text if is_copilot else "",
         needs=_requirements(runtime, model) if asked.requirements else None,
+        derived=await models.store.run(runtime.deriver.use_of, model),
     )
     return encoded_reply(shown)
 
@@ -200,12 +210,46 @@ def _source(request: Request, text: str) -> Mirror | None:
 def pull_steps(
     runtime: Runtime, name: Name, encryption: Encryption = Encryption.REQUIRED, source: Mirror | None = None
 ) -> AsyncGenerator[Progress, None]:
-    """Pulls a model as this server is set up to, from its registry or from `source` alone."""
+    """Pulls a model as this server is set up to, from its registry or from `source` alone.
+
+    What the engine needs to be made of it is made before the last step.
+    """
     store, prune = runtime.models.store, not runtime.config.no_prune
     if source is not None:
-        return sources.pull_from(source, name, store, registry=runtime.registry, prune=prune)
-    mirrors = runtime.config.mirrors
-    return sources.pull(name, store, registry=runtime.registry, mirrors=mirrors, encryption=encryption, prune=prune)
+        pulling = sources.pull_from(source, name, store, registry=runtime.registry, prune=prune)
+    else:
+        mirrors = runtime.config.mirrors
+        registry = runtime.registry
+        pulling = sources.pull(name, store, registry=registry, mirrors=mirrors, encryption=encryption, prune=prune)
+    return _prepared(runtime, name, pulling)
+
+
+async def _prepared(
+    runtime: Runtime, name: Name, pulling: AsyncGenerator[Progress, None]
+) -> AsyncGenerator[Progress, None]:
+    """The steps of a pull, and those of preparing the model for the engine before its last.
+
+    A model that cannot be prepared is pulled all the same: what is wrong is said again when it is loaded.
+    """
+    async with aclosing(pulling) as steps:
+        async for step in steps:
+            if step.status == "success":
+                async with aclosing(_preparing(runtime, name)) as preparing:
+                    async for one in preparing:
+                        yield one
+            yield step
+
+
+async def _preparing(runtime: Runtime, name: Name) -> AsyncGenerator[Progress, None]:
+    try:
+        model = await runtime.models.load(name)
+        paths = [*([model.weights] if model.stored.weights else []), *model.projectors]
+        async with aclosing(runtime.deriver.steps(paths)) as steps:
+            async for step in steps:
+                yield step
+    except CorralError as error:
+        log.warning("model %s could not be prepared for the engine: %s", name, error)
+        yield Progress(f"the model cannot be run yet: {error}")
 
 
 class WireArchiveRequest(Struct):

@@ -50,7 +50,10 @@ _LIVE = an_object(
     {"loading": an_object({"completed": INTEGER, "total": INTEGER})},
 )
 _MEMORY = an_object({"total": INTEGER, "available": INTEGER, "workers": INTEGER})
-_RUNNING = an_object({**_NAMED, "expires_at": STRING, "size_vram": INTEGER, "context_length": INTEGER}, {"live": _LIVE})
+_RUNNING = an_object(
+    {**_NAMED, "expires_at": STRING, "size_vram": INTEGER, "context_length": INTEGER},
+    {"live": _LIVE, "derived": an_object({"size": INTEGER, "disk": INTEGER})},
+)
 _SHOWN = an_object(
     {"details": _DETAILS, "model_info": ANYTHING, "modified_at": STRING},
     {
@@ -59,6 +62,7 @@ _SHOWN = an_object(
         "projector_info": ANYTHING,
         "tensors": a_list(an_object({"name": STRING, "type": STRING, "shape": a_list(INTEGER)})),
         "capabilities": a_list(STRING),
+        "derived": an_object({"size": INTEGER, "disk": INTEGER, "made": BOOLEAN}),
     },
 )
 _RENDERED = an_object({"model": STRING, "prompt": STRING})

@@ -15,6 +15,7 @@ from corral.golang import gojson, timestamps
 from corral.golang.text import number_text, quote
 from corral.machine.memory import Memory
 from corral.messages import Json
+from corral.models.derived import DerivedUse
 from corral.models.index import Summary
 from corral.models.model import Listed, Model
 from corral.options import KINDS
@@ -56,8 +57,13 @@ _moment = lru_cache(4096)(timestamps.local)
 """Lists show the same moments again and again, and writing one takes as long as all the rest of its model."""
 
 
-def running(model: Listed | None, runner: Runner, *, is_live: bool = False) -> dict[str, Any]:
-    """An entry of `/api/ps`, `model` None when it was deleted since it was loaded; `size` is what the worker holds."""
+def running(
+    model: Listed | None, runner: Runner, derived: DerivedUse | None = None, *, is_live: bool = False
+) -> dict[str, Any]:
+    """An entry of `/api/ps`, `model` None when it was deleted since it was loaded; `size` is what the worker holds.
+
+    `derived`, an addition of ours: what it was given instead of the model's own files.
+    """
     name = runner.label if model is None else str(model.stored.name)
     return {
         "name": name,
@@ -69,6 +75,7 @@ def running(model: Listed | None, runner: Runner, *, is_live: bool = False) -> d
         "size_vram": 0,
         "context_length": runner.spec.num_ctx,
         **({"live": _live(runner)} if is_live else {}),
+        **({} if derived is None else {"derived": {"size": derived.size, "disk": derived.disk}}),
     }
 
 
@@ -139,13 +146,14 @@ def show(
     verbose: bool,
     base_name: str = "",
     needs: Requirements | None = None,
+    derived: DerivedUse | None = None,
 ) -> bytes:
     """The reply of `/api/show`, in its order of fields; those without a value are left out.
 
-    `base_name` is shown as `general.basename`, if it is not empty. `needs` is an addition of ours. To be called in a
-    thread: `verbose` reads and shows the whole vocabulary.
+    `base_name` is shown as `general.basename`, if it is not empty. `needs` and `derived` are additions of ours. To be
+    called in a thread: `verbose` reads and shows the whole vocabulary.
     """
-    file = model.gguf
+    file = model.published_gguf
     system = system or model.system
     reply: dict[str, Any] = {
         "license": "\n".join(model.licenses),
@@ -162,6 +170,7 @@ def show(
         "modified_at": timestamps.local(int(model.modified * 1e9)),
         "requires": model.config.requires,
         "requirements": {} if needs is None else msgspec.structs.asdict(needs),
+        "derived": {} if derived is None else msgspec.structs.asdict(derived),
     }
     if base_name:
         reply["model_info"] = gojson.sort_keys(reply["model_info"] | {"general.basename": base_name})

@@ -1,0 +1,23 @@
+"""Which build of the engine there is, as a word for names of files. Starts nothing."""
+
+import hashlib
+import os
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+
+@lru_cache(8)
+def build(program: str) -> str:
+    """`xllamacpp-1.2.3` for the built-in engine; for another program, digits that change with its file."""
+    if not program:
+        try:
+            return f"xllamacpp-{version('xllamacpp')}"
+        except PackageNotFoundError:
+            return "xllamacpp"
+    try:
+        status = Path(program).stat()
+        state = f"{program}\0{status.st_size}\0{status.st_mtime_ns}"
+    except OSError:
+        state = program
+    return f"program-{hashlib.sha256(os.fsencode(state)).hexdigest()[:12]}"

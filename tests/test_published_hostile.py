@@ -1,0 +1,168 @@
+"""Published layouts that are broken: each is a sentence which names what is wrong, before anything is made of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corral import gguf, names, published
+from corral.errors import CorralError, ModelFileError
+from corral.models import assemble
+from corral.store import Store
+from tests.gguf_bytes import F32, I32, STRING, U64, ArrayOf
+from tests.published_models import FAMILIES, Parts
+from tests.published_models.building import random_tensor
+
+Change = Callable[[Parts], Any]
+
+
+def _reshaped(name: str, *shape: int) -> Change:
+    return lambda parts: parts.tensors.update({name: random_tensor(1, *shape)})
+
+
+def _without(name: str) -> Change:
+    return lambda parts: parts.tensors.pop(name)
+
+
+def _key(name: str, kind: int, value: Any) -> Change:
+    return lambda parts: parts.keys.update({name: (kind, value)})
+
+
+def _array(name: str, kind: int, *values: Any) -> Change:
+    return _key(name, 9, ArrayOf(kind, values))
+
+
+BROKEN: dict[str, tuple[str, Change, str]] = {
+    "no patches": ("gemma3", _without("v.patch_embedding.weight"), 'tensor "v.patch_embd.weight" is missing'),
+    "no width": ("gemma3", lambda parts: parts.drop("gemma3.vision.embedding_length"), 'embedding_length" is missing'),
+    "a text for a number": ("gemma3", _key("gemma3.vision.block_count", STRING, "2"), "is not a whole number"),
+    "a number below 0": ("gemma3", _key("gemma3.vision.block_count", I32, -1), "is -1, not between 0 and"),
+    "a number of 64 bits": ("gemma3", _key("gemma3.vision.image_size", U64, 1 << 40), "is 1099511627776, not"),
+    "no encoder's epsilon": (
+        *("gemma3", lambda parts: parts.drop("gemma3.vision.attention.layer_norm_epsilon")),
+        'layer_norm_epsilon" is missing',
+    ),
+    "a head too many": ("gemma3", _key("gemma3.vision.attention.head_count", 4, 5), "which does not divide 64"),
+    "positions for other pictures": (
+        "gemma3",
+        _reshaped("v.position_embedding.weight", 7, 64),
+        "has 7 rows, for 64 patches",
+    ),
+    "a name that becomes too long": (
+        *("gptoss", _reshaped(f"blk.{'9' * 33}.ffn_norm.weight", 64)),
+        "has 64 bytes instead of 1 to 63",
+    ),
+    "experts that are no matrix": ("gptoss", _reshaped("blk.0.ffn_gate_exps.weight", 64), "which is no matrix"),
+    "no merging": (
+        *("qwen25vl", lambda parts: parts.drop("qwen25vl.vision.spatial_merge_size")),
+        'spatial_merge_size" is missing',
+    ),
+    "sections of text": (
+        "qwen25vl",
+        _array("qwen25vl.rope.mrope_section", STRING, "a"),
+        "not an array of whole numbers",
+    ),
+    "sections that are no array": ("qwen25vl", _key("qwen25vl.rope.mrope_section", F32, 1.0), "is not an array"),
+    "queries of half a head": ("mistral3", _reshaped("v.blk.0.attn_q.weight", 44, 48), "for 4 heads"),
+    "no heads": ("mistral3", _key("mistral3.vision.attention.head_count", 4, 0), "for 0 heads"),
+    "patches of three dimensions": ("qwen3vl", _reshaped("v.patch_embed.weight", 2, 14, 14), "not two convolutions"),
+    "values of other rows": ("qwen3vl", _reshaped("v.blk.0.attn_v.weight", 48, 40), "which cannot be joined"),
+    "no values": ("qwen3vl", _without("v.blk.1.attn_v.weight"), 'tensor "v.blk.1.attn_v.weight" is missing'),
+    "a state of no block": (
+        *("qwen3vl", _array("qwen3vl.vision.deepstack_visual_indexes", 4)),
+        "one of more than the 0 blocks",
+    ),
+    "a dense layer of one dimension": ("embeddinggemma", _reshaped("dense.0.weight", 64), "which is no matrix"),
+    "a projector without its layers": ("llava", _without("mm.0.weight"), 'tensor "mm.0.weight" is missing'),
+    "a projector in 64 bits": ("llava", _key("clip.vision.block_count", U64, 1 << 33), "block_count"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_published_file_is_refused_with_what_is_wrong(case: str, tmp_path: Path) -> None:
+    family, change, sentence = BROKEN[case]
+    twins = FAMILIES[family](tmp_path)
+    source = twins.published_projector or twins.published
+    parts = Parts.of(source)
+    change(parts)
+    broken = parts.write(tmp_path / "broken.gguf")
+    with pytest.raises(ModelFileError) as raised:
+        published.read(broken)
+    assert sentence in str(raised.value)
+
+
+def test_a_file_that_ends_anywhere_is_refused(tmp_path: Path) -> None:
+    whole = FAMILIES["gemma3"](tmp_path).published.read_bytes()
+    cut = tmp_path / "cut.gguf"
+    for size in [*range(0, 12_000, 397), len(whole) // 2, len(whole) - 1]:
+        cut.write_bytes(whole[:size])
+        with pytest.raises(ModelFileError):
+            published.read(cut)
+
+
+def test_any_byte_may_be_another_one(tmp_path: Path) -> None:
+    """Read, or refused by a sentence: nothing else."""
+    source = FAMILIES["qwen3vl"](tmp_path).published
+    whole = bytearray(source.read_bytes())
+    changed = tmp_path / "changed.gguf"
+    refusals = []
+    for position in range(8, gguf.read_structure(source).data_offset, 101):
+        was, whole[position] = whole[position], whole[position] ^ 0x41
+        changed.write_bytes(whole)
+        whole[position] = was
+        try:
+            published.read(changed)
+        except CorralError as error:
+            refusals.append(str(error))
+    assert refusals
+    assert all(refusals)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tensor", "sentence"),
+    [
+        ("mllama", "v.blk.0.attn_q.weight", 'models of the architecture "mllama" (llama3.2-vision) cannot be run'),
+        ("qwen2", "v.blk.0.attn_q.weight", 'of an encoder beside a model of architecture "qwen2"'),
+        ("llama", "mtp.fc.weight", 'has tensor "mtp.fc.weight" of an encoder beside a model'),
+    ],
+)
+def test_what_no_engine_can_run_is_refused_by_name(
+    tmp_path: Path, architecture: str, tensor: str, sentence: str
+) -> None:
+    parts = Parts.of(FAMILIES["gemma3"](tmp_path).model)
+    parts.rename_prefix("gemma3.", f"{architecture}.")
+    parts.put(general__architecture=architecture)
+    parts.tensors[tensor] = random_tensor(1, 8, 8)
+    path = parts.write(tmp_path / "file.gguf")
+    store = Store(tmp_path / "models")
+    with pytest.raises(ModelFileError) as raised:
+        assemble.assemble({"file.gguf": path}, store)
+    store.close()
+    assert sentence in str(raised.value)
+
+
+def test_a_published_model_is_made_and_described_as_it_was_published(tmp_path: Path) -> None:
+    twins = FAMILIES["gptoss"](tmp_path)
+    store = Store(tmp_path / "models")
+    made = assemble.assemble({"file.gguf": twins.published}, store)
+    assemble.write_model(names.parse("m"), made, store)
+    assert (made.config.model_family, made.config.context_length) == ("gptoss", 2048)
+    assert store.manifest(names.parse("m")).manifest.layers[0].size == twins.published.stat().st_size
+    store.close()
+
+
+@pytest.mark.parametrize("text", ["", "default", "mrope"])
+def test_a_kind_of_rope_scaling_that_is_none_is_dropped_from_any_file(tmp_path: Path, text: str) -> None:
+    parts = Parts.of(FAMILIES["gptoss"](tmp_path).model)
+    parts.put(**{"gpt-oss__rope__scaling__type": text, "gpt-oss__rope__scaling__factor": 0.0})
+    found = published.read(parts.write(tmp_path / "file.gguf"))
+    assert found.rules == f"general-{published.general.VERSION}"
+    assert not [key for key in found.text.metadata if ".rope.scaling." in key and "original" not in key]
+
+
+def test_another_kind_of_rope_scaling_is_refused(tmp_path: Path) -> None:
+    parts = Parts.of(FAMILIES["gptoss"](tmp_path).model)
+    parts.put(**{"gpt-oss__rope__scaling__type": "wild"})
+    with pytest.raises(ModelFileError, match='is "wild", not one of'):
+        published.read(parts.write(tmp_path / "file.gguf"))
