@@ -271,3 +271,16 @@ def test_a_file_whose_tensors_stay_in_place_is_cloned_with_another_header(tmp_pa
 def reordered(source: Path, target: Path) -> None:
     """The same file, tensors in another order: that of a converter which put the encoder first."""
     Parts.of(source).write(target, order=lambda name: (not name.startswith("v."), name[::-1]))
+
+
+def test_a_folder_that_is_removed_while_it_is_claimed_is_made_again(store: Store) -> None:
+    digest = names.parse_digest(blob(store).name)
+    for _ in range(3):
+        claim = store.derived.claim(digest)
+        assert claim is not None
+        store.derived.forget(digest)
+        second = store.derived.claim(digest)  # of the folder that is there now
+        assert second is not None
+        assert second.folder.is_dir()
+        claim.release()
+        second.release()
