@@ -166,12 +166,12 @@ def test_what_was_not_used_for_longest_makes_room(store: Store, twins: Twins, tm
     add_model(store.root, "other", other)
     files(Deriver(store, "e"), blob(store))
     in_use = [str(blob(store))]
-    files(Deriver(store, "e", most_bytes=500_000, in_use=lambda: in_use), blob(store, "other"))
+    files(Deriver(store, "e", most_bytes=300_000, in_use=lambda: in_use), blob(store, "other"))
     assert len(folders(store)) == 2
     time.sleep(0.01)
     store.derived.delete(store.derived.entries()[-1])
     in_use.clear()
-    files(Deriver(store, "e", most_bytes=500_000, in_use=lambda: in_use), blob(store, "other"))
+    files(Deriver(store, "e", most_bytes=300_000, in_use=lambda: in_use), blob(store, "other"))
     assert [entry.digest.filename for entry in store.derived.entries()] == [blob(store, "other").name]
 
 
