@@ -54,14 +54,14 @@ def difference(derived: Path, expected: Path, published_file: Path) -> list[str]
     """
     made, wanted, old = (gguf.read_structure(path) for path in (derived, expected, published_file))
     ours, theirs = copied_fields(made), copied_fields(wanted)
-    found = [key for key in theirs if ours.get(key) != theirs[key] and key not in _DESCRIPTIONS]
+    found = [key for key in theirs if ours.get(key) != theirs[key] and key not in DESCRIPTIONS]
     found += [key for key in ours if key not in theirs and key not in old.metadata]
     one, other = contents(made), contents(wanted)
     found += sorted(one.keys() ^ other.keys())
     return found + sorted(name for name in one.keys() & other.keys() if one[name] != other[name])
 
 
-_DESCRIPTIONS = ("general.name", "general.file_type", "general.quantization_version")
+DESCRIPTIONS = ("general.name", "general.file_type", "general.quantization_version")
 """Keys of a twin's projector that say nothing to the engine."""
 
 

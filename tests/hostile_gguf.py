@@ -539,7 +539,7 @@ PARTS: dict[str, Case] = {
         lambda draft: draft.with_keys(clip__vision__image_std=_array(F32, 0.0, 0.0, 0.0))
     ),
     "half-precision class": _projector(
-        lambda draft: draft.with_tensors({"v.class_embd": weight(WIDTH, kind="F16")}), "has the type F16"
+        lambda draft: draft.with_tensors({"v.class_embd": weight(WIDTH, kind="F16")}), ""
     ),
     "an adapter's half": _adapter(
         lambda draft: draft.without("blk.0.attn_q.weight.lora_b"), 'tensor "blk.0.attn_q.weight.lora_b" is missing'

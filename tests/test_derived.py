@@ -166,12 +166,12 @@ def test_what_was_not_used_for_longest_makes_room(store: Store, twins: Twins, tm
     add_model(store.root, "other", other)
     files(Deriver(store, "e"), blob(store))
     in_use = [str(blob(store))]
-    files(Deriver(store, "e", most_bytes=500_000, in_use=lambda: in_use), blob(store, "other"))
+    files(Deriver(store, "e", most_bytes=300_000, in_use=lambda: in_use), blob(store, "other"))
     assert len(folders(store)) == 2
     time.sleep(0.01)
     store.derived.delete(store.derived.entries()[-1])
     in_use.clear()
-    files(Deriver(store, "e", most_bytes=500_000, in_use=lambda: in_use), blob(store, "other"))
+    files(Deriver(store, "e", most_bytes=300_000, in_use=lambda: in_use), blob(store, "other"))
     assert [entry.digest.filename for entry in store.derived.entries()] == [blob(store, "other").name]
 
 
@@ -271,3 +271,16 @@ def test_a_file_whose_tensors_stay_in_place_is_cloned_with_another_header(tmp_pa
 def reordered(source: Path, target: Path) -> None:
     """The same file, tensors in another order: that of a converter which put the encoder first."""
     Parts.of(source).write(target, order=lambda name: (not name.startswith("v."), name[::-1]))
+
+
+def test_a_folder_that_is_removed_while_it_is_claimed_is_made_again(store: Store) -> None:
+    digest = names.parse_digest(blob(store).name)
+    for _ in range(3):
+        claim = store.derived.claim(digest)
+        assert claim is not None
+        store.derived.forget(digest)
+        second = store.derived.claim(digest)  # of the folder that is there now
+        assert second is not None
+        assert second.folder.is_dir()
+        claim.release()
+        second.release()

@@ -1,12 +1,17 @@
 """Published layouts: what is recognised, and that the derived file is what it should be, tensor by tensor."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from corral import gguf, published
+from corral.errors import ModelFileError
+from corral.gguf.writer import copied_fields
+from corral.published import arithmetic
 from corral.published.draft import Draft
-from tests.derived_files import derive, difference
+from tests.derived_files import DESCRIPTIONS, contents, derive, difference
 from tests.published_models import FAMILIES, Twins
 
 
@@ -53,3 +58,83 @@ def test_every_renaming_rule_is_met_by_the_twin(twins: Twins, monkeypatch: pytes
     monkeypatch.setattr(Draft, "rename", recording)
     published.plan(gguf.read_structure(twins.published_projector or twins.published))
     assert unmet == set()
+
+
+CHANGES = (
+    *("put", "put_array", "default", "default_text", "rename_key", "rename_architecture", "drop"),
+    *("hide", "rename", "widen", "replace", "add"),
+)
+"""What rules do to a draft."""
+
+
+def test_each_rule_that_is_left_out_is_noticed(twins: Twins, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, each step by which a family changes a draft is not taken: the twin is then another one."""
+    steps: list[str] = []
+    left_out, depth = -1, 0
+
+    def step(name: str) -> Callable[..., None]:
+        take = getattr(Draft, name)
+
+        def taken(self: Draft, *arguments: Any, **more: Any) -> None:
+            nonlocal depth
+            if depth:  # part of another step
+                take(self, *arguments, **more)
+                return
+            before = (dict(self.fields), list(self.recipes), self.architecture)
+            number = len(steps)
+            steps.append(f"{name}{arguments}")
+            depth += 1
+            try:
+                take(self, *arguments, **more)
+            finally:
+                depth -= 1
+            if number == left_out:
+                self.fields, self.recipes, self.architecture = before
+            if (self.fields, self.recipes, self.architecture) == before:
+                steps[number] = ""  # it changes nothing here, or not any more
+
+        return taken
+
+    for name in CHANGES:
+        monkeypatch.setattr(Draft, name, step(name))
+    source = twins.published_projector or twins.published
+    assert unlike(source, twins) == []
+    whole = list(steps)
+    unnoticed = []
+    for left_out in [number for number, text in enumerate(whole) if text]:
+        steps.clear()
+        if unlike(source, twins) == []:
+            unnoticed.append(whole[left_out])
+    assert unnoticed == []
+
+
+def unlike(source: Path, twins: Twins) -> list[str]:
+    """What a plan has otherwise than the twin, without writing it; the sentence of a file that is refused."""
+    try:
+        file = gguf.read_structure(source)
+        plan = published.plan(file)
+        pairs = [] if plan is None else [(plan.text, twins.model), (plan.projector, twins.projector)]
+        found = [] if plan is not None else ["there is no plan"]
+        for part, path in pairs:
+            if part is not None and path is not None:
+                found += _unlike(part, gguf.read(path), file)
+            elif path is not None and twins.published_projector is None:
+                found.append(path.name)
+    except ModelFileError as error:
+        return [str(error)]
+    return found
+
+
+def _unlike(part: published.Part, wanted: gguf.GGUF, source: gguf.GGUF) -> list[str]:
+    laid_out = part.layout()
+    gguf.read_planned(laid_out.header, laid_out.size, source.path)
+    fields = copied_fields(wanted)
+    found = [key for key in fields if part.fields.get(key) != fields[key] and key not in DESCRIPTIONS]
+    found += [key for key in part.fields if key not in fields and key not in source.metadata]
+    with open(source.path, "rb") as opened:
+        ours = {
+            recipe.name: (recipe.tensor.type, recipe.tensor.shape, bytes(arithmetic.computed(recipe, opened)))
+            for recipe in part.recipes
+        }
+    theirs = contents(wanted)
+    return found + [name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)]

@@ -24,10 +24,10 @@ class ClipKeys:
         if uses:
             draft.put(f"clip.use_{uses}", ValueType.BOOL, value=True)
 
-    def sees(self, projector_type: str, *, key: str = "clip.projector_type") -> None:
+    def sees(self, projector_type: str) -> None:
         """It has an encoder of pictures of this type."""
         self.draft.put("clip.has_vision_encoder", ValueType.BOOL, value=True)
-        self.draft.put(key, ValueType.STRING, projector_type)
+        self.draft.put("clip.projector_type", ValueType.STRING, projector_type)
 
     def whole(self, name: str, source: str, default: int | None = None) -> None:
         """A whole number out of the published file's key `source`."""

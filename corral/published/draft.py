@@ -87,8 +87,9 @@ class Draft:
     def drop_unread(self) -> None:
         """Drops keys that no engine reads, which leaves room in the header for those it does."""
         ours = tuple(f"{self.architecture}.{part}" for part in _UNREAD_PARTS)
-        for key in [key for key in self.fields if key in _UNREAD or key.startswith(ours)]:
-            self.drop(key)
+        self.fields = {
+            key: value for key, value in self.fields.items() if key not in _UNREAD and not key.startswith(ours)
+        }
 
     def text(self, key: str) -> str | None:
         """The text of a key as the published file has it."""

@@ -67,10 +67,13 @@ def cut_vocabulary(draft: Draft, rows: int) -> None:
 
 
 def _surplus(file: GGUF, embeddings: Tensor | None) -> int:
-    """How many more tokens there are than rows; negative: fewer."""
+    """How many more tokens there are than rows, where all else fits; negative: fewer."""
     tokens = file.metadata.get(_TOKENS)
     if not isinstance(tokens, Array) or embeddings is None or len(embeddings.shape) != 2:
         return 0
+    output = find(file, "output.weight")
+    if embeddings.shape[0] != file.embedding_length or (output is not None and output.shape != embeddings.shape):
+        return 0  # another fault, which is to be named
     return tokens.length - embeddings.shape[1]
 
 

@@ -120,15 +120,20 @@ class Derived:
         """The right to make something of the blob; None while another has it. What died half-made is removed."""
         parent = self._of(digest)
         with disk.explained(parent, "making"):
-            parent.mkdir(parents=True, exist_ok=True)
-            descriptor = _locked(parent)
-            if descriptor == _HELD:
-                return None
-            for leftover in parent.glob(f"{_TEMPORARY}*"):
-                shutil.rmtree(leftover, ignore_errors=True)
-            claim = Claim(parent, descriptor)
-            claim.folder.mkdir()
-            return claim
+            for _ in range(_TRIES):
+                parent.mkdir(parents=True, exist_ok=True)
+                descriptor = _locked(parent)
+                if descriptor == _HELD:
+                    return None
+                for leftover in parent.glob(f"{_TEMPORARY}*"):
+                    shutil.rmtree(leftover, ignore_errors=True)
+                claim = Claim(parent, descriptor)
+                with suppress(FileNotFoundError):  # another has just removed the folder, empty as it was
+                    claim.folder.mkdir()
+                    if descriptor is None or os.fstat(descriptor).st_ino == parent.stat().st_ino:
+                        return claim
+                claim.release()
+        return None
 
     def entries(self) -> list[Entry]:
         """All there is, the least recently used first."""
@@ -194,6 +199,8 @@ class Derived:
 
 
 _HELD = -1
+_TRIES = 10
+"""How often a folder may be removed while it is being locked."""
 
 
 def _locked(folder: Path) -> int | None:

@@ -1,6 +1,6 @@
 """Llama 4: right in its text, with an encoder of pictures in the model's file."""
 
-from corral.gguf import GGUF
+from corral.gguf import GGUF, ValueType
 from corral.published import values
 from corral.published.clip import HALVES, ClipKeys
 from corral.published.draft import Draft
@@ -37,7 +37,7 @@ def _projector(file: GGUF) -> Draft:
     draft = Draft.tower(file, "v.", "mm.")
     keys = ClipKeys(draft, uses="gelu")
     keys.sees("llama4")
-    keys.sees("llama4", key="clip.vision.projector_type")
+    draft.put("clip.vision.projector_type", ValueType.STRING, "llama4")
     for name in _COPIED:
         keys.whole(f"vision.{name}", f"llama4.vision.{name}")
     keys.real("vision.attention.layer_norm_epsilon", "llama4.vision.layer_norm_epsilon")

@@ -44,7 +44,6 @@ def projector(file: GGUF, *, deepstack: Sequence[int] = ()) -> tuple[Draft, Clip
     _split_patches(draft)
     _join_attention(draft)
     draft.rename(_STEMS, _deepstack_names(draft, deepstack))
-    draft.widen(lambda recipe: recipe.name == "v.position_embd.weight")
     return draft, keys
 
 
