@@ -56,9 +56,10 @@ def _route(path: str, method: str, operation: Mapping[str, Any], schemas: Mappin
         parts.append(f"<p>{_text(operation['description'])}</p>\n")
     for media, content in operation.get("requestBody", {}).get("content", {}).items():
         parts.append(f"<h4>Request: {html.escape(media)}</h4>\n")
-        name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
-        if name:
-            parts.append(_fields(schemas[name]))
+        schema = content.get("schema", {})
+        name = schema.get("$ref", "").rpartition("/")[2]
+        if name or "properties" in schema:
+            parts.append(_fields(schemas[name] if name else schema))
     parts.append("<h4>Replies</h4>\n<table>\n")
     for status, response in operation["responses"].items():
         media = "<br>".join(f"<code>{html.escape(name)}</code>" for name in response.get("content", {}))
