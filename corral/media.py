@@ -27,8 +27,8 @@ MAX_PIXELS, MAX_PIXELS_IN_ALL = 64_000_000, 256_000_000
 """Pixels of a picture, and of all pictures of a request: decoded, each takes 3 or 4 bytes."""
 MAX_SOUND = 128 << 20
 """Bytes of a sound."""
-MAX_SOUND_SECONDS = 2 * 60 * 60
-"""How long a sound may take: an engine holds all of it as numbers, 16,000 a second."""
+MIN_SOUND_SECONDS, MAX_SOUND_SECONDS = 0.01, 2 * 60 * 60
+"""How long a sound may take. An engine holds all of it as numbers, 16,000 a second, and ends over less than two."""
 
 
 def prepare(files: Sequence[bytes]) -> tuple[bytes, ...]:
@@ -111,30 +111,28 @@ def _checked_sound(file: bytes, kind: Kind) -> bytes:
     if len(file) > MAX_SOUND:
         raise BadRequest(f"a sound of {len(file)} bytes is too large, at most {MAX_SOUND} are read")
     # An MP3 says nowhere how long it is, and no byte of it holds more than a thousandth of a second.
-    seconds = {"wav": _wave_seconds, "flac": _flac_seconds}.get(kind, lambda _: 0.0)(file)
+    seconds = {"wav": _wave_seconds, "flac": _flac_seconds}.get(kind, lambda _: MIN_SOUND_SECONDS)(file)
     if seconds is None:
         raise BadRequest(f"a broken {_name(kind)}")
+    if seconds < MIN_SOUND_SECONDS:
+        raise BadRequest(f"a sound of less than {MIN_SOUND_SECONDS:g} seconds")
     if seconds > MAX_SOUND_SECONDS:
         raise BadRequest(f"a sound of {seconds:.0f} seconds is too long, at most {MAX_SOUND_SECONDS} are read")
     return file
 
 
 def _wave_seconds(file: bytes) -> float | None:
-    """How long a WAV is; None for one without a format that makes sense and, after it, samples.
+    """How long a WAV is; None for one without one format that makes sense and, after it, samples.
 
     Its last chunk may be cut short.
     """
     at, bits_a_second = 12, 0
     while at + 8 <= len(file):
         name, size = struct.unpack_from("<4sI", file, at)
-        body = file[at + 8 : at + 8 + 16]
         if name == b"fmt ":
-            if size < 16 or len(body) < 16:
+            if bits_a_second or size < 16 or at + 24 > len(file):
                 return None
-            code, channels, rate, _, alignment, bits = struct.unpack("<HHIIHH", body)
-            if not (0 < channels <= 8 and 0 < rate <= 768_000 and 0 < bits <= 64 and alignment > 0):
-                return None
-            bits_a_second = rate * channels * (bits if code in _UNCOMPRESSED else 4)
+            bits_a_second = _wave_rate(file[at + 8 : at + 8 + size])
         elif name == b"data":
             left = len(file) - at - 8
             return min(size, left) * 8 / bits_a_second if bits_a_second and left > 0 else None
@@ -142,8 +140,24 @@ def _wave_seconds(file: bytes) -> float | None:
     return None
 
 
-_UNCOMPRESSED = (1, 3, 0xFFFE)
-"""Formats of a WAV: whole numbers, fractions, and what an extension says. Others have 4 bits a sample or more."""
+def _wave_rate(form: bytes) -> int:
+    """Bits a second of a WAV with this format; 0 for one that makes no sense. `BadRequest` for compressed samples.
+
+    How many of these there are, other chunks say, which an engine believes.
+    """
+    code, channels, rate, _, alignment, bits = struct.unpack_from("<HHIIHH", form)
+    if code == _EXTENDED and len(form) >= 26:
+        (code,) = struct.unpack_from("<H", form, 24)
+    if code not in _UNCOMPRESSED:
+        raise BadRequest(f"a WAV of compressed samples (format {code})")
+    is_sensible = 0 < channels <= 8 and 0 < rate <= 768_000 and 0 < bits <= 64 and alignment > 0
+    return rate * channels * bits if is_sensible else 0
+
+
+_UNCOMPRESSED = (1, 3, 6, 7)
+"""Formats of a WAV: whole numbers, fractions, A-law and µ-law."""
+_EXTENDED = 0xFFFE
+"""The format of a WAV that says further on which it is."""
 
 
 def _flac_seconds(file: bytes) -> float | None:
