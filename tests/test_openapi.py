@@ -165,4 +165,5 @@ def test_the_page_lists_every_route_and_loads_nothing(server: RunningServer) -> 
     assert page.addresses == {"openapi.json", *(f"#{place}" for place in page.places)}
     for path, method, _ in operations():
         assert f"<b>{method.upper()}</b> <code>{path}</code>" in text
+    assert "<td><code>file</code></td><td>file</td>" in text
     assert "<td><code>response_format</code></td><td><code>json</code> or <code>text</code></td>" in text
