@@ -20,7 +20,7 @@ from typing import Any
 from tests.asking import post
 from tests.conftest import ROOT, RunningServer, add_model, running_server
 from tests.speakers import speaker
-from tests.tiny_models import tiny_bert, tiny_llama
+from tests.tiny_models import tiny_bert, tiny_llama, tiny_ultravox
 from tests.tool_templates import GO, JINJA
 
 KITS = ROOT / ".cache" / "clients"
@@ -50,11 +50,13 @@ class Results:
 def clients_server(work: Path, starter: Path) -> Iterator[RunningServer]:
     """A server over the real engine: `chatter` is the starter model, always with the same answers and with a template
     that knows tools, rendered here; `native` is tiny, and the engine renders it; `caller` calls a tool whatever it is
-    asked; `bert` embeds."""
+    asked; `hears` hears; `bert` embeds."""
     models = work / "home" / ".ollama" / "models"
     add_model(models, "smollm2", starter)
     add_model(models, "native", tiny_llama(work / "native.gguf", chat_template=JINJA))
     add_model(models, "caller", speaker(work / "caller.gguf", *CALL, chat_template=JINJA))
+    tiny_ultravox(work / "hears.gguf", work / "projector.gguf", chat_template=JINJA)
+    add_model(models, "hears", work / "hears.gguf", work / "projector.gguf")
     add_model(models, "bert", tiny_bert(work / "bert.gguf"))
     with running_server(work / "home", OLLAMA_CONTEXT_LENGTH="1024", OLLAMA_MAX_LOADED_MODELS="9") as server:
         chatter = {"model": "chatter", "from": "smollm2", "template": GO, "parameters": {"temperature": 0}}

@@ -69,6 +69,7 @@ SLOW = {
     "test_seeing_the_prompt": REAL_ENGINE,
     "test_server_faults": CRASHES,
     "test_shared_folder": CRASHES,
+    "test_sounds_server": REAL_ENGINE,
     "test_sources_archive": REGISTRY,
     "test_sources_mirrors": REGISTRY,
     "test_sources_pypi": PIP,

@@ -24,7 +24,8 @@ def results(request: pytest.FixtureRequest, server: RunningServer) -> Results:
 
 def test_models(results: Results) -> None:
     found = results["models"]
-    assert set(found["listed"]) == {"smollm2:latest", "native:latest", "bert:latest", "chatter:latest", "caller:latest"}
+    names = ("smollm2", "native", "bert", "chatter", "caller", "hears")
+    assert set(found["listed"]) == {f"{name}:latest" for name in names}
     assert found["retrieved"] == "chatter"
 
 
@@ -71,6 +72,21 @@ def test_structured_output(results: Results) -> None:
 def test_completions(results: Results) -> None:
     found = results["completions"]
     assert found["text"] == found["streamed"] != ""
+
+
+def test_transcriptions(results: Results) -> None:
+    found = results["transcriptions"]
+    assert found["text"]
+    assert found["text"] == found["tokens"].strip() == found["as_text"] == "".join(found["deltas"])
+    kind, read, written, together = found["usage"]
+    assert (kind, written, together) == ("tokens", 5, read + 5)
+    assert found["done"] == ["transcript.text.done", found["text"], 5]
+    assert found["deaf"] == ["BadRequestError", 400, '"chatter" does not support audio']
+    unknown = 'response_format "verbose_json" cannot be given: the model writes words, without times'
+    assert found["times"] == ["BadRequestError", 400, f'{unknown}; use "json" or "text"']
+    other = 'the file "speech.ogg" is of the kind Ogg, which is not read: send WAV, MP3 or FLAC'
+    assert found["kind"] == ["BadRequestError", 400, other]
+    assert found["streamed"] == ["NotFoundError", 404, "model 'nope' not found"]
 
 
 def test_embeddings_are_the_same_as_base64_and_as_numbers(results: Results) -> None:

@@ -163,7 +163,7 @@ def test_pictures_of_a_conversation_keep_their_places(server: RunningServer, mod
 def test_what_is_no_picture_is_refused(server: RunningServer, model: str, stream: bool) -> None:
     text = base64.b64encode(b"no picture at all").decode()
     answer = post(server, "/api/chat", request(model, "/api/chat", "see", [picture("red"), text], stream=stream))
-    expected = "image 2 cannot be used: neither a picture (PNG, JPEG, WebP, GIF, BMP) nor a sound (WAV, MP3)"
+    expected = "image 2 cannot be used: neither a picture (PNG, JPEG, WebP, GIF, BMP) nor a sound (WAV, MP3, FLAC)"
     assert (answer.status, answer.json) == (400, {"error": expected})
 
 

@@ -41,8 +41,8 @@ def refusal(*files: bytes) -> str:
     return str(refused.value)
 
 
-def wav(samples: bytes = b"\0\0" * 100, rate: int = 16000, channels: int = 1) -> bytes:
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, rate, rate * 2 * channels, 2 * channels, 16)
+def wav(samples: bytes = b"\0\0" * 200, rate: int = 16000, channels: int = 1, code: int = 1) -> bytes:
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, code, channels, rate, rate * 2 * channels, 2 * channels, 16)
     body = (
         b"WAVE" + form + b"LIST" + struct.pack("<I", 3) + b"abc\0" + b"data" + struct.pack("<I", len(samples)) + samples
     )
@@ -70,7 +70,7 @@ def wav(samples: bytes = b"\0\0" * 100, rate: int = 16000, channels: int = 1) ->
         (b"\xff", ""),
         (b"\x00\x00\x00\x18ftypheic", ""),
         (b"OggS", ""),
-        (b"fLaC", ""),
+        (b"fLaC", "flac"),
         (b"II*\0", ""),
         (b"<svg", ""),
         (b"", ""),
@@ -131,7 +131,13 @@ def test_of_a_moving_picture_the_first_frame_is_taken(kind: str) -> None:
     assert blue < 15
 
 
-@pytest.mark.parametrize("sound", [wav(), b"ID3\x04" + bytes(50), b"\xff\xfb\x90\x64" + bytes(50)])
+def flac(samples: int = 16000, rate: int = 16000, bits: int = 16) -> bytes:
+    """A FLAC's beginning, with the format of its samples, and the first bytes of a frame."""
+    packed = (rate << 44 | bits - 1 << 36 | samples).to_bytes(8)
+    return b"fLaC\x80\0\0\x22" + b"\x10\0\x10\0" + bytes(6) + packed + bytes(16) + b"\xff\xf8"
+
+
+@pytest.mark.parametrize("sound", [wav(), flac(), b"ID3\x04" + bytes(50), b"\xff\xfb\x90\x64" + bytes(50)])
 def test_sounds_pass_through(sound: bytes) -> None:
     assert media.prepare([sound]) == (sound,)
 
@@ -141,7 +147,58 @@ def test_sounds_pass_through(sound: bytes) -> None:
     [wav(b""), wav(rate=0), wav(channels=0), wav()[:30], b"RIFF\x04\0\0\0WAVE", wav().replace(b"fmt ", b"foo ")],
 )
 def test_a_broken_sound_is_refused(broken: bytes) -> None:
-    assert refusal(broken) == "image 1 cannot be used: a broken WAV"
+    assert refusal(broken) == "sound 1 cannot be used: a broken WAV"
+
+
+@pytest.mark.parametrize("broken", [flac(rate=0), flac(samples=0), flac()[:30], flac().replace(b"\x22", b"\x21")])
+def test_a_broken_flac_is_refused(broken: bytes) -> None:
+    assert refusal(broken) == "sound 1 cannot be used: a broken FLAC"
+
+
+def test_a_flac_of_wide_samples_is_refused() -> None:
+    expected = "sound 1 cannot be used: a FLAC of 32 bits a sample, at most 24 are read"
+    assert refusal(flac(bits=32)) == expected
+    media.prepare([flac(bits=24)])
+
+
+@pytest.mark.parametrize(
+    ("sound", "seconds"),
+    [
+        (flac(samples=1 << 35), 2147484),
+        (flac(samples=7201 * 16000), 7201),
+        (wav(bytes(20_000), rate=1), 10000),
+    ],
+    ids=["a length that only the header has", "a second too many", "a sample a second"],
+)
+def test_a_sound_may_not_take_too_long(sound: bytes, seconds: int) -> None:
+    expected = f"sound 1 cannot be used: a sound of {seconds} seconds is too long, at most 7200 are read"
+    assert refusal(sound) == expected
+
+
+def test_a_sound_may_take_two_hours() -> None:
+    media.prepare([flac(samples=7200 * 16000)])
+
+
+@pytest.mark.parametrize("sound", [wav(bytes(2)), wav(bytes(318)), flac(samples=1), wav(bytes(2000), rate=768_000)])
+def test_a_sound_may_not_be_nearly_nothing(sound: bytes) -> None:
+    """llama-server ends over a sound of one sample."""
+    assert refusal(sound) == "sound 1 cannot be used: a sound of less than 0.01 seconds"
+
+
+@pytest.mark.parametrize("code", [2, 0x11, 0x55])
+def test_a_wav_of_compressed_samples_is_refused(code: int) -> None:
+    assert refusal(wav(code=code)) == f"sound 1 cannot be used: a WAV of compressed samples (format {code})"
+    extended = wav(code=0xFFFE).replace(b"\x10\0\0\0\xfe\xff", b"\x28\0\0\0\xfe\xff")
+    at = extended.index(b"LIST")
+    extended = extended[:at] + b"\x16\0" + bytes(6) + code.to_bytes(2, "little") + bytes(14) + extended[at:]
+    assert refusal(extended) == f"sound 1 cannot be used: a WAV of compressed samples (format {code})"
+    plain = extended[: at + 8] + b"\x01\0" + extended[at + 10 :]
+    assert media.prepare([plain]) == (plain,)
+
+
+def test_a_wav_has_one_format() -> None:
+    form = wav()[12:36]
+    assert refusal(wav().replace(b"LIST", form + b"LIST")) == "sound 1 cannot be used: a broken WAV"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +206,7 @@ def test_a_broken_sound_is_refused(broken: bytes) -> None:
 )
 def test_what_is_neither_picture_nor_sound_is_refused(other: bytes) -> None:
     good = written(Image.new("RGB", (4, 4)))
-    expected = "image 2 cannot be used: neither a picture (PNG, JPEG, WebP, GIF, BMP) nor a sound (WAV, MP3)"
+    expected = "image 2 cannot be used: neither a picture (PNG, JPEG, WebP, GIF, BMP) nor a sound (WAV, MP3, FLAC)"
     assert refusal(good, other) == expected
 
 
@@ -208,4 +265,4 @@ def test_hostile_bytes_end_in_a_picture_or_a_refusal(source: bytes, changes: lis
         (kept,) = media.prepare([bytes(file)])
     except BadRequest:
         return
-    assert media.kind_of(kept) in ("png", "wav", "mp3")
+    assert media.kind_of(kept) in ("png", "wav", "mp3", "flac")

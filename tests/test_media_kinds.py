@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from corral.cli.chat.attachments import KINDS, attach
 from corral.errors import BadRequest
-from corral.media_kinds import PICTURES, SOUNDS, kind_of
+from corral.media_kinds import PICTURES, SOUNDS, kind_of, other_sound
 
 HEADERS = [
     (b"\x89PNG\r\n\x1a\n", "png"),
@@ -19,6 +19,7 @@ HEADERS = [
     (b"RIFF\0\0\0\0WEBP", "webp"),
     (b"RIFF\0\0\0\0WAVE", "wav"),
     (b"ID3", "mp3"),
+    (b"fLaC", "flac"),
     (b"\xff\xfb", "mp3"),  # MPEG 1, layer 3
     (b"\xff\xfa", "mp3"),  # the same with a checksum
     (b"\xff\xf3", "mp3"),  # MPEG 2
@@ -53,9 +54,26 @@ def test_other_headers_have_no_kind(header: bytes) -> None:
     assert kind_of(header) == ""
 
 
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        (b"\0\0\0\x20ftypM4A \0\0", "M4A"),
+        (b"\0\0\0\x18ftypmp42\0\0", "MP4"),
+        (b"OggS\0\x02", "Ogg"),
+        (b"\x1aE\xdf\xa3\x01", "WebM"),
+        (b"\xff\xf1P\x80", "AAC"),
+        (b"FORM\0\0\0\0AIFF", "AIFF"),
+        (b"#!AMR\n", "AMR"),
+    ],
+)
+def test_sounds_that_no_engine_reads_have_a_name(header: bytes, name: str) -> None:
+    assert (kind_of(header), other_sound(header)) == ("", name)
+
+
 @given(st.binary(max_size=40))
 def test_twelve_bytes_are_enough(file: bytes) -> None:
     assert kind_of(file) == kind_of(file[:12])
+    assert other_sound(file) == other_sound(file[:12])
 
 
 @pytest.mark.parametrize(("header", "kind"), HEADERS)

@@ -101,6 +101,15 @@ def test_what_a_request_has_to_have_is_required() -> None:
         assert not validator.is_valid({**asked, name: value})
 
 
+def test_a_form_is_described() -> None:
+    operation = DOCUMENT["paths"]["/v1/audio/transcriptions"]["post"]
+    ((kind, content),) = operation["requestBody"]["content"].items()
+    assert (kind, content["schema"]["required"]) == ("multipart/form-data", ["file", "model"])
+    assert all(field["description"] for field in content["schema"]["properties"].values())
+    assert set(operation["responses"]["200"]["content"]) == {"application/json", "text/plain", "text/event-stream"}
+    assert {"400", "404", "408", "413"} <= set(operation["responses"])
+
+
 def test_a_dialect_has_its_own_envelope() -> None:
     assert fits("Ollama.Error", {"error": "model 'm' not found"})
     assert not fits("OpenAI.Error", {"error": "model 'm' not found"})
@@ -156,3 +165,5 @@ def test_the_page_lists_every_route_and_loads_nothing(server: RunningServer) -> 
     assert page.addresses == {"openapi.json", *(f"#{place}" for place in page.places)}
     for path, method, _ in operations():
         assert f"<b>{method.upper()}</b> <code>{path}</code>" in text
+    assert "<td><code>file</code></td><td>file</td>" in text
+    assert "<td><code>response_format</code></td><td><code>json</code> or <code>text</code></td>" in text

@@ -1,4 +1,4 @@
-"""The tiny models are real ones: the engine loads them, completes, embeds and looks at pictures."""
+"""The tiny models are real ones: the engine loads them, completes, embeds, looks at pictures and listens to sounds."""
 
 import base64
 import hashlib
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.forms import tone
 from tests.tiny_models import (
     CHATML,
     tiny_bert,
@@ -25,6 +26,7 @@ from tests.tiny_models import (
     tiny_llama,
     tiny_llava,
     tiny_lora,
+    tiny_ultravox,
 )
 
 HOST = """
@@ -201,3 +203,20 @@ def test_different_pictures_give_different_logits(
     red, blue, red_again = picture("red", "green"), picture("blue", "white"), picture("red", "green")
     assert look(red) == pytest.approx(look(red_again), abs=1e-3)
     assert look(red) != pytest.approx(look(blue), abs=0.05)
+
+
+def test_different_sounds_give_different_logits(tmp_path: Path, load: Load) -> None:
+    model, projector = tmp_path / "model.gguf", tmp_path / "projector.gguf"
+    tiny_ultravox(model, projector)
+    ask = load(model, projector=projector)
+    properties = ask("/props")
+    assert properties["modalities"]["audio"] is True
+    prompt = f"Listen to {properties['media_marker']} and"
+
+    def listen(sound: bytes) -> list[float]:
+        given = base64.b64encode(sound).decode()
+        return first_logits(complete(ask, {"prompt_string": prompt, "multimodal_data": [given]}))
+
+    low, high, low_again = tone(440), tone(2500), tone(440)
+    assert listen(low) == pytest.approx(listen(low_again), abs=1e-3)
+    assert listen(low) != pytest.approx(listen(high), abs=0.05)

@@ -158,6 +158,38 @@ def tiny_gemma3(model_path: Path, projector_path: Path, *, seed: int = 0, chat_t
     _write(writer, weights, "f32")
 
 
+def tiny_ultravox(model_path: Path, projector_path: Path, *, seed: int = 0, chat_template: str | None = None) -> None:
+    """A text model that hears: Whisper's encoder with Ultravox's projector, 375 tokens for each 30 seconds begun."""
+    tiny_llama(model_path, seed=seed, chat_template=chat_template, name="tiny ultravox")
+    writer = GGUFWriter(projector_path, "clip")
+    writer.add_type("mmproj")
+    writer.add_name("tiny ultravox projector")
+    writer.add_clip_has_audio_encoder(True)
+    writer.add_clip_projector_type("ultravox")
+    writer.add_audio_embedding_length(WIDTH)
+    writer.add_audio_feed_forward_length(FEED_FORWARD)
+    writer.add_audio_block_count(LAYERS)
+    writer.add_audio_head_count(HEADS)
+    writer.add_audio_projection_dim(WIDTH)
+    writer.add_audio_attention_layernorm_eps(1e-5)
+    writer.add_audio_num_mel_bins(_MEL_BINS)
+    writer.add_audio_stack_factor(_STACKED)
+    random = np.random.default_rng(seed + 1)
+    weights = _audio_weights(random)
+    weights["mm.a.norm_pre.weight"] = np.ones(WIDTH * _STACKED, np.float32)
+    weights["mm.a.mlp.1.weight"] = _matrix(random, 2 * WIDTH, WIDTH * _STACKED, gain=2)
+    weights["mm.a.norm_mid.weight"] = np.ones(WIDTH, np.float32)
+    weights["mm.a.mlp.2.weight"] = _matrix(random, WIDTH, WIDTH, gain=2)
+    _write(writer, weights, "f32")
+
+
+_MEL_BINS = 128
+_STACKED = 4
+"""Frames of sound that become one token."""
+_FRAMES = 1500
+"""Frames of sound in 30 seconds, after the second convolution."""
+
+
 def tiny_lora(path: Path, *, seed: int = 0, alpha: float = 16.0) -> Path:
     """A LoRA adapter of rank 4 for the attention of any `tiny_llama`."""
     random = np.random.default_rng(seed)
@@ -387,12 +419,35 @@ def _vision_weights(random: np.random.Generator, *, patches: int, patch_size: in
     return weights
 
 
+def _audio_weights(random: np.random.Generator) -> Weights:
+    """Whisper's encoder: two convolutions, then blocks whose keys have no bias."""
+    weights: Weights = {"a.position_embd.weight": random.normal(0, 0.3, (_FRAMES, WIDTH)).astype(np.float32)}
+    for number, channels in ((1, _MEL_BINS), (2, WIDTH)):
+        kernel = random.normal(0, 1.5 / (3 * channels) ** 0.5, (WIDTH, channels, 3))
+        weights[f"a.conv1d.{number}.weight"] = kernel.astype(np.float16)  # the only type the engine convolves with
+        weights[f"a.conv1d.{number}.bias"] = random.normal(0, 0.1, (WIDTH, 1)).astype(np.float32)
+    for layer in range(LAYERS):
+        block = f"a.blk.{layer}"
+        for part in ("attn_q", "attn_k", "attn_v", "attn_out"):
+            _add_linear(weights, f"{block}.{part}", random, WIDTH, WIDTH)
+        del weights[f"{block}.attn_k.bias"]
+        _add_norm(weights, f"{block}.ln1", random)
+        _add_norm(weights, f"{block}.ln2", random)
+        _add_linear(weights, f"{block}.ffn_up", random, FEED_FORWARD, WIDTH)
+        _add_linear(weights, f"{block}.ffn_down", random, WIDTH, FEED_FORWARD)
+    _add_norm(weights, "a.post_ln", random)
+    return weights
+
+
 def _write(writer: GGUFWriter, weights: Weights, outtype: str) -> None:
+    """Matrices as `outtype` says, or in half precision where they are given in it; vectors in single precision."""
     kind = {"f32": GGMLQuantizationType.F32, "f16": GGMLQuantizationType.F16}[outtype]
     writer.add_file_type(int(kind))
     writer.add_quantization_version(2)
     for name, weight in weights.items():
         wanted = kind if weight.ndim > 1 else GGMLQuantizationType.F32
+        if weight.dtype == np.float16:
+            wanted = GGMLQuantizationType.F16
         writer.add_tensor(name, quants.quantize(weight, wanted), raw_dtype=wanted)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -14,9 +14,19 @@ code { font: 0.9em ui-monospace, monospace; }
 details { border: 1px solid #8886; border-radius: 6px; margin: 0.5rem 0; padding: 0.4rem 0.8rem; }
 summary { cursor: pointer; }
 summary b { display: inline-block; min-width: 4.5rem; }
-summary span { color: #777; }
+summary span { color: #666; }
 table { border-collapse: collapse; width: 100%; margin: 0.5rem 0; }
 th, td { text-align: left; vertical-align: top; padding: 0.2rem 0.8rem 0.2rem 0; border-top: 1px solid #8883; }
+@media (prefers-color-scheme: dark) { summary span { color: #aaa; } }
+@media (max-width: 40rem) { /* a row under the other: the meaning on lines of its own below name, type and default */
+  body { margin: 1rem auto; }
+  h1, h2, h3, td { overflow-wrap: anywhere; }
+  tr { display: block; padding: 0.3rem 0; border-top: 1px solid #8883; }
+  tr:has(th) { display: none; }
+  td { display: inline; padding: 0 0.4rem 0 0; border: 0; }
+  td:last-child { display: block; }
+  td:nth-child(3):not(:last-child, :empty)::before { content: "default "; }
+}
 """
 
 
@@ -56,9 +66,10 @@ def _route(path: str, method: str, operation: Mapping[str, Any], schemas: Mappin
         parts.append(f"<p>{_text(operation['description'])}</p>\n")
     for media, content in operation.get("requestBody", {}).get("content", {}).items():
         parts.append(f"<h4>Request: {html.escape(media)}</h4>\n")
-        name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
-        if name:
-            parts.append(_fields(schemas[name]))
+        schema = content.get("schema", {})
+        name = schema.get("$ref", "").rpartition("/")[2]
+        if name or "properties" in schema:
+            parts.append(_fields(schemas[name] if name else schema))
     parts.append("<h4>Replies</h4>\n<table>\n")
     for status, response in operation["responses"].items():
         media = "<br>".join(f"<code>{html.escape(name)}</code>" for name in response.get("content", {}))
@@ -89,6 +100,8 @@ def _kind(schema: Mapping[str, Any]) -> str:
             return f'<a href="#{name}">{name}</a>'
         case {"type": "array", **rest}:
             return f"list of {_kind(rest['items'])}" if rest.get("items") else "list"
+        case {"contentMediaType": _}:
+            return "file"
         case {"type": list(kinds)}:
             return " or ".join(map(html.escape, kinds))
         case {"type": str(kind)}:

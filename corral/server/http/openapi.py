@@ -19,9 +19,9 @@ from corral.server.http.operation import STRING, Operation, Schema, an_object
 from corral.server.http.routing import DocumentedRoute
 
 DESCRIPTION = """Every route of this server. Requests are read leniently: null is as good as left out, keys may be \
-written in any case, unknown ones are ignored, and the header `content-type` is not looked at. A request from a web \
-origin or for a host name that may not speak to the server gets an empty 403. Errors within a stream come as its last \
-part, in the form of the errors below."""
+written in any case, unknown ones are ignored, and the header `content-type` is looked at where a form is sent only. A \
+request from a web origin or for a host name that may not speak to the server gets an empty 403. Errors within a \
+stream come as its last part, in the form of the errors below."""
 
 ABOUT_DIALECTS = {
     "Ollama": "Ollama's API, with additions of Corral's.",
@@ -51,7 +51,7 @@ PATH_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
 }
 
 BODY_ERRORS = (408, 413)
-"""Statuses of routes that read a body of JSON."""
+"""Statuses of routes that read a body of JSON or a form."""
 
 
 def document(routes: Sequence[DocumentedRoute]) -> dict[str, Any]:
@@ -93,6 +93,8 @@ def _operation(route: DocumentedRoute, path: str, method: str, components: "_Com
         if operation.requires:
             schema = {**schema, "properties": dict(operation.requires), "required": list(operation.requires)}
         found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    if operation.takes_form is not None:
+        found["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": operation.takes_form}}}
     if operation.takes_bytes and method != "HEAD":
         found["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
     found["responses"] = dict(_responses(operation, dialect, components, bool(parameters), method == "HEAD"))
@@ -116,7 +118,7 @@ def _responses(
         for status in (301, 307):
             yield str(status), {"description": STATUSES[status]}
     for status in dialect.statuses if operation.errors is None else operation.errors:
-        if status in BODY_ERRORS and operation.takes is None:
+        if status in BODY_ERRORS and operation.takes is None and operation.takes_form is None:
             continue
         envelope = _envelope(dialect, components)
         if status == 404 and has_parameters:

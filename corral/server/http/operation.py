@@ -16,6 +16,8 @@ class Operation(Struct, frozen=True, kw_only=True):
     """The JSON of its request."""
     requires: Mapping[str, Mapping[str, Any]] = {}
     """The fields of its request that have to be there, and how their schemas are narrower than by their types."""
+    takes_form: Mapping[str, Any] | None = None
+    """The fields of its request, where that is a form with a file: the schema of an object."""
     takes_bytes: bool = False
     """Whether its request is a file."""
     answers: Schema | None = None
@@ -49,8 +51,15 @@ def constant(text: str) -> Mapping[str, Any]:
     return {"type": "string", "const": text}
 
 
+def meaning(schema: Mapping[str, Any], sentence: str) -> Mapping[str, Any]:
+    """The schema of a field, with what the field means."""
+    return {"description": sentence, **schema}
+
+
 ANYTHING: Mapping[str, Any] = {"type": "object"}
 STRING: Mapping[str, Any] = {"type": "string"}
+FILE: Mapping[str, Any] = {"type": "string", "contentMediaType": "application/octet-stream"}
+"""A file in a form."""
 SOME_TEXT: Mapping[str, Any] = {"type": "string", "minLength": 1}
 SOME_ITEMS: Mapping[str, Any] = {"type": "array", "minItems": 1}
 INTEGER: Mapping[str, Any] = {"type": "integer"}

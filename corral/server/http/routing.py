@@ -9,15 +9,17 @@ from corral.server.http.operation import Operation
 from corral.server.http.streaming import Handler, Route
 
 MAX_BODY = 256 << 20
-"""Bytes a JSON request may have: pictures come as base64."""
+"""Bytes a request may have: pictures come as base64."""
 
 
 class DocumentedRoute(StarletteRoute):
     """A route that can be described. The description of its handler is that handler's docstring."""
 
-    def __init__(self, path: str, handler: Handler, methods: set[str], dialect: Dialect, operation: Operation) -> None:
+    def __init__(
+        self, path: str, handler: Handler, methods: set[str], dialect: Dialect, operation: Operation, max_body: int
+    ) -> None:
         reads_body = operation.takes_bytes
-        super().__init__(path, Route(handler, dialect, max_body=MAX_BODY, reads_body=reads_body), methods=list(methods))
+        super().__init__(path, Route(handler, dialect, max_body=max_body, reads_body=reads_body), methods=list(methods))
         self.methods = methods  # starlette adds HEAD to every GET by itself
         self.dialect = dialect
         self.operation = operation
@@ -31,6 +33,10 @@ def route(
     *methods: str,
     dialect: Dialect,
     operation: Operation = Operation(),  # noqa: B008 - a frozen value
+    max_body: int = MAX_BODY,
 ) -> DocumentedRoute:
-    """HEAD only where it is listed (spec api §2.2). A handler that takes bytes reads the body itself, as it comes."""
-    return DocumentedRoute(path, handler, set(methods), dialect, operation)
+    """HEAD only where it is listed (spec api §2.2). A handler that takes bytes reads the body itself, as it comes.
+
+    `max_body`: bytes of a body that is read for the handler.
+    """
+    return DocumentedRoute(path, handler, set(methods), dialect, operation, max_body)

@@ -1,4 +1,4 @@
-"""OpenAI's API, a dialect: every path, its methods and its handler. Source: spec api §17."""
+"""OpenAI's API, a dialect: every path, its methods and its handler. Source: spec api §17–§19."""
 
 from corral.errors import ModelRequired
 from corral.server.http.error_table import Row
@@ -6,6 +6,7 @@ from corral.server.http.routing import route
 from corral.server.openai import operations, routes
 from corral.server.openai.errors import dialect
 from corral.server.openai.responses import routes as responses
+from corral.server.openai.transcriptions import MAX_FORM
 
 _ANY = dialect()
 _COMPLETIONS = dialect({ModelRequired: Row(404, lambda _: "model '' not found")})
@@ -18,6 +19,14 @@ ROUTES = (
     route("/v1/responses/{id}", responses.delete, "DELETE", dialect=_ANY, operation=operations.DELETED),
     route(
         "/v1/responses/{id}/input_items", responses.input_items, "GET", dialect=_ANY, operation=operations.INPUT_ITEMS
+    ),
+    route(
+        "/v1/audio/transcriptions",
+        routes.transcribe,
+        "POST",
+        dialect=_ANY,
+        operation=operations.TRANSCRIPTION,
+        max_body=MAX_FORM,
     ),
     route("/v1/embeddings", routes.embeddings, "POST", dialect=_ANY, operation=operations.EMBEDDINGS),
     route("/v1/rerank", routes.rerank, "POST", dialect=_ANY, operation=operations.RERANK),

@@ -1,7 +1,8 @@
-"""What OpenAI's routes take and answer, for those who read the API's document. Source: spec api §17, §18."""
+"""What OpenAI's routes take and answer, for those who read the API's document. Source: spec api §17–§19."""
 
 from corral.server.http.operation import (
     ANYTHING,
+    FILE,
     INTEGER,
     NUMBER,
     SOME_ITEMS,
@@ -11,13 +12,16 @@ from corral.server.http.operation import (
     a_list,
     an_object,
     constant,
+    meaning,
     nullable,
 )
 from corral.server.http.reranking import RANKED, WireRankRequest
 from corral.server.openai import chat, wire
 from corral.server.openai.responses.wire import WireResponseRequest
+from corral.server.openai.transcriptions import MAX_TEMPERATURE
 
-_LOGPROBS = an_object({"content": a_list(an_object({"token": STRING, "logprob": NUMBER}))})
+_TOKEN = an_object({"token": STRING, "logprob": NUMBER})
+_LOGPROBS = an_object({"content": a_list(_TOKEN)})
 _CHOICE = an_object(
     {"index": INTEGER, "message": chat.Answer, "finish_reason": nullable(STRING)}, {"logprobs": _LOGPROBS}
 )
@@ -46,6 +50,10 @@ _VECTOR = an_object(
 _SOME_INPUT = {"type": ["string", "array"], "minLength": 1, "minItems": 1}
 _EMBEDDED_USAGE = an_object({"prompt_tokens": INTEGER, "total_tokens": INTEGER})
 
+_TOKENS = an_object(
+    {"type": constant("tokens"), "input_tokens": INTEGER, "output_tokens": INTEGER, "total_tokens": INTEGER}
+)
+
 CHAT = Operation(
     takes=wire.WireChatRequest,
     requires={"model": SOME_TEXT, "messages": SOME_ITEMS},
@@ -66,6 +74,33 @@ EMBEDDINGS = Operation(
     takes=wire.WireEmbedRequest,
     requires={"model": SOME_TEXT, "input": _SOME_INPUT},
     answers=an_object({"object": constant("list"), "data": a_list(_VECTOR), "model": STRING, "usage": _EMBEDDED_USAGE}),
+)
+TRANSCRIPTION = Operation(
+    takes_form=an_object(
+        {
+            "file": meaning(FILE, "The recording: WAV, MP3 or FLAC, of 25 MiB at most."),
+            "model": meaning(SOME_TEXT, "The name of a model that hears: its capabilities have `audio`."),
+        },
+        {
+            "language": meaning(STRING, "The language that is spoken, as an ISO 639 code or by its name."),
+            "prompt": meaning(STRING, "A text that shows how names and words are spelt, or that came before."),
+            "response_format": meaning(
+                {"enum": ["json", "text"], "default": "json"},
+                "How the answer is written. Formats with times are refused.",
+            ),
+            "stream": meaning({"type": "boolean", "default": False}, "Whether the answer comes piece by piece."),
+            "temperature": meaning(
+                {"type": "number", "minimum": 0, "maximum": MAX_TEMPERATURE, "default": 0},
+                "How much chance there is in the choice of tokens; 0 for none.",
+            ),
+            "include[]": meaning(a_list({"enum": ["logprobs"]}), "`logprobs`: log probabilities of tokens are wanted."),
+            "options": meaning(STRING, "Ollama's options, as a JSON object."),
+            "keep_alive": meaning(STRING, "How long the model stays loaded: seconds, or a duration such as `5m`."),
+        },
+    ),
+    answers=an_object({"text": STRING, "usage": _TOKENS}, {"logprobs": a_list(_TOKEN)}),
+    text="text/plain",
+    events="With `stream`: a `transcript.text.delta` in each data, and last a `transcript.text.done`.",
 )
 RERANK = Operation(
     takes=WireRankRequest,

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from corral import inference, names
-from corral.errors import ModelNotFound
+from corral.errors import ModelNotFound, Unsupported
 from corral.golang import gojson
 from corral.golang.text import shortest_float32
 from corral.inference.embedding import Vectors
@@ -18,11 +18,12 @@ from corral.messages import ChatRequest, Chunk, GenerateRequest
 from corral.server.http.answers import answers, describe, folded
 from corral.server.http.bodies import body_converted
 from corral.server.http.events import EventWriter, event_response
+from corral.server.http.forms import form_of
 from corral.server.http.images import LinkedImage
 from corral.server.http.requests import runtime_of
 from corral.server.http.reranking import ranked
 from corral.server.http.streaming import PLAIN_JSON
-from corral.server.openai import chat, completions, wire
+from corral.server.openai import chat, completions, transcriptions, wire
 from corral.server.openai.linked import linked_images
 from corral.store import Stored
 
@@ -66,6 +67,22 @@ async def _streamed(
     request: Request, converted: Sequence[ChatRequest | GenerateRequest], writer: EventWriter
 ) -> Response:
     return await event_response(request, answers(runtime_of(request), converted), writer)
+
+
+async def transcribe(request: Request) -> Response:
+    """What is said in a recording: WAV, MP3 or FLAC, for a model that hears. Times are not known."""
+    asked = transcriptions.transcription(await form_of(request))
+    runtime = runtime_of(request)
+    model = await inference.find_model(runtime, asked.request.model)
+    if "audio" not in model.capabilities:
+        raise Unsupported(asked.request.model, "audio", model.name.full)
+    if asked.stream:
+        return await _streamed(request, [asked.request], transcriptions.TranscriptionWriter())
+    (whole,) = await folded(answers(runtime, [asked.request]))
+    answer = transcriptions.answer(whole)
+    if asked.format == "text":
+        return Response(answer["text"], headers={"content-type": "text/plain; charset=utf-8"})
+    return _reply(answer)
 
 
 async def embeddings(request: Request) -> Response:

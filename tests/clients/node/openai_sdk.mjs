@@ -1,6 +1,6 @@
-// OpenAI's own client: chat, streams, tools, structured output, embeddings, responses, errors.
+// OpenAI's own client: chat, streams, tools, structured output, embeddings, transcriptions, responses, errors.
 
-import OpenAI, { APIConnectionError, APIError } from "openai";
+import OpenAI, { APIConnectionError, APIError, toFile } from "openai";
 import { zodResponseFormat, zodTextFormat } from "openai/helpers/zod";
 import { z } from "zod";
 
@@ -204,6 +204,63 @@ export async function responses_parsed() {
     ...{ model: "chatter", input: "Weather?", temperature: 0, text: { format: zodTextFormat(Weather, "weather") } },
   });
   return answer.output_parsed;
+}
+
+export async function transcriptions() {
+  const sound = async () => ({ file: await toFile(tone(), "speech.wav"), model: "hears", options: '{"num_predict": 5}' });
+  const create = async (more) => client.audio.transcriptions.create({ ...(await sound()), language: "en", ...more });
+  const whole = await create({ include: ["logprobs"], response_format: "json" });
+  const text = await create({ response_format: "text" });
+  const deltas = [];
+  let done;
+  for await (const event of await create({ stream: true })) {
+    if (event.type === "transcript.text.delta") deltas.push(event.delta);
+    else done = event;
+  }
+  const { type, input_tokens, output_tokens, total_tokens } = whole.usage;
+  const found = {
+    text: whole.text,
+    tokens: whole.logprobs.map((one) => one.token).join(""),
+    usage: [type, input_tokens, output_tokens, total_tokens],
+    as_text: text,
+    deltas,
+    done: [done.type, done.text, done.usage.output_tokens],
+  };
+  const cases = {
+    deaf: { model: "chatter" },
+    times: { response_format: "verbose_json" },
+    kind: { file: await toFile(Buffer.concat([Buffer.from("OggS"), Buffer.alloc(60)]), "speech.ogg") },
+    streamed: { model: "nope", stream: true },
+  };
+  for (const [name, given] of Object.entries(cases)) {
+    try {
+      await create(given);
+    } catch (error) {
+      if (!(error instanceof APIError)) throw error;
+      found[name] = [error.constructor.name, error.status, error.error.message];
+    }
+  }
+  return found;
+}
+
+/** A second of a tone, as a WAV. */
+function tone() {
+  const [samples, rate] = [16000, 16000];
+  const file = Buffer.alloc(44 + 2 * samples);
+  file.write("RIFF", 0);
+  file.writeUInt32LE(36 + 2 * samples, 4);
+  file.write("WAVEfmt ", 8);
+  file.writeUInt32LE(16, 16);
+  file.writeUInt16LE(1, 20);
+  file.writeUInt16LE(1, 22);
+  file.writeUInt32LE(rate, 24);
+  file.writeUInt32LE(2 * rate, 28);
+  file.writeUInt16LE(2, 32);
+  file.writeUInt16LE(16, 34);
+  file.write("data", 36);
+  file.writeUInt32LE(2 * samples, 40);
+  for (let n = 0; n < samples; n++) file.writeInt16LE(Math.trunc(20000 * Math.sin(n / 6)), 44 + 2 * n);
+  return file;
 }
 
 export async function errors() {

@@ -1,7 +1,10 @@
-"""OpenAI's own client: chat, streams, tools, structured output, embeddings, responses, errors."""
+"""OpenAI's own client: chat, streams, tools, structured output, embeddings, transcriptions, responses, errors."""
 
+import io
 import json
+import math
 import os
+import wave
 from typing import Literal
 
 import openai
@@ -214,6 +217,57 @@ async def responses_tools_streamed():
 async def responses_parsed():
     answer = await client.responses.parse(model="chatter", input="Weather?", text_format=Weather, temperature=0)
     return answer.output_parsed.model_dump()
+
+
+async def transcriptions():
+    create = client.audio.transcriptions.create
+    sound = {"model": "hears", "extra_body": {"options": '{"num_predict": 5}'}}
+
+    def file():
+        return ("speech.wav", _tone(), "audio/wav")
+
+    whole = await create(file=file(), **sound, language="en", include=["logprobs"], response_format="json")
+    text = await create(file=file(), **sound, language="en", response_format="text")
+    parts = await create(file=file(), **sound, language="en", stream=True)
+    deltas, done = [], None
+    async for event in parts:
+        if event.type == "transcript.text.delta":
+            deltas.append(event.delta)
+        else:
+            done = event
+    found = {
+        "text": whole.text,
+        "tokens": "".join(one.token for one in whole.logprobs),
+        "usage": [whole.usage.type, whole.usage.input_tokens, whole.usage.output_tokens, whole.usage.total_tokens],
+        "as_text": text,
+        "deltas": deltas,
+        "done": [done.type, done.text, done.usage.output_tokens],
+    }
+    cases = {
+        "deaf": {"model": "chatter", "file": file()},
+        "times": {"model": "hears", "file": file(), "response_format": "verbose_json"},
+        "kind": {"model": "hears", "file": ("speech.ogg", b"OggS" + bytes(60))},
+        "streamed": {"model": "nope", "file": file(), "stream": True},
+    }
+    for name, given in cases.items():
+        try:
+            await create(**given)
+        except openai.APIStatusError as error:
+            found[name] = [type(error).__name__, error.status_code, error.body["message"]]
+    return found
+
+
+def _tone():
+    """A second of a tone, as a WAV."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(16000)
+        writer.writeframes(
+            b"".join(int(20000 * math.sin(n / 6)).to_bytes(2, "little", signed=True) for n in range(16000))
+        )
+    return file.getvalue()
 
 
 async def errors():
