@@ -590,7 +590,7 @@ def test_the_help_page_of_serve_explains_every_setting_of_the_server(capsys: pyt
     assert program.run(["corral", "serve", "-h"]) == 0
     head, _, environment = capsys.readouterr().out.partition("Environment Variables:\n")
     assert head == (
-        "Start the server\n\nUsage:\n  corral serve [flags]\n\nAliases:\n  serve, start\n\n"
+        "Start Corral\n\nUsage:\n  corral serve [flags]\n\nAliases:\n  serve, start\n\n"
         "Flags:\n  -h, --help   help for serve\n\n"
     )
     lines = environment.splitlines()

@@ -12,7 +12,7 @@ from corral.client.answers import Installed, Running
 from corral.golang.units import byte_text
 
 
-@command("list", "List models", count=Count(), aliases=("ls",))
+@command("list", "List models", count=Count(), completes=("models",), aliases=("ls",))
 def list_models(arguments: Arguments) -> None:
     found = connection.connect().tags()
     click.echo(models_table(found, arguments[0] if arguments else "", now()), nl=False)
@@ -33,7 +33,7 @@ def models_table(found: tuple[Installed, ...], prefix: str, moment: datetime) ->
     return table(("NAME", "ID", "SIZE", "MODIFIED"), rows)
 
 
-@command("ps", "List running models", count=Count())
+@command("ps", "List running models", count=Count(), completes=("running",))
 def ps(arguments: Arguments) -> None:
     found = connection.connect().ps()
     click.echo(running_table(found, arguments[0] if arguments else "", now()), nl=False)

@@ -32,9 +32,10 @@ PARTS = ("license", "modelfile", "parameters", "system", "template")
     "show MODEL",
     "Show information for a model",
     count=Count(),
+    completes=("models",),
     flags=[
         *(Flag(f"--{part}", kind="bool", sentence=f"Show only the model's {part}") for part in PARTS),
-        Flag("--prompt", kind="string", bare="", default=None, sentence=PROMPT),
+        Flag("--prompt", kind="string", bare="", default=None, sentence=PROMPT, files=True),
         Flag("--verbose", "-v", kind="bool", sentence="Show every key of the model file and its tensors too"),
     ],
 )
