@@ -21,6 +21,7 @@ SLOW = {
     "test_broken_template": REAL_ENGINE,
     "test_changed_files": CRASHES,
     "test_cli_create": CHILDREN,
+    "test_cli_recorded": REAL_ENGINE,
     "test_cli_prompt": REAL_ENGINE,
     "test_cli_server": REAL_ENGINE,
     "test_client_anthropic": CLIENTS,
