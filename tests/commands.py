@@ -61,6 +61,7 @@ class Shell:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            cwd=self.home,
             env=self.environment(**variables),
             preexec_fn=_restore_interrupts,
         )

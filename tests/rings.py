@@ -23,6 +23,7 @@ SLOW = {
     "test_cli_create": CHILDREN,
     "test_cli_recorded": REAL_ENGINE,
     "test_cli_prompt": REAL_ENGINE,
+    "test_cli_screens": "types a hundred commands",
     "test_cli_server": REAL_ENGINE,
     "test_client_anthropic": CLIENTS,
     "test_client_frameworks": CLIENTS,
