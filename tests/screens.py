@@ -7,8 +7,10 @@ in `test_cli_screens`; whether a new one is right is for the person to judge who
 """
 
 import argparse
+import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -80,6 +82,8 @@ class Step:
     columns: tuple[int, ...] = (80,)
     routes: Mapping[str, Answer] | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
+    aged: str = ""
+    """A manifest that is made three hours old first, so that models have an order."""
 
 
 GIGABYTES = 4_661_224_676
@@ -125,7 +129,7 @@ STEPS = [
     Step("create-missing", "corral create x -f nowhere/Modelfile"),
     Step("create-name", "corral create 'my model'"),
     Step("create-kind", "corral create x -q q9"),
-    Step("list", "corral list", (80, 40, 200)),
+    Step("list", "corral list", (80, 40, 200), aged="registry.ollama.ai/library/pirate/latest"),
     Step("list-prefix", "ollama ls ME/"),
     Step("show", "corral show pirate", (80, 40, 200)),
     Step("show-ollama", "ollama show pirate"),
@@ -225,6 +229,9 @@ def place() -> Iterator[tuple[Path, str]]:
 
 def screen(step: Step, home: Path, host: str, columns: int) -> str:
     """The command line, all that is on the screen when it has ended, and its exit status."""
+    if step.aged:
+        moment = time.time() - 3 * 3600
+        os.utime(home / "server" / ".ollama" / "models" / "manifests" / step.aged, (moment, moment))
     shell = Shell(home, host)
     variables = dict(step.variables)
     piped = variables.pop("STDIN", "")
