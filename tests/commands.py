@@ -61,6 +61,7 @@ class Shell:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            cwd=self.home,
             env=self.environment(**variables),
             preexec_fn=_restore_interrupts,
         )
@@ -77,10 +78,11 @@ class Shell:
 
     def terminal(self, *arguments: str, columns: int = 80, variables: Mapping[str, str] | None = None) -> "Terminal":
         """Starts a command in a terminal so wide."""
+        return Terminal([self._path(), *arguments], self.terminal_environment(**(variables or {})), columns)
+
+    def terminal_environment(self, **variables: str) -> dict[str, str]:
         # It answers no question about its cursor.
-        fixed = {"TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
-        environment = self.environment(**{**fixed, **(variables or {})})
-        return Terminal([self._path(), *arguments], environment, columns)
+        return self.environment(**{"TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1", **variables})
 
     def environment(self, **variables: str) -> dict[str, str]:
         return command_environment(self.home, self.host, **{**WATCHED, **variables})
@@ -96,17 +98,30 @@ class Shell:
 
 
 class Terminal:
-    """A command in a terminal of its own; `stderr` is kept apart, so that what animates there is not in the way."""
+    """A command in a terminal of its own.
 
-    def __init__(self, command: Sequence[str], environment: dict[str, str], columns: int) -> None:
+    Unless it is `whole`, `stderr` is kept apart, so that what animates there is not in the way.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: dict[str, str],
+        columns: int,
+        *,
+        rows: int = 24,
+        whole: bool = False,
+        folder: Path | None = None,
+    ) -> None:
         self._master, slave = pty.openpty()
-        ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.process = subprocess.Popen(
             command,
             stdin=slave,
             stdout=slave,
-            stderr=subprocess.PIPE,
+            stderr=slave if whole else subprocess.PIPE,
             env=environment,
+            cwd=folder,
             start_new_session=True,
             preexec_fn=_own_terminal,
         )
@@ -131,9 +146,10 @@ class Terminal:
                 self.shown += self._read()
         except EOFError:
             pass
-        assert self.process.stderr
-        stderr = self.process.stderr.read().decode()
-        self.process.stderr.close()
+        stderr = ""
+        if self.process.stderr:
+            stderr = self.process.stderr.read().decode()
+            self.process.stderr.close()
         os.close(self._master)
         return Outcome(self.process.wait(60), self.shown.replace("\r\n", "\n"), stderr)
 

@@ -14,13 +14,16 @@ FUZZ = "reads random bytes for some seconds"
 CHILDREN = "converts and quantises in child processes"
 CLIENTS = "installs other projects' clients, and runs them against the real engine"
 REQUESTS = "makes up hundreds of requests"
+SHELLS = "types into real shells"
 CRASHES = "ends, kills or starves servers and engines, and waits for what follows"
 
 SLOW = {
     "test_broken_template": REAL_ENGINE,
     "test_changed_files": CRASHES,
     "test_cli_create": CHILDREN,
+    "test_cli_recorded": REAL_ENGINE,
     "test_cli_prompt": REAL_ENGINE,
+    "test_cli_screens": "types a hundred commands",
     "test_cli_server": REAL_ENGINE,
     "test_client_agents": CLIENTS,
     "test_client_anthropic": CLIENTS,
@@ -28,6 +31,7 @@ SLOW = {
     "test_client_java": CLIENTS,
     "test_client_openai": CLIENTS,
     "test_clients": REAL_ENGINE,
+    "test_completion_shells": SHELLS,
     "test_convert_adapters": REAL_ENGINE,
     "test_convert_tokenizers": REAL_ENGINE,
     "test_convert_minilm": REAL_ENGINE,

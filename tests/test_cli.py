@@ -7,6 +7,7 @@ instead of how an encoder failed; `pull` of nothing reachable, and other sentenc
 import itertools
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corral import client
 from corral.cli import program
 from corral.cli.chat import slash
 from corral.cli.chat.attachments import attach
@@ -376,6 +378,40 @@ def test_what_is_no_server_of_ours_gives_a_sentence(serve: Serve) -> None:
     assert shell.run("list") == Outcome(1, "", expected)
 
 
+def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("OLLAMA_HOST", host)
+        status = program.run(["corral", "list"])
+    assert Outcome(status, *capsys.readouterr()) == Outcome(
+        1, "", f'Error: no answer from "http://{host}": timed out\n'
+    )
+
+
+@pytest.mark.parametrize("command", ["list", "ps"])
+def test_json_of_another_program_is_no_empty_list(serve: Serve, command: str) -> None:
+    answer = reply({"jsonrpc": "2.0"})
+    _, shell = serve({"GET /api/tags": answer, "GET /api/ps": answer})
+    sentence = 'the server\'s answer is not understood: it has no "models"'
+    assert shell.run(command) == Outcome(1, "", f"Error: {sentence}\n")
+
+
+def test_a_path_that_json_cannot_carry_is_refused_instead_of_another_being_taken(serve: Serve, tmp_path: Path) -> None:
+    server, shell = serve({"POST /api/export": PULLED, "POST /api/import": PULLED})
+    path = os.fsencode(tmp_path) + b"/b\xff.tar"
+    Path(os.fsdecode(path)).touch()
+    expected = f'Error: the server cannot be told of "{tmp_path}/b?.tar": its name is no UTF-8\n'
+    for command in ([b"export", b"m"], [b"import"]):
+        finished = subprocess.run(
+            [os.fsencode(CORRAL), *command, path], capture_output=True, env=shell.environment(), text=True
+        )
+        assert (finished.returncode, finished.stdout, finished.stderr) == (1, "", expected)
+    assert server.requests() == []
+
+
 PULLED = lines({"status": "pulling manifest"}, {"status": "success"})
 
 
@@ -590,7 +626,7 @@ def test_the_help_page_of_serve_explains_every_setting_of_the_server(capsys: pyt
     assert program.run(["corral", "serve", "-h"]) == 0
     head, _, environment = capsys.readouterr().out.partition("Environment Variables:\n")
     assert head == (
-        "Start the server\n\nUsage:\n  corral serve [flags]\n\nAliases:\n  serve, start\n\n"
+        "Start Corral\n\nUsage:\n  corral serve [flags]\n\nAliases:\n  serve, start\n\n"
         "Flags:\n  -h, --help   help for serve\n\n"
     )
     lines = environment.splitlines()

@@ -110,9 +110,10 @@ def test_a_server_says_that_another_program_has_the_address(lonely: Shell) -> No
     assert refused.stderr.splitlines()[-1] == f"Error: listen tcp {server.host}: bind: address already in use"
 
 
-def test_serve_ends_well_on_sigterm(start_server: StartServer) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_ends_well_when_asked_to(start_server: StartServer, number: signal.Signals) -> None:
     server = start_server()
-    server.process.send_signal(signal.SIGTERM)
+    server.process.send_signal(number)
     assert server.process.wait(30) == 0
 
 

@@ -113,6 +113,39 @@ def test_ctrl_c_during_a_pull_ends_it_quietly(serve: Serve) -> None:
     assert process.wait() == 130
 
 
+COMMANDS = [
+    (["list"], "GET /api/tags"),
+    (["ps"], "GET /api/ps"),
+    (["show", "m"], "POST /api/show"),
+    (["show", "m", "--prompt"], "POST /api/render"),
+    (["stop", "m"], "POST /api/show"),
+    (["cp", "a", "b"], "POST /api/copy"),
+    (["rm", "m"], "DELETE /api/delete"),
+    (["push", "m"], "POST /api/push"),
+    (["export", "m", "m.tar"], "POST /api/export"),
+    (["import", "here.tar"], "POST /api/import"),
+    (["create", "m", "-f", "Modelfile"], "POST /api/create"),
+    (["run", "e", "Hi"], "POST /api/embed"),
+]
+
+
+@pytest.mark.parametrize(("command", "route"), COMMANDS, ids=[" ".join(command) for command, _ in COMMANDS])
+def test_ctrl_c_ends_every_command_quietly(serve: Serve, command: list[str], route: str) -> None:
+    routes = {"GET /api/version": reply({"version": "0.33.0"}), "POST /api/generate": LOADED}
+    if command[0] == "run":
+        routes["POST /api/show"] = reply({"capabilities": ["embedding"]})
+    server, shell = serve({**routes, route: lines({"status": "at it"}, end="held")})
+    (shell.home / "Modelfile").write_text("FROM other")
+    (shell.home / "here.tar").touch()
+    process = shell.start(*command)
+    while server.wait_for("request")["request"] != route:
+        pass
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (130, b"")
+    assert set(stderr.splitlines()) <= {b"at it", b"gathering model components"}
+
+
 def converse(shell: Shell, *arguments: str, **variables: str) -> Terminal:
     terminal = shell.terminal("run", "m", *arguments, variables=variables)
     terminal.wait_for("Send a message")

@@ -85,6 +85,29 @@ def test_help_loads_no_client(tmp_path: Path) -> None:
     assert ours(modules) == PROGRAM | CONFIG | FRAMEWORK
 
 
+COMPLETION = {
+    "corral.cli.commands",
+    "corral.cli.commands.completion",
+    "corral.cli.completion",
+    "corral.cli.completion.candidates",
+    "corral.cli.completion.models",
+}
+
+
+def test_completing_a_command_loads_no_client(tmp_path: Path) -> None:
+    modules = loaded_by(tmp_path, "127.0.0.1:1", "__complete", "--", "sh")
+    assert not packages(modules) & (HEAVY | {"msgspec", "http", "json", "subprocess"})
+    assert ours(modules) == PROGRAM | CONFIG | FRAMEWORK | COMPLETION
+
+
+def test_completing_a_model_loads_the_command_and_a_client(tmp_path: Path) -> None:
+    with FakeServer({"GET /api/tags": reply({"models": []})}) as server:
+        modules = loaded_by(tmp_path, server.host, "__complete", "--", "rm", "")
+    assert not packages(modules) & (HEAVY | {"msgspec", "subprocess", "tomllib"})
+    needed = {"corral.cli.connection", "corral.cli.commands.models", "corral.golang.units"}
+    assert ours(modules) == PROGRAM | CONFIG | FRAMEWORK | COMPLETION | CLIENT | needed
+
+
 @pytest.mark.parametrize("command", [["show", "m"], ["stop", "m"], ["cp", "a", "b"], ["rm", "m"], ["pull", "m"]])
 def test_no_client_command_loads_the_server_or_a_terminal_library(tmp_path: Path, command: list[str]) -> None:
     done = reply({"status": "success", "done": True})

@@ -43,9 +43,13 @@ COMMANDS = {
     "export": Entry("archive", "export", "Write models into an archive"),
     "import": Entry("archive", "import_", "Add the models of an archive"),
     "config": Entry("config", "config", "Show every setting, its value and where it comes from"),
+    "completion": Entry("completion", "completion", "Print the script for completion in bash, zsh or fish"),
     "help": Entry("help", "help_", "Help about any command"),
 }
 """The commands in the order of the help page."""
+
+HIDDEN = {"__complete": Entry("completion", "complete", "")}
+"""Commands that only scripts of ours call."""
 
 ALIASES = {"start": "serve", "ls": "list"}
 CLOSED_PIPE = 141
@@ -135,7 +139,7 @@ def find(name: str) -> "Command | None":
     """The command of that name or alias; only its own module is imported."""
     from corral.cli.framework.commands import Command
 
-    entry = COMMANDS.get(ALIASES.get(name, name))
+    entry = COMMANDS.get(ALIASES.get(name, name)) or HIDDEN.get(name)
     if entry is None:
         return None
     found = getattr(importlib.import_module(f"corral.cli.commands.{entry.module}"), entry.attribute)

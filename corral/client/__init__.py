@@ -26,7 +26,7 @@ from corral.client.answers import (
     generated,
     installed,
     member,
-    members,
+    models,
     progress,
     rendered,
     running,
@@ -86,11 +86,11 @@ class Client:
 
     def tags(self) -> tuple[Installed, ...]:
         """The models of the store, newest first."""
-        return tuple(map(installed, members(self._ask("GET", "/api/tags"), "models")))
+        return tuple(map(installed, models(self._ask("GET", "/api/tags"))))
 
     def ps(self, *, live: bool = False) -> tuple[Running, ...]:
         """The loaded models, the one that stays longest first; `live`: with what they are doing now."""
-        return tuple(map(running, members(self._ask("GET", "/api/ps?live=true" if live else "/api/ps"), "models")))
+        return tuple(map(running, models(self._ask("GET", "/api/ps?live=true" if live else "/api/ps"))))
 
     def show(self, model: str, *, verbose: bool = False, requirements: bool = False) -> Shown:
         """`verbose` has the server send arrays whole; `requirements`, what the model takes in memory there."""
@@ -193,11 +193,11 @@ class Client:
 
     def export(self, models: Sequence[str], path: Path) -> Stream["Progress"]:
         """Writes models into an archive at `path`, which is on the server's machine."""
-        return self._job("/api/export", {"models": list(models), "path": str(path)})
+        return self._job("/api/export", {"models": list(models), "path": _sendable(path)})
 
     def import_(self, path: Path, model: str = "") -> Stream["Progress"]:
         """Adds the models of an archive on the server's machine; all of them, or only `model`."""
-        return self._job("/api/import", {"path": str(path), **({"model": model} if model else {})})
+        return self._job("/api/import", {"path": _sendable(path), **({"model": model} if model else {})})
 
     def has_blob(self, digest: "Digest") -> bool:
         """Whether the server's store has a file with this digest."""
@@ -367,6 +367,15 @@ def _chunks(stream: BinaryIO, progress: Callable[[int], None]) -> Iterator[bytes
 def _encode(body: Mapping[str, Json] | None) -> bytes | None:
     # An argument that was no UTF-8 comes as lone surrogates, which no JSON text may carry.
     return None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _sendable(path: Path) -> str:
+    """A path as JSON can carry it; with other letters in it the server would take another file."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise CorralError(f'the server cannot be told of "{path}": its name is no UTF-8') from error
+    return str(path)
 
 
 def _optional(format: Json, think: "Think", keep_alive: float | None, *, progress: bool = False) -> dict[str, Json]:

@@ -364,6 +364,13 @@ def members(value: Mapping[str, Json], key: str) -> list[dict[str, Json]]:
     return members
 
 
+def models(value: Mapping[str, Json]) -> list[dict[str, Json]]:
+    """The models of a list. One without the member comes from another program that answers with JSON."""
+    if "models" not in value:
+        raise CorralError('the server\'s answer is not understood: it has no "models"')
+    return members(value, "models")
+
+
 def tuple_of(value: Json, kind: Any, key: str) -> tuple[Any, ...]:
     if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
         raise _unexpected(key)

@@ -14,7 +14,12 @@ from corral.client import Client
 from corral.errors import BadRequest, NotFound
 
 
-@command("export MODEL [MODEL...] FILE", "Write models into an archive, a .tar file", count=Count(least=2))
+@command(
+    "export MODEL [MODEL...] FILE",
+    "Write models into an archive, a .tar file",
+    count=Count(least=2),
+    completes=("models", "models or files", ...),
+)
 def export(arguments: Arguments) -> None:
     *models, file = arguments
     with shown() as display, closing(_local_server().export(models, typed_path(file))) as steps:
@@ -25,6 +30,7 @@ def export(arguments: Arguments) -> None:
     "import FILE",
     "Add the models of an archive",
     count=Count(exact=1),
+    completes=("files",),
     flags=[Flag("--name", kind="string", sentence="Add only the model of this name")],
 )
 def import_(arguments: Arguments, name: str) -> None:

@@ -19,18 +19,37 @@ if TYPE_CHECKING:
 
 DEFAULT = "Modelfile"
 MAX_BYTES = 64 << 20
+KINDS = ("q4_K_M", "q4_K_S", "q5_K_M", "q6_K", "q8_0", "f16", "bf16")
+"""What most people quantise to; a server knows more."""
 
 
 @command(
     "create MODEL",
     "Create a model",
     count=Count(exact=1),
+    completes=("models",),
     flags=[
-        Flag("--file", "-f", kind="string", sentence='The Modelfile (default "Modelfile"; - is standard input)'),
-        Flag("--quantize", "-q", kind="string", sentence="Quantize model to this level (e.g. q4_K_M)"),
-        Flag("--imatrix", kind="string", sentence="File that says how much each weight counts, for --quantize"),
+        Flag(
+            "--file",
+            "-f",
+            kind="string",
+            sentence='The Modelfile (default "Modelfile"; - is standard input)',
+            files=True,
+        ),
+        Flag("--quantize", "-q", kind="string", sentence="Quantize model to this level (e.g. q4_K_M)", values=KINDS),
+        Flag(
+            "--imatrix",
+            kind="string",
+            sentence="File that says how much each weight counts, for --quantize",
+            files=True,
+        ),
         Flag("--adapter-scale", kind="string", sentence="Number that the adapter's strength is multiplied by"),
-        Flag("--draft-quantize", kind="string", sentence="Quantize the draft model to this level (e.g. q4_K_M)"),
+        Flag(
+            "--draft-quantize",
+            kind="string",
+            sentence="Quantize the draft model to this level (e.g. q4_K_M)",
+            values=KINDS,
+        ),
     ],
 )
 def create(

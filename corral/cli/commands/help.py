@@ -6,7 +6,7 @@ from corral.cli.framework.commands import Arguments, Count, command
 from corral.cli.framework.help_pages import unknown_command
 
 
-@command("help [command]", "Show the help page of a command", count=Count(), settings=())
+@command("help [command]", "Show the help page of a command", count=Count(), completes=("commands",), settings=())
 @click.pass_context
 def help_(ctx: click.Context, arguments: Arguments) -> None:
     root = ctx.find_root()

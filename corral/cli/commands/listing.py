@@ -2,20 +2,18 @@
 
 from datetime import datetime
 
-import click
-
 from corral.cli import connection
-from corral.cli.display.tables import table
+from corral.cli.display.tables import print_table, table
 from corral.cli.display.units import now, relative_time
 from corral.cli.framework.commands import Arguments, Count, command, program_name
 from corral.client.answers import Installed, Running
 from corral.golang.units import byte_text
 
 
-@command("list", "List models", count=Count(), aliases=("ls",))
+@command("list", "List models", count=Count(), completes=("models",), aliases=("ls",))
 def list_models(arguments: Arguments) -> None:
     found = connection.connect().tags()
-    click.echo(models_table(found, arguments[0] if arguments else "", now()), nl=False)
+    print_table(models_table(found, arguments[0] if arguments else "", now()))
 
 
 def models_table(found: tuple[Installed, ...], prefix: str, moment: datetime) -> str:
@@ -33,11 +31,11 @@ def models_table(found: tuple[Installed, ...], prefix: str, moment: datetime) ->
     return table(("NAME", "ID", "SIZE", "MODIFIED"), rows)
 
 
-@command("ps", "List running models", count=Count())
+@command("ps", "List running models", count=Count(), completes=("running",))
 def ps(arguments: Arguments) -> None:
     found = connection.connect().ps()
     prefix = arguments[0] if arguments else ""
-    click.echo(running_table(found, prefix, now(), derived=program_name() != "ollama"), nl=False)
+    print_table(running_table(found, prefix, now(), derived=program_name() != "ollama"))
 
 
 def running_table(found: tuple[Running, ...], prefix: str, moment: datetime, *, derived: bool = True) -> str:

@@ -10,7 +10,7 @@ from corral.client import Client
 from corral.errors import CorralError, NotFound
 
 
-@command("stop MODEL", "Stop a running model", count=Count(exact=1))
+@command("stop MODEL", "Stop a running model", count=Count(exact=1), completes=("running",))
 def stop(arguments: Arguments) -> None:
     model = arguments[0]
     try:
@@ -27,14 +27,14 @@ def unload(client: Client, model: str) -> None:
             pass
 
 
-@command("cp SOURCE DESTINATION", "Copy a model", count=Count(exact=2))
+@command("cp SOURCE DESTINATION", "Copy a model", count=Count(exact=2), completes=("models",))
 def cp(arguments: Arguments) -> None:
     source, destination = arguments
     connection.connect().copy(source, destination)
     click.echo(f"copied '{source}' to '{destination}'")
 
 
-@command("rm MODEL [MODEL...]", "Remove a model", count=Count(least=1))
+@command("rm MODEL [MODEL...]", "Remove a model", count=Count(least=1), completes=("models", ...))
 def rm(arguments: Arguments) -> None:
     client = connection.connect()
     for model in arguments:

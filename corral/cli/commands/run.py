@@ -23,13 +23,14 @@ FLAGS = [
     Flag("--verbose", kind="bool", sentence="Show timings for response"),
     Flag("--insecure", kind="bool", sentence=INSECURE),
     Flag("--nowordwrap", kind="bool", sentence="Don't wrap words to the next line automatically"),
-    Flag("--format", kind="string", sentence="Response format: json, or a JSON Schema"),
+    Flag("--format", kind="string", sentence="Response format: json, or a JSON Schema", values=("json",)),
     Flag(
         "--think",
         kind="string",
         bare="true",
         default=None,
         sentence="Whether the model thinks first: true or false, or how hard: high, medium, low, max",
+        values=("true", "false", "high", "medium", "low", "max"),
     ),
     Flag("--hidethinking", kind="bool", sentence="Hide what the model thinks"),
     Flag("--truncate", kind="bool", default=None, sentence="Embedding models: cut inputs that are too long"),
@@ -41,6 +42,7 @@ FLAGS = [
     "run MODEL [PROMPT]",
     "Run a model",
     count=Count(least=1),
+    completes=("models",),
     flags=FLAGS,
     settings=("editor", "host", "no_history"),
 )

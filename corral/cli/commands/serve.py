@@ -36,7 +36,7 @@ SETTINGS = (
 )
 
 
-@command("serve", "Start the server", count=Count(exact=0), aliases=("start",), settings=SETTINGS)
+@command("serve", "Start {Program}", count=Count(exact=0), aliases=("start",), settings=SETTINGS)
 def serve(arguments: Arguments) -> None:
     from corral import telemetry
     from corral.server.serve import serve as serve_until_signal

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from corral.cli import connection
-from corral.cli.display.tables import section
+from corral.cli.display.tables import print_table, section
 from corral.cli.display.text import LAYOUT, printable, text_width
 from corral.cli.framework.commands import Arguments, Count, command, program_name
 from corral.cli.framework.flags import Flag
@@ -22,6 +22,8 @@ Rows = Sequence[Sequence[str]]
 
 TEXT_WIDTH = 100
 """Columns at which the lines of the System and License sections are wrapped."""
+LEAST_TEXT_WIDTH = 20
+INDENT = 4
 ARRAY_WIDTH = 10
 
 PROMPT = "Show the prompt of a conversation: of a JSON file (- is standard input), a piped one, or a sample"
@@ -32,9 +34,10 @@ PARTS = ("license", "modelfile", "parameters", "system", "template")
     "show MODEL",
     "Show information for a model",
     count=Count(),
+    completes=("models",),
     flags=[
         *(Flag(f"--{part}", kind="bool", sentence=f"Show only the model's {part}") for part in PARTS),
-        Flag("--prompt", kind="string", bare="", default=None, sentence=PROMPT),
+        Flag("--prompt", kind="string", bare="", default=None, sentence=PROMPT, files=True),
         Flag("--verbose", "-v", kind="bool", sentence="Show every key of the model file and its tensors too"),
     ],
 )
@@ -54,7 +57,8 @@ def show(arguments: Arguments, verbose: bool, prompt: str | None, **parts: bool)
         return
     shown = connection.connect().show(arguments[0], verbose=verbose, requirements=True)
     if not wanted:
-        click.echo(sections_text(shown, verbose=verbose, memory=program_name() != "ollama"), nl=False)
+        memory = program_name() != "ollama"
+        print_table(sections_text(shown, verbose=verbose, memory=memory, text_columns=_text_columns()))
         return
     text: str = getattr(shown, wanted[0])
     if sys.stdout.isatty():
@@ -62,8 +66,20 @@ def show(arguments: Arguments, verbose: bool, prompt: str | None, **parts: bool)
     click.echo(text, nl=wanted[0] not in ("system", "template"))
 
 
-def sections_text(shown: Shown, *, verbose: bool = False, memory: bool = True) -> str:
-    """The sections that a model has something for, and a blank line; `memory`: also what it takes here."""
+def _text_columns() -> int:
+    """Where lines of texts are wrapped: on a narrow terminal, where it ends."""
+    if not sys.stdout.isatty():
+        return TEXT_WIDTH
+    from corral.cli.display import terminal
+
+    return max(LEAST_TEXT_WIDTH, min(TEXT_WIDTH, terminal.size(sys.stdout)[0] - INDENT))
+
+
+def sections_text(shown: Shown, *, verbose: bool = False, memory: bool = True, text_columns: int = TEXT_WIDTH) -> str:
+    """The sections that a model has something for, and a blank line; `memory`: also what it takes here.
+
+    The lines of the system text and of the license are wrapped at `text_columns`.
+    """
     sections = [section("Model", list(_model_rows(shown)))]
     if shown.capabilities:
         sections.append(section("Capabilities", [(name,) for name in shown.capabilities]))
@@ -79,7 +95,7 @@ def sections_text(shown: Shown, *, verbose: bool = False, memory: bool = True) -
         sections.append(section("Tensors", rows))
     for title, text in (("System", shown.system), ("License", shown.license)):
         if text:
-            sections.append(section(title, [(line,) for line in _first_lines(text)], cell_width=TEXT_WIDTH))
+            sections.append(section(title, [(line,) for line in _first_lines(text)], cell_width=text_columns))
     if memory and shown.needs is not None:
         sections.append(section("Memory", _memory_rows(shown.needs)))
     if memory and shown.derived is not None:

@@ -22,6 +22,7 @@ INSECURE = "Speak plain HTTP to a registry that does not speak HTTPS"
     "pull MODEL",
     "Pull a model from a registry, or add a GGUF file (`file:///…` or a path that ends in .gguf)",
     count=Count(exact=1),
+    completes=("models or files",),
     flags=[
         Flag("--insecure", kind="bool", sentence=INSECURE),
         Flag("--name", kind="string", sentence="Name for the model of a file; otherwise it is named after the file"),
@@ -87,6 +88,7 @@ def name_of(file: Path) -> str:
     "push MODEL",
     "Push a model to a registry",
     count=Count(exact=1),
+    completes=("models",),
     flags=[Flag("--insecure", kind="bool", sentence=INSECURE)],
 )
 def push(arguments: Arguments, insecure: bool) -> None:

@@ -1,6 +1,9 @@
 """Tables and sections as text. Source: spec cli §3.3 and annex A.1-A.3."""
 
+import sys
 from collections.abc import Iterator, Sequence
+
+import click
 
 from corral.cli.display.text import pad, printable, text_width
 
@@ -21,6 +24,13 @@ def section(title: str, rows: Sequence[Sequence[str]], *, cell_width: int = CELL
     lines = [line for row in rows for line in _wrapped(row, cell_width)]
     widths = _widths(lines)
     return f"  {title}\n" + "".join(f"    {_row(line, widths)}\n" for line in lines) + "\n"
+
+
+def print_table(text: str) -> None:
+    """Prints tables or sections. A terminal gets no blanks at the ends of lines: narrow ones would only wrap them."""
+    if sys.stdout.isatty():
+        text = "".join(f"{line.rstrip(' ')}\n" for line in text.splitlines())
+    click.echo(text, nl=False)
 
 
 def _row(cells: Sequence[str], widths: Sequence[int]) -> str:

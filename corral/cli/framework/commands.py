@@ -1,7 +1,8 @@
 """Commands and the group of all of them, which find, run and explain themselves. Source: spec cli §1."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from types import EllipsisType
+from typing import Any, Literal, TypeAlias
 
 import click
 
@@ -10,6 +11,8 @@ from corral.cli.framework.help_pages import command_page, group_page, unknown_co
 from corral.errors import BadRequest
 
 Arguments = tuple[str, ...]
+Completed: TypeAlias = Literal["models", "models or files", "running", "files", "commands", "shells"]
+"""What a shell completes an argument with."""
 
 
 class Count:
@@ -30,12 +33,26 @@ class Count:
 
 
 class Command(click.Command):
-    """A command with its help page; `settings` are the fields of `Config` that its page explains."""
+    """A command with its help page, whose `{program}` and `{Program}` become the name that the program goes by.
 
-    def __init__(self, synopsis: str, *, count: Count, aliases: Sequence[str], settings: Sequence[str], **rest: Any):
+    `settings` are the fields of `Config` that its page explains, `completes` what the arguments are, one after the
+    other; `...` at its end: all others are as the last one.
+    """
+
+    def __init__(
+        self,
+        synopsis: str,
+        *,
+        count: Count,
+        completes: Sequence[Completed | EllipsisType],
+        aliases: Sequence[str],
+        settings: Sequence[str],
+        **rest: Any,
+    ) -> None:
         super().__init__(**rest)
         self.synopsis = synopsis
         self.count = count
+        self.completes = completes
         self.aliases = aliases
         self.settings = settings
 
@@ -48,8 +65,10 @@ class Command(click.Command):
         return [parameter for parameter in self.get_params(ctx) if isinstance(parameter, Flag)]
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        usage = f"{program_name(ctx)} {self.synopsis} [flags]"
-        page = command_page(self.name or "", self.help or "", usage, self.aliases, self.flags(ctx), self.settings)
+        program = program_name(ctx)
+        usage = f"{program} {self.synopsis} [flags]"
+        sentence = (self.help or "").replace("{program}", program).replace("{Program}", program.capitalize())
+        page = command_page(self.name or "", sentence, usage, self.aliases, self.flags(ctx), self.settings)
         formatter.write(page)
 
 
@@ -58,6 +77,7 @@ def command(
     sentence: str,
     *,
     count: Count,
+    completes: Sequence[Completed | EllipsisType] = (),
     flags: Iterable[Flag] = (),
     aliases: Sequence[str] = (),
     settings: Sequence[str] = ("host",),
@@ -68,6 +88,7 @@ def command(
         return Command(
             synopsis,
             count=count,
+            completes=completes,
             aliases=aliases,
             settings=settings,
             name=synopsis.split()[0],
@@ -85,28 +106,28 @@ class Group(click.Group):
     def __init__(self, find: Callable[[str], Command | None], table: dict[str, str], **rest: Any) -> None:
         """`table`: each command's name and sentence, in the order of the help page."""
         super().__init__(invoke_without_command=True, **rest)
-        self._find = find
-        self._table = table
+        self.find = find
+        self.table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self._table)
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return self._find(cmd_name)
+        return self.find(cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         found = self.get_command(ctx, args[0])
         if found is None:
-            raise unknown_command(args[0], program_name(ctx), list(self._table))
+            raise unknown_command(args[0], program_name(ctx), list(self.table))
         return args[0], found, args[1:]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, canonical(args, self._flags(ctx), interspersed=False))
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write(group_page(program_name(ctx), self.help or "", self._table, self._flags(ctx)))
+        formatter.write(group_page(program_name(ctx), self.help or "", self.table, self._flags(ctx)))
 
     def _flags(self, ctx: click.Context) -> list[Flag]:
         return [parameter for parameter in self.get_params(ctx) if isinstance(parameter, Flag)]

@@ -20,9 +20,23 @@ _FALSE = ("0", "f", "F", "FALSE", "false", "False")
 class Flag(click.Option):
     """A flag of a kind. `bare` is the value it has when none is given; without it, a value must follow."""
 
-    def __init__(self, *names: str, kind: Kind, sentence: str, bare: str | None = None, default: Any = ...) -> None:
-        """A flag that is not given is `default`, or else the empty value of its kind."""
+    def __init__(
+        self,
+        *names: str,
+        kind: Kind,
+        sentence: str,
+        bare: str | None = None,
+        default: Any = ...,
+        values: Sequence[str] = (),
+        files: bool = False,
+    ) -> None:
+        """A flag that is not given is `default`, or else the empty value of its kind.
+
+        `values`: what a shell completes its value with; `files`: whether that is the path of a file.
+        """
         self.kind = kind
+        self.values = values
+        self.files = files
         self.bare = "true" if kind == "bool" else bare
         blank = {"bool": False, "int": 0, "string": ""}[kind] if default is ... else default
         super().__init__(list(names), type=click.UNPROCESSED, is_flag=False, default=blank, help=sentence)
@@ -70,10 +84,19 @@ class Flag(click.Option):
         return f"{head} {self.kind}" + ("" if self.bare is None else f'[="{self.bare}"]')
 
 
+class NeedsValue(BadRequest):
+    """The last word is a flag that takes the next one as its value."""
+
+    def __init__(self, flag: Flag, spelled: str) -> None:
+        super().__init__(f"flag needs an argument: {spelled}")
+        self.flag = flag
+
+
 def canonical(tokens: Sequence[str], flags: Iterable[Flag], *, interspersed: bool = True) -> list[str]:
     """Every flag as `--name=value`, then `--` and the other arguments. `--help` and `-h` become `--help` alone.
 
-    Not interspersed, everything from the first argument on is left as it is. `BadRequest` for an unknown flag.
+    Not interspersed, everything from the first argument on is left as it is. `BadRequest` for an unknown flag,
+    `NeedsValue` where the words end before a flag's value.
     """
     reader = _Reader(tokens, flags)
     found, rest = reader.read(interspersed)
@@ -141,5 +164,5 @@ class _Reader:
         if flag.bare is not None:
             return flag.bare
         if not self._tokens:
-            raise BadRequest(f"flag needs an argument: {spelled}")
+            raise NeedsValue(flag, spelled)
         return self._tokens.pop(0)

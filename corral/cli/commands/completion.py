@@ -1,0 +1,59 @@
+"""`completion`: the script by which a shell completes our command lines, and the hidden command that it asks.
+
+The script calls `__complete -- WORD... TYPED`, all words behind the program's name and the part of one that was typed.
+The answer is a line `words` or `files` (also a path may be meant), and a line for each candidate: the word, a tab, what
+it stands for.
+"""
+
+from pathlib import Path
+
+import click
+
+from corral.cli.framework.commands import Arguments, Command, Count, Group, command, program_name
+from corral.cli.framework.flags import Flag
+from corral.errors import BadRequest
+
+SCRIPTS = {"bash": "bash.sh", "zsh": "zsh.sh", "fish": "fish.fish"}
+
+HELP = """\
+Print the script that completes commands, flags and models when you press Tab
+
+To have it in every new shell, add one line:
+  bash   echo 'source <({program} completion bash)' >> ~/.bashrc
+  zsh    echo 'source <({program} completion zsh)' >> ~/.zshrc
+  fish   echo '{program} completion fish | source' >> ~/.config/fish/config.fish"""
+
+
+@command("completion SHELL", HELP, count=Count(exact=1), completes=("shells",), settings=())
+def completion(arguments: Arguments) -> None:
+    from corral.cli import completion as package
+
+    if (script := SCRIPTS.get(arguments[0])) is None:
+        raise BadRequest(f'no completion for "{arguments[0]}": the shells are {", ".join(SCRIPTS)}')
+    folder = Path(package.__file__).parent
+    click.echo((folder / script).read_text("utf-8").replace("@PROGRAM@", program_name()), nl=False)
+
+
+@command("__complete", "Print what the word that is being typed may become", count=Count(least=1), settings=())
+@click.pass_context
+def complete(ctx: click.Context, arguments: Arguments) -> None:
+    from corral.cli.completion.candidates import Candidate, Source, candidates
+    from corral.cli.completion.models import names
+
+    root = ctx.find_root().command
+    assert isinstance(root, Group)
+
+    def find(name: str) -> Command | None:
+        return root.find(name)
+
+    source = Source(
+        commands=[Candidate(name, sentence) for name, sentence in root.table.items()],
+        flags=[parameter for parameter in root.params if isinstance(parameter, Flag)],
+        find=find,
+        models=names,
+        shells=tuple(SCRIPTS),
+    )
+    found = candidates(arguments[:-1], arguments[-1], source)
+    click.echo("files" if found.files else "words")
+    for word, sentence in found.words:
+        click.echo(f"{word}\t{sentence}")
