@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 from corral.cli.chat.options import DisplayOptions
 from corral.cli.display import terminal
@@ -18,6 +18,9 @@ from corral.cli.display.text import LAYOUT, printable
 from corral.client import Stream
 from corral.golang import durations
 from corral.messages import Chunk, Metrics
+
+if TYPE_CHECKING:
+    from corral.cli.display.markdown import MarkdownScreen
 
 _HEADING = "\x1b[38;5;245m\x1b[1m"
 _BODY = "\x1b[38;5;245m"
@@ -33,22 +36,36 @@ class Answer:
     metrics: Metrics | None
 
 
+class Stopped(KeyboardInterrupt):
+    """The user has stopped an answer; `answer` is what was said until then."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
 def print_answer(chunks: Stream[Chunk], display: DisplayOptions, stream: TextIO | None = None) -> Answer:
-    """Prints an answer to its end, without a newline after it; `chunks` is closed whatever happens."""
+    """Prints an answer to its end, without a newline after it; `chunks` is closed whatever happens.
+
+    `Stopped` where it is interrupted.
+    """
     printer = _Printer(stream or sys.stdout, display)
     content: list[str] = []
     thinking: list[str] = []
     metrics = None
-    with closing(chunks), printer:
-        with spinning(""):
-            first = list(islice(chunks, 1))
-        for chunk in first:
-            _warn(chunk)
-        for chunk in chain(first, chunks):
-            printer.print(chunk)
-            content.append(chunk.content)
-            thinking.append(chunk.thinking)
-            metrics = chunk.metrics or metrics
+    try:
+        with closing(chunks), printer:
+            with spinning(""):
+                first = list(islice(chunks, 1))
+            for chunk in first:
+                _warn(chunk)
+            for chunk in chain(first, chunks):
+                content.append(chunk.content)
+                thinking.append(chunk.thinking)
+                metrics = chunk.metrics or metrics
+                printer.print(chunk)
+    except KeyboardInterrupt:
+        raise Stopped(Answer("".join(content), "".join(thinking), metrics)) from None
     return Answer("".join(content), "".join(thinking), metrics)
 
 
@@ -71,6 +88,7 @@ class _Printer:
         self._terminal = stream.isatty()
         self._has_colours = terminal.has_colours(stream)
         self._wrapped = self._wrapper() if display.wrap and self._terminal else None
+        self._formatted = self._formatter() if display.markdown and terminal.can_draw(stream) else None
         self._thinking = False
         self._thought = ""
         self._within_line = False
@@ -80,8 +98,12 @@ class _Printer:
             self._think(chunk.thinking)
         if chunk.content or chunk.tool_calls:
             self._end_thinking()
-        if chunk.content:
+        if chunk.content and self._formatted:
+            self._formatted.feed(chunk.content)
+        elif chunk.content:
             self._write(chunk.content)
+        if chunk.tool_calls:
+            self._end_formatted()
         for call in chunk.tool_calls:
             arguments = json.dumps(call.arguments, ensure_ascii=False, separators=(",", ":"))
             self._write(f"  Model called a non-existent function '{call.name}()' with arguments: {arguments}\n")
@@ -93,6 +115,8 @@ class _Printer:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._end_thinking()
+        if self._formatted:
+            self._within_line |= self._formatted.close()
         if kind is KeyboardInterrupt and self._wrapped:
             self._wrapped[1]()  # the word that is held back would come after the ^C
         self._flush_words()
@@ -104,6 +128,7 @@ class _Printer:
 
     def _think(self, text: str) -> None:
         if not self._thinking:
+            self._end_formatted()
             self._thinking = True
             self._heading("Thinking...", "\n")
             self._colour(_BODY)
@@ -118,6 +143,10 @@ class _Printer:
         if self._thought != "\n":
             self._write("\n")
         self._heading("...done thinking.", "\n\n")
+
+    def _end_formatted(self) -> None:
+        if self._formatted and self._formatted.close():
+            self._stream.write("\n\n")
 
     def _heading(self, text: str, end: str) -> None:
         self._colour(_HEADING)
@@ -146,6 +175,11 @@ class _Printer:
 
         wrapper = Wrapper(terminal.size(self._stream)[0])
         return wrapper.feed, wrapper.flush
+
+    def _formatter(self) -> "MarkdownScreen":
+        from corral.cli.display.markdown import MarkdownScreen
+
+        return MarkdownScreen(self._stream)
 
 
 def timings_text(metrics: Metrics) -> str:

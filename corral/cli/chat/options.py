@@ -18,6 +18,7 @@ class RunOptions:
     format: Any
     """`json` or a JSON Schema."""
     think: Think
+    """None: as the model can."""
     keep_alive: float | None
     """Seconds that the model stays loaded after the request; `inf` is for ever."""
 
@@ -30,6 +31,8 @@ class DisplayOptions:
     hide_thinking: bool = False
     verbose: bool = False
     """Whether timings follow an answer."""
+    markdown: bool = False
+    """Whether an answer is formatted as the Markdown that it is, where a terminal can show that."""
 
 
 def parse_format(text: str) -> Any:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import sys
-from contextlib import closing
 from dataclasses import replace
 
 import click
@@ -22,6 +21,7 @@ FLAGS = [
     Flag("--keepalive", kind="string", sentence="How long the model stays loaded afterwards (for example 5m)"),
     Flag("--verbose", kind="bool", sentence="Show timings for response"),
     Flag("--insecure", kind="bool", sentence=INSECURE),
+    Flag("--markdown", kind="bool", sentence="Show headings, lists, tables and code of answers formatted"),
     Flag("--nowordwrap", kind="bool", sentence="Don't wrap words to the next line automatically"),
     Flag("--format", kind="string", sentence="Response format: json, or a JSON Schema"),
     Flag(
@@ -55,24 +55,25 @@ def run(
     hidethinking: bool,
     truncate: bool | None,
     dimensions: int,
+    markdown: bool,
 ) -> None:
     options = RunOptions(parse_format(format), parse_think(think), parse_keep_alive(keepalive))
-    display = DisplayOptions(wrap=not nowordwrap, hide_thinking=hidethinking, verbose=verbose)
+    display = DisplayOptions(wrap=not nowordwrap, hide_thinking=hidethinking, verbose=verbose, markdown=markdown)
     model, *words = arguments
     prompt = " ".join([*_piped_text(), *words])
     interactive = not words and sys.stdin.isatty() and sys.stdout.isatty()
 
     client = connection.connect()
     shown = _shown(client, model, insecure=insecure)
-    if options.think is None and "thinking" in shown.capabilities:
-        options = replace(options, think=True)
     if "embedding" in shown.capabilities:
         _embed(client, model, prompt, truncate, dimensions, options.keep_alive)
     elif "image" in shown.capabilities:
         raise BadRequest("image generation models are not currently supported")
     elif interactive:
-        _converse(client, model, shown, options, display)
+        _converse(model, shown, options, display)
     else:
+        if options.think is None and "thinking" in shown.capabilities:
+            options = replace(options, think=True)
         with contextlib.suppress(KeyboardInterrupt):
             _ask(client, model, shown, prompt, options, display)
 
@@ -129,12 +130,8 @@ def _embed(
         click.echo(json.dumps(vector, separators=(",", ":")))
 
 
-def _converse(client: Client, model: str, shown: Shown, options: RunOptions, display: DisplayOptions) -> None:
-    from corral.cli.chat.repl import Repl
-    from corral.cli.chat.session import Session
-    from corral.cli.display.progress import spinning
+def _converse(model: str, shown: Shown, options: RunOptions, display: DisplayOptions) -> None:
+    from corral.cli.chat.repl import converse
+    from corral.cli.chat.session import Session, Subject
 
-    with spinning("loading the model"), closing(client.generate(model, keep_alive=options.keep_alive)) as loading:
-        for _ in loading:
-            pass
-    Repl(Session(model, shown, options, display)).run()
+    converse(Session(Subject(model, shown), options, display))
