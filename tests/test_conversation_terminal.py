@@ -341,7 +341,7 @@ def test_an_editor_that_is_not_there_or_fails_leaves_the_message(talk: Talk) -> 
     _, window = talk(OLLAMA_EDITOR="no-such-editor", VISUAL="true")
     window.write("Hi")
     window.press("C-g")
-    window.wait_for('error: editor "no-such-editor" not found, set OLLAMA_EDITOR to the path of your preferred')
+    window.wait_for('error: editor "no-such-editor" not found, set OLLAMA_EDITOR to the path of your\npreferred editor')
     window.wait_for_end(">>> Hi")
     window.press("C-c")
     window.wait_for_end(HINT)
@@ -447,12 +447,13 @@ def test_markdown_in_colours_and_without(talk: Talk) -> None:
     _, window = talk(answer, flags=["--markdown"])
     ask(window, "Hi")
     window.wait_for_end(f"────\n\n{HINT}")
-    assert "\x1b[1mstrong\x1b[0m \x1b[36mcode\x1b[39m" in window.coloured
+    assert "\x1b[1mstrong\x1b[0m\x1b[39m\x1b[49m \x1b[36mcode" in window.coloured
     leave(window)
     _, window = talk(answer, flags=["--markdown"], NO_COLOR="1")
     ask(window, "Hi")
     window.wait_for_end(f"────\n\n{HINT}")
-    assert "\x1b[1mstrong\x1b[0m code" in window.coloured
+    assert "\x1b[1mstrong\x1b[0m" in window.coloured
+    assert "\x1b[36m" not in window.coloured
     leave(window)
 
 
