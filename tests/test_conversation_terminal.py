@@ -125,6 +125,7 @@ def test_settings_answer_and_go_with_the_next_question(talk: Talk) -> None:
             "options": {"temperature": 0.0, "stop": ["a b", "c"]},
             "format": "json",
             "think": "low",
+            "progress": True,
         }
     ]
 
@@ -361,6 +362,31 @@ def test_what_a_model_says_cannot_steer_the_terminal(talk: Talk) -> None:
     leave(window)
 
 
+def test_a_long_wait_says_what_happens_and_leaves_no_trace(talk: Talk) -> None:
+    stages = [{"stage": "queued", "ahead": 2}, {"stage": "loading", "completed": 1, "total": 2}]
+    stages.append({"stage": "reading", "completed": 1000, "total": 4000})
+    progress = [{"message": {"content": ""}, "done": False, "progress": stage} for stage in stages]
+    thinking = [{"message": {"content": "", "thinking": "Hm"}, "done": False}]
+    answers = [lines(*progress[:1], end="held"), lines(*progress[:2], end="held"), lines(*progress, end="held")]
+    answers += [lines(*progress, *thinking, end="held"), said("Aye")]
+    _, window = talk(*answers, flags=["--hidethinking"])
+    for number, shown in enumerate(
+        [
+            "waiting behind 2 other requests",
+            "loading the model 50%",
+            "reading the prompt 25% of 4000 tokens",
+            "thinking",
+        ]
+    ):
+        ask(window, f"question {number}")
+        window.wait_for(f">>> question {number}\n{shown}")
+        window.press("C-c")
+        window.wait_for_end(f">>> question {number}\n\n\n{HINT}")
+    ask(window, "last")
+    window.wait_for_end(f">>> last\nAye\n\n{HINT}")
+    leave(window)
+
+
 MARKDOWN = """# Überschrift
 
 Some *emphasis*, **strong** and `code`.
@@ -438,7 +464,9 @@ def test_markdown_is_formatted_once_whatever_the_window(talk: Talk, columns: int
     ask(window, "Hi")
     window.wait_for_end(f"The end.\n\n{HINT}")
     text = HEAD + (NARROW if columns == 40 else WIDE) + BODY + (NARROW_TABLE if columns == 40 else WIDE_TABLE) + TAIL
-    assert window.scrollback == f"{HINT}\n>>> Hi\n{text}{HINT}".removeprefix(f"{HINT}\n")
+    shown = window.scrollback
+    assert shown[shown.rindex(">>> Hi") :] == f">>> Hi\n{text}{HINT}"
+    assert shown.count("Überschrift") == 1
     leave(window)
 
 

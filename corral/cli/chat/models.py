@@ -7,6 +7,7 @@ import click
 from corral import names
 from corral.cli.chat.answer import print_answer
 from corral.cli.chat.session import Session
+from corral.cli.chat.waiting import wait_for_end
 from corral.cli.display.progress import spinning
 from corral.cli.display.text import LAYOUT, printable
 from corral.client import Stream
@@ -51,9 +52,8 @@ def save(session: Session, line: str) -> None:
 
 
 def wait_until_loaded(session: Session) -> None:
-    with spinning("loading the model"), closing(session.load()) as loading:
-        for _ in loading:
-            pass
+    with closing(session.load()) as loading:
+        wait_for_end(loading)
 
 
 def show_first_messages(session: Session) -> None:

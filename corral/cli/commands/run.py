@@ -11,6 +11,7 @@ from corral.cli import connection
 from corral.cli.chat.answer import print_answer, timings_text
 from corral.cli.chat.options import DisplayOptions, RunOptions, parse_format, parse_keep_alive, parse_think
 from corral.cli.commands.transfer import INSECURE, fetch
+from corral.cli.display import terminal
 from corral.cli.framework.commands import Arguments, Count, command, program_name
 from corral.cli.framework.flags import Flag
 from corral.client import Client
@@ -111,6 +112,7 @@ def _ask(client: Client, model: str, shown: Shown, prompt: str, options: RunOpti
         format=options.format,
         think=options.think,
         keep_alive=options.keep_alive,
+        progress=terminal.can_draw(sys.stderr),
     )
     answer = print_answer(chunks, display)
     if prompt:

@@ -158,6 +158,12 @@ class Screen:
             self._spinner = Spinner(message, self._frames)
             self._lines.append(self._spinner)
 
+    def say(self, message: str) -> None:
+        """Another message for the spinner, in the same line."""
+        with self._lock:
+            if self._spinner:
+                self._spinner.message = message
+
     def advance(self, key: str, message: str, total: int, completed: int) -> None:
         with self._lock:
             self._stop_spinner()
@@ -259,16 +265,19 @@ def show_steps(steps: Iterable["Progress"], display: Display) -> None:
             display.advance(f"{step.digest} {message}", label, step.total, step.completed)
 
 
-def spinning(message: str) -> contextlib.AbstractContextManager[object]:
-    """A spinner for as long as the block takes, where one can be drawn; it leaves nothing behind."""
-    return _spinning(message) if terminal.can_draw(sys.stderr) else contextlib.nullcontext()
+def spinning(message: str) -> contextlib.AbstractContextManager[Callable[[str], None]]:
+    """A spinner for as long as the block takes, where one can be drawn; it leaves nothing behind.
+
+    The block is given what changes the message.
+    """
+    return _spinning(message) if terminal.can_draw(sys.stderr) else contextlib.nullcontext(lambda _: None)
 
 
 @contextmanager
-def _spinning(message: str) -> Iterator[None]:
+def _spinning(message: str) -> Iterator[Callable[[str], None]]:
     screen = Screen(sys.stderr)
     screen.spin(message)
     try:
-        yield
+        yield screen.say
     finally:
         screen.close(clear=True)
