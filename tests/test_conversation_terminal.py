@@ -387,6 +387,20 @@ def test_a_long_wait_says_what_happens_and_leaves_no_trace(talk: Talk) -> None:
     leave(window)
 
 
+def test_a_terminal_that_only_takes_lines_gets_no_codes(tmp_path: Path) -> None:
+    routes = {"POST /api/show": SHOWN, "POST /api/generate": LOADED, "POST /api/chat": said("**Aye** ", "# x\n")}
+    with FakeServer(routes) as server:
+        terminal = Shell(tmp_path, server.host).terminal("run", "m", "--markdown", variables={"TERM": "dumb"})
+        terminal.wait_for(">>> ")
+        terminal.type("Hi\r")
+        terminal.wait_for("**Aye** # x")
+        terminal.wait_for(">>> ")
+        terminal.type("/bye\r")
+        outcome = terminal.finish()
+    assert (outcome.status, outcome.stderr) == (0, "")
+    assert "\x1b" not in outcome.stdout
+
+
 MARKDOWN = """# Überschrift
 
 Some *emphasis*, **strong** and `code`.
