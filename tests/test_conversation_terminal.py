@@ -499,6 +499,21 @@ def test_markdown_in_colours_and_without(talk: Talk) -> None:
     leave(window)
 
 
+def test_one_answer_is_formatted_too_and_what_is_typed_meanwhile_is_the_shells(tmp_path: Path) -> None:
+    chunks = [{"response": piece, "done": False} for piece in ("# Head\n\n- o", "ne ", "**two**")]
+    routes = {"POST /api/show": SHOWN, "POST /api/generate": lines(*chunks, end="held")}
+    with FakeServer(routes) as server:
+        command = [str(CORRAL), "run", "m", "--markdown", "Hi"]
+        with Tmux(command, Shell(tmp_path, server.host).environment()) as window:
+            window.wait_for_end("Head\n\n • one two")
+            window.write("typed")
+            assert " -echo " in window.modes
+            window.press("C-c")
+            window.wait_for_end("ended with 0")
+            assert window.screen.startswith("Head\n\n • one two")
+            assert window.modes == window.shell_modes
+
+
 def test_an_open_block_is_shown_as_it_comes_and_kept_when_it_is_stopped(talk: Talk) -> None:
     _, window = talk(said("# Head\n\n- on", "e\n- tw", end="held"), flags=["--markdown"])
     ask(window, "Hi")

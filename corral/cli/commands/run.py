@@ -114,11 +114,21 @@ def _ask(client: Client, model: str, shown: Shown, prompt: str, options: RunOpti
         keep_alive=options.keep_alive,
         progress=terminal.can_draw(sys.stderr),
     )
-    answer = print_answer(chunks, display)
+    with _quiet_keyboard(display):
+        answer = print_answer(chunks, display)
     if prompt:
         click.echo("\n")
     if display.verbose and answer.metrics:
         click.echo(timings_text(answer.metrics), nl=False, err=True)
+
+
+def _quiet_keyboard(display: DisplayOptions) -> contextlib.AbstractContextManager[object]:
+    """Keeps what is typed meanwhile, for the shell, out of an answer that is drawn again as it grows."""
+    if not (display.markdown and sys.stdin.isatty() and terminal.can_draw(sys.stdout)):
+        return contextlib.nullcontext()
+    from corral.cli.chat.keyboard import QuietKeyboard
+
+    return QuietKeyboard()
 
 
 def _embed(
