@@ -5,7 +5,6 @@ What goes to a pipe or a file is what the model said, unchanged. Source: spec cl
 
 import json
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
@@ -21,6 +20,7 @@ from corral.messages import Chunk, Metrics
 
 if TYPE_CHECKING:
     from corral.cli.display.markdown import MarkdownScreen
+    from corral.cli.display.wrap import Wrapper
 
 _HEADING = "\x1b[38;5;245m\x1b[1m"
 _BODY = "\x1b[38;5;245m"
@@ -86,7 +86,8 @@ class _Printer:
         self._hide = display.hide_thinking
         self._terminal = stream.isatty()
         self._has_colours = terminal.has_colours(stream)
-        self._wrapped = self._wrapper() if display.wrap and self._terminal else None
+        self._width = terminal.size(stream)[0]
+        self._wrapper = self._new_wrapper() if display.wrap and self._terminal else None
         self._formatted = self._formatter() if display.markdown and terminal.can_draw(stream) else None
         self._thinking = False
         self._thought = ""
@@ -116,8 +117,8 @@ class _Printer:
             self._end_thinking()
         if self._formatted:
             self._within_line |= self._formatted.close()
-        if kind is KeyboardInterrupt and self._wrapped:
-            self._wrapped[1]()  # the word that is held back would come after the ^C
+        if kind is KeyboardInterrupt and self._wrapper:
+            self._wrapper.flush()  # the word that is held back would come after the ^C
         self._flush_words()
         if self._thinking:
             self._colour(_PLAIN)
@@ -163,17 +164,26 @@ class _Printer:
             text = printable(text, keep=LAYOUT)
         if text:
             self._within_line = not text.endswith("\n")
-        self._stream.write(self._wrapped[0](text) if self._wrapped else text)
+        self._stream.write(self._wrapped(text))
 
     def _flush_words(self) -> None:
-        if self._wrapped:
-            self._stream.write(self._wrapped[1]())
+        if self._wrapper:
+            self._stream.write(self._wrapper.flush())
 
-    def _wrapper(self) -> tuple[Callable[[str], str], Callable[[], str]]:
+    def _wrapped(self, text: str) -> str:
+        """The text, wrapped at the width that the window has by now."""
+        if self._wrapper is None:
+            return text
+        width = terminal.size(self._stream)[0]
+        if width != self._width:
+            self._width = width
+            self._wrapper.resize(width)
+        return self._wrapper.feed(text)
+
+    def _new_wrapper(self) -> "Wrapper":
         from corral.cli.display.wrap import Wrapper
 
-        wrapper = Wrapper(terminal.size(self._stream)[0])
-        return wrapper.feed, wrapper.flush
+        return Wrapper(self._width)
 
     def _formatter(self) -> "MarkdownScreen":
         from corral.cli.display.markdown import MarkdownScreen

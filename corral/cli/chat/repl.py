@@ -48,7 +48,7 @@ def converse(session: Session) -> None:
 def _take(session: Session, text: str) -> bool:
     """Answers a text or runs the command that it is; whether it took its time."""
     said = typed.read(text)
-    if said.is_command and not (session.subject.shown.sees_or_hears and begins_with_file(said.text)):
+    if said.is_command and not begins_with_file(said.text, media=session.subject.shown.sees_or_hears):
         try:
             slash.run(session, said.text)
         except KeyboardInterrupt:
@@ -87,13 +87,11 @@ def _answer(session: Session, text: str) -> None:
 
 def _question(session: Session, text: str) -> Message | None:
     """The message that a text is, with the files that it names; None when one of them cannot be used."""
-    if not session.subject.shown.sees_or_hears:
-        return Message.of("user", text)
     try:
-        attached = attach(text)
+        attached = attach(text, media=session.subject.shown.sees_or_hears)
     except CorralError as error:
         click.echo(f'Couldn\'t process file: "{error}"', err=True)
         return None
     for note in attached.notes:
-        click.echo(note, err=True)
+        click.echo(printable(note), err=True)
     return Message.of("user", attached.prompt, media=[media_of(file) for file in attached.files])

@@ -4,6 +4,7 @@ import contextlib
 import json
 import sys
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,11 +13,15 @@ from corral.cli.chat.answer import print_answer, timings_text
 from corral.cli.chat.options import DisplayOptions, RunOptions, parse_format, parse_keep_alive, parse_think
 from corral.cli.commands.transfer import INSECURE, fetch
 from corral.cli.display import terminal
+from corral.cli.display.text import printable
 from corral.cli.framework.commands import Arguments, Count, command, program_name
 from corral.cli.framework.flags import Flag
 from corral.client import Client
 from corral.client.answers import Shown
 from corral.errors import BadRequest, NotFound
+
+if TYPE_CHECKING:
+    from corral.cli.chat.attachments import Attached
 
 FLAGS = [
     Flag("--keepalive", kind="string", sentence="How long the model stays loaded afterwards (for example 5m)"),
@@ -24,7 +29,7 @@ FLAGS = [
     Flag("--insecure", kind="bool", sentence=INSECURE),
     Flag("--markdown", kind="bool", sentence="Show headings, lists, tables and code of answers formatted"),
     Flag("--nowordwrap", kind="bool", sentence="Don't wrap words to the next line automatically"),
-    Flag("--format", kind="string", sentence="Response format: json, or a JSON Schema"),
+    Flag("--format", kind="string", sentence="Response format: json, a JSON Schema, or the path of a file with one"),
     Flag(
         "--think",
         kind="string",
@@ -61,7 +66,9 @@ def run(
     options = RunOptions(parse_format(format), parse_think(think), parse_keep_alive(keepalive))
     display = DisplayOptions(wrap=not nowordwrap, hide_thinking=hidethinking, verbose=verbose, markdown=markdown)
     model, *words = arguments
-    prompt = " ".join([*_piped_text(), *words])
+    piped = _piped_text()
+    typed = " ".join(words)
+    prompt = " ".join([*piped, *words])
     interactive = not words and sys.stdin.isatty() and sys.stdout.isatty()
 
     client = connection.connect()
@@ -75,8 +82,11 @@ def run(
     else:
         if options.think is None and "thinking" in shown.capabilities:
             options = replace(options, think=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            _ask(client, model, shown, prompt, options, display)
+        try:
+            _ask(client, model, shown, _attached(prompt, typed, shown), options, display)
+        except KeyboardInterrupt:
+            if terminal.can_draw(sys.stdout):
+                click.echo()  # the shell's prompt begins a line
 
 
 def _piped_text() -> list[str]:
@@ -95,20 +105,24 @@ def _shown(client: Client, model: str, *, insecure: bool) -> Shown:
         return client.show(model)
 
 
-def _ask(client: Client, model: str, shown: Shown, prompt: str, options: RunOptions, display: DisplayOptions) -> None:
-    files: tuple[bytes, ...] = ()
-    if shown.sees_or_hears:
-        from corral.cli.chat.attachments import attach
+def _attached(prompt: str, typed: str, shown: Shown) -> "Attached":
+    """The prompt with the files that it names; what was done with them goes to standard error."""
+    from corral.cli.chat.attachments import attach
 
-        attached = attach(prompt)
-        prompt, files = attached.prompt, attached.files
-        for note in attached.notes:
-            click.echo(note, err=True)
+    attached = attach(prompt, media=shown.sees_or_hears, typed=typed)
+    for note in attached.notes:
+        click.echo(printable(note), err=True)
+    return attached
+
+
+def _ask(
+    client: Client, model: str, shown: Shown, attached: "Attached", options: RunOptions, display: DisplayOptions
+) -> None:
     chunks = client.generate(
         model,
-        prompt,
+        attached.prompt,
         system=shown.system,
-        images=files,
+        images=attached.files,
         format=options.format,
         think=options.think,
         keep_alive=options.keep_alive,
@@ -116,7 +130,7 @@ def _ask(client: Client, model: str, shown: Shown, prompt: str, options: RunOpti
     )
     with _quiet_keyboard(display):
         answer = print_answer(chunks, display)
-    if prompt:
+    if attached.prompt or attached.files:
         click.echo("\n")
     if display.verbose and answer.metrics:
         click.echo(timings_text(answer.metrics), nl=False, err=True)
