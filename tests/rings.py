@@ -15,6 +15,7 @@ CHILDREN = "converts and quantises in child processes"
 CLIENTS = "installs other projects' clients, and runs them against the real engine"
 REQUESTS = "makes up hundreds of requests"
 SHELLS = "types into real shells"
+TERMINAL = "opens dozens of terminals"
 CRASHES = "ends, kills or starves servers and engines, and waits for what follows"
 
 SLOW = {
@@ -32,6 +33,8 @@ SLOW = {
     "test_client_openai": CLIENTS,
     "test_clients": REAL_ENGINE,
     "test_completion_shells": SHELLS,
+    "test_conversation_real": REAL_ENGINE,
+    "test_conversation_terminal": TERMINAL,
     "test_convert_adapters": REAL_ENGINE,
     "test_convert_tokenizers": REAL_ENGINE,
     "test_convert_minilm": REAL_ENGINE,

@@ -300,7 +300,13 @@ def test_run_takes_pictures_out_of_the_prompt_of_a_model_that_sees(serve: Serve,
     server, shell = serve({**ANSWERS, "POST /api/show": reply({**BRIEF, "capabilities": ["completion", "vision"]})})
     spelled = str(picture).replace(" ", "\\ ").replace("(", "\\(").replace(")", "\\)")
     prompt = f"What is in ./missing.txt, {spelled} and not in ./missing.jpg?"
-    assert shell.run("run", "brief", prompt) == Outcome(0, "Hello you\n\n", f"Added image '{picture}'\n")
+    assert shell.run("run", "brief", prompt) == Outcome(
+        0,
+        "Hello you\n\n",
+        f"Added image '{picture}'\n"
+        "no such file: './missing.jpg'; the model reads the name only\n"
+        "no such file: './missing.txt'; the model reads the name only\n",
+    )
     body = server.requests()[1][1]
     assert body["prompt"] == "What is in ./missing.txt,  and not in ./missing.jpg?"
     assert body["images"] == ["iVBORw0KGgpyZXN0"]
@@ -335,7 +341,7 @@ def test_the_files_of_a_prompt_are_found_as_people_spell_them(
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"\xff\xd8\xff" + name.encode())
-    attached = attach(prompt)
+    attached = attach(prompt, media=True)
     assert (attached.prompt, len(attached.files)) == ((prompt, 0) if rest is None else (rest, 1))
     if prompt.startswith("../"):
         assert attached.files == (b"\xff\xd8\xffcat.png",)
@@ -602,7 +608,10 @@ REFUSED = [
         ["run", "m", "--think=hard", "hi"],
         'invalid value for --think: "hard" (must be true, false, high, medium, low, or max)',
     ),
-    (["run", "m", "--format", "xml"], 'invalid format "xml": it must be json or a JSON Schema, an object'),
+    (
+        ["run", "m", "--format", "xml"],
+        'invalid format "xml": it must be json, a JSON Schema, an object, or the path of a file with one',
+    ),
     (["pull", "tiny", "--name", "x"], "--name is for a file; a registry's model has its name already"),
 ]
 

@@ -199,12 +199,12 @@ def test_clear_forgets_and_unknown_commands_are_named(serve: Serve) -> None:
     assert asked == [[{"role": "user", "content": "one"}], [{"role": "user", "content": "two"}]]
 
 
-def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(serve: Serve) -> None:
-    answers = [said("Never ", "end", end="held"), said("Aye")]
+def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(serve: Serve) -> None:
+    answers = [said("Never ", "ends ", end="held"), said("Aye")]
     server, shell = serve({"POST /api/generate": LOADED, "POST /api/chat": answers})
     terminal = converse(shell)
     terminal.type("one\r")
-    terminal.wait_for("Never")
+    terminal.wait_for("Never ends")
     terminal.type("\x03")
     assert server.wait_for("hangup")
     terminal.wait_for("Send a message")
@@ -217,7 +217,11 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(serve: Serve) -> Non
     terminal.type("/bye\r")
     assert terminal.finish().status == 0
     asked = [body["messages"] for route, body in server.requests() if route == "POST /api/chat"]
-    assert asked == [[{"role": "user", "content": "one"}], [{"role": "user", "content": "two"}]]
+    one = {"role": "user", "content": "one"}
+    assert asked == [
+        [one],
+        [one, {"role": "assistant", "content": "Never ends "}, {"role": "user", "content": "two"}],
+    ]
 
 
 def test_what_begins_with_the_path_of_a_picture_is_no_command(serve: Serve, tmp_path: Path) -> None:
@@ -249,7 +253,7 @@ def test_help_and_the_messages_a_model_begins_with(serve: Serve) -> None:
     terminal.type("/bye\r")
     outcome = terminal.finish()
     assert outcome.status == 0
-    assert "Available Commands:\n  /clear " in outcome.stderr
+    assert "Available Commands:\n  /set " in outcome.stderr
     assert not (shell.home / ".ollama" / "history").exists()
 
 

@@ -434,6 +434,9 @@ def wrap(text: str, width: int) -> str:
         ("👩‍💻👩‍💻👩‍💻👩‍💻👩‍💻👩‍💻👩‍💻👩‍💻", "👩‍💻👩‍💻👩‍💻👩‍💻👩‍💻👩‍💻👩‍💻\n👩‍💻"),
         ("🇳🇴🇳🇴🇳🇴🇳🇴🇳🇴🇳🇴🇳🇴🇳🇴", "🇳🇴🇳🇴🇳🇴🇳🇴🇳🇴🇳🇴🇳🇴\n🇳🇴"),
         ("👍🏽👍🏽👍🏽👍🏽👍🏽👍🏽👍🏽👍🏽", "👍🏽👍🏽👍🏽👍🏽👍🏽👍🏽👍🏽\n👍🏽"),
+        ("한국어는 띄어쓰기를 합니다 그래서", "한국어는\n띄어쓰기를\n합니다 그래서"),
+        ("あいうえおかきゃくけ", "あいうえおか\nきゃくけ"),
+        ("あいうえおかきくー", "あいうえおかき\nくー"),
         ("tabs\tcount as far as they reach", "tabs\tcount\nas far as they\nreach"),
     ],
 )
@@ -454,6 +457,33 @@ def test_however_the_text_arrives_the_lines_are_the_same(text: str, width: int, 
     wrapper = Wrapper(width)
     pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     assert "".join(map(wrapper.feed, pieces)) + wrapper.flush() == wrap(text, width)
+
+
+def test_words_go_on_at_the_width_that_the_window_has_by_then() -> None:
+    wrapper = Wrapper(40)
+    shown = wrapper.feed("the quick brown fox jumps ")
+    wrapper.resize(20)
+    shown += wrapper.feed("over the lazy dog and ")
+    wrapper.resize(30)
+    shown += wrapper.feed("sleeps for a while") + wrapper.flush()
+    # At twenty columns the terminal has broken the first line, of which five columns stand in its last row.
+    assert shown == "the quick brown fox jumps over the\nlazy dog and sleeps for a\nwhile"
+
+
+@given(WORDS, st.lists(st.integers(1, 40), min_size=1, max_size=5))
+def test_no_resize_loses_or_invents_a_word(text: str, widths: list[int]) -> None:
+    wrapper = Wrapper(widths[0])
+    shown = ""
+    for width in widths:
+        wrapper.resize(width)
+        shown += wrapper.feed(text)
+    assert re.sub(r"\s", "", shown + wrapper.flush()) == re.sub(r"\s", "", text * len(widths))
+
+
+@given(st.text("你好，。」（a b\n", max_size=60), st.integers(14, 40))
+def test_no_line_begins_with_closing_punctuation_unless_the_text_does(text: str, width: int) -> None:
+    spaced = re.sub(r"\s+(?=[，。」])", "", text.lstrip("，。」 \n"))
+    assert not [line for line in wrap(spaced, width).split("\n") if line.startswith(("，", "。", "」"))]
 
 
 @given(WORDS, st.integers(10, 40))

@@ -82,8 +82,8 @@ def test_the_command_line_attaches_the_kinds_it_says(tmp_path: Path, header: byt
     file.write_bytes(header)
     if kind in KINDS:
         added = "audio" if kind == "wav" else "image"
-        assert attach(str(file)).notes == (f"Added {added} '{file}'",)
+        assert attach(str(file), media=True).notes == (f"Added {added} '{file}'",)
         return
     with pytest.raises(BadRequest) as refused:
-        attach(str(file))
+        attach(str(file), media=True)
     assert str(refused.value) == f'invalid file type: "{file}" is no JPEG, PNG, WebP or WAV file'

@@ -151,7 +151,7 @@ class Config:
         "Has no effect: Corral runs models on this machine only, always",
         other=True,
     )
-    editor: str = _setting("", "OLLAMA_EDITOR", str, "Editor for long messages; not used yet")
+    editor: str = _setting("", "OLLAMA_EDITOR", str, "Editor for long messages; else $VISUAL, $EDITOR or vi")
     idle_exit: float = _setting(
         durations.FOREVER_SECONDS,
         "CORRAL_IDLE_EXIT",
@@ -276,6 +276,12 @@ def wants_no_colours() -> bool:
 def is_dumb_terminal() -> bool:
     """Whether the terminal only takes lines: nothing that stands there can be drawn over."""
     return os.environ.get("TERM") == "dumb"
+
+
+def editor_command(config: Config, environ: Mapping[str, str] | None = None) -> str:
+    """The command line of the editor that the user likes: the setting, else `$VISUAL`, `$EDITOR`, or vi."""
+    environ = os.environ if environ is None else environ
+    return config.editor or environ.get("VISUAL", "").strip() or environ.get("EDITOR", "").strip() or "vi"
 
 
 def child_environment(**changes: str) -> dict[str, str]:

@@ -5,19 +5,22 @@ What goes to a pipe or a file is what the model said, unchanged. Source: spec cl
 
 import json
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import Self, TextIO
+from itertools import chain
+from typing import TYPE_CHECKING, Self, TextIO
 
 from corral.cli.chat.options import DisplayOptions
+from corral.cli.chat.waiting import first_chunks
 from corral.cli.display import terminal
-from corral.cli.display.progress import spinning
 from corral.cli.display.text import LAYOUT, printable
 from corral.client import Stream
 from corral.golang import durations
 from corral.messages import Chunk, Metrics
+
+if TYPE_CHECKING:
+    from corral.cli.display.markdown import MarkdownScreen
+    from corral.cli.display.wrap import Wrapper
 
 _HEADING = "\x1b[38;5;245m\x1b[1m"
 _BODY = "\x1b[38;5;245m"
@@ -33,22 +36,35 @@ class Answer:
     metrics: Metrics | None
 
 
+class Stopped(KeyboardInterrupt):
+    """The user has stopped an answer; `answer` is what was said until then."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
 def print_answer(chunks: Stream[Chunk], display: DisplayOptions, stream: TextIO | None = None) -> Answer:
-    """Prints an answer to its end, without a newline after it; `chunks` is closed whatever happens."""
+    """Prints an answer to its end, without a newline after it; `chunks` is closed whatever happens.
+
+    `Stopped` where it is interrupted.
+    """
     printer = _Printer(stream or sys.stdout, display)
     content: list[str] = []
     thinking: list[str] = []
     metrics = None
-    with closing(chunks), printer:
-        with spinning(""):
-            first = list(islice(chunks, 1))
-        for chunk in first:
-            _warn(chunk)
-        for chunk in chain(first, chunks):
-            printer.print(chunk)
-            content.append(chunk.content)
-            thinking.append(chunk.thinking)
-            metrics = chunk.metrics or metrics
+    try:
+        with closing(chunks), printer:
+            first = first_chunks(chunks, hide_thinking=display.hide_thinking)
+            for chunk in first[:1]:
+                _warn(chunk)
+            for chunk in chain(first, chunks):
+                content.append(chunk.content)
+                thinking.append(chunk.thinking)
+                metrics = chunk.metrics or metrics
+                printer.print(chunk)
+    except KeyboardInterrupt:
+        raise Stopped(Answer("".join(content), "".join(thinking), metrics)) from None
     return Answer("".join(content), "".join(thinking), metrics)
 
 
@@ -70,7 +86,9 @@ class _Printer:
         self._hide = display.hide_thinking
         self._terminal = stream.isatty()
         self._has_colours = terminal.has_colours(stream)
-        self._wrapped = self._wrapper() if display.wrap and self._terminal else None
+        self._width = terminal.size(stream)[0]
+        self._wrapper = self._new_wrapper() if display.wrap and self._terminal else None
+        self._formatted = self._formatter() if display.markdown and terminal.can_draw(stream) else None
         self._thinking = False
         self._thought = ""
         self._within_line = False
@@ -80,8 +98,12 @@ class _Printer:
             self._think(chunk.thinking)
         if chunk.content or chunk.tool_calls:
             self._end_thinking()
-        if chunk.content:
+        if chunk.content and self._formatted:
+            self._formatted.feed(chunk.content)
+        elif chunk.content:
             self._write(chunk.content)
+        if chunk.tool_calls:
+            self._end_formatted()
         for call in chunk.tool_calls:
             arguments = json.dumps(call.arguments, ensure_ascii=False, separators=(",", ":"))
             self._write(f"  Model called a non-existent function '{call.name}()' with arguments: {arguments}\n")
@@ -93,8 +115,10 @@ class _Printer:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._end_thinking()
-        if kind is KeyboardInterrupt and self._wrapped:
-            self._wrapped[1]()  # the word that is held back would come after the ^C
+        if self._formatted:
+            self._within_line |= self._formatted.close()
+        if kind is KeyboardInterrupt and self._wrapper:
+            self._wrapper.flush()  # the word that is held back would come after the ^C
         self._flush_words()
         if self._thinking:
             self._colour(_PLAIN)
@@ -104,6 +128,7 @@ class _Printer:
 
     def _think(self, text: str) -> None:
         if not self._thinking:
+            self._end_formatted()
             self._thinking = True
             self._heading("Thinking...", "\n")
             self._colour(_BODY)
@@ -118,6 +143,10 @@ class _Printer:
         if self._thought != "\n":
             self._write("\n")
         self._heading("...done thinking.", "\n\n")
+
+    def _end_formatted(self) -> None:
+        if self._formatted and self._formatted.close():
+            self._stream.write("\n\n")
 
     def _heading(self, text: str, end: str) -> None:
         self._colour(_HEADING)
@@ -135,17 +164,31 @@ class _Printer:
             text = printable(text, keep=LAYOUT)
         if text:
             self._within_line = not text.endswith("\n")
-        self._stream.write(self._wrapped[0](text) if self._wrapped else text)
+        self._stream.write(self._wrapped(text))
 
     def _flush_words(self) -> None:
-        if self._wrapped:
-            self._stream.write(self._wrapped[1]())
+        if self._wrapper:
+            self._stream.write(self._wrapper.flush())
 
-    def _wrapper(self) -> tuple[Callable[[str], str], Callable[[], str]]:
+    def _wrapped(self, text: str) -> str:
+        """The text, wrapped at the width that the window has by now."""
+        if self._wrapper is None:
+            return text
+        width = terminal.size(self._stream)[0]
+        if width != self._width:
+            self._width = width
+            self._wrapper.resize(width)
+        return self._wrapper.feed(text)
+
+    def _new_wrapper(self) -> "Wrapper":
         from corral.cli.display.wrap import Wrapper
 
-        wrapper = Wrapper(terminal.size(self._stream)[0])
-        return wrapper.feed, wrapper.flush
+        return Wrapper(self._width)
+
+    def _formatter(self) -> "MarkdownScreen":
+        from corral.cli.display.markdown import MarkdownScreen
+
+        return MarkdownScreen(self._stream)
 
 
 def timings_text(metrics: Metrics) -> str:

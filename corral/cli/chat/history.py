@@ -1,35 +1,34 @@
 """The history of what was typed, in the file that Ollama keeps too: the last hundred lines. Source: spec cli §5.5."""
 
+import os
 import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from prompt_toolkit.history import History, InMemoryHistory
-
-from corral.config import Config
+from prompt_toolkit.history import History
 
 MAX_LINES = 100
-
-
-def history_of(config: Config) -> History:
-    """The history that the settings ask for: the file, or one that ends with the process."""
-    return InMemoryHistory() if config.no_history else LineHistory(config.home / "history")
+MAX_BYTES = 1 << 20
+"""How much of the file's end is read: it may have been written by others."""
 
 
 class LineHistory(History):
-    """The lines of a plain text file."""
+    """The lines of a plain text file, and what was typed since; `kept` says whether that goes to the file."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, kept: bool = True) -> None:
         super().__init__()
         self._file = file
+        self.kept = kept
 
     def load_history_strings(self) -> Iterable[str]:
         """The newest first."""
-        return reversed(self._lines())
+        return reversed(self._lines()) if self.kept else ()
 
     def store_string(self, string: str) -> None:
         """Rewrites the file as a whole, so that a crash leaves the old one; warns when it cannot."""
+        if not self.kept:
+            return
         lines = [*self._lines(), *filter(None, string.splitlines())][-MAX_LINES:]
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -42,6 +41,10 @@ class LineHistory(History):
 
     def _lines(self) -> list[str]:
         try:
-            return self._file.read_text("utf-8", "replace").splitlines()
+            with self._file.open("rb") as stream:
+                start = max(0, stream.seek(0, os.SEEK_END) - MAX_BYTES)
+                stream.seek(start)
+                lines = stream.read().decode("utf-8", "replace").splitlines()
         except OSError:
             return []
+        return lines[1:] if start else lines

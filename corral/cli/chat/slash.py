@@ -1,11 +1,18 @@
-"""The commands of a conversation, such as `/clear`: a table, and how a line finds its row. Source: spec cli §5.3."""
+"""The commands of a conversation, such as `/clear`: a table, and how a line finds its row. Source: spec cli §5.3.
+
+What a command says is its answer; what it cannot do is said on standard error, and the conversation goes on.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import click
 
+from corral.cli import connection
+from corral.cli.chat import help_texts, models, settings, showing
 from corral.cli.chat.session import Session
+from corral.cli.display.text import LAYOUT, printable
+from corral.errors import CorralError
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,22 +21,31 @@ class SlashCommand:
 
     prefixes: tuple[str, ...]
     run: Callable[[Session, str], None]
-    synopsis: str
-    """Its left column of the help page."""
-    sentence: str
 
 
 def run(session: Session, line: str) -> None:
     """Runs the command that a line begins with, or says that there is none."""
     for command in COMMANDS:
         if line.startswith(command.prefixes):
-            command.run(session, line)
+            try:
+                command.run(session, line)
+            except CorralError as error:
+                click.echo(f"error: {printable(str(error), keep=LAYOUT)}", err=True)
             return
-    click.echo(f"Unknown command '{line.split()[0]}'. Type /? for help")
+    click.echo(f"Unknown command '{printable(line.split()[0])}'. Type /? for help")
+
+
+def _list(session: Session, line: str) -> None:
+    from corral.cli.commands.listing import models_table
+    from corral.cli.display.units import now
+
+    found = connection.connect().tags()
+    words = line.split()[1:]
+    click.echo(models_table(found, words[0] if words else "", now()), nl=False)
 
 
 def _clear(session: Session, line: str) -> None:
-    session.messages = [message for message in session.messages if message.role == "system"]
+    session.clear()
     click.echo("Cleared session context")
 
 
@@ -38,13 +54,18 @@ def _leave(session: Session, line: str) -> None:
 
 
 def _help(session: Session, line: str) -> None:
-    rows = "".join(f"  {command.synopsis:<16}{command.sentence}\n" for command in COMMANDS)
-    click.echo(f'Available Commands:\n{rows}\nUse """ to begin a multi-line message.\n', err=True)
+    topic = "".join(line.split()[1:2]).removeprefix("/")
+    help_texts.show(topic, sees_or_hears=session.subject.shown.sees_or_hears)
 
 
 COMMANDS = (
-    SlashCommand(("/clear",), _clear, "/clear", "Clear session context"),
-    SlashCommand(("/bye", "/exit"), _leave, "/bye", "Exit"),
-    SlashCommand(("/?", "/help"), _help, "/?, /help", "Help for a command"),
+    SlashCommand(("/list",), _list),
+    SlashCommand(("/load",), models.load),
+    SlashCommand(("/save",), models.save),
+    SlashCommand(("/clear",), _clear),
+    SlashCommand(("/set",), settings.set_),
+    SlashCommand(("/show",), showing.show),
+    SlashCommand(("/?", "/help"), _help),
+    SlashCommand(("/bye", "/exit"), _leave),
 )
-"""In the order of the help page; no two have a prefix in common."""
+"""No two have a prefix in common."""

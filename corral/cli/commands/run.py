@@ -3,8 +3,8 @@
 import contextlib
 import json
 import sys
-from contextlib import closing
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,18 +12,30 @@ from corral.cli import connection
 from corral.cli.chat.answer import print_answer, timings_text
 from corral.cli.chat.options import DisplayOptions, RunOptions, parse_format, parse_keep_alive, parse_think
 from corral.cli.commands.transfer import INSECURE, fetch
+from corral.cli.display import terminal
+from corral.cli.display.text import printable
 from corral.cli.framework.commands import Arguments, Count, command, program_name
 from corral.cli.framework.flags import Flag
 from corral.client import Client
 from corral.client.answers import Shown
 from corral.errors import BadRequest, NotFound
 
+if TYPE_CHECKING:
+    from corral.cli.chat.attachments import Attached
+
 FLAGS = [
     Flag("--keepalive", kind="string", sentence="How long the model stays loaded afterwards (for example 5m)"),
     Flag("--verbose", kind="bool", sentence="Show timings for response"),
     Flag("--insecure", kind="bool", sentence=INSECURE),
+    Flag("--markdown", kind="bool", sentence="Show headings, lists, tables and code of answers formatted"),
     Flag("--nowordwrap", kind="bool", sentence="Don't wrap words to the next line automatically"),
-    Flag("--format", kind="string", sentence="Response format: json, or a JSON Schema", values=("json",)),
+    Flag(
+        "--format",
+        kind="string",
+        sentence="Response format: json, a JSON Schema, or the path of a file with one",
+        values=("json",),
+        files=True,
+    ),
     Flag(
         "--think",
         kind="string",
@@ -57,26 +69,32 @@ def run(
     hidethinking: bool,
     truncate: bool | None,
     dimensions: int,
+    markdown: bool,
 ) -> None:
     options = RunOptions(parse_format(format), parse_think(think), parse_keep_alive(keepalive))
-    display = DisplayOptions(wrap=not nowordwrap, hide_thinking=hidethinking, verbose=verbose)
+    display = DisplayOptions(wrap=not nowordwrap, hide_thinking=hidethinking, verbose=verbose, markdown=markdown)
     model, *words = arguments
-    prompt = " ".join([*_piped_text(), *words])
+    piped = _piped_text()
+    typed = " ".join(words)
+    prompt = " ".join([*piped, *words])
     interactive = not words and sys.stdin.isatty() and sys.stdout.isatty()
 
     client = connection.connect()
     shown = _shown(client, model, insecure=insecure)
-    if options.think is None and "thinking" in shown.capabilities:
-        options = replace(options, think=True)
     if "embedding" in shown.capabilities:
         _embed(client, model, prompt, truncate, dimensions, options.keep_alive)
     elif "image" in shown.capabilities:
         raise BadRequest("image generation models are not currently supported")
     elif interactive:
-        _converse(client, model, shown, options, display)
+        _converse(model, shown, options, display)
     else:
-        with contextlib.suppress(KeyboardInterrupt):
-            _ask(client, model, shown, prompt, options, display)
+        if options.think is None and "thinking" in shown.capabilities:
+            options = replace(options, think=True)
+        try:
+            _ask(client, model, shown, _attached(prompt, typed, shown), options, display)
+        except KeyboardInterrupt:
+            if terminal.can_draw(sys.stdout):
+                click.echo()  # the shell's prompt begins a line
 
 
 def _piped_text() -> list[str]:
@@ -95,29 +113,44 @@ def _shown(client: Client, model: str, *, insecure: bool) -> Shown:
         return client.show(model)
 
 
-def _ask(client: Client, model: str, shown: Shown, prompt: str, options: RunOptions, display: DisplayOptions) -> None:
-    files: tuple[bytes, ...] = ()
-    if shown.sees_or_hears:
-        from corral.cli.chat.attachments import attach
+def _attached(prompt: str, typed: str, shown: Shown) -> "Attached":
+    """The prompt with the files that it names; what was done with them goes to standard error."""
+    from corral.cli.chat.attachments import attach
 
-        attached = attach(prompt)
-        prompt, files = attached.prompt, attached.files
-        for note in attached.notes:
-            click.echo(note, err=True)
+    attached = attach(prompt, media=shown.sees_or_hears, typed=typed)
+    for note in attached.notes:
+        click.echo(printable(note), err=True)
+    return attached
+
+
+def _ask(
+    client: Client, model: str, shown: Shown, attached: "Attached", options: RunOptions, display: DisplayOptions
+) -> None:
     chunks = client.generate(
         model,
-        prompt,
+        attached.prompt,
         system=shown.system,
-        images=files,
+        images=attached.files,
         format=options.format,
         think=options.think,
         keep_alive=options.keep_alive,
+        progress=terminal.can_draw(sys.stderr),
     )
-    answer = print_answer(chunks, display)
-    if prompt:
+    with _quiet_keyboard(display):
+        answer = print_answer(chunks, display)
+    if attached.prompt or attached.files:
         click.echo("\n")
     if display.verbose and answer.metrics:
         click.echo(timings_text(answer.metrics), nl=False, err=True)
+
+
+def _quiet_keyboard(display: DisplayOptions) -> contextlib.AbstractContextManager[object]:
+    """Keeps what is typed meanwhile, for the shell, out of an answer that is drawn again as it grows."""
+    if not (display.markdown and sys.stdin.isatty() and terminal.can_draw(sys.stdout)):
+        return contextlib.nullcontext()
+    from corral.cli.chat.keyboard import QuietKeyboard
+
+    return QuietKeyboard()
 
 
 def _embed(
@@ -131,12 +164,8 @@ def _embed(
         click.echo(json.dumps(vector, separators=(",", ":")))
 
 
-def _converse(client: Client, model: str, shown: Shown, options: RunOptions, display: DisplayOptions) -> None:
-    from corral.cli.chat.repl import Repl
-    from corral.cli.chat.session import Session
-    from corral.cli.display.progress import spinning
+def _converse(model: str, shown: Shown, options: RunOptions, display: DisplayOptions) -> None:
+    from corral.cli.chat.repl import converse
+    from corral.cli.chat.session import Session, Subject
 
-    with spinning("loading the model"), closing(client.generate(model, keep_alive=options.keep_alive)) as loading:
-        for _ in loading:
-            pass
-    Repl(Session(model, shown, options, display)).run()
+    converse(Session(Subject(model, shown), options, display))

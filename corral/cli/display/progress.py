@@ -141,7 +141,9 @@ class Screen:
         self._lines: list[Line] = []
         self._bars: dict[str, Bar] = {}
         self._spinner: Spinner | None = None
-        self._drawn = 0
+        self._drawn: list[int] = []
+        """Columns that each line on the screen takes."""
+        self._width = 0
         fancy = terminal.can_write(stream, "⠋▕█▏")
         self._frames = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏" if fancy else "|/-\\"
         self._blocks = "▕█▏" if fancy else "[#]"
@@ -158,6 +160,12 @@ class Screen:
             self._spinner = Spinner(message, self._frames)
             self._lines.append(self._spinner)
 
+    def say(self, message: str) -> None:
+        """Another message for the spinner, in the same line."""
+        with self._lock:
+            if self._spinner:
+                self._spinner.message = message
+
     def advance(self, key: str, message: str, total: int, completed: int) -> None:
         with self._lock:
             self._stop_spinner()
@@ -172,9 +180,9 @@ class Screen:
         self._ended.set()
         self._thread.join()
         self._stop_spinner()
-        if clear:
-            self._stream.write("\r\x1b[2K" + "\x1b[A\x1b[2K" * (self._drawn - 1) if self._drawn else "")
-        elif self._lines:
+        if clear and self._drawn:
+            self._stream.write(f"{self._up(terminal.size(self._stream)[0])}\r\x1b[J")
+        elif self._lines and not clear:
             self._stream.write(self._frame() + "\n")
         self._stream.flush()
 
@@ -197,9 +205,16 @@ class Screen:
         width, height = terminal.size(self._stream)
         moment = time.monotonic()
         lines = [line.text(width, moment) for line in self._lines[-max(1, height - 1) :]]
-        up = "\x1b[A" * (min(self._drawn, len(lines)) - 1)
-        self._drawn = len(lines)
-        return "\x1b[?2026h\x1b[?25l" + up + "\x1b[1G" + "\x1b[K\n".join(lines) + "\x1b[K\x1b[?25h\x1b[?2026l"
+        start = self._up(width) + "\x1b[1G" + ("\x1b[J" if self._drawn and width != self._width else "")
+        self._drawn, self._width = [text_width(line) for line in lines], width
+        return f"\x1b[?2026h\x1b[?25l{start}" + "\x1b[K\n".join(lines) + "\x1b[K\x1b[?25h\x1b[?2026l"
+
+    def _up(self, width: int) -> str:
+        """Moves the cursor to the first of the rows that the drawn lines take. A window that was made narrower has
+        broken lines into several rows.
+        """
+        rows = sum(max(1, -(-columns // width)) for columns in self._drawn)
+        return "\x1b[A" * (rows - 1)
 
 
 class Log:
@@ -259,16 +274,19 @@ def show_steps(steps: Iterable["Progress"], display: Display) -> None:
             display.advance(f"{step.digest} {message}", label, step.total, step.completed)
 
 
-def spinning(message: str) -> contextlib.AbstractContextManager[object]:
-    """A spinner for as long as the block takes, where one can be drawn; it leaves nothing behind."""
-    return _spinning(message) if terminal.can_draw(sys.stderr) else contextlib.nullcontext()
+def spinning(message: str) -> contextlib.AbstractContextManager[Callable[[str], None]]:
+    """A spinner for as long as the block takes, where one can be drawn; it leaves nothing behind.
+
+    The block is given what changes the message.
+    """
+    return _spinning(message) if terminal.can_draw(sys.stderr) else contextlib.nullcontext(lambda _: None)
 
 
 @contextmanager
-def _spinning(message: str) -> Iterator[None]:
+def _spinning(message: str) -> Iterator[Callable[[str], None]]:
     screen = Screen(sys.stderr)
     screen.spin(message)
     try:
-        yield
+        yield screen.say
     finally:
         screen.close(clear=True)

@@ -1,8 +1,8 @@
 """Words to lines, as they come: feed text bit by bit, print what comes back. Knows no terminal codes.
 
 A word is held back until it is known to fit, so nothing ever has to be taken back from the screen. Wide characters
-(Chinese, Japanese) may be broken between, but closing punctuation never begins a line, and an emoji made of several
-code points stays whole.
+(Chinese, Japanese) may be broken between, but neither closing punctuation nor small kana begin a line, and an emoji
+made of several code points stays whole. Korean has blanks between its words, and is broken there.
 """
 
 from wcwidth import wcswidth, wcwidth
@@ -15,6 +15,8 @@ TAB = 8
 
 _JOINER = "\u200d"
 _CLOSING = "、。，．：；！？）］｝〉》」』】〕〗’”…" + ".,:;!?)]}%"
+_FOLLOWING = "ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮヵヶー々〜～・゛゜"
+"""Belongs to the character before it (JIS X 4051)."""
 _OPENING = "（［｛〈《「『【〔〖‘“" + "([{"
 
 
@@ -28,9 +30,14 @@ class Wrapper:
         self._word = ""
         self._may_break = True
 
+    def resize(self, width: int) -> None:
+        """Goes on at another width. A terminal that was made narrower has broken the line that is being written."""
+        self._limit = width - MARGIN if width >= LEAST_WIDTH else 0
+        self._column %= max(1, width)
+
     def feed(self, text: str) -> str:
         """What is certain to be printed now."""
-        return "".join(map(self._take, text)) if self._limit else text
+        return "".join(map(self._take, text)) if self._limit else self.flush() + text
 
     def flush(self) -> str:
         """The rest. The text may go on afterwards."""
@@ -62,11 +69,20 @@ class Wrapper:
         if rune.isascii() and self._word.isascii():
             return False
         last = self._word[-1]
-        if rune in _CLOSING or last in _OPENING or last == _JOINER or wcwidth(rune) <= 0 or _is_skin_tone(rune):
+        if (
+            rune in _CLOSING
+            or rune in _FOLLOWING
+            or last in _OPENING
+            or last == _JOINER
+            or wcwidth(rune) <= 0
+            or _is_skin_tone(rune)
+        ):
             return False
         if _is_regional(rune) and _is_regional(last):
             return len(self._word) % 2 == 0
-        return wcwidth(rune) == 2 or _ends_wide(self._word)
+        if _is_hangul(rune):
+            return _ends_wide(self._word) and not _is_hangul(last)
+        return wcwidth(rune) == 2 or (_ends_wide(self._word) and not _is_hangul(last))
 
     def _place_word(self) -> str:
         if not self._word:
@@ -105,6 +121,10 @@ def _ends_wide(word: str) -> bool:
         if (width := wcwidth(rune)) > 0:
             return width == 2 or rune in _CLOSING
     return False
+
+
+def _is_hangul(rune: str) -> bool:
+    return "\uac00" <= rune <= "\ud7a3"
 
 
 def _is_skin_tone(rune: str) -> bool:
