@@ -14,6 +14,7 @@ FUZZ = "reads random bytes for some seconds"
 CHILDREN = "converts and quantises in child processes"
 CLIENTS = "installs other projects' clients, and runs them against the real engine"
 REQUESTS = "makes up hundreds of requests"
+TERMINAL = "opens dozens of terminals"
 CRASHES = "ends, kills or starves servers and engines, and waits for what follows"
 
 SLOW = {
@@ -26,6 +27,8 @@ SLOW = {
     "test_client_frameworks": CLIENTS,
     "test_client_openai": CLIENTS,
     "test_clients": REAL_ENGINE,
+    "test_conversation_real": REAL_ENGINE,
+    "test_conversation_terminal": TERMINAL,
     "test_convert_adapters": REAL_ENGINE,
     "test_convert_tokenizers": REAL_ENGINE,
     "test_convert_minilm": REAL_ENGINE,

@@ -167,11 +167,11 @@ def test_clear_forgets_and_unknown_commands_are_named(serve: Serve) -> None:
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(serve: Serve) -> None:
-    answers = [said("Never ", "end", end="held"), said("Aye")]
+    answers = [said("Never ", "ends ", end="held"), said("Aye")]
     server, shell = serve({"POST /api/generate": LOADED, "POST /api/chat": answers})
     terminal = converse(shell)
     terminal.type("one\r")
-    terminal.wait_for("Never")
+    terminal.wait_for("Never ends")
     terminal.type("\x03")
     assert server.wait_for("hangup")
     terminal.wait_for("Send a message")
@@ -187,7 +187,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(serve: Serve) -> None:
     one = {"role": "user", "content": "one"}
     assert asked == [
         [one],
-        [one, {"role": "assistant", "content": "Never end"}, {"role": "user", "content": "two"}],
+        [one, {"role": "assistant", "content": "Never ends "}, {"role": "user", "content": "two"}],
     ]
 
 

@@ -3,12 +3,16 @@
 import os
 import select
 import shlex
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import psutil
 
 TIMEOUT = 60
 """Seconds without any output after which what a test waits for is taken never to come."""
@@ -30,10 +34,14 @@ class Tmux:
         gate = Path(self._folder.name, "gate")
         os.mkfifo(gate)
         size = ["-x", str(columns), "-y", str(rows)]
-        whole = f"trap : INT; read _ < {gate}; {started}; echo ended with $?; read _"
+        whole = f"""set -m; read _ < {gate}; {started}; status=$?
+            while [ $status -eq {128 + signal.SIGTSTP} ]; do echo stopped; read _; fg >/dev/null; status=$?; done
+            echo ended with $status; read _"""
         self._tmux("-f", "/dev/null", "new-session", "-d", *size, "sh", "-c", whole)
         self._tmux("set-option", "history-limit", "10000")
         self._tmux("pipe-pane", f"exec cat > {events}")
+        self.shell_modes = self.modes
+        """How the terminal is set before the command starts."""
         gate.write_text("go\n")
 
     def write(self, text: str) -> None:
@@ -73,11 +81,16 @@ class Tmux:
         tty = self._tmux("display-message", "-p", "#{pane_tty}").strip()
         return subprocess.run(["stty", "-a", "-F", tty], capture_output=True, text=True, check=True).stdout
 
-    @property
-    def pid(self) -> int:
-        """The command's process."""
-        shell = self._tmux("display-message", "-p", "#{pane_pid}").strip()
-        return int(Path(f"/proc/{shell}/task/{shell}/children").read_text("ascii").split()[0])
+    def send(self, number: int) -> None:
+        """Sends the command a signal."""
+        self._command.send_signal(number)
+
+    def wait_for_modes(self, modes: str) -> None:
+        """Waits until the terminal is set like this."""
+        end = time.monotonic() + TIMEOUT
+        while self.modes != modes:
+            assert time.monotonic() < end, f"{self.modes}\ndid not become\n{modes}"
+            time.sleep(0.01)  # nothing is printed when it changes
 
     def wait_for(self, *texts: str) -> str:
         """Waits until the screen has all these texts; the screen."""
@@ -111,6 +124,11 @@ class Tmux:
     @property
     def _socket(self) -> str:
         return str(Path(self._folder.name, "socket"))
+
+    @property
+    def _command(self) -> psutil.Process:
+        shell = psutil.Process(int(self._tmux("display-message", "-p", "#{pane_pid}")))
+        return shell.children()[0]
 
     def _captured(self, *options: str) -> str:
         lines = self._tmux("capture-pane", "-p", *options).split("\n")

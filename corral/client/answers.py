@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from corral.errors import CorralError
 
 if TYPE_CHECKING:
-    from corral.messages import Chunk, Metrics, Progress, Rendered, ToolCall
+    from corral.messages import AnswerProgress, Chunk, Metrics, Progress, Rendered, ToolCall
 
 Json: TypeAlias = Any
 T = TypeVar("T")
@@ -45,6 +45,25 @@ class Installed:
 
 
 @dataclass(frozen=True, slots=True)
+class Live:
+    """What a loaded model is doing. The pool is that of its KV cache, in tokens; rates are in tokens a second."""
+
+    is_loading: bool = False
+    slots_busy: int = 0
+    slots: int = 0
+    pool_used: int = 0
+    pool: int = 0
+    waiting: int = 0
+    """Requests."""
+    served: int = 0
+    """Requests, since it was loaded."""
+    read_rate: float | None = None
+    """Tokens of prompts; None where the server does not say."""
+    written_rate: float | None = None
+    """Tokens of answers."""
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """A loaded model. Sizes are bytes of memory; `expires_at` is when an idle one is unloaded."""
 
@@ -54,6 +73,8 @@ class Running:
     size_vram: int
     context_length: int
     expires_at: datetime
+    live: Live | None = None
+    """None where the server was not asked, or does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +164,24 @@ def _chunk(line: Mapping[str, Json], said: Mapping[str, Json], content: str) -> 
         done_reason=(member(line, "done_reason", str, "") or "stop") if done else "",
         metrics=_metrics(line) if done else None,
         context=None if context is None else tuple_of(context, int, "context"),
-        truncated_tokens=_number(line, TRUNCATED),
-        unenforced=tuple(map(unquote, filter(None, member(line, UNENFORCED, str, "").split(", ")))),
+        truncated_tokens=_number(line, TRUNCATED) or member(line, "truncated_tokens", int, 0),
+        unenforced=tuple(map(unquote, filter(None, member(line, UNENFORCED, str, "").split(", "))))
+        or tuple_of(member(line, "unenforced", list, []), str, "unenforced"),
+        progress=_answer_progress(member(line, "progress", dict, {})),
     )
+
+
+def _answer_progress(value: Mapping[str, Json]) -> "AnswerProgress | None":
+    """None where there is none, or one of a stage that is not known here: later servers may have more."""
+    from corral.messages import AnswerProgress
+
+    stage = member(value, "stage", str, "")
+    if stage not in ("queued", "loading", "reading"):
+        return None
+    completed, total, cached, ahead = (
+        max(0, member(value, key, int, 0)) for key in ("completed", "total", "cached", "ahead")
+    )
+    return AnswerProgress(stage, min(completed, total), total, min(cached, completed, total), ahead)  # type: ignore[arg-type]
 
 
 def _number(line: Mapping[str, Json], header: str) -> int:
@@ -200,7 +236,34 @@ def running(value: Mapping[str, Json]) -> Running:
         size_vram=member(value, "size_vram", int, 0),
         context_length=member(value, "context_length", int, 0),
         expires_at=_moment(value, "expires_at"),
+        live=_live(member(value, "live", dict, {})),
     )
+
+
+def _live(value: Mapping[str, Json]) -> Live | None:
+    if not value:
+        return None
+    slots, pool = member(value, "slots", dict, {}), member(value, "pool", dict, {})
+    return Live(
+        is_loading=member(value, "state", str, "") == "loading",
+        slots_busy=member(slots, "busy", int, 0),
+        slots=member(slots, "total", int, 0),
+        pool_used=member(pool, "used", int, 0),
+        pool=member(pool, "total", int, 0),
+        waiting=member(value, "waiting", int, 0),
+        served=member(value, "served", int, 0),
+        read_rate=_number_or_none(value, "prompt_tokens_per_second"),
+        written_rate=_number_or_none(value, "generated_tokens_per_second"),
+    )
+
+
+def _number_or_none(value: Mapping[str, Json], key: str) -> float | None:
+    found = value.get(key)
+    if found is None:
+        return None
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < 1e12:
+        raise _unexpected(key)
+    return float(found)
 
 
 def shown(value: Mapping[str, Json]) -> Shown:

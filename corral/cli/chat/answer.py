@@ -7,12 +7,12 @@ import json
 import sys
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING, Self, TextIO
 
 from corral.cli.chat.options import DisplayOptions
+from corral.cli.chat.waiting import first_chunks
 from corral.cli.display import terminal
-from corral.cli.display.progress import spinning
 from corral.cli.display.text import LAYOUT, printable
 from corral.client import Stream
 from corral.golang import durations
@@ -55,9 +55,8 @@ def print_answer(chunks: Stream[Chunk], display: DisplayOptions, stream: TextIO 
     metrics = None
     try:
         with closing(chunks), printer:
-            with spinning(""):
-                first = list(islice(chunks, 1))
-            for chunk in first:
+            first = first_chunks(chunks, hide_thinking=display.hide_thinking)
+            for chunk in first[:1]:
                 _warn(chunk)
             for chunk in chain(first, chunks):
                 content.append(chunk.content)

@@ -10,6 +10,8 @@ import termios
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from corral.cli.display import terminal
+
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Signals that end the process at once, but for the terminal, which is put right first."""
 
@@ -25,6 +27,7 @@ class QuietKeyboard:
         self._input = sys.stdin.fileno()
         self._output = sys.stdout.fileno()
         self._before = termios.tcgetattr(self._input)
+        self._takes_codes = terminal.can_draw(sys.stdout)
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -44,11 +47,15 @@ class QuietKeyboard:
 
     def mark_pastes(self) -> None:
         """Has the terminal mark what is pasted from now on, as a prompt does, so that its lines stay together."""
-        os.write(self._output, PASTE_ON)
+        self._write(PASTE_ON)
+
+    def _write(self, codes: bytes) -> None:
+        if self._takes_codes:
+            os.write(self._output, codes)
 
     def _restore(self, codes: bytes) -> None:
         try:
-            os.write(self._output, codes)
+            self._write(codes)
             termios.tcsetattr(self._input, termios.TCSANOW, self._before)
         except (OSError, termios.error):  # the terminal has gone
             pass

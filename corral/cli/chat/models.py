@@ -5,10 +5,14 @@ from contextlib import closing
 import click
 
 from corral import names
+from corral.cli.chat.answer import print_answer
 from corral.cli.chat.session import Session
+from corral.cli.chat.waiting import wait_for_end
 from corral.cli.display.progress import spinning
 from corral.cli.display.text import LAYOUT, printable
+from corral.client import Stream
 from corral.errors import InvalidName, NotFound
+from corral.messages import Chunk
 
 
 def load(session: Session, line: str) -> None:
@@ -48,20 +52,23 @@ def save(session: Session, line: str) -> None:
 
 
 def wait_until_loaded(session: Session) -> None:
-    with spinning("loading the model"), closing(session.load()) as loading:
-        for _ in loading:
-            pass
+    with closing(session.load()) as loading:
+        wait_for_end(loading)
 
 
 def show_first_messages(session: Session) -> None:
     """Prints the conversation that the model begins with, as it would stand here if it had been led here."""
     for message in session.subject.first_messages:
-        text = printable(message.text, keep=LAYOUT)
         if message.role == "user":
-            first, *further = text.split("\n")
+            first, *further = printable(message.text, keep=LAYOUT).split("\n")
             click.echo("\n".join([f">>> {first}", *(f"... {line}" for line in further)]))
         elif message.role == "assistant":
-            click.echo(f"{text}\n")
+            print_answer(_alone(Chunk(content=message.text)), session.display)
+            click.echo("\n")
+
+
+def _alone(chunk: Chunk) -> Stream[Chunk]:
+    yield chunk
 
 
 def _argument(line: str, command: str) -> str | None:

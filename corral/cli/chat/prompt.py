@@ -15,10 +15,12 @@ from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout.processors import AfterInput
+from prompt_toolkit.output.plain_text import PlainTextOutput
 
 from corral.cli.chat import typed
 from corral.cli.chat.editor import edited
 from corral.cli.chat.history import LineHistory
+from corral.cli.display import terminal
 from corral.errors import CorralError
 
 FIRST, FURTHER = ">>> ", "... "
@@ -42,6 +44,7 @@ class Prompt:
             placeholder=lambda: self._hint(HINT),
             input_processors=[AfterInput(self._hint_further)],
             enable_suspend=True,
+            output=None if terminal.can_draw(sys.stdout) else PlainTextOutput(sys.stdout),
         )
 
     @property

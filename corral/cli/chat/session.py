@@ -77,6 +77,7 @@ class Session:
             options=self.parameters,
             think=self._think,
             keep_alive=self.options.keep_alive,
+            progress=True,
         )
 
     @property
@@ -89,7 +90,7 @@ class Session:
     def load(self) -> Stream[Chunk]:
         """Has the server load the model, so that the first answer need not wait for it."""
         return connection.connect().generate(
-            self.subject.name, options=self.parameters, keep_alive=self.options.keep_alive
+            self.subject.name, options=self.parameters, keep_alive=self.options.keep_alive, progress=True
         )
 
     def find(self, model: str) -> Subject:

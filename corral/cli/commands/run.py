@@ -1,5 +1,6 @@
 """`run`: asks a model once, or opens a conversation with it; pulls it first when it is missing. Source: spec cli §4."""
 
+import contextlib
 import json
 import sys
 from dataclasses import replace
@@ -125,12 +126,23 @@ def _ask(
         format=options.format,
         think=options.think,
         keep_alive=options.keep_alive,
+        progress=terminal.can_draw(sys.stderr),
     )
-    answer = print_answer(chunks, display)
+    with _quiet_keyboard(display):
+        answer = print_answer(chunks, display)
     if attached.prompt or attached.files:
         click.echo("\n")
     if display.verbose and answer.metrics:
         click.echo(timings_text(answer.metrics), nl=False, err=True)
+
+
+def _quiet_keyboard(display: DisplayOptions) -> contextlib.AbstractContextManager[object]:
+    """Keeps what is typed meanwhile, for the shell, out of an answer that is drawn again as it grows."""
+    if not (display.markdown and sys.stdin.isatty() and terminal.can_draw(sys.stdout)):
+        return contextlib.nullcontext()
+    from corral.cli.chat.keyboard import QuietKeyboard
+
+    return QuietKeyboard()
 
 
 def _embed(

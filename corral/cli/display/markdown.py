@@ -5,7 +5,9 @@ rich formats the blocks and knows how wide characters are; it is imported only h
 never reach the terminal.
 """
 
+import contextlib
 import re
+import threading
 import time
 from typing import TextIO
 
@@ -38,21 +40,39 @@ class MarkdownScreen:
         self._has_begun = False
         """Whether there are finished blocks above."""
         self._rests_until = 0.0
+        self._drawing = threading.RLock()
+        self._timer: threading.Timer | None = None
+        """Draws what came while drawing rested, where nothing else comes."""
 
     def feed(self, text: str) -> None:
-        self._text += printable(text, keep=LAYOUT)
-        moment = time.monotonic()
-        if moment >= self._rests_until:
-            self._finish_blocks()
-            self._draw_last()
-            now = time.monotonic()
-            self._rests_until = now + REST * (now - moment)
+        with self._drawing:
+            self._text += printable(text, keep=LAYOUT)
+            rest = self._rests_until - time.monotonic()
+            if rest <= 0:
+                self._draw()
+            elif self._timer is None:
+                self._timer = threading.Timer(rest, self._draw)
+                self._timer.daemon = True
+                self._timer.start()
 
     def close(self) -> bool:
         """Draws what is left. The cursor stays behind the last line; whether there is one. Another text may follow."""
-        self._finish(self._text)
-        has_begun, self._has_begun, self._text = self._has_begun, False, ""
+        with self._drawing:
+            if self._timer:
+                self._timer.cancel()
+            self._finish(self._text)
+            has_begun, self._has_begun, self._text, self._timer = self._has_begun, False, "", None
         return has_begun
+
+    def _draw(self) -> None:
+        with self._drawing, contextlib.suppress(OSError, ValueError):  # a terminal that is gone: the next write says so
+            begun = time.monotonic()
+            self._timer = None
+            if self._text:
+                self._finish_blocks()
+                self._draw_last()
+            now = time.monotonic()
+            self._rests_until = now + REST * (now - begun)
 
     def _finish_blocks(self) -> None:
         """Finishes all blocks but the last, which may go on. A line that is not finished may come to belong to it."""

@@ -65,8 +65,12 @@ def parser() -> MarkdownIt:
 def lines_of(tokens: list[Token], width: int, *, colours: bool) -> Iterator[Line]:
     """The lines of parsed blocks, not wider than `width` unless that is less than `LEAST_WIDTH`."""
     console = Console(width=max(width, LEAST_WIDTH), theme=THEME, force_terminal=True, highlight=False, emoji=False)
+    has_begun = False
     for segments in console.render_lines(_Blocks(tokens), pad=False):
         kept = _without_blanks_at_end(segments)
+        has_begun = has_begun or bool(kept)
+        if not has_begun:  # rich puts a blank line before a list
+            continue
         text = "".join(_coded(segment.text, segment.style, colours=colours) for segment in kept)
         yield Line(text, sum(segment.cell_length for segment in kept))
 

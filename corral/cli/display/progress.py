@@ -160,6 +160,12 @@ class Screen:
             self._spinner = Spinner(message, self._frames)
             self._lines.append(self._spinner)
 
+    def say(self, message: str) -> None:
+        """Another message for the spinner, in the same line."""
+        with self._lock:
+            if self._spinner:
+                self._spinner.message = message
+
     def advance(self, key: str, message: str, total: int, completed: int) -> None:
         with self._lock:
             self._stop_spinner()
@@ -191,7 +197,8 @@ class Screen:
             while not self._ended.wait(FRAME_SECONDS):
                 with self._lock:
                     if self._lines:
-                        self._stream.write(self._frame())
+                        # Back to its beginning, so that the `^C` that a terminal shows does not break it into two.
+                        self._stream.write(self._frame() + "\r")
                         self._stream.flush()
 
     def _frame(self) -> str:
@@ -204,11 +211,10 @@ class Screen:
         return f"\x1b[?2026h\x1b[?25l{start}" + "\x1b[K\n".join(lines) + "\x1b[K\x1b[?25h\x1b[?2026l"
 
     def _up(self, width: int) -> str:
-        """Moves the cursor to the first of the rows that the drawn lines take. A window that was made narrower has
-        broken lines into several rows.
+        """Moves the cursor from the last line's beginning to the first of the rows that the drawn lines take. A window
+        that was made narrower has broken lines into several rows.
         """
-        rows = sum(max(1, -(-columns // width)) for columns in self._drawn)
-        return "\x1b[A" * (rows - 1)
+        return "\x1b[A" * sum(max(1, -(-columns // width)) for columns in self._drawn[:-1])
 
 
 class Log:
@@ -268,16 +274,19 @@ def show_steps(steps: Iterable["Progress"], display: Display) -> None:
             display.advance(f"{step.digest} {message}", label, step.total, step.completed)
 
 
-def spinning(message: str) -> contextlib.AbstractContextManager[object]:
-    """A spinner for as long as the block takes, where one can be drawn; it leaves nothing behind."""
-    return _spinning(message) if terminal.can_draw(sys.stderr) else contextlib.nullcontext()
+def spinning(message: str) -> contextlib.AbstractContextManager[Callable[[str], None]]:
+    """A spinner for as long as the block takes, where one can be drawn; it leaves nothing behind.
+
+    The block is given what changes the message.
+    """
+    return _spinning(message) if terminal.can_draw(sys.stderr) else contextlib.nullcontext(lambda _: None)
 
 
 @contextmanager
-def _spinning(message: str) -> Iterator[None]:
+def _spinning(message: str) -> Iterator[Callable[[str], None]]:
     screen = Screen(sys.stderr)
     screen.spin(message)
     try:
-        yield
+        yield screen.say
     finally:
         screen.close(clear=True)

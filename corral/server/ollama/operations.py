@@ -37,7 +37,20 @@ _DETAILS = an_object(
 )
 _NAMED = {"name": STRING, "model": STRING, "size": INTEGER, "digest": STRING, "details": _DETAILS}
 _TAG = an_object({**_NAMED, "modified_at": STRING}, {"capabilities": a_list(STRING)})
-_RUNNING = an_object({**_NAMED, "expires_at": STRING, "size_vram": INTEGER, "context_length": INTEGER})
+_LIVE = an_object(
+    {
+        "state": {"enum": ["loading", "ready"]},
+        "slots": an_object({"busy": INTEGER, "total": INTEGER}),
+        "pool": an_object({"used": INTEGER, "total": INTEGER}),
+        "waiting": INTEGER,
+        "served": INTEGER,
+        "prompt_tokens_per_second": NUMBER,
+        "generated_tokens_per_second": NUMBER,
+    },
+    {"loading": an_object({"completed": INTEGER, "total": INTEGER})},
+)
+_MEMORY = an_object({"total": INTEGER, "available": INTEGER, "workers": INTEGER})
+_RUNNING = an_object({**_NAMED, "expires_at": STRING, "size_vram": INTEGER, "context_length": INTEGER}, {"live": _LIVE})
 _SHOWN = an_object(
     {"details": _DETAILS, "model_info": ANYTHING, "modified_at": STRING},
     {
@@ -87,7 +100,7 @@ DETOKENIZE = Operation(
     answers=an_object({"model": STRING, "content": STRING, **_DURATIONS}),
 )
 TAGS = Operation(answers=an_object({"models": a_list(_TAG)}), errors=ALWAYS)
-PS = Operation(answers=an_object({"models": a_list(_RUNNING)}), errors=ALWAYS)
+PS = Operation(answers=an_object({"models": a_list(_RUNNING)}, {"waiting": INTEGER, "memory": _MEMORY}), errors=ALWAYS)
 SHOW = Operation(takes=models.WireShowRequest, answers=_SHOWN)
 COPY = Operation(takes=models.WireCopyRequest, requires={"source": SOME_TEXT, "destination": SOME_TEXT})
 DELETE = Operation(takes=models.WireNameRequest)
