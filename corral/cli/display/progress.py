@@ -197,7 +197,8 @@ class Screen:
             while not self._ended.wait(FRAME_SECONDS):
                 with self._lock:
                     if self._lines:
-                        self._stream.write(self._frame())
+                        # Back to its beginning, so that the `^C` that a terminal shows does not break it into two.
+                        self._stream.write(self._frame() + "\r")
                         self._stream.flush()
 
     def _frame(self) -> str:
@@ -210,11 +211,10 @@ class Screen:
         return f"\x1b[?2026h\x1b[?25l{start}" + "\x1b[K\n".join(lines) + "\x1b[K\x1b[?25h\x1b[?2026l"
 
     def _up(self, width: int) -> str:
-        """Moves the cursor to the first of the rows that the drawn lines take. A window that was made narrower has
-        broken lines into several rows.
+        """Moves the cursor from the last line's beginning to the first of the rows that the drawn lines take. A window
+        that was made narrower has broken lines into several rows.
         """
-        rows = sum(max(1, -(-columns // width)) for columns in self._drawn)
-        return "\x1b[A" * (rows - 1)
+        return "\x1b[A" * sum(max(1, -(-columns // width)) for columns in self._drawn[:-1])
 
 
 class Log:
