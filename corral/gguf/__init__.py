@@ -7,7 +7,7 @@ file amounts to; `writer` and `output` make new files. `check_new` has more for 
 """
 
 from corral.gguf.file import GGUF, Array, Kind, Tensor, Value
-from corral.gguf.reader import check_new, looks_like_gguf, read
+from corral.gguf.reader import check_new, looks_like_gguf, read, read_beginning
 from corral.gguf.types import FILE_TYPES, TENSOR_TYPES, TensorType, ValueType
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "check_new",
     "looks_like_gguf",
     "read",
+    "read_beginning",
 ]
