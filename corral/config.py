@@ -198,6 +198,14 @@ def parse_path(text: str) -> Path:
         raise ValueError(text) from None
 
 
+def parse_web_address(text: str) -> str:
+    """`http[s]://host[:port][/path]`, without a slash at its end; `BadRequest` or `ValueError` for anything else."""
+    if not text.startswith(("http://", "https://")):
+        raise ValueError(text)
+    parse_address(text)
+    return text.rstrip("/")
+
+
 def parse_debug(text: str) -> int:
     """0 info, 1 debug, 2 trace."""
     return 2 if text == "2" else int(parse_switch(text))
@@ -385,6 +393,12 @@ class Config:
         parse_switch,
         "Whether images that a request of OpenAI's or Anthropic's API names by URL are fetched, from public addresses",
     )
+    hub: str = _setting(
+        "https://huggingface.co",
+        "HF_ENDPOINT",
+        lambda text: parse_web_address(text),
+        "Where `corral search` looks for models: Hugging Face, or a mirror that speaks its API",
+    )
     mirrors: Mapping[str, tuple[str, ...]] = _setting(
         dict,
         "CORRAL_MIRRORS",
@@ -455,7 +469,7 @@ def _from_variable(variable: str, text: str, metadata: Mapping[str, Any]) -> tup
         if metadata["must_be_valid"]:
             raise ConfigError(f"{variable}: {error}") from None
         if metadata["other"] is None:
-            return None, f'{variable} is ignored: invalid value "{text}"'
+            return None, f'{variable} is ignored: invalid value "{without_password(text)}"'
         return metadata["other"], f'{variable}: "{text}" is neither on nor off, and means on'
     return (value.value, f"{variable}: {value.remark}") if isinstance(value, Adjusted) else (value, "")
 
@@ -538,9 +552,9 @@ def _from_toml(file: Path, name: str, value: Any, parse: Callable[[str], Any]) -
             case _:
                 return parse(str(value))
     except (ValueError, TypeError, BadRequest) as error:
-        if name == "host":  # may have a password
+        if name in ("host", "hub"):  # may have a password
             reason = error if isinstance(error, BadRequest) else f'"{without_password(str(value))}" is no address'
-            raise ConfigError(f'"{file}": host: {reason}') from None
+            raise ConfigError(f'"{file}": {name}: {reason}') from None
         raise ConfigError(f'"{file}": invalid value for "{name}": {value!r}') from None
 
 

@@ -35,6 +35,7 @@ COMMANDS = {
     "run": Entry("run", "run", "Run a model"),
     "stop": Entry("models", "stop", "Stop a running model"),
     "pull": Entry("transfer", "pull", "Pull a model from a registry"),
+    "search": Entry("search", "search", "Search Hugging Face for models to pull"),
     "push": Entry("transfer", "push", "Push a model to a registry"),
     "list": Entry("listing", "list_models", "List models"),
     "ps": Entry("listing", "ps", "List running models"),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
+from urllib.parse import urlencode
 
 from corral import __version__
 from corral.client.answers import (
@@ -91,6 +92,14 @@ class Client:
     def ps(self) -> tuple[Running, ...]:
         """The loaded models, the one that stays longest first."""
         return tuple(map(running, members(self._ask("GET", "/api/ps"), "models")))
+
+    def search(self, words: str, limit: int = 0) -> dict[str, Json]:
+        """The answer of `/api/search`: models that can be pulled, at most `limit` of them, 0: as the server likes.
+
+        `answers.published` reads its `models`.
+        """
+        asked = {"q": words, **({"limit": str(limit)} if limit else {})}
+        return self._ask("GET", f"/api/search?{urlencode(asked, errors='replace')}")
 
     def show(self, model: str, *, verbose: bool = False, requirements: bool = False) -> Shown:
         """`verbose` has the server send arrays whole; `requirements`, what the model takes in memory there."""

@@ -16,6 +16,9 @@ class Operation(Struct, frozen=True, kw_only=True):
     """The JSON of its request."""
     requires: Mapping[str, Mapping[str, Any]] = {}
     """The fields of its request that have to be there, and how their schemas are narrower than by their types."""
+    query: Mapping[str, Mapping[str, Any]] = {}
+    """The parameters after the `?` of its address, as JSON Schemas with a `description`; `required` says that one must
+    be there."""
     takes_bytes: bool = False
     """Whether its request is a file."""
     answers: Schema | None = None
