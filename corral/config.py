@@ -479,6 +479,11 @@ def is_debugging() -> bool:
     return _unquoted(os.environ, "OLLAMA_DEBUG").lower() not in ("", *OFF)
 
 
+def given_variables() -> dict[str, str]:
+    """The variables that look like settings of ours or of Ollama's."""
+    return {name: text for name, text in os.environ.items() if name.startswith(("OLLAMA_", "CORRAL_"))}
+
+
 def wants_no_colours() -> bool:
     """Whether the user asks every program for output without colours (https://no-color.org)."""
     return bool(os.environ.get("NO_COLOR"))
