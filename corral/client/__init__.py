@@ -21,6 +21,7 @@ from corral.client.answers import (
     Installed,
     Json,
     Running,
+    Seen,
     Shown,
     Version,
     chatted,
@@ -31,6 +32,7 @@ from corral.client.answers import (
     progress,
     rendered,
     running,
+    seen,
     shown,
     tuple_of,
     version,
@@ -56,6 +58,10 @@ _CHUNK = 1 << 20
 """Bytes of a file that are sent at once."""
 CONNECT_SECONDS = 10.0
 """How long a connection, or the answer to a question that needs no work, may take."""
+
+
+WATCH_SECONDS = 5.0
+"""How long a look at what the server is doing may take."""
 
 
 class NotRunning(CorralError):
@@ -92,6 +98,10 @@ class Client:
     def ps(self) -> tuple[Running, ...]:
         """The loaded models, the one that stays longest first."""
         return tuple(map(running, members(self._ask("GET", "/api/ps"), "models")))
+
+    def watch(self) -> Seen:
+        """The loaded models with what they are doing, and the machine's memory. For a server that answers at once."""
+        return seen(self._ask("GET", "/api/ps?live=true", timeout=WATCH_SECONDS))
 
     def search(self, words: str, limit: int = 0) -> dict[str, Json]:
         """The answer of `/api/search`: models that can be pulled, at most `limit` of them, 0: as the server likes.

@@ -45,6 +45,24 @@ class Installed:
 
 
 @dataclass(frozen=True, slots=True)
+class Live:
+    """What a loaded model is doing. The pool is that of its KV cache, in tokens; rates are in tokens a second."""
+
+    slots_busy: int = 0
+    slots: int = 0
+    pool_used: int = 0
+    pool: int = 0
+    waiting: int = 0
+    """Requests."""
+    read_rate: float | None = None
+    """Tokens of prompts; None where the server does not say."""
+    written_rate: float | None = None
+    """Tokens of answers."""
+    loading: tuple[int, int] | None = None
+    """Bytes in memory and bytes in all while it is being loaded."""
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """A loaded model. Sizes are bytes of memory; `expires_at` is when an idle one is unloaded."""
 
@@ -54,6 +72,19 @@ class Running:
     size_vram: int
     context_length: int
     expires_at: datetime
+    live: Live | None = None
+    """None where the server was not asked, or does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look at a server: its models, and bytes of the machine's memory, 0 where it does not say."""
+
+    models: tuple[Running, ...]
+    memory_total: int
+    memory_available: int
+    waiting: int = 0
+    """Requests that wait for a model to be loaded or unloaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +259,42 @@ def running(value: Mapping[str, Json]) -> Running:
         size_vram=member(value, "size_vram", int, 0),
         context_length=member(value, "context_length", int, 0),
         expires_at=_moment(value, "expires_at"),
+        live=_live(member(value, "live", dict, {})),
     )
+
+
+def _live(value: Mapping[str, Json]) -> Live | None:
+    if not value:
+        return None
+    slots, pool = member(value, "slots", dict, {}), member(value, "pool", dict, {})
+    loading = member(value, "loading", dict, {})
+    return Live(
+        slots_busy=member(slots, "busy", int, 0),
+        slots=member(slots, "total", int, 0),
+        pool_used=member(pool, "used", int, 0),
+        pool=member(pool, "total", int, 0),
+        waiting=member(value, "waiting", int, 0),
+        read_rate=_number_or_none(value, "prompt_tokens_per_second"),
+        written_rate=_number_or_none(value, "generated_tokens_per_second"),
+        loading=(member(loading, "completed", int, 0), member(loading, "total", int, 0)) if loading else None,
+    )
+
+
+def _number_or_none(value: Mapping[str, Json], key: str) -> float | None:
+    found = value.get(key)
+    if found is None:
+        return None
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < 1e12:
+        raise _unexpected(key)
+    return float(found)
+
+
+def seen(value: Mapping[str, Json]) -> Seen:
+    """The answer of `/api/ps?live=true`."""
+    memory = member(value, "memory", dict, {})
+    models = tuple(map(running, members(value, "models")))
+    total, available = member(memory, "total", int, 0), member(memory, "available", int, 0)
+    return Seen(models, total, available, member(value, "waiting", int, 0))
 
 
 def published(value: Mapping[str, Json]) -> Published:

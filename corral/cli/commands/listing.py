@@ -1,5 +1,6 @@
 """`list` and `ps`: which models there are, and which are loaded. Source: spec cli §2.8 and §3.3."""
 
+import sys
 from datetime import datetime
 
 import click
@@ -8,6 +9,7 @@ from corral.cli import connection
 from corral.cli.display.tables import table
 from corral.cli.display.units import now, relative_time
 from corral.cli.framework.commands import Arguments, Count, command
+from corral.cli.framework.flags import Flag
 from corral.client.answers import Installed, Running
 from corral.golang.units import byte_text
 
@@ -33,8 +35,18 @@ def models_table(found: tuple[Installed, ...], prefix: str, moment: datetime) ->
     return table(("NAME", "ID", "SIZE", "MODIFIED"), rows)
 
 
-@command("ps", "List running models", count=Count())
-def ps(arguments: Arguments) -> None:
+@command(
+    "ps",
+    "List running models",
+    count=Count(),
+    flags=[Flag("--watch", "-w", kind="bool", sentence="Show them again every second, with what they are doing")],
+)
+def ps(arguments: Arguments, watch: bool) -> None:
+    if watch:
+        from corral.cli.watch.loop import watch as watch_models
+
+        watch_models(connection.client(), arguments[0] if arguments else "", sys.stdout)
+        return
     found = connection.connect().ps()
     click.echo(running_table(found, arguments[0] if arguments else "", now()), nl=False)
 
@@ -48,7 +60,7 @@ def running_table(found: tuple[Running, ...], prefix: str, moment: datetime) -> 
             byte_text(model.size),
             processor_text(model.size, model.size_vram),
             str(model.context_length),
-            "Stopping..." if _is_past(model.expires_at, moment) else relative_time(model.expires_at, moment),
+            until_text(model.expires_at, moment),
         )
         for model in found
         if model.name.startswith(prefix)
@@ -66,6 +78,11 @@ def processor_text(size: int, size_vram: int) -> str:
         return "Unknown"
     cpu = round((size - size_vram) / size * 100)
     return f"{cpu}%/{100 - cpu}% CPU/GPU"
+
+
+def until_text(expires: datetime, moment: datetime) -> str:
+    """When an idle model is unloaded."""
+    return "Stopping..." if _is_past(expires, moment) else relative_time(expires, moment)
 
 
 def _is_past(expires: datetime, moment: datetime) -> bool:

@@ -24,7 +24,7 @@ def pad(text: str, width: int) -> str:
 def cut(text: str, width: int) -> str:
     """The text, cut to `width` columns."""
     text = text[: 4 * width]  # it may be as long as a server likes
-    while text_width(text) > width:
+    while text and text_width(text) > width:
         text = text[:-1]
     return text
 
