@@ -135,6 +135,8 @@ class AnswerRequest(Struct, frozen=True, kw_only=True):
     """Alternatives to report with each token."""
     render_only: bool = False
     """Whether only the prompt is wanted."""
+    progress: bool = False
+    """Whether chunks are to say what is happening before the answer begins."""
     count_prompt: bool = False
     """Whether the first chunk is to say how many tokens the prompt has."""
     count_thinking: bool = False
@@ -256,6 +258,23 @@ class Rendered(Struct, frozen=True, kw_only=True):
     """How many of the conversation, stored and system ones included, are in it."""
 
 
+class AnswerProgress(Struct, frozen=True):
+    """What is happening before an answer begins.
+
+    `queued`: it waits behind others; `loading`: its model is loaded, counts are bytes; `reading`: the model reads the
+    prompt, counts are tokens. `total` is 0 where it is not known.
+    """
+
+    stage: Literal["queued", "loading", "reading"]
+    completed: int = 0
+    """How much of `total` is loaded, or has been read or found in the prompt cache."""
+    total: int = 0
+    cached: int = 0
+    """Tokens of `completed` that were found in the prompt cache."""
+    ahead: int = 0
+    """How many requests wait in front of this one."""
+
+
 class Chunk(Struct, frozen=True):
     """One step of an answer. The last one has a `done_reason` and metrics: `stop`, `length`, `load` or `unload`."""
 
@@ -277,6 +296,8 @@ class Chunk(Struct, frozen=True):
     """Parts of the format's schema that are not enforced, as JSON pointers, on the first chunk."""
     prompt_tokens: int = 0
     """Tokens of the prompt without pictures, on the first chunk where that was asked for."""
+    progress: AnswerProgress | None = None
+    """What is happening before the answer begins, where that was asked for: a chunk that holds nothing else."""
 
 
 class Progress(Struct, frozen=True):

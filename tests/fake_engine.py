@@ -326,6 +326,10 @@ class Handler(BaseHTTPRequestHandler):
             cached = CACHE.found(tokens) if body["cache_prompt"] else 0
             if body["stream"]:
                 self.begin_stream()
+                for progress in self.read(body, len(tokens), cached):
+                    head = {"index": 0, "content": "", "tokens": [0], "stop": False, "id_slot": -1}
+                    counts = {"tokens_predicted": 0, "tokens_evaluated": len(tokens)}
+                    self.event({**head, **counts, "prompt_progress": progress})
                 speech = Speech(self.spoken(answer, body["n_predict"]), body.get("stop", []))
                 said = speech.said
                 for text, token in speech:
@@ -359,6 +363,8 @@ class Handler(BaseHTTPRequestHandler):
             check_prompt(tokens)
             self.begin_stream()
             cached = CACHE.found(tokens) if body["cache_prompt"] else 0
+            for progress in self.read(body, len(tokens), cached):
+                self.delta({"role": "assistant", "content": None}, {"prompt_progress": progress})
             self.delta({"role": "assistant", "content": None})
             for thought in filter(None, answer.words.get("think", "").split("|")):
                 self.delta({"reasoning_content": unquote(thought)})
@@ -383,6 +389,13 @@ class Handler(BaseHTTPRequestHandler):
         self.event({"choices": [], "usage": usage, "timings": timings(len(tokens), len(speech.said), cached)})
         self.chunk(b"data: [DONE]\n\n")
         self.chunk(b"")
+
+    def read(self, body: dict[str, Any], total: int, cached: int) -> Iterator[dict[str, Any]]:
+        """How far a prompt has been read, where that is asked for: at the beginning, and after each batch."""
+        if body.get("return_progress"):
+            yield {"total": total, "cache": cached, "processed": cached, "time_ms": 0}
+            for processed in [*range(cached + OPTIONS.batch_size, total, OPTIONS.batch_size), total]:
+                yield {"total": total, "cache": cached, "processed": processed, "time_ms": int(PROMPT_MS)}
 
     def apply_template(self, body: dict[str, Any]) -> None:
         prompt = rendered(body["messages"])

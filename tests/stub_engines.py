@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
-from corral.engine.base import Engine, RunnerSpec
+from corral.engine.base import Engine, LoadProgress, RunnerSpec
 
 
 async def turn_the_loop() -> None:
@@ -62,8 +62,9 @@ class StubEngine:
 class Load:
     """One load under way."""
 
-    def __init__(self, spec: RunnerSpec) -> None:
+    def __init__(self, spec: RunnerSpec, progress: LoadProgress) -> None:
         self.spec = spec
+        self.progress = progress
         self.engine: StubEngine | None = None
         self.cancelled = False
         self.outcome: asyncio.Future[StubEngine] = asyncio.get_running_loop().create_future()
@@ -87,8 +88,8 @@ class Launcher:
         self.holds_cancel: asyncio.Event | None = None
         self.before: Callable[[RunnerSpec], None] = lambda spec: None
 
-    async def __call__(self, spec: RunnerSpec, label: str) -> Engine:
-        load = Load(spec)
+    async def __call__(self, spec: RunnerSpec, label: str, progress: LoadProgress) -> Engine:
+        load = Load(spec, progress)
         self.loads.append(load)
         self.before(spec)
         if self.by_itself:

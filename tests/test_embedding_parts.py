@@ -81,7 +81,7 @@ def runner_of(engine: StepwiseEngine, *, pool: int = 4000) -> Runner:
 
 def asked(runner: Runner, model: Model, texts: Sequence[str]) -> "asyncio.Task[Vectors]":
     metrics = RequestMetrics(Series())
-    metrics.got_runner("m")
+    metrics.got_runner(runner)
     request = EmbedRequest(model="m", inputs=tuple(texts))
     return asyncio.ensure_future(embed_inputs(runner, model, request, texts, Options(), metrics))
 

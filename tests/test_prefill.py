@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from corral.engine.llama.prefill import PREFIX, REMEMBERED, PrefillStats, SeenPrefixes, chunked_prefill, is_long
+from corral.messages import AnswerProgress
 
 
 @pytest.mark.parametrize(
@@ -27,8 +28,12 @@ async def test_parts_take_about_a_second_each(length: int, tokens_a_second: int,
         asked.append(len(prefix))
         return PrefillStats(tokens, tokens / tokens_a_second * 1000)
 
-    whole = await chunked_prefill(range(length), compute)
+    said = [so_far async for so_far in chunked_prefill(range(length), compute)]
     assert asked == ends
+    assert [so_far.progress for so_far in said] == [
+        AnswerProgress("reading", end, length) for end in ([0, *ends] if ends else [])
+    ]
+    whole = said[-1] if said else PrefillStats()
     assert whole.tokens == (ends[-1] if ends else 0)
     assert whole.milliseconds == pytest.approx(whole.tokens / tokens_a_second * 1000)
 
@@ -40,8 +45,21 @@ async def test_an_engine_that_keeps_nothing_is_not_made_to_compute_again_and_aga
         asked.append(len(prefix))
         return PrefillStats(len(prefix), 1000.0)
 
-    assert (await chunked_prefill(range(5000), compute)).tokens == 512 + 1024
+    said = [so_far async for so_far in chunked_prefill(range(5000), compute)]
+    assert said[-1].tokens == 512 + 1024
+    assert said[-1].progress == AnswerProgress("reading", 1024, 5000)
     assert asked == [512, 1024]
+
+
+async def test_what_the_cache_had_of_the_first_part_is_said() -> None:
+    async def compute(prefix: Sequence[int]) -> PrefillStats:
+        return PrefillStats(512 - 40 if len(prefix) == 512 else 512, 512.0)
+
+    said = [so_far async for so_far in chunked_prefill(range(1700), compute)]
+    assert [so_far.progress for so_far in said[:2]] == [
+        AnswerProgress("reading", 0, 1700),
+        AnswerProgress("reading", 512, 1700, 40),
+    ]
 
 
 def test_a_text_is_long_by_its_bytes() -> None:

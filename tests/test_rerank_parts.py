@@ -70,7 +70,7 @@ def runner_of(engine: StepwiseEngine) -> Runner:
 
 def asked(runner: Runner, model: Model, documents: Sequence[str]) -> "asyncio.Task[Scores]":
     metrics = RequestMetrics(Series())
-    metrics.got_runner("m")
+    metrics.got_runner(runner)
     request = RankRequest(model="m", query="q" * 42, documents=tuple(documents))
     return asyncio.ensure_future(rank_documents(runner, model, request, Options(), metrics))
 

@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from corral.engine.base import CompletionRequest, EngineChat, RunnerSpec
+from corral.engine.base import CompletionRequest, EngineChat, LoadProgress, RunnerSpec
 from corral.engine.llama import process
 from corral.engine.llama.client import LlamaEngine, launch
 from corral.engine.llama.process import RunawayTemplateError, WorkerProcess
@@ -153,7 +153,7 @@ async def test_no_error_of_a_rendering_is_left_unretrieved(home: Path, engine: L
 async def test_a_model_whose_template_ran_away_is_replaced_after_its_other_requests(home: Path) -> None:
     started: list[LlamaEngine] = []
 
-    async def load(spec: RunnerSpec, label: str) -> LlamaEngine:
+    async def load(spec: RunnerSpec, label: str, progress: LoadProgress) -> LlamaEngine:
         started.append(await start(home))
         return started[-1]
 

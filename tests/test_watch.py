@@ -22,7 +22,7 @@ from tests.fake_server import FakeServer, reply
 from tests.http_servers import serving
 
 NOW = datetime(2026, 11, 27, 12, 30, 5, tzinfo=UTC)
-BUSY = Live(3, 16, 1536, 32768, 2, 1234.5, 35.25)
+BUSY = Live(slots_busy=3, slots=16, pool_used=1536, pool=32768, waiting=2, read_rate=1234.5, written_rate=35.25)
 
 
 def model(name: str, live: Live | None = BUSY, **changes: Any) -> Running:

@@ -139,12 +139,16 @@ class Client:
         options: Mapping[str, Json] | None = None,
         think: "Think" = None,
         keep_alive: float | None = None,
+        progress: bool = False,
     ) -> Stream["Chunk"]:
-        """Completes a prompt; an empty one loads the model, or unloads it when `keep_alive` (seconds) is 0."""
+        """Completes a prompt; an empty one loads the model, or unloads it when `keep_alive` (seconds) is 0.
+
+        `progress`: chunks before the answer say what is happening, where the server can tell (`Chunk.progress`).
+        """
         body: dict[str, Json] = {"model": model, "prompt": prompt, "system": system, "options": dict(options or {})}
         if images:
             body["images"] = [base64.b64encode(image).decode("ascii") for image in images]
-        body |= _optional(format, think, keep_alive)
+        body |= _optional(format, think, keep_alive, progress=progress)
         return self._read(generated, "/api/generate", body)
 
     def chat(
@@ -156,14 +160,18 @@ class Client:
         options: Mapping[str, Json] | None = None,
         think: "Think" = None,
         keep_alive: float | None = None,
+        progress: bool = False,
     ) -> Stream["Chunk"]:
-        """Goes on with a conversation; an empty one loads or unloads the model as `generate` does."""
+        """Goes on with a conversation; an empty one loads or unloads the model as `generate` does.
+
+        `progress` as in `generate`.
+        """
         body: dict[str, Json] = {
             "model": model,
             "messages": [_message(message) for message in messages],
             "options": dict(options or {}),
         }
-        body |= _optional(format, think, keep_alive)
+        body |= _optional(format, think, keep_alive, progress=progress)
         return self._read(chatted, "/api/chat", body)
 
     def embed(
@@ -380,13 +388,15 @@ def _encode(body: Mapping[str, Json] | None) -> bytes | None:
     return None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
-def _optional(format: Json, think: "Think", keep_alive: float | None) -> dict[str, Json]:
+def _optional(format: Json, think: "Think", keep_alive: float | None, *, progress: bool = False) -> dict[str, Json]:
     """Members that are left out when they are None. A keep-alive without end is written as -1."""
     body: dict[str, Json] = {}
     if format is not None:
         body["format"] = format
     if think is not None:
         body["think"] = think
+    if progress:
+        body["progress"] = True
     if keep_alive is not None:
         body["keep_alive"] = -1 if keep_alive == durations.FOREVER_SECONDS else keep_alive
     return body

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from corral.errors import CorralError
 
 if TYPE_CHECKING:
-    from corral.messages import Chunk, Metrics, Progress, Rendered, ToolCall
+    from corral.messages import AnswerProgress, Chunk, Metrics, Progress, Rendered, ToolCall
 
 Json: TypeAlias = Any
 T = TypeVar("T")
@@ -54,12 +54,18 @@ class Live:
     pool: int = 0
     waiting: int = 0
     """Requests."""
+    served: int = 0
+    """Requests, since it was loaded."""
     read_rate: float | None = None
     """Tokens of prompts; None where the server does not say."""
     written_rate: float | None = None
     """Tokens of answers."""
     loading: tuple[int, int] | None = None
     """Bytes in memory and bytes in all while it is being loaded."""
+
+    @property
+    def is_loading(self) -> bool:
+        return self.loading is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +208,24 @@ def _chunk(line: Mapping[str, Json], said: Mapping[str, Json], content: str) -> 
         done_reason=(member(line, "done_reason", str, "") or "stop") if done else "",
         metrics=_metrics(line) if done else None,
         context=None if context is None else tuple_of(context, int, "context"),
-        truncated_tokens=_number(line, TRUNCATED),
-        unenforced=tuple(map(unquote, filter(None, member(line, UNENFORCED, str, "").split(", ")))),
+        truncated_tokens=_number(line, TRUNCATED) or member(line, "truncated_tokens", int, 0),
+        unenforced=tuple(map(unquote, filter(None, member(line, UNENFORCED, str, "").split(", "))))
+        or tuple_of(member(line, "unenforced", list, []), str, "unenforced"),
+        progress=_answer_progress(member(line, "progress", dict, {})),
     )
+
+
+def _answer_progress(value: Mapping[str, Json]) -> "AnswerProgress | None":
+    """None where there is none, or one of a stage that is not known here: later servers may have more."""
+    from corral.messages import AnswerProgress
+
+    stage = member(value, "stage", str, "")
+    if stage not in ("queued", "loading", "reading"):
+        return None
+    completed, total, cached, ahead = (
+        max(0, member(value, key, int, 0)) for key in ("completed", "total", "cached", "ahead")
+    )
+    return AnswerProgress(stage, min(completed, total), total, min(cached, completed, total), ahead)  # type: ignore[arg-type]
 
 
 def _number(line: Mapping[str, Json], header: str) -> int:
@@ -274,6 +295,7 @@ def _live(value: Mapping[str, Json]) -> Live | None:
         pool_used=member(pool, "used", int, 0),
         pool=member(pool, "total", int, 0),
         waiting=member(value, "waiting", int, 0),
+        served=member(value, "served", int, 0),
         read_rate=_number_or_none(value, "prompt_tokens_per_second"),
         written_rate=_number_or_none(value, "generated_tokens_per_second"),
         loading=(member(loading, "completed", int, 0), member(loading, "total", int, 0)) if loading else None,

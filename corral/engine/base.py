@@ -4,12 +4,12 @@ Knows no process and no wire format.
 """
 
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
-from corral.messages import Json, Message, Think, TokenLogprob, Tool, ToolCall
+from corral.messages import AnswerProgress, Json, Message, Think, TokenLogprob, Tool, ToolCall
 
 CacheType: TypeAlias = str
 """Number type of the KV cache: `f16`, `q8_0`, …"""
@@ -104,6 +104,8 @@ class CompletionRequest(Struct, frozen=True, kw_only=True):
     """Special tokens whose text is kept in the answer; that of others is left out."""
     top_logprobs: int | None = None
     """Alternatives to report with each token; None: no log probabilities at all."""
+    progress: bool = False
+    """Whether pieces before the first text are to say how far the prompt has been read."""
 
 
 MEDIA_MARKER = f"<__media_{secrets.token_hex(8)}__>"
@@ -132,6 +134,8 @@ class EngineChat(Struct, frozen=True, kw_only=True):
     num_keep: int = 0
     schema: Json = None
     top_logprobs: int | None = None
+    progress: bool = False
+    """As in `CompletionRequest`."""
 
 
 class Finish(Struct, frozen=True, kw_only=True):
@@ -153,7 +157,8 @@ class Finish(Struct, frozen=True, kw_only=True):
 class Piece(Struct, frozen=True):
     """What an engine sent at once: raw text and its tokens from `complete`; text, thinking or calls from `chat`.
 
-    Only the last one has a `finish`. `logprobs` are there when the request wants them, one a token.
+    Only the last one has a `finish`. `logprobs` are there when the request wants them, one a token. A piece with
+    `progress` has nothing else.
     """
 
     text: str = ""
@@ -162,6 +167,8 @@ class Piece(Struct, frozen=True):
     thinking: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     finish: Finish | None = None
+    progress: AnswerProgress | None = None
+    """How far the prompt has been read, where the request wants that and the engine can tell."""
 
 
 class Embeddings(Struct, frozen=True):
@@ -176,6 +183,14 @@ class Ranking(Struct, frozen=True):
 
     scores: list[float]
     tokens: int
+
+
+class LoadProgress:
+    """How far a load is. What loads sets `loaded`, which is called only when that is wanted."""
+
+    def __init__(self) -> None:
+        self.loaded: Callable[[], int] = lambda: 0
+        """Bytes of the model that are in memory, about."""
 
 
 class Engine(Protocol):

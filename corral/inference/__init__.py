@@ -18,6 +18,7 @@ from corral.config import Config
 from corral.engine.base import RunnerSpec
 from corral.errors import BadRequest, CorralError, ModelNotFound, ModelRequired, RemoteModel, Unsupported
 from corral.inference.embedding import Vectors, embed_inputs
+from corral.inference.following import followed
 from corral.inference.metrics import RequestMetrics
 from corral.inference.plan import Planner
 from corral.inference.rank import Scores, check_rank, rank_documents
@@ -39,6 +40,7 @@ from corral.messages import (
 )
 from corral.models.model import Model, Models
 from corral.options import Options
+from corral.serving.place import Place
 from corral.serving.scheduler import Runner, Scheduler
 from corral.serving.spec import runner_spec
 from corral.sources.registry import Registry
@@ -64,7 +66,8 @@ async def answer(runtime: Runtime, request: ChatRequest | GenerateRequest) -> As
     """The answer to a conversation or a single prompt. Order of checks: spec api §7.2, §8.2.
 
     Errors come on entering the block or with a chunk: `BadRequest` and its kinds, `ModelNotFound`, `RemoteModel`,
-    `QueueFull`, `ModelFileError`, `TemplateError`, `EngineError` and its kinds.
+    `QueueFull`, `ModelFileError`, `TemplateError`, `EngineError` and its kinds. With `request.progress`, those that are
+    found once the model is waited for come with a chunk.
     """
     metrics = RequestMetrics(runtime.series)
     model = await find_model(runtime, request.model)
@@ -77,25 +80,49 @@ async def answer(runtime: Runtime, request: ChatRequest | GenerateRequest) -> As
             return
         think = _checked(model, request)
         chosen, spec = await _wanted(runtime, model, request.options)
-        async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
-            metrics.got_runner(runner.label)
-            if is_empty:
-                yield one(Chunk(done_reason="load"))
-                return
-            if isinstance(request, GenerateRequest) and request.prompt_tokens:
-                text = await _text_of(model, runner, request.prompt_tokens)
-                request = msgspec.structs.replace(request, prompt=text)
-            ends_repetition = runtime.config.end_repetition
-            planner = Planner(model, runner, chosen, request, think, ends_repetition=ends_repetition)
-            plan = await planner.plan()
-            if request.count_prompt and not isinstance(plan, Rendered):
-                metrics.prompt_tokens = await planner.prompt_tokens(plan)
-            async with aclosing(run(plan, planner, runner, metrics)) as chunks:
-                if isinstance(request, ChatRequest) and not request.parallel_calls:
-                    chunks = with_one_call(chunks, runner.label)
-                if request.count_thinking:
-                    chunks = thinking_counted(chunks, runner.engine)
+        place = Place()
+        answered = _answered(runtime, model, request, think, chosen, spec, metrics, place, is_empty=is_empty)
+        if request.progress:
+            async with aclosing(followed(answered, place)) as chunks:
                 yield chunks
+        else:
+            async with answered as chunks:
+                yield chunks
+
+
+@contextlib.asynccontextmanager
+async def _answered(
+    runtime: Runtime,
+    model: Model,
+    request: ChatRequest | GenerateRequest,
+    think: Think,
+    chosen: Options,
+    spec: RunnerSpec,
+    metrics: RequestMetrics,
+    place: Place,
+    *,
+    is_empty: bool,
+) -> AsyncIterator[Chunks]:
+    """The answer to a checked request, from waiting for the model on. `place` shows what it waits for."""
+    async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive, place) as runner:
+        metrics.got_runner(runner)
+        if is_empty:
+            yield one(Chunk(done_reason="load"))
+            return
+        if isinstance(request, GenerateRequest) and request.prompt_tokens:
+            text = await _text_of(model, runner, request.prompt_tokens)
+            request = msgspec.structs.replace(request, prompt=text)
+        ends_repetition = runtime.config.end_repetition
+        planner = Planner(model, runner, chosen, request, think, ends_repetition=ends_repetition)
+        plan = await planner.plan()
+        if request.count_prompt and not isinstance(plan, Rendered):
+            metrics.prompt_tokens = await planner.prompt_tokens(plan)
+        async with aclosing(run(plan, planner, runner, metrics, place)) as chunks:
+            if isinstance(request, ChatRequest) and not request.parallel_calls:
+                chunks = with_one_call(chunks, runner.label)
+            if request.count_thinking:
+                chunks = thinking_counted(chunks, runner.engine)
+            yield chunks
 
 
 async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = True) -> Vectors:
@@ -110,7 +137,7 @@ async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = Tr
             raise Unsupported(request.model, "embeddings, only reranking", model.name.full)
         chosen, spec = await _wanted(runtime, model, request.options, embed=True)
         async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
-            metrics.got_runner(runner.label)
+            metrics.got_runner(runner)
             texts = [one if isinstance(one, str) else await _text_of(model, runner, one) for one in request.inputs]
             vectors = await embed_inputs(runner, model, request, texts, chosen, metrics, normalize=normalize)
             return msgspec.structs.replace(
@@ -129,7 +156,7 @@ async def rank(runtime: Runtime, request: RankRequest) -> Scores:
         check_rank(model, request)
         chosen, spec = await _wanted(runtime, model, request.options, rank=True)
         async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
-            metrics.got_runner(runner.label)
+            metrics.got_runner(runner)
             scores = await rank_documents(runner, model, request, chosen, metrics)
             return msgspec.structs.replace(
                 scores, load_duration=metrics.load_duration, total_duration=metrics.total_duration
@@ -160,7 +187,7 @@ async def _any_runner(
     with _failures_counted(runtime, model):
         _, spec = await _wanted(runtime, model, request.options)
         async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
-            metrics.got_runner(runner.label)
+            metrics.got_runner(runner)
             yield model, runner, metrics
 
 

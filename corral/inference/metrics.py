@@ -10,8 +10,10 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from corral.engine.base import Finish
+from corral.engine.base import Finish, Piece
 from corral.messages import Chunk, Metrics
+from corral.serving.scheduler import Runner
+from corral.serving.traffic import Traffic
 from corral.telemetry import Series
 
 log = logging.getLogger(__name__)
@@ -23,6 +25,9 @@ class RequestMetrics:
     def __init__(self, series: Series) -> None:
         self._series = series
         self._label = ""
+        self._traffic = Traffic()
+        self._read_tokens = 0
+        """Tokens of the prompt that were read and counted."""
         self._truncated_tokens = 0
         self._unenforced: tuple[str, ...] = ()
         self.prompt_tokens = 0
@@ -32,9 +37,10 @@ class RequestMetrics:
         self._admitted = 0
         self._first_token = 0
 
-    def got_runner(self, label: str) -> None:
-        """The model is loaded; `label` is its name for people."""
-        self._label = label
+    def got_runner(self, runner: Runner) -> None:
+        """The model is loaded."""
+        self._label = runner.label
+        self._traffic = runner.traffic
         self._loaded = time.monotonic_ns()
 
     def planned(self, truncated_tokens: int, unenforced: tuple[str, ...], *, has_loosened_tools: bool) -> None:
@@ -50,6 +56,20 @@ class RequestMetrics:
         self._admitted = time.monotonic_ns()
         with self._series.serving(self._label, (self._admitted - self._arrived) / 1e9):
             yield
+
+    def passed(self, piece: Piece) -> None:
+        """Counts a piece of the answer. One without token ids has one token as a rule."""
+        if piece.progress is not None:
+            self._read(piece.progress.completed - piece.progress.cached)
+        elif piece.finish is not None:
+            self._read(piece.finish.prompt_tokens - piece.finish.cached_tokens)
+        if piece.text or piece.thinking:
+            self._traffic.generated_tokens.add(len(piece.tokens) or 1)
+
+    def _read(self, tokens: int) -> None:
+        if tokens > self._read_tokens:
+            self._traffic.prompt_tokens.add(tokens - self._read_tokens)
+            self._read_tokens = tokens
 
     def annotate_first(self, chunk: Chunk) -> Chunk:
         """The chunk as it is sent; the first one says what there is to say of the prompt and what is not enforced."""
@@ -78,6 +98,7 @@ class RequestMetrics:
             cached_tokens=finish.cached_tokens,
             truncated_tokens=self._truncated_tokens,
         )
+        self._traffic.served += 1
         self._record(metrics, finish)
         for warning in warnings:
             log.warning("model %s: %s", self._label, warning.replace("_", " "))
@@ -92,6 +113,8 @@ class RequestMetrics:
 
     def embedded(self, tokens: int, truncated_tokens: int) -> None:
         """Texts of so many tokens were embedded or ranked, after so many were cut off."""
+        self._traffic.prompt_tokens.add(tokens)
+        self._traffic.served += 1
         self._series.embedded(self._label, tokens, self.total_duration / 1e9)
         if truncated_tokens:
             self._series.truncated(self._label, truncated_tokens)

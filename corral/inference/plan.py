@@ -51,6 +51,8 @@ class CompletionPlan(Struct, frozen=True, kw_only=True):
     """Whether the last chunk has the token ids of prompt and answer."""
     ends_repetition: bool = False
     """Whether the answer is ended when it repeats itself (`repetition.py`)."""
+    progress: bool = False
+    """Whether chunks are to say how far the prompt has been read."""
 
 
 class NativePlan(Struct, frozen=True, kw_only=True):
@@ -65,6 +67,7 @@ class NativePlan(Struct, frozen=True, kw_only=True):
     has_loosened_tools: bool = False
     with_context: bool = False
     ends_repetition: bool = False
+    progress: bool = False
 
 
 Plan: TypeAlias = CompletionPlan | NativePlan | Rendered
@@ -278,6 +281,7 @@ class Planner:
                 grammar="" if schema is None else schema.grammar,
                 preserved_tokens=answer_format.marks,
                 top_logprobs=self._top_logprobs,
+                progress=True,  # some two events a prompt, of which the figures of the load are made, too
             ),
             prompt=built,
             text=text,
@@ -288,6 +292,7 @@ class Planner:
             has_loosened_tools=schema is not None and bool(schema.ignored) and isinstance(wanted, constraint.CallsOf),
             with_context=with_context,
             ends_repetition=self._ends_repetition,
+            progress=self._request.progress,
         )
 
     async def _native(
@@ -316,6 +321,7 @@ class Planner:
             num_keep=self._num_keep,
             schema=None if schema is None else schema.value,
             top_logprobs=self._top_logprobs,
+            progress=True,
         )
         return NativePlan(
             chat=chat,
@@ -327,6 +333,7 @@ class Planner:
             has_loosened_tools=bool(self._engine_prompts.call_schemas),
             with_context=with_context,
             ends_repetition=self._ends_repetition,
+            progress=self._request.progress,
         )
 
     @property

@@ -102,6 +102,8 @@ class WatchedEngine:
                 yield piece
                 if piece.finish is not None:
                     return
+                if piece.progress is not None:
+                    continue
                 first = first or time.monotonic_ns()
                 tokens = _tokens(piece)
                 said += len(tokens)

@@ -20,13 +20,18 @@ from corral.inference.plan import CompletionPlan, NativePlan, Plan, Planner
 from corral.inference.reading import Reader, StreamedAnswer, is_parser_failure, reader_for, rescuing_reader
 from corral.inference.repetition import WatchedEngine
 from corral.messages import Chunk, Rendered, ToolCall
+from corral.serving.place import Place
 from corral.serving.scheduler import Runner
 
 log = logging.getLogger(__name__)
 
 
-def run(plan: Plan, planner: Planner, runner: Runner, metrics: RequestMetrics) -> AsyncGenerator[Chunk, None]:
+def run(
+    plan: Plan, planner: Planner, runner: Runner, metrics: RequestMetrics, place: Place
+) -> AsyncGenerator[Chunk, None]:
     """The chunks of the answer, the last one with a `done_reason` and metrics; `planner` is asked where it breaks off.
+
+    Chunks of progress come before the first one, where the request wants them. `place` shows a wait for room.
 
     Errors are `EngineError` and its kinds. Closing the generator ends the work and frees the slot.
     """
@@ -34,9 +39,9 @@ def run(plan: Plan, planner: Planner, runner: Runner, metrics: RequestMetrics) -
         case Rendered():
             return one(Chunk(rendered=plan))
         case CompletionPlan():
-            return _completed(plan, runner, metrics)
+            return _completed(plan, runner, metrics, place)
         case NativePlan():
-            return _native(plan, planner, runner, metrics)
+            return _native(plan, planner, runner, metrics, place)
 
 
 async def one(chunk: Chunk) -> AsyncGenerator[Chunk, None]:
@@ -72,18 +77,23 @@ async def thinking_counted(chunks: AsyncGenerator[Chunk, None], engine: Engine) 
             yield chunk
 
 
-async def _completed(plan: CompletionPlan, runner: Runner, metrics: RequestMetrics) -> AsyncGenerator[Chunk, None]:
+async def _completed(
+    plan: CompletionPlan, runner: Runner, metrics: RequestMetrics, place: Place
+) -> AsyncGenerator[Chunk, None]:
     """Completes the prompt; what was written is read here."""
     reader = reader_for(plan.answer_format, plan.prompt.text)
     metrics.planned(plan.truncated_tokens, plan.unenforced, has_loosened_tools=plan.has_loosened_tools)
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(runner.pool.admit(plan.reserved_tokens))
+        await stack.enter_async_context(runner.pool.admit(plan.reserved_tokens, place=place))
         stack.enter_context(metrics.serving())
         context = stack.enter_context(_Context(plan, runner)) if plan.with_context else None
         watched = WatchedEngine(runner.engine) if plan.ends_repetition else None
         engine = runner.engine if watched is None else watched
         pieces = await stack.enter_async_context(aclosing(complete(engine, plan.request, reader)))
         async for piece, chunks in pieces:
+            metrics.passed(piece)
+            if piece.progress is not None and plan.progress:
+                yield Chunk(progress=piece.progress)
             if context is not None:
                 context.add(piece)
             for chunk in chunks:
@@ -122,20 +132,23 @@ class _Context:
 
 
 async def _native(
-    plan: NativePlan, planner: Planner, runner: Runner, metrics: RequestMetrics
+    plan: NativePlan, planner: Planner, runner: Runner, metrics: RequestMetrics, place: Place
 ) -> AsyncGenerator[Chunk, None]:
     """The answer as the engine parses it; where its parser gives up, the model goes on and is read here."""
     streamed = StreamedAnswer(plan.think_tags)
     metrics.planned(plan.truncated_tokens, plan.unenforced, has_loosened_tools=plan.has_loosened_tools)
     try:
         async with contextlib.AsyncExitStack() as stack:
-            await stack.enter_async_context(runner.pool.admit(plan.reserved_tokens))
+            await stack.enter_async_context(runner.pool.admit(plan.reserved_tokens, place=place))
             stack.enter_context(metrics.serving())
             watched = WatchedEngine(runner.engine) if plan.ends_repetition else None
             engine = runner.engine if watched is None else watched
             pieces = await stack.enter_async_context(aclosing(engine.chat(plan.chat)))
             answer = _ParsedAnswer(plan, runner, metrics)
             async for piece in pieces:
+                metrics.passed(piece)
+                if piece.progress is not None and plan.progress:
+                    yield Chunk(progress=piece.progress)
                 for chunk in answer.read(piece):
                     streamed.add(chunk)
                     yield chunk
@@ -146,7 +159,7 @@ async def _native(
         if rest is None:
             raise
         log.warning("model %s: its answer is read without the engine's parser: %s", runner.label, error)
-    async with aclosing(_completed(rest, runner, metrics)) as chunks:
+    async with aclosing(_completed(rest, runner, metrics, place)) as chunks:
         async for chunk in chunks:
             yield chunk
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from corral.config import Config
-from corral.engine.base import Engine, RunnerSpec
+from corral.engine.base import Engine, LoadProgress, RunnerSpec
 from corral.engine.llama.client import launch
 from corral.errors import CorralError
 from corral.inference import Runtime
@@ -68,12 +68,12 @@ async def _startup_tasks(config: Config, store: Store, machine: Machine) -> None
         log.warning("the store could not be tidied: %s", error)
 
 
-def _launcher(config: Config, store: Store) -> Callable[[RunnerSpec, str], Coroutine[Any, Any, Engine]]:
+def _launcher(config: Config, store: Store) -> Callable[[RunnerSpec, str, LoadProgress], Coroutine[Any, Any, Engine]]:
     numbers = iter(range(1 << 30))
     template_errors: dict[str, str] = {}
     """By weights' file, whose bytes never change: a template that could not be run is not tried at each load."""
 
-    async def start(spec: RunnerSpec, label: str) -> Engine:
+    async def start(spec: RunnerSpec, label: str, progress: LoadProgress) -> Engine:
         await store.run(store.check_files, (spec.model, *spec.projectors, *spec.adapters))
         free_mib = memory().available >> 20
         threads = spec.num_thread or threads_here()
@@ -84,6 +84,7 @@ def _launcher(config: Config, store: Store) -> Callable[[RunnerSpec, str], Corou
             program=config.engine,
             cache_ram_mib=min(CACHE_RAM_MIB, free_mib // 8),
             template_error=template_errors.get(spec.model, ""),
+            progress=progress,
         )
         if engine.template_error and spec.model not in template_errors:
             log.warning("model %s: %s; only requests that do not need it are served", label, engine.template_error)

@@ -9,6 +9,9 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator
 
+from corral.messages import AnswerProgress
+from corral.serving.place import Place
+
 
 class Pool:
     """Room for `tokens` tokens in at most `slots` requests at once."""
@@ -27,19 +30,19 @@ class Pool:
         return len(self._waiting)
 
     @contextlib.asynccontextmanager
-    async def admit(self, tokens: int, slots: int = 1) -> AsyncGenerator[None, None]:
+    async def admit(self, tokens: int, slots: int = 1, place: Place | None = None) -> AsyncGenerator[None, None]:
         """Waits for its turn and for room, and reserves `tokens` and `slots` until the block is left.
 
-        A request for more tokens or slots than there are reserves all of them.
+        A request for more tokens or slots than there are reserves all of them. `place` shows how many are in front.
         """
         tokens, slots = min(tokens, self.tokens), min(slots, self.slots)
-        await self._enter(tokens, slots)
+        await self._enter(tokens, slots, place or Place())
         try:
             yield
         finally:
             self._give_back(tokens, slots)
 
-    async def _enter(self, tokens: int, slots: int) -> None:
+    async def _enter(self, tokens: int, slots: int, place: Place) -> None:
         if not self._waiting and self._fits(tokens, slots):
             self._take(tokens, slots)
             return
@@ -47,7 +50,8 @@ class Pool:
         entry = (tokens, slots, turn)
         self._waiting.append(entry)
         try:
-            await turn
+            with place.waits(lambda: AnswerProgress("queued", ahead=self._ahead(entry))):
+                await turn
         except asyncio.CancelledError:
             if not turn.cancelled():  # admitted at the very moment it was cancelled
                 self._give_back(tokens, slots)
@@ -55,6 +59,9 @@ class Pool:
                 self._waiting.remove(entry)
                 self._admit_waiting()
             raise
+
+    def _ahead(self, entry: tuple[int, int, asyncio.Future[None]]) -> int:
+        return self._waiting.index(entry) if entry in self._waiting else 0
 
     def _fits(self, tokens: int, slots: int) -> bool:
         return self.active + slots <= self.slots and self.reserved + tokens <= self.tokens

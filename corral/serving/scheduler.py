@@ -12,14 +12,16 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from corral.engine.base import Engine, RunnerSpec
+from corral.engine.base import Engine, LoadProgress, RunnerSpec
 from corral.engine.load_options import can_serve, same_model
 from corral.errors import EngineDied, OutOfMemory, QueueFull, ServerStopping
 from corral.machine.memory import Memory
+from corral.messages import AnswerProgress
 from corral.serving.admission import Pool
 from corral.serving.decisions import (
     Evict,
@@ -32,6 +34,8 @@ from corral.serving.decisions import (
     is_longer,
     smaller,
 )
+from corral.serving.place import Place
+from corral.serving.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +52,8 @@ class Runner:
         self.least_ctx = least_ctx
         self.engine: Engine
         self.pool = Pool(spec.pool, spec.slots)
+        self.traffic = Traffic()
+        self.progress = LoadProgress()
         self.keep_alive = keep_alive
         self.expires_at = math.inf
         self.users = 0
@@ -68,6 +74,11 @@ class Runner:
             draining=self.draining,
             loading=self.loading is not None,
         )
+
+    @property
+    def loaded(self) -> int:
+        """Bytes of the weights that are in memory while it loads, about."""
+        return min(self.progress.loaded(), self.spec.weights_bytes)
 
     @property
     def waiting(self) -> int:
@@ -108,11 +119,14 @@ class SchedulerEvents(Struct, frozen=True):
 
 
 class Scheduler:
-    """The loaded models of one server. `launch` loads one, given its label; `memory` returns what is free now."""
+    """The loaded models of one server.
+
+    `launch` loads one, given its label and what is to say how far that is; `memory` returns what is free now.
+    """
 
     def __init__(
         self,
-        launch: Callable[[RunnerSpec, str], Coroutine[Any, Any, Engine]],
+        launch: Callable[[RunnerSpec, str, LoadProgress], Coroutine[Any, Any, Engine]],
         memory: Callable[[], Memory],
         limits: SchedulerLimits,
         events: SchedulerEvents = SchedulerEvents(),  # noqa: B008 - frozen
@@ -138,33 +152,45 @@ class Scheduler:
 
     @contextlib.asynccontextmanager
     async def runner(
-        self, spec: RunnerSpec, label: str, keep_alive: float | None = None
+        self, spec: RunnerSpec, label: str, keep_alive: float | None = None, place: Place | None = None
     ) -> AsyncGenerator[Runner, None]:
         """A runner for `spec`, counted as used until the block is left.
 
         `label` is the model's name in logs and metrics. `keep_alive` replaces the runner's when given, in seconds.
         `QueueFull` when too many requests wait, `ServerStopping`; errors of loading are those of the engine. Cancelling
         a wait gives up the place in the queue; a load that no request waits for any more is cancelled.
+        `place` shows what it waits for.
         """
-        runner = await self._acquire(spec, label, keep_alive)
+        runner = await self._acquire(spec, label, keep_alive, place or Place())
         try:
             yield runner
         finally:
             self._release(runner)
 
-    async def _acquire(self, spec: RunnerSpec, label: str, keep_alive: float | None) -> Runner:
+    async def _acquire(self, spec: RunnerSpec, label: str, keep_alive: float | None, place: Place) -> Runner:
         """Waits for a runner that works; one that turns out not to is replaced, once."""
         for is_retry in (False, True):
             ticket = _Ticket(spec, label, keep_alive)
-            runner = await self._wait_in_queue(ticket, is_retry)
+            with place.waits(partial(self._ahead, ticket)):
+                runner = await self._wait_in_queue(ticket, is_retry)
             try:
-                if await self._works(runner, spec):
+                with place.waits(partial(self._load_of, runner)):
+                    works = await self._works(runner, spec)
+                if works:
                     return runner
             except BaseException:
                 self._release(runner)
                 raise
             self._release(runner)
         raise EngineDied(f'model "{label}" ended as soon as it was loaded; see its log')
+
+    def _ahead(self, ticket: _Ticket) -> AnswerProgress:
+        return AnswerProgress("queued", ahead=self._waiting.index(ticket) if ticket in self._waiting else 0)
+
+    def _load_of(self, runner: Runner) -> AnswerProgress | None:
+        if runner.loading is None:
+            return None
+        return AnswerProgress("loading", runner.loaded, runner.spec.weights_bytes)
 
     async def _wait_in_queue(self, ticket: _Ticket, is_retry: bool) -> Runner:
         """Waits for a runner, at the front when `is_retry`; `QueueFull` when the queue is full and none is ready."""
@@ -299,7 +325,7 @@ class Scheduler:
     async def _launch_with_fallback(self, runner: Runner) -> Engine:
         """One more try when memory did not suffice: with a smaller context or pool, else without the other models."""
         try:
-            return await self._launch(runner.spec, runner.label)
+            return await self._launch(runner.spec, runner.label, runner.progress)
         except OutOfMemory:
             less = smaller(runner.spec, runner.least_ctx)
             others = [other for other in self._runners if other is not runner and (less is None or not other.users)]
@@ -312,7 +338,7 @@ class Scheduler:
             log.warning("model %s: not enough memory, trying a context of %d", runner.label, less.num_ctx)
             runner.spec = less
             runner.pool = Pool(less.pool, less.slots)
-        return await self._launch(runner.spec, runner.label)
+        return await self._launch(runner.spec, runner.label, runner.progress)
 
     async def _watch(self, runner: Runner) -> None:
         """Forgets a runner whose engine ended by itself, so that the next request starts a new one.

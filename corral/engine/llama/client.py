@@ -18,6 +18,7 @@ from corral.engine.base import (
     CompletionRequest,
     Embeddings,
     EngineChat,
+    LoadProgress,
     Piece,
     Ranking,
     RunnerSpec,
@@ -65,17 +66,21 @@ async def launch(
     program: str = "",
     cache_ram_mib: int = 1024,
     template_error: str = "",
+    progress: LoadProgress | None = None,
 ) -> "LlamaEngine":
     """Starts a worker for `spec` and waits until it serves; cancelling ends the worker.
 
     A worker that cannot run the model's own chat template is replaced by one that does not try: all but `chat` and
     `render` work. `template_error` is the reason where an earlier load has found that, and spares the first worker.
-    `stall_timeout` is how many seconds the load may go by without progress; the other arguments and the errors are
-    those of `WorkerProcess.start` and `WorkerProcess.ready`.
+    `stall_timeout` is how many seconds the load may go by without progress, and `progress` is made to say how much of
+    the model is in memory; the other arguments and the errors are those of `WorkerProcess.start` and
+    `WorkerProcess.ready`.
     """
 
     async def start(spec: RunnerSpec) -> LlamaEngine:
         process = await WorkerProcess.start(spec, log=log, program=program, cache_ram_mib=cache_ram_mib)
+        if progress is not None:
+            progress.loaded = process.loaded
         serves = await process.ready(stall_timeout)
         engine = LlamaEngine(
             process,
@@ -160,14 +165,22 @@ class LlamaEngine:
             body["preserved_tokens"] = list(request.preserved_tokens)
         if request.top_logprobs is not None:
             body["n_probs"] = max(1, request.top_logprobs)
-        prefill = PrefillStats() if request.media else await self._prefill(request.prompt, body)
+        if request.progress:
+            body["return_progress"] = True
+        prefill = PrefillStats()
+        async with contextlib.aclosing(self._prefill("" if request.media else request.prompt, body)) as parts:
+            async for prefill in parts:
+                if request.progress:
+                    yield Piece(progress=prefill.progress)
         tokens = Unsent(request, self._token_texts, self.detokenize)
         async with contextlib.aclosing(self._events("/completion", body)) as events:
             async for data in events:
                 event = wire.decoded(wire.decode_completion, data)
                 if event.error is not None:
                     raise wire.refusal(event.error)
-                if tokens.is_usual(event):
+                if event.prompt_progress is not None:  # beside it stands a token that is none
+                    yield wire.progress_piece(event.prompt_progress, prefill)
+                elif tokens.is_usual(event):
                     yield wire.completion_piece(event, request.top_logprobs)
                 elif event.content or event.stop:
                     yield await tokens.piece(event, wire.completion_finish(event, prefill) if event.stop else None)
@@ -175,13 +188,19 @@ class LlamaEngine:
                     return
         raise await self._dead(None)
 
-    async def _prefill(self, prompt: str | tuple[int, ...], body: dict[str, Any]) -> PrefillStats:
-        """Has a long new prompt computed in parts before the request, if its cache may be used (`sampling_body`)."""
+    async def _prefill(self, prompt: str | tuple[int, ...], body: dict[str, Any]) -> AsyncGenerator[PrefillStats, None]:
+        """Has a long new prompt computed in parts before the request, if its cache may be used (`sampling_body`).
+
+        Gives what `chunked_prefill` does; nothing for other prompts.
+        """
         if not isinstance(prompt, str) or not self._seen_prefixes.is_new(prompt):
-            return PrefillStats()
+            return
         if not (body["cache_prompt"] and is_long(prompt)):
-            return PrefillStats()
-        return await chunked_prefill(await self.tokenize(prompt, add_special=True), self._compute)
+            return
+        tokens = await self.tokenize(prompt, add_special=True)
+        async with contextlib.aclosing(chunked_prefill(tokens, self._compute)) as parts:
+            async for so_far in parts:
+                yield so_far
 
     async def _compute(self, tokens: Sequence[int]) -> PrefillStats:
         """Has the engine compute a prompt and generate nothing."""
@@ -267,12 +286,19 @@ class LlamaEngine:
         calls: dict[int, wire.CallParts] = {}
         reason, usage, timings = "", wire.Usage(), wire.Timings()
         stops = ChatStops(request.sampling.stop)
-        prefill = await self._prefill(request.prompt, body)
+        prefill = PrefillStats()
+        async with contextlib.aclosing(self._prefill(request.prompt, body)) as parts:
+            async for prefill in parts:
+                if request.progress:
+                    yield Piece(progress=prefill.progress)
         async with contextlib.aclosing(self._events("/v1/chat/completions", body)) as events:
             async for data in events:
                 event = wire.decoded(wire.decode_chat, data)
                 if event.error is not None:
                     raise wire.refusal(event.error)
+                if event.prompt_progress is not None:
+                    yield wire.progress_piece(event.prompt_progress, prefill)
+                    continue
                 usage, timings = event.usage or usage, event.timings or timings
                 for choice in event.choices:
                     reason = choice.finish_reason or reason

@@ -13,9 +13,11 @@ beside a second of computing (`benchmarks/prefill_parts.py`), so nothing is done
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 from msgspec import Struct
+
+from corral.messages import AnswerProgress
 
 FIRST_CHUNK = 512
 """Tokens of the first part; a prompt that is not much longer is computed at once."""
@@ -41,6 +43,14 @@ class PrefillStats(Struct, frozen=True):
 
     tokens: int = 0
     milliseconds: float = 0.0
+    reached: int = 0
+    """Tokens of the prompt that have been read now, computed or not, of `total`."""
+    total: int = 0
+
+    @property
+    def progress(self) -> AnswerProgress:
+        """How far the whole prompt has been read."""
+        return AnswerProgress("reading", self.reached, self.total, max(0, self.reached - self.tokens))
 
 
 class SeenPrefixes:
@@ -64,18 +74,23 @@ def is_long(text: str) -> bool:
 
 async def chunked_prefill(
     tokens: Sequence[int], compute: Callable[[Sequence[int]], Awaitable[PrefillStats]]
-) -> PrefillStats:
+) -> AsyncGenerator[PrefillStats, None]:
     """Has `compute` take longer and longer prefixes, until what is left is no more than one and a half parts.
 
-    Where a part took more than was new in it, the engine has not kept the one before, and the rest is left whole.
+    Gives what all parts so far took: before the first one, and after each. Where a part took more than was new in it,
+    the engine has not kept the one before, and the rest is left whole.
     """
-    done, size, total = 0, FIRST_CHUNK, PrefillStats()
-    while len(tokens) - done > size + size // 2:
-        part = await compute(tokens[: done + size])
-        total = PrefillStats(total.tokens + part.tokens, total.milliseconds + part.milliseconds)
+    size, so_far = FIRST_CHUNK, PrefillStats(total=len(tokens))
+    while len(tokens) - so_far.reached > size + size // 2:
+        if not so_far.reached:
+            yield so_far
+        reached = so_far.reached + size
+        part = await compute(tokens[:reached])
+        so_far = PrefillStats(
+            so_far.tokens + part.tokens, so_far.milliseconds + part.milliseconds, reached, so_far.total
+        )
+        yield so_far
         if part.tokens > size:
             break
-        done += size
         if part.milliseconds > 0:
             size = max(MIN_CHUNK, int(part.tokens / part.milliseconds * 1000 * CHUNK_SECONDS))
-    return total

@@ -42,6 +42,9 @@ TEMPLATE_SECONDS = 5.0
 TEMPLATE_BYTES = 1 << 29
 """By which a worker may grow while it runs a chat template."""
 
+EMPTY_BYTES = 32 << 20
+"""What a worker holds before it loads: Python, llama.cpp and their libraries, about."""
+
 RENDER_CHECK, RENDER_TIMEOUT = 1.0, 10.0
 """Seconds after which rendering a prompt is looked at, and those it may take; it takes thousandths of one."""
 
@@ -247,6 +250,10 @@ class WorkerProcess:
             return int(psutil.Process(self.pid).memory_info().rss) if self.alive else 0
         except psutil.Error:
             return 0
+
+    def loaded(self) -> int:
+        """Bytes of the model that a worker which loads has in memory, about: weights, then its cache."""
+        return max(0, self.memory() - EMPTY_BYTES)
 
     def _own_memory(self) -> int:
         """`memory` without pages of files, where the system tells them apart: weights come in while others compute."""

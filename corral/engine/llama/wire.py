@@ -13,7 +13,7 @@ from corral.engine.base import EngineChat, Finish, Piece, Sampling
 from corral.engine.llama.prefill import PrefillStats
 from corral.errors import EngineError, EngineRefused
 from corral.media_kinds import kind_of
-from corral.messages import Message, Part, Picture, Sound, Text, TokenLogprob, Tool, ToolCall
+from corral.messages import AnswerProgress, Message, Part, Picture, Sound, Text, TokenLogprob, Tool, ToolCall
 
 T = TypeVar("T")
 
@@ -39,6 +39,14 @@ class Timings(Struct, frozen=True):
     predicted_ms: float = 0.0
 
 
+class PromptProgress(Struct, frozen=True):
+    """How far a prompt has been read, in tokens; `processed` counts those of `cache` too."""
+
+    total: int = 0
+    cache: int = 0
+    processed: int = 0
+
+
 class Probability(Struct, frozen=True):
     id: int = -1
     token: str = ""
@@ -56,6 +64,7 @@ class Completion(Struct, frozen=True):
     tokens_predicted: int = 0
     completion_probabilities: list[Probability] = []
     timings: Timings = Timings()
+    prompt_progress: PromptProgress | None = None
     error: Error | None = None
 
 
@@ -104,6 +113,7 @@ class ChatEvent(Struct, frozen=True):
     choices: list[Choice] = []
     usage: Usage | None = None
     timings: Timings | None = None
+    prompt_progress: PromptProgress | None = None
     error: Error | None = None
 
 
@@ -199,6 +209,13 @@ def completion_finish(event: Completion, prefill: PrefillStats) -> Finish:
     return finish_of(reason, event.timings, prefill, generated=event.tokens_predicted, stop_text=stop_text)
 
 
+def progress_piece(progress: PromptProgress, prefill: PrefillStats) -> Piece:
+    """How far the prompt has been read; what the prefill before it has read was not found in the cache."""
+    cached = max(0, progress.cache - prefill.tokens)
+    completed = max(0, min(progress.processed, progress.total))
+    return Piece(progress=AnswerProgress("reading", completed, progress.total, min(cached, completed)))
+
+
 def token_logprob(item: Probability, top: int, own: bytes | None = None) -> TokenLogprob:
     """`own`: the token's bytes, where the item has those of more tokens, or none."""
     alternatives = tuple(token_logprob(other, 0) for other in item.top_logprobs[:top])
@@ -231,6 +248,8 @@ def chat_body(request: EngineChat) -> dict[str, Any]:
         "max_tokens": request.max_tokens,
         "n_keep": request.num_keep,
     }
+    if request.progress:
+        body["return_progress"] = True
     if request.sampling.stop:
         body["timings_per_token"] = True  # the client ends the answer at a stop word, before timings would come
     if request.messages and request.messages[-1].role == "assistant" and not request.messages[-1].tool_calls:

@@ -47,6 +47,7 @@ FIELDS = {
         "Whether the model thinks first, or how much.",
         {"anyOf": [{"type": "boolean"}, {"enum": ["low", "medium", "high", "max"]}]},
     ),
+    "progress": Field("Whether lines of a stream say what happens before the answer begins."),
     "truncate": Field("Whether what does not fit into the context is cut, instead of refused."),
     "shift": Field("Whether the oldest tokens make room when the context is full."),
     "logprobs": Field("Whether the log probabilities of tokens are wanted."),

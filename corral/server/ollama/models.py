@@ -41,7 +41,7 @@ async def tags(request: Request) -> Response:
 
 
 async def ps(request: Request) -> Response:
-    """The models that are loaded."""
+    """The models that are loaded; with `?live=true`, how busy they are, too: an addition of Corral's."""
     runtime = runtime_of(request)
     shown = [runner for runner in runtime.scheduler.runners if not runner.draining]
     shown.sort(key=shown_as.expiry, reverse=True)
@@ -49,7 +49,11 @@ async def ps(request: Request) -> Response:
     models = runtime.models
     listed = await models.list(lambda stored: _weights(stored, models.store) in loaded) if loaded else []
     with_weights = [(_weights(model.stored, models.store), model) for model in listed]
-    return reply({"models": [shown_as.running(_model_of(runner, with_weights), runner) for runner in shown]})
+    is_live = request.query_params.get("live", "") in ("1", "true")
+    entries = [shown_as.running(_model_of(runner, with_weights), runner, is_live=is_live) for runner in shown]
+    return reply(
+        {"models": entries, **(shown_as.live_server(runtime.scheduler, runtime.machine.memory()) if is_live else {})}
+    )
 
 
 def _model_of(runner: Runner, models: Sequence[tuple[str, Listed]]) -> Listed | None:

@@ -37,7 +37,6 @@ _DETAILS = an_object(
 )
 _NAMED = {"name": STRING, "model": STRING, "size": INTEGER, "digest": STRING, "details": _DETAILS}
 _TAG = an_object({**_NAMED, "modified_at": STRING}, {"capabilities": a_list(STRING)})
-_RUNNING = an_object({**_NAMED, "expires_at": STRING, "size_vram": INTEGER, "context_length": INTEGER})
 _WORDS = "Words of the model's name, or `owner/repository`."
 _NEEDS = an_object({"weights": INTEGER, "total": INTEGER}, {"context_length": INTEGER, "kv_cache": INTEGER})
 _FOUND = an_object(
@@ -63,7 +62,21 @@ _FOUND = an_object(
         "context_length": INTEGER,
     },
 )
-_MEMORY = an_object({"total": INTEGER, "available": INTEGER, "gpus": INTEGER})
+_ROOM = an_object({"total": INTEGER, "available": INTEGER, "gpus": INTEGER})
+_LIVE = an_object(
+    {
+        "state": {"enum": ["loading", "ready"]},
+        "slots": an_object({"busy": INTEGER, "total": INTEGER}),
+        "pool": an_object({"used": INTEGER, "total": INTEGER}),
+        "waiting": INTEGER,
+        "served": INTEGER,
+        "prompt_tokens_per_second": NUMBER,
+        "generated_tokens_per_second": NUMBER,
+    },
+    {"loading": an_object({"completed": INTEGER, "total": INTEGER})},
+)
+_MEMORY = an_object({"total": INTEGER, "available": INTEGER, "workers": INTEGER})
+_RUNNING = an_object({**_NAMED, "expires_at": STRING, "size_vram": INTEGER, "context_length": INTEGER}, {"live": _LIVE})
 _SHOWN = an_object(
     {"details": _DETAILS, "model_info": ANYTHING, "modified_at": STRING},
     {
@@ -113,13 +126,17 @@ DETOKENIZE = Operation(
     answers=an_object({"model": STRING, "content": STRING, **_DURATIONS}),
 )
 TAGS = Operation(answers=an_object({"models": a_list(_TAG)}), errors=ALWAYS)
-PS = Operation(answers=an_object({"models": a_list(_RUNNING)}), errors=ALWAYS)
+PS = Operation(
+    query={"live": {**BOOLEAN, "description": "Whether to say how busy the models are, too."}},
+    answers=an_object({"models": a_list(_RUNNING)}, {"waiting": INTEGER, "memory": _MEMORY}),
+    errors=ALWAYS,
+)
 SEARCH = Operation(
     query={
         "q": {**SOME_TEXT, "maxLength": search.MAX_QUERY, "description": _WORDS, "required": True},
         "limit": {**INTEGER, "minimum": 1, "maximum": search.MOST, "description": "How many models at most."},
     },
-    answers=an_object({"models": a_list(_FOUND), "memory": _MEMORY}),
+    answers=an_object({"models": a_list(_FOUND), "memory": _ROOM}),
     errors=(400, *ALWAYS),
 )
 SHOW = Operation(takes=models.WireShowRequest, answers=_SHOWN)

@@ -57,14 +57,24 @@ async def generate(request: Request) -> Response:
     """The continuation of a prompt."""
     asked, converted = await body_converted(request, wire.WireGenerateRequest, wire.generate_request)
     answer = inference.answer(runtime_of(request), converted)
-    return await _answer(answer, asked.stream, lambda chunk: wire.generate_chunk(asked.model, chunk))
+
+    def encode(chunk: Chunk) -> wire.WireGenerateChunk:
+        line = wire.generate_chunk(asked.model, chunk)
+        return wire.with_progress(line, chunk) if converted.progress else line
+
+    return await _answer(answer, asked.stream, encode)
 
 
 async def chat(request: Request) -> Response:
     """The next message of a conversation."""
     asked, converted = await body_converted(request, wire.WireChatRequest, wire.chat_request)
     answer = inference.answer(runtime_of(request), converted)
-    return await _answer(answer, asked.stream, lambda chunk: wire.chat_chunk(asked.model, chunk))
+
+    def encode(chunk: Chunk) -> wire.WireChatChunk:
+        line = wire.chat_chunk(asked.model, chunk)
+        return wire.with_progress(line, chunk) if converted.progress else line
+
+    return await _answer(answer, asked.stream, encode)
 
 
 async def render(request: Request) -> Response:
@@ -85,7 +95,7 @@ async def _answer(answer: AbstractAsyncContextManager[Chunks], stream: bool, enc
 
     The first chunk decides: an error before it has its own status, and what was only loaded, unloaded or rendered is
     plain JSON (spec api §7.3, §7.6). It also says what was cut from the prompt and which parts of a schema are not
-    enforced, which clients see in headers.
+    enforced, which clients see in headers. Progress that comes first makes it a stream of status 200 in any case.
     """
     async with contextlib.AsyncExitStack() as stack:
         chunks = await stack.enter_async_context(answer)

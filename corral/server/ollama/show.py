@@ -13,12 +13,13 @@ from corral import modelfile
 from corral.gguf import GGUF, Tensor
 from corral.golang import gojson, timestamps
 from corral.golang.text import number_text, quote
+from corral.machine.memory import Memory
 from corral.messages import Json
 from corral.models.index import Summary
 from corral.models.model import Listed, Model
 from corral.options import KINDS
 from corral.serving.requirements import Requirements
-from corral.serving.scheduler import Runner
+from corral.serving.scheduler import Runner, Scheduler
 from corral.store import Stored
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ _moment = lru_cache(4096)(timestamps.local)
 """Lists show the same moments again and again, and writing one takes as long as all the rest of its model."""
 
 
-def running(model: Listed | None, runner: Runner) -> dict[str, Any]:
+def running(model: Listed | None, runner: Runner, *, is_live: bool = False) -> dict[str, Any]:
     """An entry of `/api/ps`, `model` None when it was deleted since it was loaded; `size` is what the worker holds."""
     name = runner.label if model is None else str(model.stored.name)
     return {
@@ -67,6 +68,33 @@ def running(model: Listed | None, runner: Runner) -> dict[str, Any]:
         "expires_at": timestamps.local(int(expiry(runner) * 1e9)),
         "size_vram": 0,
         "context_length": runner.spec.num_ctx,
+        **({"live": _live(runner)} if is_live else {}),
+    }
+
+
+def _live(runner: Runner) -> dict[str, Any]:
+    """How busy a model is. Tokens of the pool are those that running requests may come to need."""
+    is_loading = runner.loading is not None
+    traffic, pool = runner.traffic, runner.pool
+    return {
+        "state": "loading" if is_loading else "ready",
+        **({"loading": {"completed": runner.loaded, "total": runner.spec.weights_bytes}} if is_loading else {}),
+        "slots": {"busy": pool.active, "total": pool.slots},
+        "pool": {"used": pool.reserved, "total": pool.tokens},
+        "waiting": runner.waiting,
+        "served": traffic.served,
+        "prompt_tokens_per_second": round(traffic.prompt_tokens.per_second(), 1),
+        "generated_tokens_per_second": round(traffic.generated_tokens.per_second(), 1),
+    }
+
+
+def live_server(scheduler: Scheduler, memory: Memory) -> dict[str, Any]:
+    """Requests that wait for anything, and bytes of the machine's memory, with what the loaded models hold of it."""
+    ready = [runner for runner in scheduler.runners if runner.loading is None]
+    held = sum(runner.engine.memory() for runner in ready)
+    return {
+        "waiting": scheduler.queued,
+        "memory": {"total": memory.total, "available": memory.available, "workers": held},
     }
 
 

@@ -4,7 +4,7 @@ Names, order and absence of fields are the contract. Source: spec api §1, §5, 
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from msgspec import UNSET, Struct, UnsetType, field
 
@@ -12,6 +12,7 @@ from corral.errors import BadRequest
 from corral.golang import timestamps
 from corral.golang.text import as_float32, quote, shortest_float32
 from corral.messages import (
+    AnswerProgress,
     ChatRequest,
     Chunk,
     DetokenizeRequest,
@@ -71,6 +72,8 @@ class WireGenerateRequest(Struct):
     logprobs: bool = False
     top_logprobs: int = 0
     render_only: bool = field(name="_debug_render_only", default=False)
+    progress: bool = False
+    """Whether lines of a stream are to say what happens before the answer begins. An addition of Corral's."""
 
 
 class WireChatRequest(Struct):
@@ -88,6 +91,8 @@ class WireChatRequest(Struct):
     logprobs: bool = False
     top_logprobs: int = 0
     render_only: bool = field(name="_debug_render_only", default=False)
+    progress: bool = False
+    """Whether lines of a stream are to say what happens before the answer begins. An addition of Corral's."""
 
 
 class WireEmbedRequest(Struct):
@@ -148,6 +153,7 @@ def generate_request(wire: WireGenerateRequest) -> GenerateRequest:
         logprobs=wire.logprobs,
         top_logprobs=wire.top_logprobs,
         render_only=wire.render_only,
+        progress=wire.progress and wire.stream,
     )
 
 
@@ -169,6 +175,7 @@ def chat_request(wire: WireChatRequest) -> ChatRequest:
         logprobs=wire.logprobs,
         top_logprobs=wire.top_logprobs,
         render_only=wire.render_only,
+        progress=wire.progress and wire.stream,
     )
 
 
@@ -288,6 +295,16 @@ class WireDebugInfo(Struct, omit_defaults=True):
     image_count: int = 0
 
 
+class WireAnswerProgress(Struct, omit_defaults=True):
+    """What happens before an answer begins: bytes of the model, or tokens of the prompt. An addition of Corral's."""
+
+    stage: Literal["queued", "loading", "reading"] | UnsetType
+    completed: int | UnsetType = UNSET
+    total: int | UnsetType = UNSET
+    cached: int | UnsetType = UNSET
+    ahead: int | UnsetType = UNSET
+
+
 class WireGenerateChunk(Struct, omit_defaults=True):
     model: str | UnsetType
     created_at: str | UnsetType
@@ -305,6 +322,9 @@ class WireGenerateChunk(Struct, omit_defaults=True):
     tool_calls: Sequence[WireToolCall] = ()
     debug_info: WireDebugInfo | UnsetType = field(name="_debug_info", default=UNSET)
     logprobs: Sequence[WireLogprob] = ()
+    progress: WireAnswerProgress | UnsetType = UNSET
+    truncated_tokens: int = 0
+    unenforced: Sequence[str] = ()
 
 
 class WireAnswer(Struct, omit_defaults=True):
@@ -328,6 +348,9 @@ class WireChatChunk(Struct, omit_defaults=True):
     prompt_eval_duration: int = 0
     eval_count: int = 0
     eval_duration: int = 0
+    progress: WireAnswerProgress | UnsetType = UNSET
+    truncated_tokens: int = 0
+    unenforced: Sequence[str] = ()
 
 
 class WireEmbedding(Struct, omit_defaults=True):
@@ -389,6 +412,31 @@ def chat_chunk(model: str, chunk: Chunk) -> WireChatChunk:
         metrics.eval_count,
         metrics.eval_duration,
     )
+
+
+Line = TypeVar("Line", WireGenerateChunk, WireChatChunk)
+
+
+def with_progress(line: Line, chunk: Chunk) -> Line:
+    """The line of a chunk in a stream that shows progress.
+
+    What the first chunk says of the prompt and the schema stands in it, since the headers have been sent by then.
+    """
+    if chunk.progress is not None:
+        line.progress = _answer_progress(chunk.progress)
+    if not chunk.done_reason:
+        line.truncated_tokens, line.unenforced = chunk.truncated_tokens, chunk.unenforced
+    return line
+
+
+def _answer_progress(progress: AnswerProgress) -> WireAnswerProgress:
+    match progress.stage:
+        case "queued":
+            return WireAnswerProgress("queued", ahead=progress.ahead)
+        case "loading":
+            return WireAnswerProgress("loading", progress.completed, progress.total)
+        case "reading":
+            return WireAnswerProgress("reading", progress.completed, progress.total, progress.cached)
 
 
 def progress_line(progress: Progress) -> WireProgress:
