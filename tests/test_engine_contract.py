@@ -19,7 +19,7 @@ import pytest
 from corral.engine.base import CompletionRequest, Engine, EngineChat, Finish, Piece, RunnerSpec, Sampling
 from corral.engine.llama.client import LlamaEngine, launch
 from corral.errors import EngineDied, EngineError, EngineRefused
-from corral.messages import Message, Tool
+from corral.messages import AnswerProgress, Message, Tool
 from corral.schemas import ON_ONE_LINE
 from tests.conftest import FAKE_ENGINE
 from tests.tiny_models import CHATML, tiny_bert, tiny_llama, tiny_reranker
@@ -259,6 +259,51 @@ async def test_a_chat_with_tools_that_are_not_called_is_text(engine: Engine) -> 
     assert text_of(pieces) != ""
     assert [piece.tool_calls for piece in pieces] == [()] * len(pieces)
     assert finish_of(pieces).reason == "length"
+
+
+def progress_of(pieces: Sequence[Piece]) -> list[AnswerProgress]:
+    """What was said of the prompt; all of it before the first text, and nothing else beside it."""
+    said = [piece.progress for piece in pieces if piece.progress is not None]
+    assert [Piece(progress=progress) for progress in said] == list(pieces[: len(said)])
+    return said
+
+
+@pytest.mark.parametrize("way", ["complete", "chat", "tokens"])
+async def test_a_long_prompt_says_how_far_it_has_been_read(loader: Loader, way: str) -> None:
+    engine = await loader.load(num_ctx=2048, pool=4096)
+    text = " ".join(f"{number}" for number in range(1000, 1400)) + " !tokens=4"
+    while len(tokens := await engine.tokenize(text, add_special=True)) < 1500:
+        text = f"more {text}"
+    match way:
+        case "complete":
+            pieces = await all_of(engine.complete(ask(text, progress=True)))
+        case "tokens":
+            pieces = await all_of(engine.complete(ask(tuple(tokens), progress=True)))
+        case _:
+            asked = chat(text, progress=True)
+            asked = msgspec.structs.replace(asked, prompt=await engine.render(asked))
+            pieces = await all_of(engine.chat(asked))
+    said, finish = progress_of(pieces), finish_of(pieces)
+    assert len(said) > 3
+    assert [one.completed for one in said] == sorted(one.completed for one in said)
+    assert said[0].completed == 0
+    assert {one.total for one in said} == {finish.prompt_tokens}
+    assert said[-1] == AnswerProgress("reading", finish.prompt_tokens, finish.prompt_tokens)
+    assert text_of(pieces) != ""
+
+
+async def test_what_is_in_the_cache_counts_as_read(engine: Engine) -> None:
+    text = "hello " * 40
+    await all_of(engine.complete(ask(text)))
+    pieces = await all_of(engine.complete(ask(text, progress=True)))
+    said, finish = progress_of(pieces), finish_of(pieces)
+    assert said[0].completed == said[0].cached == finish.cached_tokens > 0
+    assert said[-1] == AnswerProgress("reading", finish.prompt_tokens, finish.prompt_tokens, finish.cached_tokens)
+
+
+async def test_nothing_is_said_of_a_prompt_unless_it_is_asked_for(engine: Engine) -> None:
+    for pieces in (engine.complete(ask("hello")), engine.chat(chat("hello"))):
+        assert progress_of(await all_of(pieces)) == []
 
 
 async def test_rendering_keeps_the_order_of_a_conversation(engine: Engine) -> None:
