@@ -35,7 +35,13 @@ ROOT = Path(__file__).parent.parent
 WITH_UVICORN = {"httptools", "uvloop"}
 """What `uvicorn[standard]` brings along and the server asks for by name."""
 PROGRAM = {"corral", "corral.cli", "corral.cli.program", "corral.errors"}
-CONFIG = {"corral.config", "corral.golang", "corral.golang.durations"}
+CONFIG = {
+    "corral.config",
+    "corral.config.address",
+    "corral.config.values",
+    "corral.golang",
+    "corral.golang.durations",
+}
 FRAMEWORK = {f"corral.cli.framework{module}" for module in ("", ".commands", ".flags", ".help_pages")}
 CLIENT = {"corral.client", "corral.client.answers"}
 TABLES = {f"corral.cli.display{module}" for module in ("", ".tables", ".text", ".units")}

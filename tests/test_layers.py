@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server.anthropic": HTTP,
     "server": HTTP | {"server.ollama", "server.openai", "server.anthropic"},
     "client": WORDS,
+    "doctor": BELOW_MACHINES | MACHINES | {"serving", "sources.registry", "client"},
     "cli": WORDS | {"client", "modelfile"},
     "__main__": {"corral", "cli"},
 }
@@ -52,6 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 EXCEPTIONS = {
     ("cli/commands/serve.py", "server"),  # inside the command that is the server
+    ("cli/commands/doctor.py", "doctor"),  # inside the command that looks itself
 }
 
 

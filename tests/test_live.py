@@ -43,7 +43,7 @@ def test_a_second_that_comes_around_again_is_counted_anew() -> None:
 
 
 def live_of(server: RunningServer) -> Live:
-    (model,) = Client(parse_address(server.host)).ps(live=True)
+    (model,) = Client(parse_address(server.host)).watch().models
     assert model.live is not None
     return model.live
 

@@ -55,7 +55,8 @@ BLAMELESS = re.compile(
     option\ ".*"\ must\ be\ of\ .*                  # Ollama answers options of the wrong type with 500,
     | invalid\ format:\ .*                          # a format that is none,
     | license\ must\ be\ a\ string\ or\ a\ list.*   # a license that is none,
-    | unsupported\ quantization\ type\ .*          # and a kind of quantising that is none
+    | unsupported\ quantization\ type\ .*          # a kind of quantising that is none,
+    | models\ are\ looked\ for\ at\ .*             # and what comes from elsewhere, when nothing is reached there
     """,
     re.VERBOSE | re.DOTALL,
 )

@@ -14,18 +14,27 @@ def connect() -> Client:
     `NotRunning` when it would be on another machine, `ConfigError` when the settings do not say which machine.
     """
     loaded = config.load()
-    if remark := loaded.remarks.get("host"):
-        print(f"Warning: {remark}", file=sys.stderr)
-    client = Client(loaded.config.host, program_name())
+    found = _client(loaded)
     try:
-        client.ping()
+        found.ping()
     except NotRunning as error:
-        if not is_ours(client.address):
-            raise NotRunning(f'{error}\nOLLAMA_HOST, or "host" in corral.toml, is "{client.address}"') from error
+        if not is_ours(found.address):
+            raise NotRunning(f'{error}\nOLLAMA_HOST, or "host" in corral.toml, is "{found.address}"') from error
         from corral.cli import background
 
-        background.start(client, loaded)
-    return client
+        background.start(found, loaded)
+    return found
+
+
+def client() -> Client:
+    """A client of the server that may run. `ConfigError` when the settings do not say on which machine."""
+    return _client(config.load())
+
+
+def _client(loaded: config.Loaded) -> Client:
+    if remark := loaded.remarks.get("host"):
+        print(f"Warning: {remark}", file=sys.stderr)
+    return Client(loaded.config.host, program_name())
 
 
 def is_ours(address: Address) -> bool:

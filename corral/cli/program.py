@@ -35,6 +35,7 @@ COMMANDS = {
     "run": Entry("run", "run", "Run a model"),
     "stop": Entry("models", "stop", "Stop a running model"),
     "pull": Entry("transfer", "pull", "Pull a model from a registry"),
+    "search": Entry("search", "search", "Search Hugging Face for models to pull"),
     "push": Entry("transfer", "push", "Push a model to a registry"),
     "list": Entry("listing", "list_models", "List models"),
     "ps": Entry("listing", "ps", "List running models"),
@@ -44,6 +45,7 @@ COMMANDS = {
     "import": Entry("archive", "import_", "Add the models of an archive"),
     "config": Entry("config", "config", "Show every setting, its value and where it comes from"),
     "completion": Entry("completion", "completion", "Print the script for completion in bash, zsh or fish"),
+    "doctor": Entry("doctor", "doctor", "Find out what is wrong, and what to do about it"),
     "help": Entry("help", "help_", "Help about any command"),
 }
 """The commands in the order of the help page."""

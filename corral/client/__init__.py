@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
+from urllib.parse import urlencode
 
 from corral import __version__
 from corral.client.answers import (
@@ -20,6 +21,7 @@ from corral.client.answers import (
     Installed,
     Json,
     Running,
+    Seen,
     Shown,
     Version,
     chatted,
@@ -30,6 +32,7 @@ from corral.client.answers import (
     progress,
     rendered,
     running,
+    seen,
     shown,
     tuple_of,
     version,
@@ -55,6 +58,10 @@ _CHUNK = 1 << 20
 """Bytes of a file that are sent at once."""
 CONNECT_SECONDS = 10.0
 """How long a connection, or the answer to a question that needs no work, may take."""
+
+
+WATCH_SECONDS = 5.0
+"""How long a look at what the server is doing may take."""
 
 
 class NotRunning(CorralError):
@@ -88,9 +95,21 @@ class Client:
         """The models of the store, newest first."""
         return tuple(map(installed, models(self._ask("GET", "/api/tags"))))
 
-    def ps(self, *, live: bool = False) -> tuple[Running, ...]:
-        """The loaded models, the one that stays longest first; `live`: with what they are doing now."""
-        return tuple(map(running, models(self._ask("GET", "/api/ps?live=true" if live else "/api/ps"))))
+    def ps(self) -> tuple[Running, ...]:
+        """The loaded models, the one that stays longest first."""
+        return tuple(map(running, models(self._ask("GET", "/api/ps"))))
+
+    def watch(self) -> Seen:
+        """The loaded models with what they are doing, and the machine's memory. For a server that answers at once."""
+        return seen(self._ask("GET", "/api/ps?live=true", timeout=WATCH_SECONDS))
+
+    def search(self, words: str, limit: int = 0) -> dict[str, Json]:
+        """The answer of `/api/search`: models that can be pulled, at most `limit` of them, 0: as the server likes.
+
+        `answers.published` reads its `models`.
+        """
+        asked = {"q": words, **({"limit": str(limit)} if limit else {})}
+        return self._ask("GET", f"/api/search?{urlencode(asked, errors='replace')}")
 
     def show(self, model: str, *, verbose: bool = False, requirements: bool = False) -> Shown:
         """`verbose` has the server send arrays whole; `requirements`, what the model takes in memory there."""

@@ -48,7 +48,6 @@ class Installed:
 class Live:
     """What a loaded model is doing. The pool is that of its KV cache, in tokens; rates are in tokens a second."""
 
-    is_loading: bool = False
     slots_busy: int = 0
     slots: int = 0
     pool_used: int = 0
@@ -61,6 +60,12 @@ class Live:
     """Tokens of prompts; None where the server does not say."""
     written_rate: float | None = None
     """Tokens of answers."""
+    loading: tuple[int, int] | None = None
+    """Bytes in memory and bytes in all while it is being loaded."""
+
+    @property
+    def is_loading(self) -> bool:
+        return self.loading is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,17 @@ class DerivedFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """One look at a server: its models, and bytes of the machine's memory, 0 where it does not say."""
+
+    models: tuple[Running, ...]
+    memory_total: int
+    memory_available: int
+    waiting: int = 0
+    """Requests that wait for a model to be loaded or unloaded."""
+
+
+@dataclass(frozen=True, slots=True)
 class Needs:
     """Bytes of memory that a model takes when it is loaded, and the tokens of context that it then has."""
 
@@ -97,6 +113,34 @@ class Needs:
     context_length: int
     kv_cache: int
     total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quantisation:
+    """A model that can be pulled under `name`. `size` is in bytes; `fits` is `yes`, `tight` or `no`."""
+
+    name: str
+    level: str
+    size: int
+    memory: int
+    """Bytes that it takes when it is loaded here."""
+    fits: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A repository of models that a search has found; what the server does not know is empty, 0 or None."""
+
+    name: str
+    downloads: int
+    gated: bool
+    modified_at: datetime | None
+    parameter_size: str
+    context_length: int
+    suggested: str
+    """The name of the quantisation to begin with."""
+    error: str
+    quantisations: tuple[Quantisation, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +303,8 @@ def _live(value: Mapping[str, Json]) -> Live | None:
     if not value:
         return None
     slots, pool = member(value, "slots", dict, {}), member(value, "pool", dict, {})
+    loading = member(value, "loading", dict, {})
     return Live(
-        is_loading=member(value, "state", str, "") == "loading",
         slots_busy=member(slots, "busy", int, 0),
         slots=member(slots, "total", int, 0),
         pool_used=member(pool, "used", int, 0),
@@ -269,6 +313,7 @@ def _live(value: Mapping[str, Json]) -> Live | None:
         served=member(value, "served", int, 0),
         read_rate=_number_or_none(value, "prompt_tokens_per_second"),
         written_rate=_number_or_none(value, "generated_tokens_per_second"),
+        loading=(member(loading, "completed", int, 0), member(loading, "total", int, 0)) if loading else None,
     )
 
 
@@ -279,6 +324,38 @@ def _number_or_none(value: Mapping[str, Json], key: str) -> float | None:
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < 1e12:
         raise _unexpected(key)
     return float(found)
+
+
+def seen(value: Mapping[str, Json]) -> Seen:
+    """The answer of `/api/ps?live=true`."""
+    memory = member(value, "memory", dict, {})
+    models = tuple(map(running, members(value, "models")))
+    total, available = member(memory, "total", int, 0), member(memory, "available", int, 0)
+    return Seen(models, total, available, member(value, "waiting", int, 0))
+
+
+def published(value: Mapping[str, Json]) -> Published:
+    """One entry of `/api/search`."""
+    return Published(
+        name=member(value, "name", str, ""),
+        downloads=member(value, "downloads", int, 0),
+        gated=member(value, "gated", bool, False),
+        modified_at=_moment(value, "modified_at") if value.get("modified_at") else None,
+        parameter_size=member(value, "parameter_size", str, ""),
+        context_length=member(value, "context_length", int, 0),
+        suggested=member(value, "suggested", str, ""),
+        error=member(value, "error", str, ""),
+        quantisations=tuple(
+            Quantisation(
+                name=member(one, "name", str, ""),
+                level=member(one, "quantization_level", str, ""),
+                size=member(one, "size", int, 0),
+                memory=member(member(one, "requirements", dict, {}), "total", int, 0),
+                fits=member(one, "fits", str, ""),
+            )
+            for one in members(value, "quantizations")
+        ),
+    )
 
 
 def shown(value: Mapping[str, Json]) -> Shown:

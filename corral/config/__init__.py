@@ -30,6 +30,7 @@ from corral.config.values import (
     parse_path,
     parse_switch,
     parse_timeout,
+    parse_web_address,
 )
 from corral.errors import BadRequest, ConfigError
 from corral.golang import durations
@@ -199,6 +200,12 @@ class Config:
         parse_switch,
         "Whether images that a request of OpenAI's or Anthropic's API names by URL are fetched, from public addresses",
     )
+    hub: str = _setting(
+        "https://huggingface.co",
+        "HF_ENDPOINT",
+        lambda text: parse_web_address(text),
+        "Where `corral search` looks for models: Hugging Face, or a mirror that speaks its API",
+    )
     mirrors: Mapping[str, tuple[str, ...]] = _setting(
         dict,
         "CORRAL_MIRRORS",
@@ -258,7 +265,7 @@ def _from_variable(variable: str, text: str, metadata: Mapping[str, Any]) -> tup
         if metadata["must_be_valid"]:
             raise ConfigError(f"{variable}: {error}") from None
         if metadata["other"] is None:
-            return None, f'{variable} is ignored: invalid value "{text}"'
+            return None, f'{variable} is ignored: invalid value "{without_password(text)}"'
         return metadata["other"], f'{variable}: "{text}" is neither on nor off, and means on'
     return (value.value, f"{variable}: {value.remark}") if isinstance(value, Adjusted) else (value, "")
 
@@ -266,6 +273,11 @@ def _from_variable(variable: str, text: str, metadata: Mapping[str, Any]) -> tup
 def is_debugging() -> bool:
     """Whether `OLLAMA_DEBUG` is on, for when not even the settings may be readable."""
     return _unquoted(os.environ, "OLLAMA_DEBUG").lower() not in ("", *OFF)
+
+
+def given_variables() -> dict[str, str]:
+    """The variables that look like settings of ours or of Ollama's."""
+    return {name: text for name, text in os.environ.items() if name.startswith(("OLLAMA_", "CORRAL_"))}
 
 
 def wants_no_colours() -> bool:
@@ -347,7 +359,7 @@ def _from_toml(file: Path, name: str, value: Any, parse: Callable[[str], Any]) -
             case _:
                 return parse(str(value))
     except (ValueError, TypeError, BadRequest) as error:
-        if name == "host":  # may have a password
+        if name in ("host", "hub"):  # may have a password
             reason = error if isinstance(error, BadRequest) else f'"{without_password(str(value))}" is no address'
-            raise ConfigError(f'"{file}": host: {reason}') from None
+            raise ConfigError(f'"{file}": {name}: {reason}') from None
         raise ConfigError(f'"{file}": invalid value for "{name}": {value!r}') from None

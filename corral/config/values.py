@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from corral.config.address import Address, address_and_port
+from corral.config.address import Address, address_and_port, parse_address
 from corral.golang import durations
 
 FOREVER = "forever"
@@ -96,6 +96,14 @@ def parse_path(text: str) -> Path:
         return Path(text).expanduser().absolute()
     except RuntimeError:  # the home of a user that does not exist
         raise ValueError(text) from None
+
+
+def parse_web_address(text: str) -> str:
+    """`http[s]://host[:port][/path]`, without a slash at its end; `BadRequest` or `ValueError` for anything else."""
+    if not text.startswith(("http://", "https://")):
+        raise ValueError(text)
+    parse_address(text)
+    return text.rstrip("/")
 
 
 def parse_debug(text: str) -> int:

@@ -7,7 +7,7 @@ file amounts to; `writer` and `output` make new files. `check_new` has more for 
 """
 
 from corral.gguf.file import GGUF, Array, Kind, Tensor, Value
-from corral.gguf.reader import check, check_new, looks_like_gguf, read, read_planned, read_structure
+from corral.gguf.reader import check, check_new, looks_like_gguf, read, read_beginning, read_planned, read_structure
 from corral.gguf.types import FILE_TYPES, TENSOR_TYPES, TensorType, ValueType
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "check_new",
     "looks_like_gguf",
     "read",
+    "read_beginning",
     "read_planned",
     "read_structure",
 ]

@@ -16,6 +16,10 @@ WINDOW = 1 << 20
 ByteOrder = Literal["<", ">"]
 
 
+class CutShortError(ModelFileError):
+    """A file has fewer bytes than it is said to have: it became shorter, or only its beginning is there."""
+
+
 class Cursor:
     """A place in a file. Plain reads, not a memory map: a file cut short by another program must not kill the process.
 
@@ -97,7 +101,7 @@ class Cursor:
             self._check(count)
             self._move(self.position, max(count, WINDOW))
             if len(self._window) < count:
-                raise ModelFileError(f"the file became shorter while {self.subject} was read")
+                raise CutShortError(f"the file became shorter while {self.subject} was read")
         self._at += count
         return self._window[self._at - count : self._at]
 

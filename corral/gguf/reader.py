@@ -20,7 +20,7 @@ from corral.errors import ModelFileError
 from corral.gguf import sanity
 from corral.gguf.adapter import check_adapter
 from corral.gguf.chat_template import check_chat_templates
-from corral.gguf.cursor import ByteOrder, Cursor
+from corral.gguf.cursor import ByteOrder, Cursor, CutShortError
 from corral.gguf.file import GGUF, Array, Tensor, Value
 from corral.gguf.projector import check_projector
 from corral.gguf.shapes import check_shapes
@@ -97,6 +97,18 @@ def check(file: GGUF) -> None:
     check_adapter(file)
 
 
+def read_beginning(path: Path, size: int) -> GGUF:
+    """What the first bytes of a file say of it, the file itself having `size` bytes: no tensors, nor keys beyond them.
+
+    An array is there when all of it is. `ModelFileError` for what cannot be the beginning of a GGUF file.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _Reader(file, size).read_beginning(path)
+    except OSError as error:
+        raise ModelFileError(f'cannot read "{path}": {error.strerror}') from error
+
+
 def check_new(file: GGUF) -> None:
     """Raises `ModelFileError` for what else no model may be made of: it takes longer, or the engine would say it."""
     check_shapes(file)
@@ -117,10 +129,7 @@ class _Reader:
         self._text = 0
 
     def read(self, path: Path) -> GGUF:
-        tensor_count, key_count = self._cursor.length(), self._cursor.length()
-        word = self._cursor.length_size
-        self._check_count("tensor", tensor_count, MAX_TENSORS, smallest=word + 16)
-        self._check_count("key", key_count, MAX_KEYS, smallest=word + 5)
+        tensor_count, key_count = self._counts()
         metadata: dict[str, Value] = {}
         types: dict[str, ValueType] = {}
         for number in range(key_count):
@@ -142,6 +151,40 @@ class _Reader:
             types=MappingProxyType(types),
             tensors=tuple(_placed(listed, data_offset, self._size)),
         )
+
+    def read_beginning(self, path: Path) -> GGUF:
+        present = path.stat().st_size
+        _, key_count = self._counts()
+        metadata: dict[str, Value] = {}
+        types: dict[str, ValueType] = {}
+        for number in range(key_count):
+            try:
+                key = self._key(number)
+                kind, value = self._value(key)
+            except CutShortError:
+                break
+            if self._cursor.position > present:
+                break
+            metadata[key], types[key] = value, kind
+        return GGUF(
+            path=path,
+            size=self._size,
+            version=self._version,
+            big_endian=self._big_endian,
+            alignment=DEFAULT_ALIGNMENT,
+            data_offset=present,
+            metadata=MappingProxyType(metadata),
+            types=MappingProxyType(types),
+            tensors=(),
+        )
+
+    def _counts(self) -> tuple[int, int]:
+        """How many tensors and how many keys there are."""
+        tensor_count, key_count = self._cursor.length(), self._cursor.length()
+        word = self._cursor.length_size
+        self._check_count("tensor", tensor_count, MAX_TENSORS, smallest=word + 16)
+        self._check_count("key", key_count, MAX_KEYS, smallest=word + 5)
+        return tensor_count, key_count
 
     def _check_count(self, what: str, count: int, limit: int, smallest: int) -> None:
         if count > limit:

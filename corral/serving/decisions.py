@@ -144,7 +144,7 @@ def _free(wanted: RunnerSpec, loaded: Sequence[RunnerState], memory: Memory) -> 
     """
     if not _uses_gpus(wanted):
         return memory.available
-    taken = sum(_size(state.spec) for state in loaded if _uses_gpus(state.spec))
+    taken = sum(loaded_size(state.spec) for state in loaded if _uses_gpus(state.spec))
     return memory.available + max(0, sum(gpu.free for gpu in memory.gpus) - taken)
 
 
@@ -153,7 +153,7 @@ def _uses_gpus(spec: RunnerSpec) -> bool:
     return spec.num_gpu != 0
 
 
-def _size(spec: RunnerSpec) -> int:
+def loaded_size(spec: RunnerSpec) -> int:
     """Bytes that a loaded model takes, by the estimates of its parts."""
     return spec.weights_bytes + spec.pool * spec.cache_bytes_per_token + spec.compute_bytes + OVERHEAD
 

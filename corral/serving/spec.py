@@ -115,11 +115,9 @@ def _context(model: Model, options: Options, config: Config, memory: Memory, byt
     least = MIN_VISION_CONTEXT if "vision" in model.capabilities else MIN_CONTEXT
     if options.num_ctx is not None:
         wanted = options.num_ctx
-    elif config.context_length:
-        wanted = config.context_length
     else:
-        wanted = _automatic_context(memory, bytes_per_token)
-        if "embedding" in model.capabilities and trained > wanted:
+        wanted = usual_context(config, memory, bytes_per_token)
+        if not config.context_length and "embedding" in model.capabilities and trained > wanted:
             wanted = max(wanted, _text_context(model, options, config, memory, trained))
     if trained and wanted > trained:
         if options.num_ctx is not None:
@@ -143,8 +141,11 @@ def grown_context(wanted: int, trained: int, bytes_per_token: int, memory: Memor
     return max(wanted, longest)
 
 
-def _automatic_context(memory: Memory, bytes_per_token: int) -> int:
-    """By the size of the memory models live in, and no more than a quarter of what is free for one context."""
+def usual_context(config: Config, memory: Memory, bytes_per_token: int) -> int:
+    """The context length where a request and a model ask for none: as configured, else by the size of the memory models
+    live in, and no more than a quarter of what is free for one context."""
+    if config.context_length:
+        return config.context_length
     tier = next((tokens for size, tokens in CONTEXT_BY_MEMORY if memory.for_models >= size), SMALL_CONTEXT)
     while tier > SMALL_CONTEXT and tier * bytes_per_token > memory.available // 4:
         tier //= 2

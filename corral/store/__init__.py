@@ -21,6 +21,7 @@ from corral.errors import InvalidName, ModelNotFound, NotFound, StoreError
 from corral.names import Digest, Name, parse_digest
 from corral.store import disk
 from corral.store import prune as pruning
+from corral.store import survey as surveying
 from corral.store.adoptions import Adoptions
 from corral.store.blobs import Adopted, BlobFile, BlobMissing, Blobs, BlobWriter, DigestMismatch, require_space
 from corral.store.derived import Derived
@@ -35,6 +36,7 @@ from corral.store.manifest import (
     parse_manifest,
 )
 from corral.store.prune import DERIVED_LIFETIME, GRACE, PARTIAL_LIFETIME, PruneReport
+from corral.store.survey import Survey
 
 __all__ = [
     "GRACE",
@@ -52,6 +54,7 @@ __all__ = [
     "PruneReport",
     "Store",
     "Stored",
+    "Survey",
     "encode_manifest",
     "parse_manifest",
 ]
@@ -358,6 +361,21 @@ class Store:
             folders = pruning.remove_empty_folders(self.manifests_folder)
         freed = blob_bytes + stray_bytes + partial_bytes
         return PruneReport(renamed, blobs, strays, partials, freed, folders)
+
+    def survey(self) -> Survey:
+        """What state the folder is in; changes nothing. `StoreError` when it cannot be looked at."""
+        models: list[Stored] = []
+        files, folders = self._manifest_files()
+        broken = [(str(folder.path), folder.reason) for folder in folders]
+        for place in files:
+            try:
+                models.append(self._read(_name_of(place)))
+            except FileNotFoundError:
+                if os.path.lexists(self._below(place)):
+                    broken.append(("/".join(place), "a link that leads nowhere"))
+            except (StoreError, InvalidName) as error:
+                broken.append(("/".join(place), str(error)))
+        return surveying.survey(models, broken, self.blobs_folder, self._expected_folder)
 
     # Below the surface
 

@@ -34,10 +34,10 @@ DERIVED_LIFETIME = 30 * 24 * 3600.0
 TEMPORARY_PREFIX = ".corral-"
 """What begins so is ours: a manifest that is being written, a folder something is being unpacked in."""
 
-_BLOB = re.compile(r"sha256-([0-9a-f]{64})\Z")
+BLOB = re.compile(r"sha256-([0-9a-f]{64})\Z")
 _OLD_BLOB = re.compile(r"sha256:([0-9a-f]{64}(-partial.*)?)\Z")
-_TEMPORARY = re.compile(r"sha256-[0-9]{1,20}\Z")
-_PARTIAL = re.compile(r"sha256-([0-9a-f]{64})-partial(-.*)?\Z")
+TEMPORARY = re.compile(r"sha256-[0-9]{1,20}\Z")
+PARTIAL = re.compile(r"sha256-([0-9a-f]{64})-partial(-.*)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def delete_blobs(blobs: Blobs, referenced: set[Digest], grace: float) -> tuple[i
     count = freed = 0
     oldest = time.time() - grace
     for path in _files(blobs.folder):
-        match = _BLOB.match(path.name)
+        match = BLOB.match(path.name)
         if match is None or Digest(match[1]) in referenced:
             continue
         with suppress(FileNotFoundError):
@@ -102,7 +102,7 @@ def expected(folder: Path) -> set[Digest]:
 def delete_temporaries(blobs: Path, manifests: Path, root: Path, grace: float) -> tuple[int, int]:
     """Deletes what writers that died left behind: how many files and folders, how many bytes of files."""
     oldest = time.time() - grace
-    strays = [path for path in _files(blobs) if _TEMPORARY.match(path.name)]
+    strays = [path for path in _files(blobs) if TEMPORARY.match(path.name)]
     strays += [path for path in _files(manifests) if path.name.startswith(TEMPORARY_PREFIX)]
     count, freed = _delete_older(strays, oldest)
     for folder in root.glob(f"{TEMPORARY_PREFIX}*/"):
@@ -120,7 +120,7 @@ def delete_partials(blobs: Path, grace: float) -> tuple[int, int]:
     """
     downloads: dict[str, list[Path]] = {}
     for path in _files(blobs):
-        if match := _PARTIAL.match(path.name):
+        if match := PARTIAL.match(path.name):
             downloads.setdefault(match[1], []).append(path)
     count = freed = 0
     for hexadecimal, paths in downloads.items():

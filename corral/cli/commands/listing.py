@@ -1,11 +1,13 @@
 """`list` and `ps`: which models there are, and which are loaded. Source: spec cli §2.8 and §3.3."""
 
+import sys
 from datetime import datetime
 
 from corral.cli import connection
 from corral.cli.display.tables import print_table, table
 from corral.cli.display.units import now, relative_time
 from corral.cli.framework.commands import Arguments, Count, command, program_name
+from corral.cli.framework.flags import Flag
 from corral.client.answers import Installed, Running
 from corral.golang.units import byte_text
 
@@ -31,8 +33,19 @@ def models_table(found: tuple[Installed, ...], prefix: str, moment: datetime) ->
     return table(("NAME", "ID", "SIZE", "MODIFIED"), rows)
 
 
-@command("ps", "List running models", count=Count(), completes=("running",))
-def ps(arguments: Arguments) -> None:
+@command(
+    "ps",
+    "List running models",
+    count=Count(),
+    flags=[Flag("--watch", "-w", kind="bool", sentence="Show them again every second, with what they are doing")],
+    completes=("running",),
+)
+def ps(arguments: Arguments, watch: bool) -> None:
+    if watch:
+        from corral.cli.watch.loop import watch as watch_models
+
+        watch_models(connection.client(), arguments[0] if arguments else "", sys.stdout)
+        return
     found = connection.connect().ps()
     prefix = arguments[0] if arguments else ""
     print_table(running_table(found, prefix, now(), derived=program_name() != "ollama"))
@@ -52,7 +65,7 @@ def running_table(found: tuple[Running, ...], prefix: str, moment: datetime, *, 
             byte_text(model.size),
             processor_text(model.size, model.size_vram),
             str(model.context_length),
-            "Stopping..." if _is_past(model.expires_at, moment) else relative_time(model.expires_at, moment),
+            until_text(model.expires_at, moment),
             *([byte_text(model.derived) if model.derived else "-"] if derived else []),
         )
         for model in shown
@@ -71,6 +84,11 @@ def processor_text(size: int, size_vram: int) -> str:
         return "Unknown"
     cpu = round((size - size_vram) / size * 100)
     return f"{cpu}%/{100 - cpu}% CPU/GPU"
+
+
+def until_text(expires: datetime, moment: datetime) -> str:
+    """When an idle model is unloaded."""
+    return "Stopping..." if _is_past(expires, moment) else relative_time(expires, moment)
 
 
 def _is_past(expires: datetime, moment: datetime) -> bool:

@@ -64,6 +64,9 @@ def _route(path: str, method: str, operation: Mapping[str, Any], schemas: Mappin
     parts = [f"<details>\n<summary>{head}</summary>\n"]
     if operation.get("description"):
         parts.append(f"<p>{_text(operation['description'])}</p>\n")
+    if asked := [parameter for parameter in operation.get("parameters", ()) if parameter["in"] == "query"]:
+        properties = {one["name"]: {**one["schema"], "description": one["description"]} for one in asked}
+        parts.append(f"<h4>Parameters of the address</h4>\n{_fields({'properties': properties})}")
     for media, content in operation.get("requestBody", {}).get("content", {}).items():
         parts.append(f"<h4>Request: {html.escape(media)}</h4>\n")
         schema = content.get("schema", {})

@@ -84,9 +84,10 @@ def _operation(route: DocumentedRoute, path: str, method: str, components: "_Com
     }
     if description:
         found["description"] = description
-    if parameters:
+    if parameters or operation.query:
         found["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": PATH_PARAMETERS[name]} for name in parameters
+            *({"name": name, "in": "path", "required": True, "schema": PATH_PARAMETERS[name]} for name in parameters),
+            *(_query_parameter(name, schema) for name, schema in operation.query.items()),
         ]
     if operation.takes is not None:
         schema = components.request(dialect, operation.takes)
@@ -99,6 +100,17 @@ def _operation(route: DocumentedRoute, path: str, method: str, components: "_Com
         found["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
     found["responses"] = dict(_responses(operation, dialect, components, bool(parameters), method == "HEAD"))
     return found
+
+
+def _query_parameter(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    own = {key: value for key, value in schema.items() if key not in ("description", "required")}
+    return {
+        "name": name,
+        "in": "query",
+        "required": bool(schema.get("required")),
+        "description": schema.get("description", ""),
+        "schema": own,
+    }
 
 
 def described(route: DocumentedRoute) -> tuple[str, str]:

@@ -18,6 +18,9 @@ class Operation(Struct, frozen=True, kw_only=True):
     """The fields of its request that have to be there, and how their schemas are narrower than by their types."""
     takes_form: Mapping[str, Any] | None = None
     """The fields of its request, where that is a form with a file: the schema of an object."""
+    query: Mapping[str, Mapping[str, Any]] = {}
+    """The parameters after the `?` of its address, as JSON Schemas with a `description`; `required` says that one must
+    be there."""
     takes_bytes: bool = False
     """Whether its request is a file."""
     answers: Schema | None = None

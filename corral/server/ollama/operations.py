@@ -18,7 +18,7 @@ from corral.server.http.operation import (
     nullable,
 )
 from corral.server.http.reranking import RANKED, WireRankRequest
-from corral.server.ollama import create, models, wire
+from corral.server.ollama import create, models, search, wire
 
 ALWAYS = (403, 500, 503)
 """The statuses of errors of routes that ask nothing of the request."""
@@ -37,6 +37,32 @@ _DETAILS = an_object(
 )
 _NAMED = {"name": STRING, "model": STRING, "size": INTEGER, "digest": STRING, "details": _DETAILS}
 _TAG = an_object({**_NAMED, "modified_at": STRING}, {"capabilities": a_list(STRING)})
+_WORDS = "Words of the model's name, or `owner/repository`."
+_NEEDS = an_object({"weights": INTEGER, "total": INTEGER}, {"context_length": INTEGER, "kv_cache": INTEGER})
+_FOUND = an_object(
+    {
+        "name": STRING,
+        "downloads": INTEGER,
+        "likes": INTEGER,
+        "gated": BOOLEAN,
+        "quantizations": a_list(
+            an_object(
+                {
+                    "name": STRING,
+                    "quantization_level": STRING,
+                    "size": INTEGER,
+                    "requirements": _NEEDS,
+                    "fits": {"enum": ["yes", "tight", "no"]},
+                }
+            )
+        ),
+    },
+    {
+        **dict.fromkeys(("modified_at", "architecture", "parameter_size", "suggested", "error"), STRING),
+        "context_length": INTEGER,
+    },
+)
+_ROOM = an_object({"total": INTEGER, "available": INTEGER, "gpus": INTEGER})
 _LIVE = an_object(
     {
         "state": {"enum": ["loading", "ready"]},
@@ -104,7 +130,19 @@ DETOKENIZE = Operation(
     answers=an_object({"model": STRING, "content": STRING, **_DURATIONS}),
 )
 TAGS = Operation(answers=an_object({"models": a_list(_TAG)}), errors=ALWAYS)
-PS = Operation(answers=an_object({"models": a_list(_RUNNING)}, {"waiting": INTEGER, "memory": _MEMORY}), errors=ALWAYS)
+PS = Operation(
+    query={"live": {**BOOLEAN, "description": "Whether to say how busy the models are, too."}},
+    answers=an_object({"models": a_list(_RUNNING)}, {"waiting": INTEGER, "memory": _MEMORY}),
+    errors=ALWAYS,
+)
+SEARCH = Operation(
+    query={
+        "q": {**SOME_TEXT, "maxLength": search.MAX_QUERY, "description": _WORDS, "required": True},
+        "limit": {**INTEGER, "minimum": 1, "maximum": search.MOST, "description": "How many models at most."},
+    },
+    answers=an_object({"models": a_list(_FOUND), "memory": _ROOM}),
+    errors=(400, *ALWAYS),
+)
 SHOW = Operation(takes=models.WireShowRequest, answers=_SHOWN)
 COPY = Operation(takes=models.WireCopyRequest, requires={"source": SOME_TEXT, "destination": SOME_TEXT})
 DELETE = Operation(takes=models.WireNameRequest)

@@ -67,7 +67,7 @@ class Repository:
                     is_challenged = True
                     challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
                 elif response.status in follow and (target := self._target(response)):
-                    self.check_redirect(url, target)
+                    check_redirect(url, target)
                     url = target
                     continue
                 elif response.status in REDIRECTS and follow:
@@ -128,13 +128,6 @@ class Repository:
         if target is not None and response.status == 200 and (self.http.is_own(target) or not target.host):
             return None
         return target
-
-    def check_redirect(self, source: URL, target: URL) -> None:
-        """`SourceError` where following would leave the web, or leave encryption behind."""
-        if target.scheme not in ("http", "https") or not target.host:
-            raise SourceError(f'"{redacted(source)}" redirects to "{redacted(target)}", which is no web address')
-        if source.scheme == "https" and target.scheme == "http":
-            raise SourceError(f'"{redacted(source)}" redirects to "{redacted(target)}", which is not encrypted')
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +199,14 @@ def missing_is_not_found() -> Iterator[None]:
         if error.code == 404:
             raise NotFound("file does not exist") from error
         raise
+
+
+def check_redirect(source: URL, target: URL) -> None:
+    """`SourceError` where following would leave the web, or leave encryption behind."""
+    if target.scheme not in ("http", "https") or not target.host:
+        raise SourceError(f'"{redacted(source)}" redirects to "{redacted(target)}", which is no web address')
+    if source.scheme == "https" and target.scheme == "http":
+        raise SourceError(f'"{redacted(source)}" redirects to "{redacted(target)}", which is not encrypted')
 
 
 def resolve(base: URL, location: str) -> URL:

@@ -25,7 +25,7 @@ from corral.messages import Progress
 from corral.sources.registry.errors import Contradiction, Interrupted, StatusError, is_retryable, redacted
 from corral.sources.registry.limits import TransferLimits
 from corral.sources.registry.parallel import first_error
-from corral.sources.registry.repository import Repository, resolve
+from corral.sources.registry.repository import Repository, check_redirect, resolve
 from corral.sources.registry.retry import retry
 from corral.sources.registry.transfer import PROGRESS_SECONDS
 from corral.store import Layer, disk
@@ -267,7 +267,7 @@ class Upload:
                 self._stored = end
                 return _Place(following, end), None
             target = resolve(response.url, response.headers.get("Location", ""))
-            self._repository.check_redirect(response.url, target)
+            check_redirect(response.url, target)
             return _Place(following, end), target
 
     async def _put(self, url: URL, start: int) -> None:
@@ -335,7 +335,7 @@ class Upload:
         if not location:
             return response.url
         target = resolve(response.url, location)
-        self._repository.check_redirect(response.url, target)
+        check_redirect(response.url, target)
         return target
 
     @asynccontextmanager

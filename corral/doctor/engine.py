@@ -1,0 +1,165 @@
+"""The engine: which one it is, whether it starts at all, and whether it was built for this processor."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from corral import children
+from corral.doctor.findings import Finding
+from corral.machine.gpus import Gpu
+
+SUBJECT = "Engine"
+SECONDS = 60.0
+"""How long the child may take: drivers of GPUs are slow to start."""
+
+_ASK = """
+import json, xllamacpp
+cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
+rows = [d for d in xllamacpp.get_device_info() if d["type"] != cpu]
+print("ABOUT " + json.dumps({
+    "version": xllamacpp.__version__,
+    "build": getattr(xllamacpp, "BUILD_INFO", {}),
+    "system": xllamacpp.get_system_info(),
+    "gpus": [[d["name"], d["description"], d["memory_total"], d["memory_free"]] for d in rows],
+}))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What the engine says of itself; `error` is why it says nothing."""
+
+    version: str = ""
+    build: str = ""
+    features: frozenset[str] = frozenset()
+    """Those of processors that it was built for, as it names them: `AVX2`."""
+    gpus: tuple[Gpu, ...] = ()
+    error: str = ""
+    lines: Sequence[str] = field(default=(), repr=False)
+    """What another llama-server printed about itself."""
+
+
+def probe(program: str, seconds: float = SECONDS) -> Probe:
+    """Asks the engine in a child process; `program` is another llama-server, empty for our own."""
+    command = [program, "--version"] if program else [sys.executable, "-P", "-c", _ASK]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=seconds,
+            env=children.environment(),
+        )
+    except subprocess.TimeoutExpired:
+        return Probe(error=f"it did not answer within {seconds:g} seconds")
+    except OSError as error:
+        return Probe(error=f"it cannot be started: {(error.strerror or str(error)).lower()}")
+    lines = done.stdout[: 1 << 20].decode("utf-8", "replace").splitlines()
+    if done.returncode != 0:
+        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
+        return Probe(error=f"it ended with {how}" + "".join(f": {line.strip()}" for line in lines[-1:]))
+    return other_probe(lines) if program else own_probe(lines)
+
+
+def own_probe(lines: Sequence[str]) -> Probe:
+    """From what our child printed."""
+    for line in lines:
+        if line.startswith("ABOUT "):
+            said: dict[str, Any] = json.loads(line.removeprefix("ABOUT "))
+            gpus = tuple(Gpu(*row) for row in said["gpus"])
+            return Probe(said["version"], build_text(said["build"]), features_of(said["system"]), gpus)
+    return Probe(error="it says nothing of itself")
+
+
+def build_text(info: Mapping[str, Any]) -> str:
+    """What the wheel knows of its build: `b1234, Linux x86_64, GNU 10.2.1`."""
+    number = info.get("build_number")
+    parts = (f"b{number}" if number else "", info.get("build_target"), info.get("compiler"))
+    return ", ".join(str(part) for part in parts if part)
+
+
+def other_probe(lines: Sequence[str]) -> Probe:
+    """From what `llama-server --version` prints: `version: 1234 (abcdef)`, `built with …`."""
+    version = next((line.partition(":")[2].strip() for line in lines if line.startswith("version:")), "")
+    build = next((line.strip() for line in lines if line.startswith("built with")), "")
+    return (
+        Probe(version, build, lines=tuple(lines)) if version else Probe(error="it prints no version: no llama-server?")
+    )
+
+
+def features_of(text: str) -> frozenset[str]:
+    """The names that are on in `CPU : SSE3 = 1 | AVX2 = 1 | …`."""
+    return frozenset(re.findall(r"(\w+) = 1\b", text))
+
+
+PROCESSOR_NAMES = {
+    "SSE3": ("pni", "sse3"),
+    "SSSE3": ("ssse3",),
+    "AVX": ("avx",),
+    "AVX2": ("avx2",),
+    "F16C": ("f16c",),
+    "FMA": ("fma",),
+    "BMI2": ("bmi2",),
+    "AVX_VNNI": ("avx_vnni",),
+    "AVX512": ("avx512f",),
+    "AVX512_VBMI": ("avx512vbmi",),
+    "AVX512_VNNI": ("avx512_vnni",),
+    "AVX512_BF16": ("avx512_bf16",),
+    "AMX_INT8": ("amx_int8",),
+    "NEON": ("asimd", "neon"),
+    "DOTPROD": ("asimddp",),
+    "MATMUL_INT8": ("i8mm",),
+    "SVE": ("sve",),
+}
+"""llama.cpp's names of features, and those that Linux has for them."""
+
+
+def examine(program: str, found: Probe, processor: frozenset[str]) -> Iterator[Finding]:
+    """`processor`: the features that the system lists, empty where it lists none."""
+    if found.error:
+        remedy = (
+            f'CORRAL_ENGINE is "{program}": mend it, or unset it for the engine that Corral brings along'
+            if program
+            else "install it anew: `pip install --force-reinstall xllamacpp`, in the version that Corral asks for"
+        )
+        yield Finding(SUBJECT, "wrong", f"the engine does not work: {found.error}", remedy)
+        return
+    if program:
+        yield Finding(SUBJECT, "ok", f'llama-server {found.version} at "{program}" (CORRAL_ENGINE)')
+        return
+    build = f" ({found.build})" if found.build else ""
+    yield Finding(SUBJECT, "ok", f"llama.cpp from xllamacpp {found.version}{build}")
+    yield from judged_features(found.features, processor)
+
+
+def judged_features(built_for: frozenset[str], processor: frozenset[str]) -> Iterator[Finding]:
+    """Whether an engine that was built for some features runs on a processor with others, and what it leaves unused."""
+    known = {name for name in PROCESSOR_NAMES if name in built_for}
+    if not processor or not known:
+        return
+    has = {name for name, others in PROCESSOR_NAMES.items() if processor.intersection(others)}
+    if lacking := known - has:
+        yield Finding(
+            SUBJECT,
+            "wrong",
+            f"the engine was built for {_listed(lacking)}, which this processor does not have: no model will run",
+            "set CORRAL_ENGINE to a llama-server that was built on this machine",
+        )
+        return
+    yield Finding(SUBJECT, "ok", f"built for {_listed(known)}, which this processor has")
+    if unused := {name for name in has - known if name not in ("SSE3", "SSSE3")}:
+        yield Finding(
+            SUBJECT,
+            "note",
+            f"this processor also has {_listed(unused)}, which the engine was not built for",
+            "a llama-server built on this machine may be faster: CORRAL_ENGINE=/path/to/llama-server",
+        )
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(name for name in PROCESSOR_NAMES if name in names)
