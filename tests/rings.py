@@ -72,6 +72,7 @@ SLOW = {
     "test_registry_server": REGISTRY,
     "test_repetition": REAL_ENGINE,
     "test_rerank": REAL_ENGINE,
+    "test_run_terminal": TERMINAL,
     "test_runaway_template": CRASHES,
     "test_seeing_the_prompt": REAL_ENGINE,
     "test_server_faults": CRASHES,

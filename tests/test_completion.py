@@ -28,7 +28,7 @@ THINK = ["--think=true", "--think=false", "--think=high", "--think=medium", "--t
 
 CASES: list[tuple[list[str], list[str]]] = [
     ([""], ["words", *program.COMMANDS]),
-    (["s"], ["words", "serve", "show", "stop"]),
+    (["s"], ["words", "serve", "show", "stop", "search"]),
     (["-"], ["words", "--help", "--nowordwrap", "--verbose", "--version"]),
     (["--verbose", "sh"], ["words", "show"]),
     (["nonsense", ""], ["words"]),
@@ -38,7 +38,7 @@ CASES: list[tuple[list[str], list[str]]] = [
     (["run", "--th"], ["words", "--think", "--think="]),
     (["run", "--think="], ["words", *THINK]),
     (["run", "--verbose="], ["words", "--verbose=true", "--verbose=false"]),
-    (["run", "--format", ""], ["words", "json"]),
+    (["run", "--format", ""], ["files", "json"]),
     (["run", "--think", "--hid"], ["words", "--hidethinking"]),
     (["run", "brief", "--nonsense", ""], ["words"]),
     (["run", "--help", ""], ["words"]),
