@@ -409,7 +409,7 @@ def test_a_path_that_json_cannot_carry_is_refused_instead_of_another_being_taken
     server, shell = serve({"POST /api/export": PULLED, "POST /api/import": PULLED})
     path = os.fsencode(tmp_path) + b"/b\xff.tar"
     Path(os.fsdecode(path)).touch()
-    expected = f'Error: the server cannot be told of "{tmp_path}/b?.tar": its name is no UTF-8\n'
+    expected = f'Error: "{tmp_path}/b?.tar" cannot be sent to the server: its name is no UTF-8\n'
     for command in ([b"export", b"m"], [b"import"]):
         finished = subprocess.run(
             [os.fsencode(CORRAL), *command, path], capture_output=True, env=shell.environment(), text=True

@@ -393,7 +393,7 @@ def _sendable(path: Path) -> str:
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise CorralError(f'the server cannot be told of "{path}": its name is no UTF-8') from error
+        raise CorralError(f'"{path}" cannot be sent to the server: its name is no UTF-8') from error
     return str(path)
 
 

@@ -42,7 +42,7 @@ def examine(config: Config) -> Iterator[Finding]:
 
 
 def look(address: Address) -> Answering:
-    """Asks whoever listens there for its version."""
+    """Asks the server that listens there for its version."""
     host = ("::1" if ":" in address.host else "127.0.0.1") if address.is_unspecified else address.host
     try:
         socket.create_connection((host, address.port), SECONDS).close()

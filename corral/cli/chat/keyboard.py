@@ -77,7 +77,7 @@ class QuietKeyboard:
 
 
 def _quiet(attributes: list[Any]) -> list[Any]:
-    """Terminal attributes with which keys come one by one, unseen, and Enter is told from Ctrl-J."""
+    """Terminal attributes with which keys come one by one, unseen, and Enter and Ctrl-J differ."""
     inputs, outputs, control, local, *speeds, characters = attributes
     inputs &= ~termios.ICRNL
     # NOFLSH: Ctrl-C would throw away what was typed before it.
