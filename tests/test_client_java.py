@@ -28,7 +28,7 @@ def results(starter_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 def test_lists_and_cards(results: Results) -> None:
     found = results["models"]
-    names = {"smollm2", "native", "caller", "bert", "chatter", "pair"}
+    names = {"smollm2", "native", "caller", "bert", "chatter", "pair", "hears"}
     assert set(found["listed"]) == {f"{name}:latest" for name in names}
     assert found["dated"]
     assert found["capabilities"] == ["completion", "tools"]
