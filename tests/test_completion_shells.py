@@ -81,7 +81,7 @@ def test_tab_completes_what_is_typed(shell: str, tmp_path: Path) -> None:
         ("POST /api/show", {"model": "smollm2:135m", "verbose": False}),
         (
             "POST /api/generate",
-            {"model": "smollm2:135m", "prompt": "Hi", "system": "", "options": {}, "think": "high"},
+            {"model": "smollm2:135m", "prompt": "Hi", "system": "", "options": {}, "think": "high", "progress": True},
         ),
         ("POST /api/push", {"model": "brief", "insecure": True}),
     ], shown.stdout
