@@ -104,7 +104,8 @@ DIFFERENCES = {
     "--version": Difference("recorded from a build without a release", stdout=f"ollama version is {EMULATES}\n"),
     "run brief --format xml hi": Difference(
         "recorded is the error of an encoder; ours says what may be given",
-        stderr='Error: invalid format "xml": it must be json, a JSON Schema, an object, or the path of a file with one\n',
+        stderr='Error: invalid format "xml": '
+        "it must be json, a JSON Schema, an object, or the path of a file with one\n",
     ),
 }
 
