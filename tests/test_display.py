@@ -377,7 +377,10 @@ def test_without_a_terminal_a_job_gives_few_plain_lines() -> None:
     assert stream.getvalue() == (
         "pulling manifest\n"
         "pulling 6e4c38e1172f:   0% 1 B/1 KB\n"
-        + "".join(f"pulling 6e4c38e1172f: {10 * n:3}% {100 * n} B/1 KB\n" for n in range(1, 10))
+        + "".join(
+            f"pulling 6e4c38e1172f: {10 * n:3}% {100 * n} B/1 KB, 83 B/s, {left}s left\n"
+            for n, left in enumerate((11, 10, 8, 7, 6, 5, 4, 2, 1), 1)
+        )
         + "pulling 6e4c38e1172f: 100% 1 KB\n"
         "pulling aaa: 100% 0 B\n"
         "verifying sha256 digest\n"
@@ -391,7 +394,11 @@ def test_without_a_terminal_a_slow_download_still_gives_a_line_now_and_then() ->
     for done in range(1, 12):
         log.advance("a", "pulling a:", 1000, done)
         clock.moment += 1
-    assert stream.getvalue().splitlines() == [f"pulling a: {done / 10:3.0f}% {done} B/1 KB" for done in (1, 6, 11)]
+    assert stream.getvalue().splitlines() == [
+        "pulling a:   0% 1 B/1 KB",
+        "pulling a:   1% 6 B/1 KB, 1 B/s, 16m34s left",
+        "pulling a:   1% 11 B/1 KB, 1 B/s, 16m29s left",
+    ]
 
 
 def test_a_screen_ends_with_all_states_in_place() -> None:

@@ -94,6 +94,12 @@ class Bar:
         edge, block, end = tuple(self._blocks)
         return f"{left} {edge}{block * full}{' ' * (inner - full)}{end} {right}"
 
+    def plain(self) -> str:
+        """The same for a log, without a drawing and of any width."""
+        size = byte_text(self.total) if self.finished else f"{byte_text(self.completed)}/{byte_text(self.total)}"
+        fields = [f"{self.message} {self.percent:3.0f}% {size}", self._rate_field().strip(), self._time_field().strip()]
+        return ", ".join(filter(None, fields)) + (" left" if fields[-1] else "")
+
     def _size_field(self) -> str:
         total = f"{byte_text(self.total):>6}"
         return f"{total}{'':7}" if self.finished else f"{byte_text(self.completed):>6}/{total}"
@@ -226,6 +232,7 @@ class Log:
         self._stream = stream
         self._clock = clock
         self._status = ""
+        self._bars: dict[str, Bar] = {}
         self._logged: dict[str, tuple[int, float]] = {}
 
     def spin(self, message: str) -> None:
@@ -234,16 +241,16 @@ class Log:
             self._write(message)
 
     def advance(self, key: str, message: str, total: int, completed: int) -> None:
-        completed = min(completed, total)
-        step = math.floor(10 * completed / total) if total else 10
+        now = self._clock()
+        bar = self._bars.setdefault(key, Bar(message, total, ""))
+        bar.advance(total, completed, now)
+        step = math.floor(bar.percent / 10)
         before, moment = self._logged.get(key, (-1, -math.inf))
-        waited = self._clock() - moment
+        waited = now - moment
         due = step >= 10 or waited >= PLAIN_SECONDS or (step > before and waited >= LEAST_SECONDS)
         if due and before < 10:
-            self._logged[key] = (max(step, before), self._clock())
-            percent = f"{100 * completed / total if total else 100:3.0f}%"
-            size = byte_text(total) if completed >= total else f"{byte_text(completed)}/{byte_text(total)}"
-            self._write(f"{message} {percent} {size}")
+            self._logged[key] = (max(step, before), now)
+            self._write(bar.plain())
 
     def close(self) -> None:
         pass
