@@ -99,14 +99,12 @@ def test_a_model_that_is_there_is_answered_as_ever_when_it_is_loaded_again(fake_
 def test_a_request_that_waits_behind_others_says_behind_how_many(fake_server: RunningServer) -> None:
     tell(fake_server.home, loads_when="loaded")
     body = {"model": "fake", "prompt": "hello", "progress": True}
-    with (
-        streaming(fake_server, "/api/generate", body) as loading,
-        streaming(fake_server, "/api/generate", {**body, "model": "native"}) as second,
-    ):
+    with streaming(fake_server, "/api/generate", body) as loading:
         assert loading.line()["progress"]["stage"] == "loading"
-        assert second.line()["progress"] == {"stage": "queued", "ahead": 0}
-        (fake_server.home / "loaded").touch()
-        assert second.rest()[-1]["done_reason"] == "stop"
+        with streaming(fake_server, "/api/generate", {**body, "model": "native"}) as second:
+            assert second.line()["progress"] == {"stage": "queued", "ahead": 0}
+            (fake_server.home / "loaded").touch()
+            assert second.rest()[-1]["done_reason"] == "stop"
 
 
 def test_what_is_known_to_be_wrong_at_once_keeps_its_status(fake_server: RunningServer) -> None:
