@@ -75,6 +75,7 @@ SLOW = {
     "test_run_terminal": TERMINAL,
     "test_runaway_template": CRASHES,
     "test_seeing_the_prompt": REAL_ENGINE,
+    "test_search": "starts a server and a stand-in of the hub for most tests",
     "test_server_faults": CRASHES,
     "test_shared_folder": CRASHES,
     "test_sounds_server": REAL_ENGINE,
