@@ -3,7 +3,7 @@
 import pytest
 
 from corral.client import Client
-from corral.client.answers import Live
+from corral.client.live import Live
 from corral.config.address import parse_address
 from corral.serving.traffic import WINDOW, Rate
 from tests.asking import Streaming, ask, generate, streaming, until

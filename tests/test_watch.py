@@ -16,7 +16,8 @@ import pytest
 from corral.cli.display.text import text_width
 from corral.cli.watch.frame import Look, block, frame
 from corral.cli.watch.loop import ENTER, LEAVE
-from corral.client.answers import Live, Running, Seen
+from corral.client.answers import Running
+from corral.client.live import Live, Seen
 from tests.commands import Shell, Terminal
 from tests.fake_server import FakeServer, reply
 from tests.http_servers import serving

@@ -21,7 +21,6 @@ from corral.client.answers import (
     Installed,
     Json,
     Running,
-    Seen,
     Shown,
     Version,
     chatted,
@@ -32,7 +31,6 @@ from corral.client.answers import (
     progress,
     rendered,
     running,
-    seen,
     shown,
     tuple_of,
     version,
@@ -42,6 +40,7 @@ from corral.errors import BadRequest, Busy, CorralError, Forbidden, NotFound
 from corral.golang import durations
 
 if TYPE_CHECKING:
+    from corral.client.live import Seen
     from corral.messages import Chunk, Message, Progress, Rendered, Think
     from corral.names import Digest
 
@@ -99,14 +98,16 @@ class Client:
         """The loaded models, the one that stays longest first."""
         return tuple(map(running, models(self._ask("GET", "/api/ps"))))
 
-    def watch(self) -> Seen:
+    def watch(self) -> "Seen":
         """The loaded models with what they are doing, and the machine's memory. For a server that answers at once."""
+        from corral.client.live import seen
+
         return seen(self._ask("GET", "/api/ps?live=true", timeout=WATCH_SECONDS))
 
     def search(self, words: str, limit: int = 0) -> dict[str, Json]:
         """The answer of `/api/search`: models that can be pulled, at most `limit` of them, 0: as the server likes.
 
-        `answers.published` reads its `models`.
+        `published.published` reads its `models`.
         """
         asked = {"q": words, **({"limit": str(limit)} if limit else {})}
         return self._ask("GET", f"/api/search?{urlencode(asked, errors='replace')}")
@@ -335,10 +336,7 @@ class Client:
         if self.address.scheme not in ("http", "https"):
             raise CorralError(f'commands do not speak "{self.address.scheme}"; set OLLAMA_HOST to an http address')
         kind = http.client.HTTPSConnection if self.address.scheme == "https" else http.client.HTTPConnection
-        host = self.address.host
-        if self.address.is_unspecified:
-            host = "::1" if ":" in host else "127.0.0.1"
-        return kind(host, self.address.port, timeout=CONNECT_SECONDS)
+        return kind(self.address.to_connect, self.address.port, timeout=CONNECT_SECONDS)
 
     def _check(self, response: http.client.HTTPResponse, *, streaming: bool = False) -> None:
         """Raises what an answer of status 300 or above says (spec cli §1)."""

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from corral.errors import CorralError
 
 if TYPE_CHECKING:
+    from corral.client.live import Live
     from corral.messages import AnswerProgress, Chunk, Metrics, Progress, Rendered, ToolCall
 
 Json: TypeAlias = Any
@@ -45,30 +46,6 @@ class Installed:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
-    """What a loaded model is doing. The pool is that of its KV cache, in tokens; rates are in tokens a second."""
-
-    slots_busy: int = 0
-    slots: int = 0
-    pool_used: int = 0
-    pool: int = 0
-    waiting: int = 0
-    """Requests."""
-    served: int = 0
-    """Requests, since it was loaded."""
-    read_rate: float | None = None
-    """Tokens of prompts; None where the server does not say."""
-    written_rate: float | None = None
-    """Tokens of answers."""
-    loading: tuple[int, int] | None = None
-    """Bytes in memory and bytes in all while it is being loaded."""
-
-    @property
-    def is_loading(self) -> bool:
-        return self.loading is not None
-
-
-@dataclass(frozen=True, slots=True)
 class Running:
     """A loaded model. Sizes are bytes of memory; `expires_at` is when an idle one is unloaded."""
 
@@ -78,7 +55,7 @@ class Running:
     size_vram: int
     context_length: int
     expires_at: datetime
-    live: Live | None = None
+    live: "Live | None" = None
     """None where the server was not asked, or does not say."""
     derived: int = 0
     """Bytes of files that were made for the engine of those of the model; 0: none, or the server does not say."""
@@ -95,17 +72,6 @@ class DerivedFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One look at a server: its models, and bytes of the machine's memory, 0 where it does not say."""
-
-    models: tuple[Running, ...]
-    memory_total: int
-    memory_available: int
-    waiting: int = 0
-    """Requests that wait for a model to be loaded or unloaded."""
-
-
-@dataclass(frozen=True, slots=True)
 class Needs:
     """Bytes of memory that a model takes when it is loaded, and the tokens of context that it then has."""
 
@@ -113,34 +79,6 @@ class Needs:
     context_length: int
     kv_cache: int
     total: int
-
-
-@dataclass(frozen=True, slots=True)
-class Quantisation:
-    """A model that can be pulled under `name`. `size` is in bytes; `fits` is `yes`, `tight` or `no`."""
-
-    name: str
-    level: str
-    size: int
-    memory: int
-    """Bytes that it takes when it is loaded here."""
-    fits: str
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A repository of models that a search has found; what the server does not know is empty, 0 or None."""
-
-    name: str
-    downloads: int
-    gated: bool
-    modified_at: datetime | None
-    parameter_size: str
-    context_length: int
-    suggested: str
-    """The name of the quantisation to begin with."""
-    error: str
-    quantisations: tuple[Quantisation, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +122,7 @@ def version(value: Mapping[str, Json], header: str | None) -> Version:
     found = Version(member(value, "version", str, ""), header or "")
     for text in (found.ollama, found.corral):
         if not re.fullmatch(r"[0-9A-Za-z.+_-]{0,64}", text):
-            raise _unexpected("version")
+            raise unexpected("version")
     return found
 
 
@@ -245,7 +183,7 @@ def _answer_progress(value: Mapping[str, Json]) -> "AnswerProgress | None":
 def _number(line: Mapping[str, Json], header: str) -> int:
     text = member(line, header, str, "0")
     if not re.fullmatch(r"[0-9]{1,18}", text):
-        raise _unexpected(header)
+        raise unexpected(header)
     return int(text)
 
 
@@ -280,7 +218,7 @@ def installed(value: Mapping[str, Json]) -> Installed:
         name=member(value, "name", str, ""),
         digest=member(value, "digest", str, ""),
         size=member(value, "size", int, 0),
-        modified_at=_moment(value, "modified_at"),
+        modified_at=moment(value, "modified_at"),
         remote=bool(member(value, "remote_model", str, "")),
     )
 
@@ -293,69 +231,18 @@ def running(value: Mapping[str, Json]) -> Running:
         size=member(value, "size", int, 0),
         size_vram=member(value, "size_vram", int, 0),
         context_length=member(value, "context_length", int, 0),
-        expires_at=_moment(value, "expires_at"),
+        expires_at=moment(value, "expires_at"),
         live=_live(member(value, "live", dict, {})),
         derived=member(member(value, "derived", dict, {}), "size", int, 0),
     )
 
 
-def _live(value: Mapping[str, Json]) -> Live | None:
+def _live(value: Mapping[str, Json]) -> "Live | None":
     if not value:
         return None
-    slots, pool = member(value, "slots", dict, {}), member(value, "pool", dict, {})
-    loading = member(value, "loading", dict, {})
-    return Live(
-        slots_busy=member(slots, "busy", int, 0),
-        slots=member(slots, "total", int, 0),
-        pool_used=member(pool, "used", int, 0),
-        pool=member(pool, "total", int, 0),
-        waiting=member(value, "waiting", int, 0),
-        served=member(value, "served", int, 0),
-        read_rate=_number_or_none(value, "prompt_tokens_per_second"),
-        written_rate=_number_or_none(value, "generated_tokens_per_second"),
-        loading=(member(loading, "completed", int, 0), member(loading, "total", int, 0)) if loading else None,
-    )
+    from corral.client.live import live
 
-
-def _number_or_none(value: Mapping[str, Json], key: str) -> float | None:
-    found = value.get(key)
-    if found is None:
-        return None
-    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < 1e12:
-        raise _unexpected(key)
-    return float(found)
-
-
-def seen(value: Mapping[str, Json]) -> Seen:
-    """The answer of `/api/ps?live=true`."""
-    memory = member(value, "memory", dict, {})
-    models = tuple(map(running, members(value, "models")))
-    total, available = member(memory, "total", int, 0), member(memory, "available", int, 0)
-    return Seen(models, total, available, member(value, "waiting", int, 0))
-
-
-def published(value: Mapping[str, Json]) -> Published:
-    """One entry of `/api/search`."""
-    return Published(
-        name=member(value, "name", str, ""),
-        downloads=member(value, "downloads", int, 0),
-        gated=member(value, "gated", bool, False),
-        modified_at=_moment(value, "modified_at") if value.get("modified_at") else None,
-        parameter_size=member(value, "parameter_size", str, ""),
-        context_length=member(value, "context_length", int, 0),
-        suggested=member(value, "suggested", str, ""),
-        error=member(value, "error", str, ""),
-        quantisations=tuple(
-            Quantisation(
-                name=member(one, "name", str, ""),
-                level=member(one, "quantization_level", str, ""),
-                size=member(one, "size", int, 0),
-                memory=member(member(one, "requirements", dict, {}), "total", int, 0),
-                fits=member(one, "fits", str, ""),
-            )
-            for one in members(value, "quantizations")
-        ),
-    )
+    return live(value)
 
 
 def shown(value: Mapping[str, Json]) -> Shown:
@@ -409,7 +296,7 @@ def rendered(value: Mapping[str, Json]) -> "Rendered":
 
     template = member(value, "template", str, "go")
     if template not in ("go", "jinja"):
-        raise _unexpected("template")
+        raise unexpected("template")
     return Rendered(
         text=member(value, "prompt", str, ""),
         images=member(value, "images", int, 0),
@@ -427,9 +314,9 @@ def member(value: Mapping[str, Json], key: str, kind: type[T], default: T) -> T:
     if member is None:
         return default
     if not isinstance(member, kind) or (isinstance(member, bool) and kind is not bool):
-        raise _unexpected(key)
+        raise unexpected(key)
     if isinstance(member, int) and not -(1 << 63) <= member < 1 << 63:
-        raise _unexpected(key)
+        raise unexpected(key)
     return member
 
 
@@ -437,7 +324,7 @@ def members(value: Mapping[str, Json], key: str) -> list[dict[str, Json]]:
     """A member that is a list of objects."""
     members = member(value, key, list, [])
     if not all(isinstance(member, dict) for member in members):
-        raise _unexpected(key)
+        raise unexpected(key)
     return members
 
 
@@ -450,18 +337,19 @@ def models(value: Mapping[str, Json]) -> list[dict[str, Json]]:
 
 def tuple_of(value: Json, kind: Any, key: str) -> tuple[Any, ...]:
     if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
-        raise _unexpected(key)
+        raise unexpected(key)
     return tuple(value)
 
 
-def _moment(value: Mapping[str, Json], key: str) -> datetime:
+def moment(value: Mapping[str, Json], key: str) -> datetime:
+    """A member that is a time, with its zone; year 1 when it is absent or empty."""
     text = member(value, key, str, "") or "0001-01-01T00:00:00Z"
     try:
-        moment = datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text)
     except ValueError:
-        raise _unexpected(key) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        raise unexpected(key) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _unexpected(key: str) -> CorralError:
+def unexpected(key: str) -> CorralError:
     return CorralError(f'the server\'s answer is not understood: unexpected value of "{key}"')

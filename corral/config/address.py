@@ -25,6 +25,13 @@ class Address:
         """The same for a server, whose host is empty when it listens on every interface."""
         return replace(self, host="") if self.is_port_only else self
 
+    @property
+    def to_connect(self) -> str:
+        """The host that a client connects to: this machine where the address means every interface."""
+        if not self.is_unspecified:
+            return self.host
+        return "::1" if ":" in self.host else "127.0.0.1"
+
     def __str__(self) -> str:
         return f"{self.scheme}://{self.netloc}{self.path}"
 

@@ -43,9 +43,8 @@ def examine(config: Config) -> Iterator[Finding]:
 
 def look(address: Address) -> Answering:
     """Asks the server that listens there for its version."""
-    host = ("::1" if ":" in address.host else "127.0.0.1") if address.is_unspecified else address.host
     try:
-        socket.create_connection((host, address.port), SECONDS).close()
+        socket.create_connection((address.to_connect, address.port), SECONDS).close()
     except (OSError, UnicodeError) as error:
         return Answering(False, error=(getattr(error, "strerror", None) or str(error)).lower())
     try:

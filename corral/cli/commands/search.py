@@ -15,7 +15,8 @@ from corral.cli.display.text import filled, printable, text_width
 from corral.cli.display.units import now, relative_time
 from corral.cli.framework.commands import Arguments, Count, command
 from corral.cli.framework.flags import Flag
-from corral.client.answers import Json, Published, Quantisation, member, members, published
+from corral.client.answers import Json, member, members
+from corral.client.published import Published, Quantisation, published
 from corral.golang.units import byte_text, count_text
 
 FITS = {"yes": "fits", "tight": "tight", "no": "too large"}

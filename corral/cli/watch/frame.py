@@ -6,7 +6,8 @@ from datetime import datetime
 
 from corral.cli.commands.listing import processor_text, until_text
 from corral.cli.display.text import cut, filled, pad, printable, text_width
-from corral.client.answers import Live, Running, Seen
+from corral.client.answers import Running
+from corral.client.live import Live, Seen
 from corral.golang.units import byte_text
 
 HEADERS = ("NAME", "SIZE", "PROCESSOR", "CONTEXT", "SLOTS", "KV POOL", "QUEUE", "READ/S", "WRITTEN/S", "UNTIL")
@@ -107,7 +108,7 @@ def _blocks(look: Look, width: int) -> list[list[str]]:
     for model in _models(look):
         _, size, processor, context, slots, pool, waiting, read, written, until = _row(model, look.moment)
         parts = [size, processor, f"context {context}", f"slots {slots}", f"KV pool {pool}", f"queue {waiting}"]
-        is_loading = model.live is not None and model.live.loading is not None
+        is_loading = model.live is not None and model.live.is_loading
         parts += [f"reads {read}/s", f"writes {written}/s", until if is_loading else f"until {until}"]
         lines = filled("", parts, width, margin=2)
         groups.append([shortened(printable(model.name), width), *(cut(line, width) for line in lines)])
