@@ -598,8 +598,8 @@ def test_a_folder_of_the_other_program_is_read(store: Store, caplog: pytest.LogC
     assert store.manifest(parse("hf.co/bartowski/some-model-gguf:q4_k_m")).size == 43
     skipped = [record.getMessage() for record in caplog.records]
     assert [message.split(":")[0] for message in skipped] == [
-        "skipping the manifest registry.ollama.ai/library/broken/latest",
-        "skipping the manifest registry.ollama.ai/library/llama3/bad name",
+        "skipping manifests/registry.ollama.ai/library/broken/latest",
+        "skipping manifests/registry.ollama.ai/library/llama3/bad name",
     ]
     with pytest.raises(StoreError, match=r"^invalid manifest: "):
         store.manifest(parse("broken"))
@@ -717,7 +717,7 @@ except StoreError as error:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, preexec_fn=_without_override
     )
     assert done.stdout.splitlines() == ["['llama3:latest']", "False", '"HF.co": permission denied']
-    assert "skipping the models below HF.co: permission denied" in done.stderr
+    assert "skipping manifests/HF.co: permission denied" in done.stderr
     shut.chmod(0o755)
 
 

@@ -6,18 +6,14 @@ done under an advisory lock of the folder.
 """
 
 import logging
-import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeAlias
 
 from corral.background import Arguments, Result, Threads
-from corral.errors import InvalidName, ModelNotFound, NotFound, StoreError
+from corral.errors import ModelNotFound, NotFound, StoreError
 from corral.names import Digest, Name, parse_digest
 from corral.store import disk
 from corral.store import prune as pruning
@@ -26,6 +22,7 @@ from corral.store.adoptions import Adoptions
 from corral.store.blobs import Adopted, BlobFile, BlobMissing, Blobs, BlobWriter, DigestMismatch, require_space
 from corral.store.derived import Derived
 from corral.store.disk import FileState
+from corral.store.expected import Expected
 from corral.store.manifest import (
     MAX_MANIFEST_BYTES,
     Layer,
@@ -35,6 +32,7 @@ from corral.store.manifest import (
     encode_manifest,
     parse_manifest,
 )
+from corral.store.manifests import Manifests
 from corral.store.prune import DERIVED_LIFETIME, GRACE, PARTIAL_LIFETIME, PruneReport
 from corral.store.survey import Survey
 
@@ -66,18 +64,6 @@ LOCK_SECONDS = 60.0
 """How long a change waits for the folder's lock: longer than a prune of a large store takes."""
 
 
-_Place: TypeAlias = tuple[str, ...]
-"""A path relative to the manifests folder: host, namespace, model, tag. For a long list, `Path` is too slow."""
-
-
-@dataclass(frozen=True, slots=True)
-class _UnreadableFolder:
-    """A folder of manifests that cannot be read, and why; `path` is relative to the manifests folder."""
-
-    path: Path
-    reason: str
-
-
 class Store:
     """The models below one folder. Every call looks at the disk; only how blobs were is kept. Errors: `StoreError`.
 
@@ -93,7 +79,8 @@ class Store:
         self._locking_threads = Threads("store-locking", 4)
         self.manifests_folder = root / "manifests"
         self.blobs_folder = root / "blobs"
-        self._expected_folder = root / "expected"
+        self._manifests = Manifests(self.manifests_folder)
+        self._expected = Expected(root / "expected")
         self.derived = Derived(root / "derived")
         self._blobs = Blobs(self.blobs_folder, Adoptions(root / "adopted"), self.derived, self._closing)
 
@@ -148,30 +135,19 @@ class Store:
 
     def resolve(self, name: Name) -> Name:
         """The name as it is spelled on disk, part by part ignoring case; itself where nothing matches (spec api §3)."""
-        return Name(*_spelling(self.manifests_folder, name.path.parts))
+        return self._manifests.resolve(name)
 
     def manifest(self, name: Name) -> Stored:
         """The model of that name in any case; `ModelNotFound`, or `StoreError` when its manifest is broken."""
         found = self.resolve(name)
         try:
-            return self._read(found)
+            return self._manifests.read(found)
         except FileNotFoundError:
             raise ModelNotFound(str(name)) from None
 
     def list(self) -> list[Stored]:
         """All models, newest first to the second, then by path. What cannot be read is left out, with a warning."""
-        found = []
-        files, unreadable = self._manifest_files()
-        for folder in unreadable:
-            logger.warning("skipping the models below %s: %s", folder.path, folder.reason)
-        for place in files:
-            try:
-                found.append(self._read(_name_of(place)))
-            except FileNotFoundError:
-                continue
-            except (StoreError, InvalidName) as error:
-                logger.warning("skipping the manifest %s: %s", "/".join(place), error)
-        return sorted(found, key=lambda stored: -int(stored.modified))
+        return self._manifests.list()
 
     def write_manifest(
         self, name: Name, raw: bytes, prune: bool = True, *, small: Mapping[Digest, bytes] = MappingProxyType({})
@@ -194,10 +170,8 @@ class Store:
 
         At most for `PARTIAL_LIFETIME` after the last call, when the fetching counts as abandoned.
         """
-        path = self._expected_folder / manifest.digest.filename
-        with disk.explained(path, "writing"), self._locked():
-            self._expected_folder.mkdir(exist_ok=True)
-            disk.write_whole(path, manifest.raw, disk.temporary(self._expected_folder, pruning.TEMPORARY_PREFIX))
+        with self._locked():
+            self._expected.add(manifest)
 
     def copy(self, source: Name, destination: Name, prune: bool = True) -> Stored:
         """Gives a model a second name, over whatever had it; nothing happens when both are the same name."""
@@ -214,38 +188,15 @@ class Store:
         """
         with self._locked():
             found = self.resolve(name)
-            before = self._readable(found)
-            path = self._path(found)
-            try:
-                with disk.explained(path, "deleting"):
-                    path.unlink()
-            except StoreError as error:
-                if isinstance(error.__cause__, FileNotFoundError):
-                    raise ModelNotFound(str(name)) from None
-                raise
-            for folder in list(path.parents)[:3]:
-                with suppress(OSError):  # another tag still lies there
-                    folder.rmdir()
+            before = self._manifests.readable(found)
+            self._manifests.remove(found)
             if prune and before is not None:
                 self._delete_unreferenced({layer.digest for layer in before.blobs})
             return found
 
     def references(self) -> set[Digest]:
         """Every blob some manifest names; `StoreError` when a manifest cannot be read, which may name any."""
-        found: set[Digest] = set()
-        files, unreadable = self._manifest_files()
-        for folder in unreadable:
-            raise StoreError(f'"{folder.path}": {folder.reason}')
-        for place in files:
-            path = "/".join(place)
-            try:
-                found.update(layer.digest for layer in self._read(_name_of(place)).manifest.blobs)
-            except FileNotFoundError:
-                if os.path.lexists(self.manifests_folder / path):
-                    raise StoreError(f'"{path}" is a link that leads nowhere') from None
-            except (StoreError, InvalidName) as error:
-                raise StoreError(f'"{path}": {error}') from error
-        return found
+        return self._manifests.references()
 
     # Blobs
 
@@ -353,8 +304,9 @@ class Store:
             except StoreError as error:
                 logger.warning("nothing is deleted from the store, as a manifest cannot be read: %s", error)
                 return PruneReport(renamed=renamed, complete=False)
-            expected = pruning.expected(self._expected_folder)
-            blobs, blob_bytes = pruning.delete_blobs(self._blobs, references | expected, grace)
+            self._expected.delete_old()
+            kept = references | self._expected.blobs()
+            blobs, blob_bytes = pruning.delete_blobs(self._blobs, kept, grace)
             strays, stray_bytes = pruning.delete_temporaries(self.blobs_folder, self.manifests_folder, self.root, grace)
             partials, partial_bytes = pruning.delete_partials(self.blobs_folder, grace)
             self.derived.tidy(self.blobs_folder, DERIVED_LIFETIME)
@@ -364,103 +316,23 @@ class Store:
 
     def survey(self) -> Survey:
         """What state the folder is in; changes nothing. `StoreError` when it cannot be looked at."""
-        models: list[Stored] = []
-        files, folders = self._manifest_files()
-        broken = [(str(folder.path), folder.reason) for folder in folders]
-        for place in files:
-            try:
-                models.append(self._read(_name_of(place)))
-            except FileNotFoundError:
-                if os.path.lexists(self._below(place)):
-                    broken.append(("/".join(place), "a link that leads nowhere"))
-            except (StoreError, InvalidName) as error:
-                broken.append(("/".join(place), str(error)))
-        return surveying.survey(models, broken, self.blobs_folder, self._expected_folder)
+        models, broken = self._manifests.surveyed()
+        return surveying.survey(models, broken, self.blobs_folder, self._expected.blobs())
 
     # Below the surface
-
-    def _path(self, name: Name) -> Path:
-        return self.manifests_folder / name.path
-
-    def _read(self, name: Name) -> Stored:
-        """`FileNotFoundError` or `StoreError` when it cannot be."""
-        path = self._below((name.host, name.namespace, name.model, name.tag))
-        try:
-            with disk.open_regular(path) as file:
-                status = os.fstat(file.fileno())
-                raw = file.read(min(status.st_size, MAX_MANIFEST_BYTES) + 1)
-        except (NotADirectoryError, IsADirectoryError):
-            raise FileNotFoundError(path) from None
-        except PermissionError as error:
-            raise StoreError(f'reading "{path}" failed: permission denied') from error
-        manifest = _parsed(raw) if len(raw) <= _KEPT_BYTES else parse_manifest(raw)
-        return Stored(name, manifest, manifest.digest, status.st_mtime, manifest.size)
-
-    def _readable(self, name: Name) -> Manifest | None:
-        """What lies under a name, None where there is nothing or it is broken."""
-        try:
-            return self._read(name).manifest
-        except (FileNotFoundError, StoreError):
-            return None
-
-    def _manifest_files(self) -> tuple[Sequence[_Place], Sequence[_UnreadableFolder]]:
-        """Where files lie in the place of a manifest, in the order of their parts, and which folders cannot be read.
-
-        What other programs leave behind (`.DS_Store`) is passed over. A folder that cannot be read is not taken for
-        empty, which would cost its models their blobs. For the same reason a link that leads nowhere (to a disk that
-        is not mounted today) is listed like a manifest, wherever it lies. `StoreError` when nothing can be read.
-        """
-        with disk.explained(self.manifests_folder, "reading"), suppress(FileNotFoundError):
-            next(self.manifests_folder.iterdir(), None)
-        folders: list[_Place] = [()]
-        files: list[_Place] = []
-        unreadable: list[_UnreadableFolder] = []
-        for level in ("host", "namespace", "model", "tag"):
-            entries = []
-            for folder in folders:
-                try:
-                    entries += [((*folder, entry.name), entry) for entry in os.scandir(self._below(folder))]
-                except FileNotFoundError:
-                    continue
-                except OSError as error:
-                    unreadable.append(_UnreadableFolder(Path(*folder), (error.strerror or str(error)).lower()))
-            visible = [(place, entry) for place, entry in entries if not entry.name.startswith(".")]
-            folders = [place for place, entry in visible if entry.is_dir()]
-            files += [
-                place
-                for place, entry in visible
-                if (not entry.is_dir() if level == "tag" else entry.is_symlink() and not Path(entry.path).exists())
-            ]
-        return sorted(files), unreadable
-
-    def _below(self, place: _Place) -> str:
-        return "/".join((str(self.manifests_folder), *place))
 
     def _replace(self, name: Name, manifest: Manifest, prune: bool) -> Stored:
         """`write_manifest` under the lock."""
         for layer in manifest.blobs:
             self._require(layer)
         found = self.resolve(name)
-        before = self._readable(found)
-        self._put(found, manifest.raw)
+        before = self._manifests.readable(found)
+        self._manifests.put(found, manifest.raw)
         if prune and before is not None:
             self._delete_unreferenced({layer.digest for layer in before.blobs})
-        with suppress(OSError):  # a later prune will
-            (self._expected_folder / manifest.digest.filename).unlink(missing_ok=True)
-            self._expected_folder.rmdir()  # if it is empty now
-        with disk.explained(self._path(found), "reading"):
-            return self._read(found)
-
-    def _put(self, name: Name, raw: bytes) -> None:
-        path = self._path(name)
-        with disk.explained(path, "writing"):
-            temporary = disk.temporary(self.manifests_folder, pruning.TEMPORARY_PREFIX)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                disk.write_whole(path, raw, temporary)
-            except FileNotFoundError:  # another program has just removed the folder, empty as it was
-                path.parent.mkdir(parents=True, exist_ok=True)
-                disk.write_whole(path, raw, temporary)
+        self._expected.remove(manifest)
+        with disk.explained(self._manifests.path(found), "reading"):
+            return self._manifests.read(found)
 
     def _require(self, layer: Layer) -> None:
         size = self._blobs.size(layer.digest)
@@ -487,31 +359,3 @@ class Store:
             self.manifests_folder.mkdir(parents=True, exist_ok=True)
         with disk.locked(self.blobs_folder, self._lock_seconds, self._closing):
             yield
-
-
-_KEPT_BYTES = 1 << 14
-_parsed = lru_cache(1024)(parse_manifest)
-"""For manifests of up to `_KEPT_BYTES`, which lists and references read again and again."""
-
-
-def _name_of(place: _Place) -> Name:
-    """The name of the model whose manifest lies there; `InvalidName`."""
-    if len(place) != 4:
-        raise InvalidName("invalid model name")
-    return Name(*place)
-
-
-def _spelling(folder: Path, parts: tuple[str, ...]) -> tuple[str, ...]:
-    """`parts` as they are spelled below `folder`, as far down as something matches; the exact spelling goes first."""
-    if not parts:
-        return ()
-    try:
-        entries = [entry.name for entry in folder.iterdir() if entry.name.lower() == parts[0].lower()]
-    except OSError:
-        return parts
-    entries.sort(key=lambda entry: (entry != parts[0], entry))
-    below = [(entry, *_spelling(folder / entry, parts[1:])) for entry in entries]
-    for spelling in below:
-        if os.path.lexists(folder.joinpath(*spelling)):
-            return spelling
-    return below[0] if below else parts

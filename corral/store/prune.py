@@ -13,11 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from corral.errors import StoreError
 from corral.names import Digest
 from corral.store import disk
 from corral.store.blobs import Blobs
-from corral.store.manifest import parse_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -83,20 +81,6 @@ def delete_blobs(blobs: Blobs, referenced: set[Digest], grace: float) -> tuple[i
                 count += 1
     blobs.adoptions.forget_missing(blobs.folder, oldest)
     return count, freed
-
-
-def expected(folder: Path) -> set[Digest]:
-    """The blobs of models that were being fetched within `PARTIAL_LIFETIME`; deletes older notes of them."""
-    found: set[Digest] = set()
-    for path in _files(folder):
-        with suppress(OSError, StoreError):
-            if path.stat().st_mtime <= time.time() - PARTIAL_LIFETIME:
-                path.unlink()
-            elif not path.name.startswith(TEMPORARY_PREFIX):
-                found.update(layer.digest for layer in parse_manifest(path.read_bytes()).blobs)
-    with suppress(OSError):
-        folder.rmdir()  # if it is empty now
-    return found
 
 
 def delete_temporaries(blobs: Path, manifests: Path, root: Path, grace: float) -> tuple[int, int]:

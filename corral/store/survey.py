@@ -8,7 +8,7 @@ from pathlib import Path
 
 from corral.errors import StoreError
 from corral.names import Digest, Name
-from corral.store.manifest import Layer, Stored, parse_manifest
+from corral.store.manifest import Layer, Stored
 from corral.store.prune import BLOB, PARTIAL, TEMPORARY
 
 
@@ -39,8 +39,11 @@ class Survey:
     """What writers left behind, or are just writing."""
 
 
-def survey(models: Sequence[Stored], broken: Sequence[tuple[str, str]], blobs: Path, expected: Path) -> Survey:
-    """Of models that could be read, and manifests that could not. `StoreError` when the blobs cannot be listed."""
+def survey(models: Sequence[Stored], broken: Sequence[tuple[str, str]], blobs: Path, expected: set[Digest]) -> Survey:
+    """Of models that could be read, manifests that could not, and blobs of models that are being fetched.
+
+    `StoreError` when the blobs cannot be listed.
+    """
     files = _files(blobs)
     damaged = [
         Damage(model.name, layer, files.get(layer.digest.filename))
@@ -48,7 +51,7 @@ def survey(models: Sequence[Stored], broken: Sequence[tuple[str, str]], blobs: P
         for layer in model.manifest.blobs
         if files.get(layer.digest.filename) != layer.size
     ]
-    named = {layer.digest for model in models for layer in model.manifest.blobs} | _expected(expected)
+    named = {layer.digest for model in models for layer in model.manifest.blobs} | expected
     found = {name: size for name, size in files.items() if BLOB.match(name)}
     unnamed = [size for name, size in found.items() if Digest(name.removeprefix("sha256-")) not in named]
     partial = [size for name, size in files.items() if PARTIAL.match(name)]
@@ -79,14 +82,4 @@ def _files(folder: Path) -> dict[str, int]:
         pass
     except OSError as error:
         raise StoreError(f'reading "{folder}" failed: {(error.strerror or str(error)).lower()}') from error
-    return found
-
-
-def _expected(folder: Path) -> set[Digest]:
-    """The blobs of models that are being fetched, as `prune.expected` has them, but nothing is deleted."""
-    found: set[Digest] = set()
-    with suppress(OSError):
-        for path in folder.iterdir():
-            with suppress(OSError, StoreError):
-                found.update(layer.digest for layer in parse_manifest(path.read_bytes()).blobs)
     return found
