@@ -6,14 +6,23 @@ The series are named after vLLM's, so that dashboards made for it need only anot
 import contextlib
 import json
 import logging
+import secrets
 import sys
 import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 640)
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""The HTTP request that is being answered; empty outside of one."""
+
+
+def new_request_id() -> str:
+    return f"req_{secrets.token_hex(12)}"
 
 
 class Series:

@@ -106,6 +106,36 @@ SAID = {
     "POST /api/show": reply({"capabilities": ["completion"]}),
     "POST /api/generate": lines({"response": ANSWER, "done": False}, {"response": "", "done": True}),
 }
+ASKED = {
+    "id": "req_1f0c6a7be3d94d3ab5c27d81",
+    "created_at": "0001-01-01T00:00:00Z",
+    "kind": "chat",
+    "model": "pirate:latest",
+    "state": "done",
+    "reason": "stop",
+    "queue_duration": 1_400_000,
+    "load_duration": 812_000_000,
+    "plan_duration": 2_300_000,
+    "prompt_duration": 431_000_000,
+    "generation_duration": 5_120_000_000,
+    "first_token_duration": 1_251_000_000,
+    "total_duration": 6_391_000_000,
+    "prompt_tokens": 2131,
+    "cached_tokens": 1900,
+    "generated_tokens": 371,
+    "context_length": 4096,
+}
+EXPLAINED = {
+    "GET /api/requests": reply(
+        {
+            "requests": [
+                {**ASKED, "id": "req_77", "state": "answering", "reason": "", "generation_duration": 0},
+                ASKED,
+                {**ASKED, "id": "req_5b", "model": "me/captain:v1", "state": "failed", "reason": "the client left"},
+            ]
+        }
+    )
+}
 NOT_OURS = {
     "html": {**reply("<html><h1>It works!</h1></html>", 404), "headers": {"Content-Type": "text/html"}},
     "json": reply({"jsonrpc": "2.0", "id": 1}),
@@ -152,6 +182,10 @@ STEPS = [
     Step("run-no-value", "corral run pirate Hi --format"),
     Step("run-number", "corral run pirate Hi --dimensions many"),
     Step("ps", "corral ps", (80, 40, 200)),
+    Step("explain", "corral explain", (80, 40, 200), EXPLAINED),
+    Step("explain-one", "corral explain req_1f", (80, 40), EXPLAINED),
+    Step("explain-missing", "corral explain nope", routes=EXPLAINED),
+    Step("explain-none", "corral explain", routes={"GET /api/requests": reply({"requests": []})}),
     Step("stop", "corral stop pirate"),
     Step("stop-missing", "corral stop nope"),
     Step("cp", "corral cp pirate buccaneer"),

@@ -27,6 +27,7 @@ from corral.client.answers import (
     generated,
     installed,
     member,
+    members,
     models,
     progress,
     rendered,
@@ -40,6 +41,7 @@ from corral.errors import BadRequest, Busy, CorralError, Forbidden, NotFound
 from corral.golang import durations
 
 if TYPE_CHECKING:
+    from corral.client.explained import Explained
     from corral.client.live import Seen
     from corral.messages import Chunk, Message, Progress, Rendered, Think
     from corral.names import Digest
@@ -103,6 +105,12 @@ class Client:
         from corral.client.live import seen
 
         return seen(self._ask("GET", "/api/ps?live=true", timeout=WATCH_SECONDS))
+
+    def explain(self) -> tuple["Explained", ...]:
+        """What became of the last requests, the newest first."""
+        from corral.client.explained import explained
+
+        return tuple(map(explained, members(self._ask("GET", "/api/requests"), "requests")))
 
     def search(self, words: str, limit: int = 0) -> dict[str, Json]:
         """The answer of `/api/search`: models that can be pulled, at most `limit` of them, 0: as the server likes.

@@ -197,6 +197,7 @@ def _metrics(line: Mapping[str, Json]) -> "Metrics":
         prompt_eval_duration=member(line, "prompt_eval_duration", int, 0),
         eval_count=member(line, "eval_count", int, 0),
         eval_duration=member(line, "eval_duration", int, 0),
+        cached_tokens=member(line, "cached_tokens", int, 0),
     )
 
 

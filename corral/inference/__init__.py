@@ -22,6 +22,7 @@ from corral.inference.following import followed
 from corral.inference.metrics import RequestMetrics
 from corral.inference.plan import Planner
 from corral.inference.rank import Scores, check_rank, rank_documents
+from corral.inference.recent import Kind, Recent
 from corral.inference.run import one, run, thinking_counted, with_one_call
 from corral.machine import Machine
 from corral.messages import (
@@ -51,7 +52,8 @@ from corral.telemetry import Series
 class Runtime(Struct, frozen=True):
     """What a request needs: the models, the scheduler that loads them, the registry that has more, and the metrics.
 
-    `deriver` knows what the engine is given of models that it would not load as they were published.
+    `deriver` knows what the engine is given of models that it would not load as they were published,
+    and `recent` what became of the last requests.
     """
 
     config: Config
@@ -61,6 +63,7 @@ class Runtime(Struct, frozen=True):
     series: Series
     machine: Machine
     deriver: Deriver
+    recent: Recent
 
 
 Chunks = AsyncGenerator[Chunk, None]
@@ -76,17 +79,21 @@ async def answer(runtime: Runtime, request: ChatRequest | GenerateRequest) -> As
     """
     metrics = RequestMetrics(runtime.series)
     model = await find_model(runtime, request.model)
-    with _failures_counted(runtime, model):
-        is_empty = not (
-            request.messages if isinstance(request, ChatRequest) else request.prompt or request.prompt_tokens
-        )
-        if is_empty and request.keep_alive == 0:
+    is_chat = isinstance(request, ChatRequest)
+    is_empty = not (request.messages if isinstance(request, ChatRequest) else request.prompt or request.prompt_tokens)
+    unloads = is_empty and request.keep_alive == 0
+    kind: Kind = "unload" if unloads else "load" if is_empty else "chat" if is_chat else "generate"
+    with _observed(runtime, None if request.render_only else kind, model, metrics):
+        if unloads:
             yield _unload(runtime, model)
             return
         think = _checked(model, request)
         chosen, spec = await _wanted(runtime, model, request.options)
         place = Place()
-        answered = _answered(runtime, model, request, think, chosen, spec, metrics, place, is_empty=is_empty)
+        if is_empty:
+            answered = _loaded(runtime, model, spec, request.keep_alive, metrics, place)
+        else:
+            answered = _answered(runtime, _Asked(model, request, think, chosen, spec), metrics, place)
         if request.progress:
             async with aclosing(followed(answered, place)) as chunks:
                 yield chunks
@@ -95,30 +102,37 @@ async def answer(runtime: Runtime, request: ChatRequest | GenerateRequest) -> As
                 yield chunks
 
 
+class _Asked(Struct, frozen=True):
+    """A request that was checked, with its options laid over the model's, and how the model is to be loaded for it."""
+
+    model: Model
+    request: ChatRequest | GenerateRequest
+    think: Think
+    options: Options
+    spec: RunnerSpec
+
+
 @contextlib.asynccontextmanager
-async def _answered(
-    runtime: Runtime,
-    model: Model,
-    request: ChatRequest | GenerateRequest,
-    think: Think,
-    chosen: Options,
-    spec: RunnerSpec,
-    metrics: RequestMetrics,
-    place: Place,
-    *,
-    is_empty: bool,
+async def _loaded(
+    runtime: Runtime, model: Model, spec: RunnerSpec, keep_alive: float | None, metrics: RequestMetrics, place: Place
 ) -> AsyncIterator[Chunks]:
-    """The answer to a checked request, from waiting for the model on. `place` shows what it waits for."""
-    async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive, place) as runner:
+    """Says that the model is loaded, once it is. `place` shows what is waited for."""
+    async with runtime.scheduler.runner(spec, str(model.name), keep_alive, place) as runner:
         metrics.got_runner(runner)
-        if is_empty:
-            yield one(Chunk(done_reason="load"))
-            return
+        yield one(Chunk(done_reason="load"))
+
+
+@contextlib.asynccontextmanager
+async def _answered(runtime: Runtime, asked: _Asked, metrics: RequestMetrics, place: Place) -> AsyncIterator[Chunks]:
+    """The answer, from waiting for the model on. `place` shows what is waited for."""
+    model, request = asked.model, asked.request
+    async with runtime.scheduler.runner(asked.spec, str(model.name), request.keep_alive, place) as runner:
+        metrics.got_runner(runner)
         if isinstance(request, GenerateRequest) and request.prompt_tokens:
             text = await _text_of(model, runner, request.prompt_tokens)
             request = msgspec.structs.replace(request, prompt=text)
         ends_repetition = runtime.config.end_repetition
-        planner = Planner(model, runner, chosen, request, think, ends_repetition=ends_repetition)
+        planner = Planner(model, runner, asked.options, request, asked.think, ends_repetition=ends_repetition)
         plan = await planner.plan()
         if request.count_prompt and not isinstance(plan, Rendered):
             metrics.prompt_tokens = await planner.prompt_tokens(plan)
@@ -137,7 +151,7 @@ async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = Tr
     """
     metrics = RequestMetrics(runtime.series)
     model = await find_model(runtime, request.model)
-    with _failures_counted(runtime, model):
+    with _observed(runtime, "embed", model, metrics):
         if model.only_ranks:
             raise Unsupported(request.model, "embeddings, only reranking", model.name.full)
         chosen, spec = await _wanted(runtime, model, request.options, embed=True)
@@ -157,7 +171,7 @@ async def rank(runtime: Runtime, request: RankRequest) -> Scores:
     """
     metrics = RequestMetrics(runtime.series)
     model = await find_model(runtime, request.model)
-    with _failures_counted(runtime, model):
+    with _observed(runtime, "rerank", model, metrics):
         check_rank(model, request)
         chosen, spec = await _wanted(runtime, model, request.options, rank=True)
         async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
@@ -189,7 +203,7 @@ async def _any_runner(
     """The model loaded, for whatever it is made."""
     metrics = RequestMetrics(runtime.series)
     model = await find_model(runtime, request.model)
-    with _failures_counted(runtime, model):
+    with _observed(runtime, None, model, metrics):
         _, spec = await _wanted(runtime, model, request.options)
         async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
             metrics.got_runner(runner)
@@ -228,16 +242,27 @@ async def find_model(runtime: Runtime, text: str) -> Model:
 
 
 @contextlib.contextmanager
-def _failures_counted(runtime: Runtime, model: Model) -> Iterator[None]:
-    """Counts what fails in this block, and what is cancelled because its client has left."""
+def _observed(runtime: Runtime, kind: Kind | None, model: Model, metrics: RequestMetrics) -> Iterator[None]:
+    """Counts what fails in this block, and what is cancelled because its client has left.
+
+    What became of the request is remembered, unless it is of no `kind`.
+    """
+    label, error = str(model.name), ""
+    if kind is not None:
+        metrics.asked(kind, label)
+        runtime.recent.add(metrics.id, metrics.report)
     try:
         yield
-    except CorralError as error:
-        runtime.series.failed.labels(str(model.name), error.kind).inc()
+    except CorralError as raised:
+        error = str(raised)
+        runtime.series.failed.labels(label, raised.kind).inc()
         raise
     except asyncio.CancelledError:
-        runtime.series.failed.labels(str(model.name), "cancelled").inc()
+        error = "the client left"
+        runtime.series.failed.labels(label, "cancelled").inc()
         raise
+    finally:
+        metrics.ended(error)
 
 
 async def _wanted(

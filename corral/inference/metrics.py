@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from corral import telemetry
 from corral.engine.base import Finish, Piece
+from corral.inference.recent import Kind, Report, State
 from corral.messages import Chunk, Metrics
 from corral.serving.scheduler import Runner
 from corral.serving.traffic import Traffic
@@ -23,7 +25,9 @@ class RequestMetrics:
     """One request from its arrival on. Moments are monotonic nanoseconds, 0 for not yet."""
 
     def __init__(self, series: Series) -> None:
+        self.id = telemetry.request_id.get() or telemetry.new_request_id()
         self._series = series
+        self._kind: Kind = "generate"
         self._label = ""
         self._traffic = Traffic()
         self._read_tokens = 0
@@ -32,19 +36,38 @@ class RequestMetrics:
         self._unenforced: tuple[str, ...] = ()
         self.prompt_tokens = 0
         """Tokens of the prompt, for the first chunk; 0: not counted."""
+        self._written_tokens = 0
+        self._context_length = 0
+        self._cost = Metrics()
+        self._reason = ""
+        self._warnings: tuple[str, ...] = ()
+        self._has_failed = False
+        self._moment = time.time()
         self._arrived = time.monotonic_ns()
         self._loaded = 0
+        self._load = 0
+        """Nanoseconds of its model's load that it has waited for."""
+        self._planned = 0
         self._admitted = 0
         self._first_token = 0
+        self._ended = 0
+
+    def asked(self, kind: Kind, label: str) -> None:
+        """What the request wants, of the model of that name."""
+        self._kind = kind
+        self._label = label
 
     def got_runner(self, runner: Runner) -> None:
         """The model is loaded."""
         self._label = runner.label
         self._traffic = runner.traffic
+        self._context_length = runner.spec.num_ctx
         self._loaded = time.monotonic_ns()
+        self._load = max(0, runner.load_ended - max(self._arrived, runner.load_began))
 
     def planned(self, truncated_tokens: int, unenforced: tuple[str, ...], *, has_loosened_tools: bool) -> None:
         """Prompt tokens that are left out, and parts of the format's or the tools' schemas that need not be kept to."""
+        self._planned = time.monotonic_ns()
         self._truncated_tokens = truncated_tokens
         self._unenforced = unenforced
         if has_loosened_tools:
@@ -64,7 +87,9 @@ class RequestMetrics:
         elif piece.finish is not None:
             self._read(piece.finish.prompt_tokens - piece.finish.cached_tokens)
         if piece.text or piece.thinking:
-            self._traffic.generated_tokens.add(len(piece.tokens) or 1)
+            tokens = len(piece.tokens) or 1
+            self._written_tokens += tokens
+            self._traffic.generated_tokens.add(tokens)
 
     def _read(self, tokens: int) -> None:
         if tokens > self._read_tokens:
@@ -99,6 +124,7 @@ class RequestMetrics:
             truncated_tokens=self._truncated_tokens,
         )
         self._traffic.served += 1
+        self._cost, self._reason, self._warnings = metrics, finish.reason, tuple(warnings)
         self._record(metrics, finish)
         for warning in warnings:
             log.warning("model %s: %s", self._label, warning.replace("_", " "))
@@ -115,6 +141,8 @@ class RequestMetrics:
         """Texts of so many tokens were embedded or ranked, after so many were cut off."""
         self._traffic.prompt_tokens.add(tokens)
         self._traffic.served += 1
+        self._truncated_tokens = truncated_tokens
+        self._cost = Metrics(prompt_eval_count=tokens)
         self._series.embedded(self._label, tokens, self.total_duration / 1e9)
         if truncated_tokens:
             self._series.truncated(self._label, truncated_tokens)
@@ -129,6 +157,50 @@ class RequestMetrics:
     def total_duration(self) -> int:
         """Nanoseconds from arrival until now."""
         return time.monotonic_ns() - self._arrived
+
+    def ended(self, error: str = "") -> None:
+        """The request is over; `error` says why, where it failed."""
+        self._ended = time.monotonic_ns()
+        if error:
+            self._has_failed, self._reason = True, error
+
+    def report(self) -> Report:
+        """Where the request's time has gone so far."""
+        now = self._ended or time.monotonic_ns()
+        loaded = self._loaded or now
+        planned = self._planned or self._admitted or now
+        is_embedding = self._kind in ("embed", "rerank")
+        return Report(
+            id=self.id,
+            arrived=self._moment,
+            kind=self._kind,
+            model=self._label,
+            state=self._state(),
+            queue_duration=loaded - self._arrived - self._load,
+            load_duration=self._load,
+            plan_duration=max(0, planned - loaded) if self._loaded else 0,
+            room_duration=max(0, (self._admitted or now) - planned) if self._planned else 0,
+            first_token_duration=max(0, self._first_token - self._arrived),
+            prompt_duration=now - self._admitted
+            if is_embedding and self._admitted
+            else self._cost.prompt_eval_duration,
+            generation_duration=self._cost.eval_duration,
+            total_duration=now - self._arrived,
+            prompt_tokens=self._cost.prompt_eval_count or self._read_tokens,
+            cached_tokens=self._cost.cached_tokens,
+            truncated_tokens=self._truncated_tokens,
+            generated_tokens=self._cost.eval_count or self._written_tokens,
+            context_length=self._context_length,
+            reason=self._reason,
+            warnings=self._warnings,
+        )
+
+    def _state(self) -> State:
+        if self._ended:
+            return "failed" if self._has_failed else "done"
+        if self._first_token:
+            return "answering"
+        return "reading" if self._admitted else "waiting"
 
     def _record(self, metrics: Metrics, finish: Finish) -> None:
         label, series = self._label, self._series

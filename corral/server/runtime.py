@@ -16,6 +16,7 @@ from corral.engine.llama.build import build
 from corral.engine.llama.client import launch
 from corral.errors import CorralError
 from corral.inference import Runtime
+from corral.inference.recent import Recent
 from corral.machine import Machine
 from corral.machine.memory import memory
 from corral.machine.threads import threads_here
@@ -58,7 +59,7 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     registry = Registry(docker_config=config.docker_config, key_folder=config.home)
     models = Models(store, config.go_template)
     try:
-        yield Runtime(config, models, scheduler, registry, series, machine, deriver)
+        yield Runtime(config, models, scheduler, registry, series, machine, deriver, Recent())
     finally:
         startup.cancel()
         await scheduler.close()

@@ -59,6 +59,8 @@ class Runner:
         self.users = 0
         self.draining = False
         self.idle_since = time.monotonic()
+        self.load_began = self.load_ended = 0
+        """Monotonic nanoseconds."""
         self.loading: asyncio.Task[None] | None = None
         self.check: asyncio.Task[bool] | None = None
         self.closing: asyncio.Task[None] | None = None
@@ -302,9 +304,10 @@ class Scheduler:
         return runner
 
     async def _load(self, runner: Runner) -> None:
-        began = time.monotonic()
+        runner.load_began = time.monotonic_ns()
         runner.engine = await self._launch_with_fallback(runner)
-        seconds = time.monotonic() - began
+        runner.load_ended = time.monotonic_ns()
+        seconds = (runner.load_ended - runner.load_began) / 1e9
         log.info("model %s loaded in %.2f s, context %d", runner.label, seconds, runner.spec.num_ctx)
         self._events.loaded(runner.label, seconds)
 

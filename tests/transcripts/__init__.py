@@ -33,7 +33,7 @@ JINJA = (
 )
 """The chat template of the uploaded file `@native`."""
 
-UNCOUNTED = ("date", "content-length", "server", "x-corral-version")
+UNCOUNTED = ("date", "content-length", "server", "x-corral-version", "x-request-id", "request-id", "server-timing")
 """Headers that are not compared: they follow from the clock, from the body and from the release."""
 
 

@@ -193,12 +193,14 @@ class _Printer:
 
 def timings_text(metrics: Metrics) -> str:
     """The lines of what an answer cost; what is zero is left out."""
+    read = metrics.prompt_eval_count - metrics.cached_tokens
     rows = [
         ("total duration:", _duration(metrics.total_duration)),
         ("load duration:", _duration(metrics.load_duration)),
         ("prompt eval count:", _tokens(metrics.prompt_eval_count)),
+        ("prompt cached count:", _tokens(metrics.cached_tokens)),
         ("prompt eval duration:", _duration(metrics.prompt_eval_duration)),
-        ("prompt eval rate:", _rate(metrics.prompt_eval_count, metrics.prompt_eval_duration)),
+        ("prompt eval rate:", _rate(read, metrics.prompt_eval_duration)),
         ("eval count:", _tokens(metrics.eval_count)),
         ("eval duration:", _duration(metrics.eval_duration)),
         ("eval rate:", _rate(metrics.eval_count, metrics.eval_duration)),

@@ -10,8 +10,8 @@ import click
 from corral.cli import connection
 from corral.cli.display import terminal
 from corral.cli.display.progress import spinning
-from corral.cli.display.tables import table
-from corral.cli.display.text import filled, printable, text_width
+from corral.cli.display.tables import columns_that_fit, table
+from corral.cli.display.text import filled, printable
 from corral.cli.display.units import now, relative_time
 from corral.cli.framework.commands import Arguments, Count, command
 from corral.cli.framework.flags import Flag
@@ -59,23 +59,13 @@ def models_lines(found: Sequence[Published], columns: int | None, moment: dateti
 
     `columns` of the terminal; None for no terminal.
     """
-    count = len(HEADERS)
     rows = [_row(model, moment) for model in found]
-    while columns is not None and count > LEAST_HEADERS and _widest(rows, count) > columns:
-        count -= 1
+    count = columns_that_fit(HEADERS, rows, columns, least=LEAST_HEADERS)
     head, *lines = table(HEADERS[:count], [row[:count] for row in rows]).splitlines()
     yield head
     for model, line in zip(found, lines, strict=True):
         yield line.rstrip()
         yield from _quantisation_lines(model, columns or PIPE_WIDTH)
-
-
-def _widest(rows: Sequence[Sequence[str]], count: int) -> int:
-    """Columns of a table's rows with so many cells."""
-    cells = [
-        max(map(text_width, column)) for column in zip(HEADERS[:count], *(row[:count] for row in rows), strict=True)
-    ]
-    return sum(cells) + 4 * (count - 1)
 
 
 def _row(model: Published, moment: datetime) -> tuple[str, ...]:

@@ -19,6 +19,18 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"{line}\n" for line in [head, *(_row(line, widths) for line in lines)])
 
 
+def columns_that_fit(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int | None, *, least: int) -> int:
+    """How many of a table's columns, from the first on, a window of `width` shows without wrapping; at least `least`.
+
+    All of them where there is no window (None). No cell may be one that `table` wraps.
+    """
+    widths = _widths([headers, *rows])
+    count = len(headers)
+    while width is not None and count > least and sum(widths[:count]) + 4 * (count - 1) > width:
+        count -= 1
+    return count
+
+
 def section(title: str, rows: Sequence[Sequence[str]], *, cell_width: int = CELL_WIDTH) -> str:
     """A titled table without headers, as `show` prints them: title two blanks in, rows four, a blank line after."""
     lines = [line for row in rows for line in _wrapped(row, cell_width)]

@@ -3,11 +3,9 @@
 Statuses and sentences are those of Ollama's native routes.
 """
 
-import secrets
-
 from starlette.responses import Response
 
-from corral import errors
+from corral import errors, telemetry
 from corral.errors import CorralError
 from corral.golang import gojson
 from corral.server.http.dialect import Dialect
@@ -46,11 +44,13 @@ def line(error: CorralError) -> bytes:
 def _envelope(error: CorralError) -> dict[str, object]:
     kind = _TYPES.get(status_of(TABLE, error), "api_error")
     described = {"type": kind, "message": sentence_of(TABLE, error)}
-    return {"type": "error", "error": described, "request_id": f"req_{secrets.token_hex(12)}"}
+    return {"type": "error", "error": described, "request_id": telemetry.request_id.get()}
 
 
 _ENVELOPE = an_object(
     {"type": constant("error"), "error": an_object({"type": STRING, "message": STRING}), "request_id": STRING}
 )
 
-DIALECT = Dialect(answer, line, name="Anthropic", envelope=_ENVELOPE, statuses=statuses_of(TABLE))
+DIALECT = Dialect(
+    answer, line, name="Anthropic", envelope=_ENVELOPE, statuses=statuses_of(TABLE), id_header=b"request-id"
+)

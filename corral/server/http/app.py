@@ -3,6 +3,7 @@
 import html
 import logging
 import posixpath
+import re
 import time
 from collections.abc import Sequence
 from urllib.parse import quote
@@ -17,11 +18,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from corral import telemetry
 from corral.inference import Runtime
+from corral.inference.recent import Recent
 from corral.machine.memory import memory
 from corral.server.http.budget import BodyBudget
-from corral.server.http.dialect import note_of
+from corral.server.http.dialect import id_header_of, note_of
 from corral.server.http.guards import Guard, Origins
 from corral.server.http.images import ImageFetcher
+from corral.server.http.timing import server_timing
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +44,7 @@ def build(routes: Sequence[StarletteRoute], runtime: Runtime, in_flight: "InFlig
     app.state.images = ImageFetcher()
     app.state.body_budget = BodyBudget(runtime.config.body_memory or max(memory().total // 8, MIN_BODY_MEMORY))
     guard = Guard(app, Origins(runtime.config.origins), runtime.config.host)
-    return _Log(_CleanPath(guard, routes), in_flight)
+    return _Log(_Identified(_CleanPath(guard, routes), runtime.recent), in_flight)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -87,6 +90,42 @@ class _CleanPath:
 
     def _leads_somewhere(self, scope: Scope) -> bool:
         return any(route.matches(scope)[0] is not Match.NONE for route in self._routes)
+
+
+class _Identified:
+    """Gives each request an id, and the answer two headers: the id, and where the time until then went."""
+
+    def __init__(self, app: ASGIApp, recent: Recent) -> None:
+        self._app = app
+        self._recent = recent
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        identity = _given_id(scope) or telemetry.new_request_id()
+        telemetry.request_id.set(identity)
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                timing = server_timing(self._recent.reports(identity))
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (id_header_of(scope), identity.encode()),
+                    *([(b"server-timing", timing.encode())] if timing else []),
+                ]
+            await send(message)
+
+        await self._app(scope, receive, named)
+
+
+_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
+
+
+def _given_id(scope: Scope) -> str:
+    """The id that the client gave; empty where it gave none, or one that would not do in a log."""
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    return given.decode() if _ID.fullmatch(given) else ""
 
 
 class _Log:

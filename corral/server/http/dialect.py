@@ -11,6 +11,7 @@ from corral.server.http.operation import Schema
 
 _KEY = "corral.dialect"
 _NOTE = "corral.note"
+_ID_HEADER = b"x-request-id"
 
 
 class Dialect(Struct, frozen=True):
@@ -26,6 +27,8 @@ class Dialect(Struct, frozen=True):
     """What an error looks like, where it is JSON; else it is a text."""
     statuses: tuple[int, ...] = (403, 500, 503)
     """Of all errors that a route may answer with."""
+    id_header: bytes = _ID_HEADER
+    """The header in which clients of this API look for the id of their request."""
 
 
 def set_dialect(scope: Scope, dialect: Dialect) -> None:
@@ -37,6 +40,12 @@ def dialect_of(scope: Scope) -> Dialect:
     """The dialect of this request's route."""
     dialect: Dialect = scope[_KEY]
     return dialect
+
+
+def id_header_of(scope: Scope) -> bytes:
+    """The header for the id of this request, which may have met no route."""
+    dialect: Dialect | None = scope.get(_KEY)
+    return _ID_HEADER if dialect is None else dialect.id_header
 
 
 def note(scope: Scope, error: CorralError) -> None:

@@ -6,7 +6,7 @@ Source: spec api.
 from corral.errors import ModelNotFound, ModelRequired, RemoteModel
 from corral.server.http.error_table import Row, Table
 from corral.server.http.routing import route
-from corral.server.ollama import create, models, operations, routes, search
+from corral.server.ollama import create, explain, models, operations, routes, search
 from corral.server.ollama.errors import dialect
 
 _ANY = dialect()
@@ -31,6 +31,7 @@ ROUTES = (
     route("/api/detokenize", routes.detokenize, "POST", dialect=_ANY, operation=operations.DETOKENIZE),
     route("/api/tags", models.tags, "GET", "HEAD", dialect=_ANY, operation=operations.TAGS),
     route("/api/ps", models.ps, "GET", dialect=_ANY, operation=operations.PS),
+    route("/api/requests", explain.requests, "GET", dialect=_ANY, operation=operations.REQUESTS),
     route("/api/search", search.search, "GET", dialect=_ANY, operation=operations.SEARCH),
     route("/api/show", models.show, "POST", dialect=_SHOW, operation=operations.SHOW),
     route("/api/create", create.create, "POST", dialect=_ANY, operation=operations.CREATE),

@@ -1,7 +1,10 @@
 """What Ollama's routes take and answer, for those who read the API's document. Source: spec api §7–16."""
 
+from typing import get_args
+
 import msgspec
 
+from corral.inference import recent
 from corral.server.http.operation import (
     ANYTHING,
     BOOLEAN,
@@ -133,6 +136,25 @@ TAGS = Operation(answers=an_object({"models": a_list(_TAG)}), errors=ALWAYS)
 PS = Operation(
     query={"live": {**BOOLEAN, "description": "Whether to say how busy the models are, too."}},
     answers=an_object({"models": a_list(_RUNNING)}, {"waiting": INTEGER, "memory": _MEMORY}),
+    errors=ALWAYS,
+)
+_REPORT = an_object(
+    {
+        **dict.fromkeys(("id", "created_at", "model", "reason"), STRING),
+        "kind": {"enum": list(get_args(recent.Kind))},
+        "state": {"enum": list(get_args(recent.State))},
+        **{
+            f"{phase}_duration": INTEGER
+            for phase in ("queue", "load", "plan", "room", "first_token", "prompt", "generation", "total")
+        },
+        **{f"{name}_tokens": INTEGER for name in ("prompt", "cached", "truncated", "generated")},
+        "context_length": INTEGER,
+        "warnings": a_list(STRING),
+    }
+)
+REQUESTS = Operation(
+    query={"id": {**STRING, "description": "The header `x-request-id` of the request's answer."}},
+    answers=an_object({"requests": a_list(_REPORT)}),
     errors=ALWAYS,
 )
 SEARCH = Operation(

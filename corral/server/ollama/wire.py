@@ -323,6 +323,7 @@ class WireGenerateChunk(Struct, omit_defaults=True):
     debug_info: WireDebugInfo | UnsetType = field(name="_debug_info", default=UNSET)
     logprobs: Sequence[WireLogprob] = ()
     progress: WireAnswerProgress | UnsetType = UNSET
+    cached_tokens: int = 0
     truncated_tokens: int = 0
     unenforced: Sequence[str] = ()
 
@@ -349,6 +350,7 @@ class WireChatChunk(Struct, omit_defaults=True):
     eval_count: int = 0
     eval_duration: int = 0
     progress: WireAnswerProgress | UnsetType = UNSET
+    cached_tokens: int = 0
     truncated_tokens: int = 0
     unenforced: Sequence[str] = ()
 
@@ -420,10 +422,13 @@ Line = TypeVar("Line", WireGenerateChunk, WireChatChunk)
 def with_progress(line: Line, chunk: Chunk) -> Line:
     """The line of a chunk in a stream that shows progress.
 
-    What the first chunk says of the prompt and the schema stands in it, since the headers have been sent by then.
+    What the first chunk says of the prompt and the schema stands in it, since the headers have been sent by then; how
+    much of the prompt was cached stands in the last.
     """
     if chunk.progress is not None:
         line.progress = _answer_progress(chunk.progress)
+    if chunk.metrics is not None:
+        line.cached_tokens = chunk.metrics.cached_tokens
     if not chunk.done_reason:
         line.truncated_tokens, line.unenforced = chunk.truncated_tokens, chunk.unenforced
     return line
