@@ -53,13 +53,17 @@ class FakeServer:
         self.host = f"127.0.0.1:{self.port}"
 
     def wait_for(self, kind: str) -> dict[str, Any]:
-        """The next event of a kind."""
+        """The next event of a kind, a minute at most."""
         assert self._process.stdout
-        for line in self._process.stdout:
-            event: dict[str, Any] = json.loads(line)
-            self.events.append(event)
-            if kind in event:
-                return event
+        with contextlib.ExitStack() as stack:
+            timer = threading.Timer(60, self._process.kill)
+            timer.start()
+            stack.callback(timer.cancel)
+            for line in self._process.stdout:
+                event: dict[str, Any] = json.loads(line)
+                self.events.append(event)
+                if kind in event:
+                    return event
         raise AssertionError(f"the fake server ended without {kind!r}: {self.events}")
 
     def close(self) -> None:

@@ -223,12 +223,22 @@ def test_error_bodies_become_sentences(serve: Serve, answer: Answer, plain: str,
     assert str(caught.value) == (streamed or f"500 Internal Server Error: {plain}")
 
 
-def test_an_error_line_in_a_stream_is_raised_as_it_is(serve: Serve) -> None:
-    _, client = serve({"POST /api/generate": lines({"response": "a", "done": False}, {"error": "the engine died"})})
+@pytest.mark.parametrize("error", ["the engine died", {"message": "the engine died"}, {"type": "the engine died"}])
+def test_an_error_line_in_a_stream_is_raised_as_a_sentence(serve: Serve, error: Any) -> None:
+    _, client = serve({"POST /api/generate": lines({"response": "a", "done": False}, {"error": error})})
     chunks = client.generate("m", "Hi")
     assert next(chunks).content == "a"
     with pytest.raises(CorralError, match=r"\Athe engine died\Z"):
         next(chunks)
+
+
+def test_a_server_that_never_answers_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corral.client.LIST_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = Client(parse_address(f"127.0.0.1:{server.getsockname()[1]}"))
+        for ask in (client.tags, client.ps, client.explain):
+            with pytest.raises(CorralError, match=r'no answer from "http://127\.0\.0\.1:[0-9]+": timed out'):
+                ask()
 
 
 def test_a_job_that_ends_without_success_has_failed(serve: Serve) -> None:

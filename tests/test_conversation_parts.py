@@ -1,10 +1,12 @@
 """The parts of a conversation by themselves: what a typed text is, parameters, help, formatted Markdown."""
 
 import re
+import sys
 
 import pytest
 
 from corral.cli.chat import help_texts, settings, typed
+from corral.cli.chat.keyboard import quiet_keyboard
 from corral.cli.chat.session import parameters_text
 from corral.cli.display.markdown_blocks import lines_of, parser
 from corral.messages import Json
@@ -139,3 +141,11 @@ def test_strange_texts_are_formatted_without_control_characters(text: str, width
     for line in lines_of(parser().parse(text), width, colours=False):
         assert re.sub(r"\x1b\[[0-9;]*m", "", line.text).isprintable()
         assert line.width <= max(width, 20)
+
+
+def test_without_posix_terminals_the_keyboard_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "termios", None)
+    monkeypatch.delitem(sys.modules, "corral.cli.chat.posix_keyboard", raising=False)
+    with quiet_keyboard() as keyboard:
+        keyboard.mark_pastes()
+    assert "corral.cli.chat.posix_keyboard" not in sys.modules

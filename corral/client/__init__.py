@@ -63,6 +63,8 @@ CONNECT_SECONDS = 10.0
 
 WATCH_SECONDS = 5.0
 """How long a look at what the server is doing may take."""
+LIST_SECONDS = 120.0
+"""How long the server may take for a list: a large store may be read for the first time, from a slow disk."""
 
 
 class NotRunning(CorralError):
@@ -94,11 +96,11 @@ class Client:
 
     def tags(self) -> tuple[Installed, ...]:
         """The models of the store, newest first."""
-        return tuple(map(installed, models(self._ask("GET", "/api/tags"))))
+        return tuple(map(installed, models(self._ask("GET", "/api/tags", timeout=LIST_SECONDS))))
 
     def ps(self) -> tuple[Running, ...]:
         """The loaded models, the one that stays longest first."""
-        return tuple(map(running, models(self._ask("GET", "/api/ps"))))
+        return tuple(map(running, models(self._ask("GET", "/api/ps", timeout=LIST_SECONDS))))
 
     def watch(self) -> "Seen":
         """The loaded models with what they are doing, and the machine's memory. For a server that answers at once."""
@@ -110,7 +112,7 @@ class Client:
         """What became of the last requests, the newest first."""
         from corral.client.explained import explained
 
-        return tuple(map(explained, members(self._ask("GET", "/api/requests"), "requests")))
+        return tuple(map(explained, members(self._ask("GET", "/api/requests", timeout=LIST_SECONDS), "requests")))
 
     def search(self, words: str, limit: int = 0) -> dict[str, Json]:
         """The answer of `/api/search`: models that can be pulled, at most `limit` of them, 0: as the server likes.
@@ -298,8 +300,8 @@ class Client:
                 if not line.strip():
                     continue
                 value = self._decode(line)
-                if error := value.get("error"):
-                    raise CorralError(str(error))
+                if error := _error_text(value):
+                    raise CorralError(error)
                 yield value | described
                 described = {}
 
@@ -439,9 +441,14 @@ def _error_of(data: bytes) -> str:
         value = None
     if not isinstance(value, dict):
         return data.decode("utf-8", "replace").strip()[:2000]
-    error = value.get("error", "")
+    return _error_text(value)
+
+
+def _error_text(value: Mapping[str, Json]) -> str:
+    """The sentence in an object's `error`, which other servers write as an object; empty where there is none."""
+    error = value.get("error")
     if isinstance(error, dict):
-        error = error.get("message", "")
+        error = error.get("message") or error.get("type") or json.dumps(error, ensure_ascii=False)
     return str(error or "")
 
 

@@ -53,7 +53,7 @@ def _adopt(path: Path, digest: Digest, store: Store, record: Callable[[list[Dige
     """Whether the file has this digest, and is a blob now."""
     try:
         size = path.stat().st_size
-        count = throttled_progress(report, f"hashing {path.name}", NO_DIGEST, size) if size >= LARGE else None
+        count = throttled_progress(report, f"adding {path.name}", NO_DIGEST, size) if size >= LARGE else None
         adopted = store.adopt(path, progress=count)
     except (CorralError, OSError, ValueError):  # what is wrong with the file is for those who may read it
         return False

@@ -60,7 +60,7 @@ class Prompt:
         """Has the next prompt begin with what was typed until now. Enter becomes a new line: nothing is sent unseen."""
         source = self._session.input
         keys = get_typeahead(source)
-        while select.select([sys.stdin], [], [], 0)[0] and not source.closed:
+        while _is_waiting() and not source.closed:
             keys += source.read_keys()
         keys = [KeyPress(Keys.ControlJ) if key.key == Keys.ControlM else key for key in keys]
         while keys and keys[-1].key == Keys.ControlJ:
@@ -113,6 +113,14 @@ class Prompt:
     def _hint(self, text: str) -> FormattedText:
         """Grey, and not left on the screen when the prompt is left."""
         return FormattedText([] if self._session.app.is_done else [("fg:ansibrightblack", text)])
+
+
+def _is_waiting() -> bool:
+    """Whether something was typed that was not read yet; never where a terminal cannot be asked, as on Windows."""
+    try:
+        return bool(select.select([sys.stdin], [], [], 0)[0])
+    except OSError:
+        return False
 
 
 def _continuation(width: int, line: int, wrapped: int) -> AnyFormattedText:

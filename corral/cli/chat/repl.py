@@ -10,7 +10,7 @@ from corral.cli.chat import models, slash, typed
 from corral.cli.chat.answer import Answer, Stopped, print_answer, timings_text
 from corral.cli.chat.attachments import attach, begins_with_file
 from corral.cli.chat.history import LineHistory
-from corral.cli.chat.keyboard import QuietKeyboard
+from corral.cli.chat.keyboard import quiet_keyboard
 from corral.cli.chat.prompt import Prompt
 from corral.cli.chat.session import Session
 from corral.cli.display.text import LAYOUT, printable
@@ -24,7 +24,7 @@ def converse(session: Session) -> None:
     session.keeps_history = not settings.no_history
     history = LineHistory(settings.home / "history", kept=session.keeps_history)
     prompt = Prompt(history, config.editor_command(settings))
-    with QuietKeyboard() as keyboard:
+    with quiet_keyboard() as keyboard:
         keyboard.mark_pastes()
         models.wait_until_loaded(session)
         models.show_first_messages(session)

@@ -134,7 +134,7 @@ def _ask(
         format=options.format,
         think=options.think,
         keep_alive=options.keep_alive,
-        progress=terminal.can_draw(sys.stderr),
+        progress=terminal.can_draw(sys.stderr) or display.verbose,
     )
     with _quiet_keyboard(display):
         answer = print_answer(chunks, display)
@@ -148,9 +148,9 @@ def _quiet_keyboard(display: DisplayOptions) -> contextlib.AbstractContextManage
     """Keeps what is typed meanwhile, for the shell, out of an answer that is drawn again as it grows."""
     if not (display.markdown and sys.stdin.isatty() and terminal.can_draw(sys.stdout)):
         return contextlib.nullcontext()
-    from corral.cli.chat.keyboard import QuietKeyboard
+    from corral.cli.chat.keyboard import quiet_keyboard
 
-    return QuietKeyboard()
+    return quiet_keyboard()
 
 
 def _embed(

@@ -24,6 +24,7 @@ class Wrapper:
     """Wraps at `width` less the margin. A word longer than a line goes on unbroken; so do lines of its own."""
 
     def __init__(self, width: int) -> None:
+        self._width = width
         self._limit = width - MARGIN if width >= LEAST_WIDTH else 0
         self._column = 0
         self._gap = ""
@@ -32,8 +33,9 @@ class Wrapper:
 
     def resize(self, width: int) -> None:
         """Goes on at another width. A terminal that was made narrower has broken the line that is being written."""
+        self._width = width
         self._limit = width - MARGIN if width >= LEAST_WIDTH else 0
-        self._column %= max(1, width)
+        self._column = self._on_screen(self._column)
 
     def feed(self, text: str) -> str:
         """What is certain to be printed now."""
@@ -93,12 +95,16 @@ class Wrapper:
             if not hanging:
                 self._gap = ""
                 out = "\n" + self._word
-                self._word, self._column = "", width
+                self._word, self._column = "", self._on_screen(width)
                 return out
         out = self._place_gap() + self._word
         self._word = ""
-        self._column += width
+        self._column = self._on_screen(self._column + width)
         return out
+
+    def _on_screen(self, column: int) -> int:
+        """Where the cursor is after so many columns, which the terminal has broken at its width."""
+        return (column - 1) % self._width + 1 if column > self._width > 0 else column
 
     def _place_gap(self) -> str:
         out, self._gap, self._column = self._gap, "", self._column + self._gap_width()
