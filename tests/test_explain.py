@@ -119,6 +119,13 @@ def test_a_request_is_seen_while_it_runs(fake_server: RunningServer) -> None:
     until(lambda: ask(fake_server, "GET", "/api/requests").json["requests"][0]["state"] == "done")
 
 
+def test_the_model_is_named_as_it_was_asked_for(fake_server: RunningServer) -> None:
+    generate(fake_server, "hello")
+    assert post(fake_server, "/api/copy", {"source": "fake", "destination": "twin"}).status == 200
+    answer = generate(fake_server, "hello", model="twin")  # by the worker that was loaded under the first name
+    assert requests_of(fake_server, answer.headers["x-request-id"])[0]["model"] == "twin:latest"
+
+
 def test_what_fails_says_why(fake_server: RunningServer) -> None:
     failed = generate(fake_server, "hello !crash-after=0")
     (found,) = requests_of(fake_server, failed.headers["x-request-id"])

@@ -28,6 +28,7 @@ class RequestMetrics:
         self.id = telemetry.request_id.get() or telemetry.new_request_id()
         self._series = series
         self._kind: Kind = "generate"
+        self._model = ""
         self._label = ""
         self._traffic = Traffic()
         self._read_tokens = 0
@@ -52,10 +53,9 @@ class RequestMetrics:
         self._first_token = 0
         self._ended = 0
 
-    def asked(self, kind: Kind, label: str) -> None:
-        """What the request wants, of the model of that name."""
-        self._kind = kind
-        self._label = label
+    def asked(self, kind: Kind, model: str) -> None:
+        """What the request wants, of the model of that name; the runner may have been loaded under another one."""
+        self._kind, self._model = kind, model
 
     def got_runner(self, runner: Runner) -> None:
         """The model is loaded."""
@@ -174,7 +174,7 @@ class RequestMetrics:
             id=self.id,
             arrived=self._moment,
             kind=self._kind,
-            model=self._label,
+            model=self._model,
             state=self._state(),
             queue_duration=loaded - self._arrived - self._load,
             load_duration=self._load,
