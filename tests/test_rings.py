@@ -19,3 +19,8 @@ def test_the_rings_are_made_of_the_modules_there_are() -> None:
 def test_a_quick_module_uses_neither_the_real_model_nor_a_registry(file: Path) -> None:
     found = [] if file.stem == Path(__file__).stem else SLOW_SIGNS.findall(file.read_text("utf-8"))
     assert found == []
+
+
+def test_two_halves_are_all_of_it() -> None:
+    assert sorted([*rings.engine(), *rings.rest()]) == sorted(rings.modules().values())
+    assert set(rings.quick()) <= set(rings.rest())
