@@ -20,14 +20,11 @@ from corral.errors import ModelFileError
 from corral.gguf import GGUF, Tensor, ValueType
 from corral.gguf.types import DEFAULT_ALIGNMENT
 from corral.gguf.writer import encode, layout
-from corral.messages import Progress
 from corral.published import arithmetic
 from corral.published.plan import Part
 from corral.published.recipe import Kept, Recipe
 from corral.store import disk
-from corral.store.derived import Made, MadeFile, Way
-
-STATUS = "preparing the model for the engine"
+from corral.store.derived import Made, MadeFile, Way, step
 
 MAX_PARTS = 16
 """Files a split set may have; a model whose tensors lie in more pieces than that is copied."""
@@ -36,7 +33,6 @@ PADDING = "corral.padding"
 """The key whose text fills a header up to a length."""
 
 _PADDING_COST = 8 + len(PADDING) + 4 + 8
-_NO_DIGEST = "0" * 19
 
 
 class Sharing(Protocol):
@@ -203,7 +199,7 @@ class _Writing:
         self._tell()
 
     def _tell(self) -> None:
-        self._report(Progress(STATUS, _NO_DIGEST, self._total, min(self._done, self._total)))
+        self._report(step(min(self._done, self._total), self._total))
 
     def _made(self, name: str, shared: int) -> None:
         status = (self._target / name).stat()
