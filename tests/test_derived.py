@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from corral import gguf, names
+from corral import gguf, names, published
 from corral.errors import DiskFull, ModelFileError
 from corral.job import Job
 from corral.messages import Progress
 from corral.models.derived import Deriver, EngineFiles
+from corral.models.deriving import PADDING
 from corral.models.model import Models
 from corral.store import Store, disk
 from corral.store.derived import Made
@@ -265,6 +266,21 @@ def test_sharing_blocks_writes_headers_and_ends_of_runs_only(twins: Twins, tmp_p
     headers = sum(gguf.read_structure(tmp_path / "made" / one.name).data_offset for one in text)
     written = sum(one.size - one.shared for one in text)
     assert written <= headers + 2 * BLOCK * (len(text) - 1)
+
+
+def test_long_stretches_of_an_encoder_share_blocks_too(twins: Twins, tmp_path: Path) -> None:
+    assert twins.projector is not None
+    made = derive(twins.published, tmp_path / "made", CopyingBlocks("ranges"))
+    (encoder,) = (one for one in made.files if one.name == made.projector)
+    found = contents(gguf.read(tmp_path / "made" / made.projector))
+    padding = [name for name in found if name.startswith(PADDING)]
+    assert {name: tensor for name, tensor in found.items() if name not in padding} == contents(
+        gguf.read(twins.projector)
+    )
+    computed = published.read(twins.published).computed_bytes
+    assert padding
+    assert encoder.shared >= (encoder.size - computed) // 2
+    assert encoder.size <= twins.projector.stat().st_size + len(padding) * (BLOCK + 96)
 
 
 def test_a_file_whose_tensors_stay_in_place_is_cloned_with_another_header(tmp_path: Path) -> None:

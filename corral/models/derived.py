@@ -275,12 +275,18 @@ def _release(claiming: asyncio.Future[Claim | None]) -> None:
 
 
 def _sizes(file: published.File, *, shares: bool) -> int:
-    """Bytes that writing takes: of a text that may share the blob's blocks, only headers, and all of a projector."""
+    """Bytes that writing takes at most; where blocks may be shared, without what the blob has."""
     text = file.text if file.derives_text else None
     projector: GGUF | None = file.projector if file.published_gguf.kind != "projector" else file.text
-    written = 0 if text is None else min(text.size, 2 * text.data_offset + _BLOCKS) if shares else text.size
-    return written + (0 if projector is None else projector.size)
+    texts = 0 if text is None else min(text.size, 2 * text.data_offset + _ENDS) if shares else text.size
+    if projector is None:
+        return texts
+    ends = len(projector.tensors) * _TENSOR_ENDS
+    own = min(projector.size, 2 * projector.data_offset + file.computed_bytes + ends) if shares else projector.size
+    return texts + own
 
 
-_BLOCKS = 1 << 20
-"""Room for whole blocks at the ends of shared stretches."""
+_ENDS = 1 << 20
+"""Room for the blocks at the ends of a text's shared stretches."""
+_TENSOR_ENDS = 1 << 15
+"""The same for a tensor of a projector, or all of it where it is smaller."""
