@@ -261,11 +261,12 @@ class Rendered(Struct, frozen=True, kw_only=True):
 class AnswerProgress(Struct, frozen=True):
     """What is happening before an answer begins.
 
-    `queued`: it waits behind others; `loading`: its model is loaded, counts are bytes; `reading`: the model reads the
-    prompt, counts are tokens. `total` is 0 where it is not known.
+    `queued`: it waits behind others; `preparing`: files are made for the engine, counts are bytes; `loading`: its model
+    is loaded, counts are bytes; `reading`: the model reads the prompt, counts are tokens. `total` is 0 where it is not
+    known.
     """
 
-    stage: Literal["queued", "loading", "reading"]
+    stage: Literal["queued", "preparing", "loading", "reading"]
     completed: int = 0
     """How much of `total` is loaded, or has been read or found in the prompt cache."""
     total: int = 0

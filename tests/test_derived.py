@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from corral import gguf, names
+from corral import gguf, names, published
 from corral.errors import DiskFull, ModelFileError
 from corral.job import Job
 from corral.messages import Progress
 from corral.models.derived import Deriver, EngineFiles
+from corral.models.deriving import PADDING
 from corral.models.model import Models
 from corral.store import Store, disk
 from corral.store.derived import Made
@@ -83,6 +84,18 @@ def test_other_files_are_left_alone(store: Store) -> None:
     assert not store.derived.folder.exists()
 
 
+def test_a_header_that_is_known_is_not_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    deriver, models = Deriver(store, "e"), Models(store)
+    wanted = files(deriver, blob(store))
+    fresh = Deriver(store, "e")
+    for name in ("m", "twin"):
+        fresh.know(asyncio.run(models.load(names.parse(name))))
+    monkeypatch.setattr("corral.published.read", lambda path: pytest.fail(f"{path} is read"))
+    assert files(fresh, blob(store)).model == files(deriver, blob(store)).model == wanted.model
+    assert files(fresh, blob(store, "twin")).derived == ()
+    models.close()
+
+
 def test_another_engine_gets_files_of_its_own(store: Store) -> None:
     one, other = (files(Deriver(store, engine), blob(store)).model for engine in ("engine-1", "engine-2"))
     assert Path(one).parent.name != Path(other).parent.name
@@ -99,7 +112,8 @@ def test_two_servers_at_once_make_one_file(store: Store) -> None:
         other.close()
         return found
 
-    assert sorted(bool(reported) for reported in asyncio.run(both())) == [False, True]
+    ends = [reported[-1].completed for reported in asyncio.run(both())]
+    assert sorted(map(bool, ends)) == [False, True]  # the other one is only waited for
     assert len(folders(store)) == 1
 
 
@@ -252,6 +266,21 @@ def test_sharing_blocks_writes_headers_and_ends_of_runs_only(twins: Twins, tmp_p
     headers = sum(gguf.read_structure(tmp_path / "made" / one.name).data_offset for one in text)
     written = sum(one.size - one.shared for one in text)
     assert written <= headers + 2 * BLOCK * (len(text) - 1)
+
+
+def test_long_stretches_of_an_encoder_share_blocks_too(twins: Twins, tmp_path: Path) -> None:
+    assert twins.projector is not None
+    made = derive(twins.published, tmp_path / "made", CopyingBlocks("ranges"))
+    (encoder,) = (one for one in made.files if one.name == made.projector)
+    found = contents(gguf.read(tmp_path / "made" / made.projector))
+    padding = [name for name in found if name.startswith(PADDING)]
+    assert {name: tensor for name, tensor in found.items() if name not in padding} == contents(
+        gguf.read(twins.projector)
+    )
+    computed = published.read(twins.published).computed_bytes
+    assert padding
+    assert encoder.shared >= (encoder.size - computed) // 2
+    assert encoder.size <= twins.projector.stat().st_size + len(padding) * (BLOCK + 96)
 
 
 def test_a_file_whose_tensors_stay_in_place_is_cloned_with_another_header(tmp_path: Path) -> None:

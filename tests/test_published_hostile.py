@@ -74,6 +74,39 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
         "one of more than the 0 blocks",
     ),
     "a dense layer of one dimension": ("embeddinggemma", _reshaped("dense.0.weight", 64), "which is no matrix"),
+    "positions that are no square": (
+        "nemotron-omni",
+        _reshaped("v.position_embd", 37, 48),
+        "37 positions, which are no",
+    ),
+    "positions of another width": ("nemotron-omni", _reshaped("v.position_embd", 36, 40), "for 4×4 patches of 48"),
+    "patches of another size": ("nemotron-omni", _reshaped("v.patch_embd.weight", 48, 700), "of patches of 16"),
+    "pictures of no patch": ("nemotron-omni", _key("nemotron_h_omni.vision.patch_size", 4, 0), "patches of 0"),
+    "pictures of too many patches": (
+        *("nemotron-omni", _key("nemotron_h_omni.vision.image_size", 4, 1 << 20)),
+        "for 65536×65536 patches",
+    ),
+    "a class of another width": ("nemotron-omni", _reshaped("v.cls_embd", 3, 40), "instead of rows of 48"),
+    "a projection that is missing": ("nemotron-omni", _without("mm.2.weight"), 'tensor "mm.model.mlp.3.weight" is'),
+    "a projection of other rows": ("nemotron-omni", _reshaped("mm.1.weight", 96, 190), "instead of rows of 192"),
+    "an odd square of patches": (
+        *("nemotron-omni", _key("nemotron_h_omni.vision.projector.scale_factor", 4, 3)),
+        "which does not divide 4 patches",
+    ),
+    "a latent vector without length": ("nemotron", _reshaped("blk.2.ffn_latent_in.weight", 64), "which is no matrix"),
+    "a table of longer texts": (
+        *("arctic", _array("tokenizer.ggml.precompiled_charsmap", STRING, "AA", "A")),
+        "not one character each",
+    ),
+    "a table that is no base64": (
+        "arctic",
+        _array("tokenizer.ggml.precompiled_charsmap", STRING, *"A?AA"),
+        "not base64",
+    ),
+    "a table that is cut off": (
+        *("arctic", _array("tokenizer.ggml.precompiled_charsmap", STRING, *"/wAAAAAAAAAAAAAA")),
+        "not a table of characters: it has 12 bytes",
+    ),
     "a projector without its layers": ("llava", _without("mm.0.weight"), 'tensor "mm.0.weight" is missing'),
     "a projector in 64 bits": ("llava", _key("clip.vision.block_count", U64, 1 << 33), "block_count"),
 }

@@ -11,6 +11,7 @@ from corral.errors import ModelFileError
 from corral.gguf.writer import copied_fields
 from corral.published import arithmetic
 from corral.published.draft import Draft
+from corral.quantize import quantize
 from tests.derived_files import DESCRIPTIONS, contents, derive, difference
 from tests.published_models import FAMILIES, Twins
 
@@ -58,6 +59,20 @@ def test_every_renaming_rule_is_met_by_the_twin(twins: Twins, monkeypatch: pytes
     monkeypatch.setattr(Draft, "rename", recording)
     published.plan(gguf.read_structure(twins.published_projector or twins.published))
     assert unmet == set()
+
+
+def test_a_quantised_one_is_still_published_and_its_encoder_as_it_was(twins: Twins, tmp_path: Path) -> None:
+    target = tmp_path / "quantised.gguf"
+    quantize(twins.published, target, "Q8_0", threads=1, report=lambda step: None)
+    before, after = published.read(twins.published), published.read(target)
+    assert after.rules == before.rules
+    assert after.text.architecture == before.text.architecture
+    assert {tensor.type for tensor in after.text.tensors} > {"Q8_0"}
+    if before.projector is not None:
+        assert after.projector is not None
+        assert [(one.name, one.type) for one in after.projector.tensors] == [
+            (one.name, one.type) for one in before.projector.tensors
+        ]
 
 
 CHANGES = (

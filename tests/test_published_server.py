@@ -75,6 +75,12 @@ def test_a_pulled_model_is_prepared_with_progress_and_sees_what_its_twin_sees(
 def test_a_model_that_was_not_prepared_is_when_it_is_loaded(server: RunningServer) -> None:
     before = post(server, "/api/show", {"model": "llava"}).json
     assert before["derived"]["made"] is False
+    request = {"model": "llava", "prompt": "Hello", "progress": True, "options": {"num_predict": 1}}
+    lines = [json.loads(line) for line in post(server, "/api/generate", request).body.splitlines()]
+    said_before = [line["progress"] for line in lines if "progress" in line]
+    preparing = [one for one in said_before if one["stage"] == "preparing"]
+    assert preparing[-1]["total"] == before["derived"]["size"]
+    assert next(one for one in said_before if one["stage"] != "queued") == preparing[0]
     image = picture("red", "green")
     assert said(server, "llava", image) == said(server, "llava-twin", image)
     after = post(server, "/api/show", {"model": "llava"}).json

@@ -98,6 +98,9 @@ def test_a_model_that_is_loaded_says_how_far_it_is() -> None:
     assert table[0].endswith("memory free, 3 waiting for a model")
     assert table[-1].endswith("loading 24%")
     assert frame(seen, 80, 24)[-1].endswith(", loading 24%")
+    making = Live(loading=(0, 209_000_000), preparing=(1, 4))
+    seen = Look("127.0.0.1:11434", NOW, Seen((model("big", making),), 8_300_000_000, 5_100_000_000))
+    assert frame(seen, 80, 24)[-1].endswith(", preparing 25%")
 
 
 def test_wide_letters_keep_the_columns() -> None:

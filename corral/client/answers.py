@@ -172,7 +172,7 @@ def _answer_progress(value: Mapping[str, Json]) -> "AnswerProgress | None":
     from corral.messages import AnswerProgress
 
     stage = member(value, "stage", str, "")
-    if stage not in ("queued", "loading", "reading"):
+    if stage not in ("queued", "preparing", "loading", "reading"):
         return None
     completed, total, cached, ahead = (
         max(0, member(value, key, int, 0)) for key in ("completed", "total", "cached", "ahead")

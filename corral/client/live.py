@@ -24,6 +24,8 @@ class Live:
     """Tokens of answers."""
     loading: tuple[int, int] | None = None
     """Bytes in memory and bytes in all while it is being loaded."""
+    preparing: tuple[int, int] | None = None
+    """Bytes written and bytes in all while files are made for the engine, before it loads."""
 
     @property
     def is_loading(self) -> bool:
@@ -44,7 +46,6 @@ class Seen:
 def live(value: Mapping[str, Json]) -> Live:
     """The member `live` of an entry of `/api/ps`."""
     slots, pool = member(value, "slots", dict, {}), member(value, "pool", dict, {})
-    loading = member(value, "loading", dict, {})
     return Live(
         slots_busy=member(slots, "busy", int, 0),
         slots=member(slots, "total", int, 0),
@@ -54,8 +55,14 @@ def live(value: Mapping[str, Json]) -> Live:
         served=member(value, "served", int, 0),
         read_rate=_number_or_none(value, "prompt_tokens_per_second"),
         written_rate=_number_or_none(value, "generated_tokens_per_second"),
-        loading=(member(loading, "completed", int, 0), member(loading, "total", int, 0)) if loading else None,
+        loading=_share(value, "loading"),
+        preparing=_share(value, "preparing"),
     )
+
+
+def _share(value: Mapping[str, Json], name: str) -> tuple[int, int] | None:
+    found = member(value, name, dict, {})
+    return (member(found, "completed", int, 0), member(found, "total", int, 0)) if found else None
 
 
 def _number_or_none(value: Mapping[str, Json], key: str) -> float | None:

@@ -13,7 +13,7 @@ import numpy as np
 from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
 from msgspec import Struct
 
-from corral import gguf
+from corral import gguf, published
 from corral.background import Report
 from corral.convert import arrays, lora
 from corral.convert.arrays import Array
@@ -39,7 +39,7 @@ def convert_adapter(
     not fit the model, `StoreError` when the disk fails; `target` is then incomplete.
     """
     check_scale(scale)
-    model = _Model(gguf.read(base))
+    model = _Model(published.read(base).text)
     adapter = lora.read(files)
     parts = sorted((model.fitted(pair, adapter.alpha) for pair in adapter.pairs), key=lambda part: part.name)
     for one, other in pairwise(parts):

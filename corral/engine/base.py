@@ -186,11 +186,13 @@ class Ranking(Struct, frozen=True):
 
 
 class LoadProgress:
-    """How far a load is. What loads sets `loaded`, which is called only when that is wanted."""
+    """How far a load is. What loads sets these; `loaded` is called only when that is wanted."""
 
     def __init__(self) -> None:
         self.loaded: Callable[[], int] = lambda: 0
         """Bytes of the model that are in memory, about."""
+        self.preparing: tuple[int, int] | None = None
+        """Bytes that are written of all that are wanted, while files are made for the engine before it loads."""
 
 
 class Engine(Protocol):

@@ -48,7 +48,7 @@ _PER_CHANNEL = ("vision.image_mean", "vision.image_std")
 
 _PLAIN_VISION = frozenset(
     {
-        *("mlp", "gemma3", "idefics3", "internvl", "janus_pro", "pixtral"),
+        *("mlp", "gemma3", "idefics3", "internvl", "janus_pro", "nemotron_v2_vl", "pixtral"),
         *("qwen2vl_merger", "qwen2.5vl_merger", "qwen3vl_merger"),
     }
 )
@@ -61,6 +61,10 @@ _FIXED_POSITIONS = frozenset({"mlp", "gemma3"})
 _REQUIRED: dict[str, tuple[str, ...]] = {
     "mlp": ("v.position_embd.weight", "mm.0.weight", "mm.0.bias", "mm.2.weight", "mm.2.bias"),
     "gemma3": ("mm.input_projection.weight", "mm.soft_emb_norm.weight"),
+    "nemotron_v2_vl": (
+        *("v.class_embd", "v.position_embd.weight"),
+        *(f"mm.model.mlp.{number}.weight" for number in (0, 1, 3)),
+    ),
     "qwen3vl_merger": ("v.patch_embd.bias",),
 }
 
@@ -203,8 +207,10 @@ def _check_vision_tensors(file: GGUF, tensors: Mapping[str, Tensor]) -> None:
         if tensors[name].shape != (patch, patch, 3, width):
             _refuse(tensors[name], f"{[patch, patch, 3, width]}")
     for name in ("v.class_embd", "v.patch_embd.bias", "v.pre_ln.weight", "v.pre_ln.bias", "v.post_ln.weight"):
-        if name in tensors:
+        if name in tensors and not (name == "v.class_embd" and kind == "nemotron_v2_vl"):
             _expect(tensors[name], elements=width)
+    if kind == "nemotron_v2_vl":
+        _check_nemotron(file, tensors, width, patch)
     if "v.position_embd.weight" in tensors and kind in _FIXED_POSITIONS:
         _check_positions(file, tensors, width, patch)
     if kind == "mlp":
@@ -213,6 +219,21 @@ def _check_vision_tensors(file: GGUF, tensors: Mapping[str, Tensor]) -> None:
     if kind == "gemma3":
         _expect(tensors["mm.input_projection.weight"], rows=width)
         _expect(tensors["mm.soft_emb_norm.weight"], elements=width)
+
+
+def _check_nemotron(file: GGUF, tensors: Mapping[str, Tensor], width: int, patch: int) -> None:
+    """It has several rows before those of the patches, and joins squares of patches before its two matrices."""
+    side = (file.integer("vision.image_size") or 0) // patch
+    joined = file.integer("vision.projector.scale_factor") or 2
+    if side % joined:
+        key = full_key(file, "vision.projector.scale_factor")
+        raise ModelFileError(f'key "{key}" is {joined}, which does not divide {side} patches')
+    _expect(tensors["v.class_embd"], row=width)
+    _expect(tensors["v.position_embd.weight"], row=width, elements=side * side * width)
+    norm, first, second = (tensors[f"mm.model.mlp.{number}.weight"] for number in (0, 1, 3))
+    _expect(norm, elements=width * joined * joined)
+    _expect(first, row=norm.elements)
+    _expect(second, row=first.shape[-1], rows=file.integer("vision.projection_dim"))
 
 
 def _check_positions(file: GGUF, tensors: Mapping[str, Tensor], width: int, patch: int) -> None:

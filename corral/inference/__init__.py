@@ -271,6 +271,7 @@ async def _wanted(
     """The options of a request, laid over the model's own, and how the model is to be loaded for them."""
     chosen = options.merge(model.parameters, given)
     await runtime.machine.look()
+    runtime.deriver.know(model)
     return chosen, runner_spec(model, chosen, runtime.config, runtime.machine.memory(), embed=embed, rank=rank)
 
 

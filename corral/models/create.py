@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from corral import gguf, names, template
+from corral import gguf, names, published, template
 from corral.background import Report, Work
 from corral.errors import BadRequest, ModelNotFound, RemoteModel, TemplateError
 from corral.gguf.lora import check_scale
@@ -192,7 +192,7 @@ async def _quantize(request: CreateRequest, making: Making, threads: int) -> Ste
 def _weights(making: Making) -> gguf.GGUF:
     if making.weights is None:
         raise BadRequest("the model has no weights in GGUF")
-    return gguf.read(making.store.open_path(making.weights))
+    return published.read(making.store.open_path(making.weights)).published_gguf
 
 
 async def _quantize_to(

@@ -9,13 +9,13 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 from msgspec import Struct
 
 from corral import published
-from corral.errors import DiskFull
+from corral.errors import CorralError, DiskFull
 from corral.gguf import GGUF
 from corral.golang.units import byte_text
 from corral.job import Job
@@ -23,7 +23,7 @@ from corral.messages import Progress
 from corral.models.model import Model
 from corral.names import Digest, parse_digest
 from corral.store import Store, disk
-from corral.store.derived import Claim, Entry, Made
+from corral.store.derived import Claim, Entry, Made, step
 
 log = logging.getLogger(__name__)
 
@@ -72,23 +72,42 @@ class Deriver:
         self._most = most_bytes
         self._in_use = in_use
         self._given: dict[str, EngineFiles] = {}
+        self._rules: dict[Path, str] = {}
+        """By which rules something is made of a blob, whose bytes never change; empty where nothing is."""
 
     def key(self, rules: str) -> str:
         """The name of what is made by these rules for this engine."""
         return f"{rules}-{self._engine}"
 
-    async def files(self, model: str, projectors: Sequence[str], label: str) -> EngineFiles:
-        """The files to load, made where they are missing; `label` names the model in the log. Errors as `making`."""
+    def know(self, model: Model) -> None:
+        """Takes over what is known of a model's files, whose headers are then not read again at each load."""
+        with suppress(CorralError):
+            self._rules[model.weights] = model.file.rules
+        with suppress(CorralError):
+            if model.projector_file is not None:
+                self._rules[model.projectors[0]] = model.projector_file.rules
+
+    async def files(
+        self,
+        model: str,
+        projectors: Sequence[str],
+        label: str,
+        report: Callable[[Progress], None] = lambda step: None,
+    ) -> EngineFiles:
+        """The files to load, made where they are missing; `report` gets the steps of that.
+
+        `label` names the model in the log. Errors as those of `Making.steps`.
+        """
         entries: list[Entry] = []
         text, encoders = model, list(projectors)
-        made = await self._ready(Path(model), label)
+        made = await self._ready(Path(model), label, report)
         if made is not None:
             entries.append(made)
             text = str(made.text or model)
             if made.projector is not None and not encoders:
                 encoders = [str(made.projector)]
         for number, path in enumerate(projectors):
-            made = await self._ready(Path(path), label)
+            made = await self._ready(Path(path), label, report)
             if made is not None and made.projector is not None:
                 entries.append(made)
                 encoders[number] = str(made.projector)
@@ -101,12 +120,12 @@ class Deriver:
         return None if given is None else given.use
 
     async def steps(self, paths: Sequence[Path]) -> AsyncGenerator[Progress, None]:
-        """Makes what is missing for these blobs, with progress as a pull shows it. Errors as `making`."""
+        """Makes what is missing for these blobs, with progress as a pull shows it. Errors: `Making.steps`."""
         for path in paths:
             making = Making(self, path)
             async with aclosing(making.steps()) as steps:
-                async for step in steps:
-                    yield step
+                async for one in steps:
+                    yield one
 
     def use_of(self, model: Model) -> DerivedUse | None:
         """What is or will be made of the model's files; None where the engine is given them as they are. Blocking."""
@@ -125,15 +144,16 @@ class Deriver:
             return DerivedUse(size, size, made=False)
         return DerivedUse(entry.made.size, entry.made.disk_bytes)
 
-    async def _ready(self, path: Path, label: str) -> Entry | None:
+    async def _ready(self, path: Path, label: str, report: Callable[[Progress], None]) -> Entry | None:
         making = Making(self, path)
         began, shown = time.monotonic(), -math.inf
         async with aclosing(making.steps()) as steps:
-            async for step in steps:
+            async for one in steps:
+                report(one)
                 if time.monotonic() > shown + _LOG_EVERY:
                     shown = time.monotonic()
-                    done = 100 * step.completed // step.total if step.total else 0
-                    log.info("model %s: %s, %d %%", label, step.status, done)
+                    done = 100 * one.completed // one.total if one.total else 0
+                    log.info("model %s: %s, %d %%", label, one.status, done)
         if making.entry is not None and shown > 0:
             made, seconds = making.entry.made, time.monotonic() - began
             log.info(
@@ -147,6 +167,12 @@ class Deriver:
     @property
     def store(self) -> Store:
         return self._store
+
+    async def rules_of(self, path: Path) -> str:
+        """By which rules something is made of a blob; `ModelFileError` for one that cannot be loaded."""
+        if path not in self._rules:
+            self._rules[path] = (await self._store.run(published.read, path)).rules
+        return self._rules[path]
 
     def make_room(self, digest: Digest, file: published.File) -> None:
         """Deletes files not used for longest until a new one fits; `DiskFull` with how much it takes, and why."""
@@ -181,27 +207,31 @@ class Making:
         self._path = path
 
     async def steps(self) -> AsyncGenerator[Progress, None]:
-        """Progress while it is made, none where there is nothing to do.
+        """Progress while it is made, none where there is nothing to do, and one step while another program makes it.
 
         `ModelFileError` for a file that cannot be loaded, `StoreError`, `DiskFull`.
         """
         store = self._deriver.store
         if self._path.parent != store.blobs_folder:
             return
-        file = await store.run(published.read, self._path)
-        if not file.rules:
+        rules = await self._deriver.rules_of(self._path)
+        if not rules:
             return
-        digest, key = parse_digest(self._path.name), self._deriver.key(file.rules)
+        digest, key = parse_digest(self._path.name), self._deriver.key(rules)
+        has_waited = False
         while (entry := await store.run(store.derived.find, digest, key)) is None:
             claim = await self._claim(digest)
             if claim is None:
+                if not has_waited:
+                    yield step()
+                has_waited = True
                 await asyncio.sleep(_LOOK_AGAIN)
                 continue
             try:
                 if await store.run(store.derived.find, digest, key) is None:
-                    async with aclosing(self._make(claim, digest, key, file)) as steps:
-                        async for step in steps:
-                            yield step
+                    async with aclosing(self._make(claim, digest, key, rules)) as steps:
+                        async for one in steps:
+                            yield one
             finally:
                 await store.run(claim.release)
         self.entry = entry
@@ -216,26 +246,26 @@ class Making:
             claiming.add_done_callback(_release)
             raise
 
-    async def _make(
-        self, claim: Claim, digest: Digest, key: str, file: published.File
-    ) -> AsyncGenerator[Progress, None]:
+    async def _make(self, claim: Claim, digest: Digest, key: str, rules: str) -> AsyncGenerator[Progress, None]:
         store = self._deriver.store
+        file = await store.run(published.read, self._path)
+        yield step(0, _sizes(file, shares=False))
         await store.run(self._deriver.make_room, digest, file)
         job = Job(
             "corral.models.deriving:derive",
             Made,
             "preparing the model",
             source=self._path,
-            rules=file.rules,
+            rules=rules,
             target=claim.folder,
         )
         shown = -1
         async with aclosing(job.steps()) as steps:
-            async for step in steps:
-                part = 100 * step.completed // step.total if step.total else 0
+            async for one in steps:
+                part = 100 * one.completed // one.total if one.total else 0
                 if part > shown:
                     shown = part
-                    yield step
+                    yield one
         await store.run(claim.publish, key, job.result)
 
 
@@ -245,12 +275,18 @@ def _release(claiming: asyncio.Future[Claim | None]) -> None:
 
 
 def _sizes(file: published.File, *, shares: bool) -> int:
-    """Bytes that writing takes: of a text that may share the blob's blocks, only headers, and all of a projector."""
+    """Bytes that writing takes at most; where blocks may be shared, without what the blob has."""
     text = file.text if file.derives_text else None
     projector: GGUF | None = file.projector if file.published_gguf.kind != "projector" else file.text
-    written = 0 if text is None else min(text.size, 2 * text.data_offset + _BLOCKS) if shares else text.size
-    return written + (0 if projector is None else projector.size)
+    texts = 0 if text is None else min(text.size, 2 * text.data_offset + _ENDS) if shares else text.size
+    if projector is None:
+        return texts
+    ends = len(projector.tensors) * _TENSOR_ENDS
+    own = min(projector.size, 2 * projector.data_offset + file.computed_bytes + ends) if shares else projector.size
+    return texts + own
 
 
-_BLOCKS = 1 << 20
-"""Room for whole blocks at the ends of shared stretches."""
+_ENDS = 1 << 20
+"""Room for the blocks at the ends of a text's shared stretches."""
+_TENSOR_ENDS = 1 << 15
+"""The same for a tensor of a projector, or all of it where it is smaller."""

@@ -2,11 +2,12 @@
 
 Three ways, the cheapest that goes: the whole file on the published file's own disk blocks, with another header of the
 same length; a split set whose parts share stretches of its blocks; a copy. The first two need a file system that shares
-blocks. A projector is one file, as the engine takes no sets of them.
+blocks. A projector is one file, as the engine takes no sets of them; since it leaves tensors alone that it does not ask
+for, empty ones among the others bring stretches to where they can share blocks.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from io import FileIO
 from pathlib import Path
@@ -19,15 +20,12 @@ from corral.background import Report
 from corral.errors import ModelFileError
 from corral.gguf import GGUF, Tensor, ValueType
 from corral.gguf.types import DEFAULT_ALIGNMENT
-from corral.gguf.writer import encode, layout
-from corral.messages import Progress
+from corral.gguf.writer import encode, layout, new_tensor
 from corral.published import arithmetic
 from corral.published.plan import Part
-from corral.published.recipe import Kept, Recipe
+from corral.published.recipe import Kept, Recipe, Zeros
 from corral.store import disk
-from corral.store.derived import Made, MadeFile, Way
-
-STATUS = "preparing the model for the engine"
+from corral.store.derived import Made, MadeFile, Way, step
 
 MAX_PARTS = 16
 """Files a split set may have; a model whose tensors lie in more pieces than that is copied."""
@@ -35,8 +33,10 @@ MAX_PARTS = 16
 PADDING = "corral.padding"
 """The key whose text fills a header up to a length."""
 
+LEAST_SHARED = 8
+"""Blocks that a stretch of a projector has at least, for an empty tensor before it to be worth its room."""
+
 _PADDING_COST = 8 + len(PADDING) + 4 + 8
-_NO_DIGEST = "0" * 19
 
 
 class Sharing(Protocol):
@@ -69,7 +69,7 @@ def write(source: Path, rules: str, target: Path, sharing: Sharing, report: Repo
     with disk.explained(target, "writing"), ExitStack() as stack:
         writing = _Writing(file, stack.enter_context(disk.open_regular(source)), target, sharing, report, total)
         text = writing.text(plan.text) if plan.text else ""
-        projector = writing.whole(plan.projector, "projector.gguf") if plan.projector else ""
+        projector = writing.projector(plan.projector) if plan.projector else ""
         writing.end()
     return Made(tuple(writing.files), text, projector, writing.way)
 
@@ -106,21 +106,41 @@ class _Writing:
             return self.files[0].name
         return self.whole(part, "text.gguf")
 
+    def projector(self, part: Part) -> str:
+        """Writes an encoder, long stretches of it on the published file's blocks; the name of its file."""
+        name, block, done = "projector.gguf", disk.block_size(self._target), self._done
+        aligned = _aligned(part, block)
+        if aligned is not None and self._file_of(aligned, name, block):
+            return name
+        (self._target / name).unlink(missing_ok=True)
+        self._done = done
+        return self.whole(part, name)
+
     def whole(self, part: Part, name: str) -> str:
         """Writes a part as one file: stretches that are kept are copied, the rest is computed."""
-        laid_out = part.layout()
+        self._file_of(part, name)
+        return name
+
+    def _file_of(self, part: Part, name: str, block: int = 0) -> bool:
+        """Writes a part as one file. With a `block`, long stretches share blocks; false where they cannot."""
+        laid_out, shared = part.layout(), 0
         with disk.create(self._target / name) as file:
             _write(file, laid_out.header)
             for run in _runs(part):
                 if run.offset < 0:
                     self._compute(run.recipes[0], file)
+                elif block and run.size >= LEAST_SHARED * block:
+                    length = self._share_run(run, file, block)
+                    if not length:
+                        return False
+                    shared += length
                 else:
                     self._copy(run.offset, run.size, file)
                 _write(file, bytes(-file.tell() % part.alignment))
             disk.flush(file)
-        self._made(name, 0)
+        self._made(name, shared)
         self._check(name, laid_out.tensors)
-        return name
+        return True
 
     def _clone(self, part: Part, run: _Run) -> bool:
         """The blob's own blocks with another header over its own, if that has room and nothing lies before the run."""
@@ -166,23 +186,30 @@ class _Writing:
 
     def _share(self, name: str, header: bytes, run: _Run, block: int) -> bool:
         """Writes a part whose whole blocks are those of the published file; false where it cannot share them."""
-        first = -(-run.offset // block) * block
-        length = max(0, (run.offset + run.size - first) // block * block)
         with disk.create(self._target / name) as file:
             _write(file, header)
-            if not length:
-                self._copy(run.offset, run.size, file)
-            else:
-                self._copy(run.offset, first - run.offset, file)
-                if not self._sharing.clone_range(self._opened, first, file, file.tell(), length):
+            length = 0
+            if _whole_blocks(run, block)[1]:
+                length = self._share_run(run, file, block)
+                if not length:
                     return False
-                self._advance(length)
-                file.seek(0, os.SEEK_END)
-                self._copy(first + length, run.offset + run.size - first - length, file)
+            else:
+                self._copy(run.offset, run.size, file)
             _write(file, bytes(-file.tell() % self._file.alignment))
             disk.flush(file)
         self._made(name, length)
         return True
+
+    def _share_run(self, run: _Run, file: FileIO, block: int) -> int:
+        """Appends a run, which lies in its blocks here as it does there; how many bytes share blocks, 0 if none can."""
+        first, length = _whole_blocks(run, block)
+        self._copy(run.offset, first - run.offset, file)
+        if not self._sharing.clone_range(self._opened, first, file, file.tell(), length):
+            return 0
+        self._advance(length)
+        file.seek(0, os.SEEK_END)
+        self._copy(first + length, run.offset + run.size - first - length, file)
+        return length
 
     def _copy(self, offset: int, size: int, file: FileIO) -> None:
         before = self._done
@@ -203,7 +230,7 @@ class _Writing:
         self._tell()
 
     def _tell(self) -> None:
-        self._report(Progress(STATUS, _NO_DIGEST, self._total, min(self._done, self._total)))
+        self._report(step(min(self._done, self._total), self._total))
 
     def _made(self, name: str, shared: int) -> None:
         status = (self._target / name).stat()
@@ -239,6 +266,43 @@ def _runs(part: Part) -> list[_Run]:
                 continue
         runs.append(_Run((recipe,), source.offset, source.size))
     return runs
+
+
+def _whole_blocks(run: _Run, block: int) -> tuple[int, int]:
+    """Where the first block begins that is all in the run, and how many bytes such blocks have together."""
+    first = -(-run.offset // block) * block
+    return first, max(0, (run.offset + run.size - first) // block * block)
+
+
+def _aligned(part: Part, block: int) -> Part | None:
+    """The part with an empty tensor before each long run, which then begins in a block as it does there.
+
+    None where there is no long run, or one that no padding can bring there.
+    """
+    runs = _runs(part)
+    longs = [number for number, run in enumerate(runs) if run.offset >= 0 and run.size >= LEAST_SHARED * block]
+    if not longs:
+        return None
+    sizes = dict.fromkeys(longs, block)
+    at = len(_with_empty(part, runs, sizes).layout().header)  # a tensor's size does not change a header's length
+    for number, run in enumerate(runs):
+        if number in sizes:
+            sizes[number] = (run.offset - at) % block or block
+            at += sizes[number]
+            if at % part.alignment:
+                return None
+        at += run.size + -run.size % part.alignment
+    return _with_empty(part, runs, sizes)
+
+
+def _with_empty(part: Part, runs: Sequence[_Run], sizes: Mapping[int, int]) -> Part:
+    """The part with empty tensors of these bytes, each before the run of that number."""
+    recipes: list[Recipe] = []
+    for number, run in enumerate(runs):
+        if number in sizes:
+            recipes.append(Recipe(new_tensor(f"{PADDING}.{number}", "F32", (sizes[number] // 4,)), (), Zeros()))
+        recipes += run.recipes
+    return Part(part.fields, tuple(recipes), part.alignment)
 
 
 def _subset(part: Part, number: int, count: int, tensors: int) -> Part:

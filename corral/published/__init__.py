@@ -19,6 +19,7 @@ from corral.published import general
 from corral.published.draft import Draft
 from corral.published.families import FAMILIES, UNRUNNABLE
 from corral.published.plan import Drafts, Family, Part, Plan, part_of, planned_file
+from corral.published.recipe import Kept
 from corral.published.values import has_any
 
 __all__ = ["Family", "File", "Part", "Plan", "plan", "read"]
@@ -39,6 +40,8 @@ class File(Struct, frozen=True):
     projector: GGUF | None = None
     """The encoder of pictures and sounds that is in the model's file, as the engine gets it."""
     derives_text: bool = False
+    computed_bytes: int = 0
+    """Of the projector: those of tensors that are computed, and so are nowhere in the published file."""
 
 
 def read(path: Path) -> File:
@@ -51,12 +54,13 @@ def read(path: Path) -> File:
     text = found if made.text is None else planned_file(made.text, path, lambda: _header(path, "text"))
     if made.text is None and found.kind != "projector":
         gguf.check(found)
-    encoder = None
+    encoder, computed = None, 0
     if made.projector is not None:
+        computed = sum(recipe.tensor.size for recipe in made.projector.recipes if recipe.how != Kept())
         encoder = planned_file(made.projector, path, lambda: _header(path, "projector"))
     if found.kind == "projector" and encoder is not None:
-        return File(found, made.rules, encoder)
-    return File(found, made.rules, text, encoder, derives_text=made.text is not None)
+        return File(found, made.rules, encoder, computed_bytes=computed)
+    return File(found, made.rules, text, encoder, made.text is not None, computed)
 
 
 def plan(file: GGUF) -> Plan | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from corral.errors import ModelFileError
 from corral.gguf import Tensor
-from corral.published.recipe import HalvesInterleaved, Joined, Kept, PatchSlice, Recipe, Widened, Zeros
+from corral.published.recipe import HalvesInterleaved, Joined, Kept, PatchSlice, Recipe, Resampled, Widened, Zeros
 
 Numbers = NDArray[np.float32]
 Raw = NDArray[np.uint8]
@@ -28,7 +28,7 @@ def computed(recipe: Recipe, file: BinaryIO) -> memoryview:
 
 def _made(recipe: Recipe, file: BinaryIO) -> NDArray[Any]:
     sources = recipe.sources
-    match recipe.how:
+    match how := recipe.how:
         case Kept():
             return _raw(file, sources[0])
         case Widened():
@@ -41,6 +41,8 @@ def _made(recipe: Recipe, file: BinaryIO) -> NDArray[Any]:
             return _halves_interleaved(_rows(file, sources[0]), heads)
         case PatchSlice(number):
             return _patch_slice(_numbers(file, sources[0]), sources[0].shape, number)
+        case Resampled():
+            return _resampled(_numbers(file, sources[0]), how)
         case Zeros():
             return np.zeros(recipe.tensor.size, np.uint8)
 
@@ -55,6 +57,23 @@ def _patch_slice(numbers: Numbers, shape: Sequence[int], number: int) -> Numbers
     """(out × 3, 2, height, width) → (out, 3, height, width); the packed index is output channel × 3 + colour."""
     width, height, count, packed = shape
     return numbers.reshape(packed // 3, 3, count, height, width)[:, :, number]
+
+
+def _resampled(numbers: Numbers, how: Resampled) -> Numbers:
+    """(side², width) → (new_side², width), or (width, side²) where the places are columns."""
+    places = how.side * how.side
+    rows = numbers.reshape(places, -1) if how.is_by_row else numbers.reshape(-1, places).T
+    square = rows.reshape(how.side, how.side, -1)
+    if how.side == how.new_side:
+        return np.ascontiguousarray(rows)
+    steps = max(how.new_side - 1, 1)
+    at = np.arange(how.new_side, dtype=np.float32) * (np.float32(how.side - 1) / np.float32(steps))
+    first = np.minimum(at.astype(np.int64), how.side - 1)
+    second = np.minimum(first + 1, how.side - 1)
+    share = (at - first).astype(np.float32)
+    across = square[:, first] * (1 - share)[None, :, None] + square[:, second] * share[None, :, None]
+    down = across[first] * (1 - share)[:, None, None] + across[second] * share[:, None, None]
+    return np.asarray(down, np.float32).reshape(how.new_side * how.new_side, -1)
 
 
 def _raw(file: BinaryIO, tensor: Tensor) -> Raw:

@@ -35,11 +35,22 @@ class PatchSlice(Struct, frozen=True):
     number: int
 
 
+class Resampled(Struct, frozen=True):
+    """Rows for a square of `new_side` × `new_side` places, as F32, between those for a square of `side` × `side`.
+
+    Linear in both directions, corner on corner. `is_by_row`: each row of the source is one place, else each column.
+    """
+
+    side: int
+    new_side: int
+    is_by_row: bool
+
+
 class Zeros(Struct, frozen=True):
     """All elements 0, without a source."""
 
 
-How: TypeAlias = Kept | Widened | Joined | HalvesInterleaved | PatchSlice | Zeros
+How: TypeAlias = Kept | Widened | Joined | HalvesInterleaved | PatchSlice | Resampled | Zeros
 
 
 class Recipe(Struct, frozen=True):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from msgspec import Struct
 
-from corral import gguf
+from corral import published
 from corral.background import Report
 from corral.errors import ModelFileError
 from corral.gguf import FILE_TYPES, GGUF, Tensor, ValueType, writer
@@ -60,7 +60,7 @@ class _Piece(Struct, frozen=True):
 
 def run(source: Path, target: Path, kind: str, threads: int, report: Report, imatrix: Path | None) -> Written:
     """See `corral.quantize.quantize`."""
-    file = gguf.read(source)
+    file = published.read(source).published_gguf
     matrix = Imatrix(imatrix) if imatrix else None
     if matrix:
         matrix.check(file.tensors)

@@ -20,6 +20,7 @@ from corral.inference.recent import Recent
 from corral.machine import Machine
 from corral.machine.memory import memory
 from corral.machine.threads import threads_here
+from corral.messages import Progress
 from corral.models.derived import Deriver
 from corral.models.model import Models
 from corral.serving.decisions import SchedulerLimits
@@ -86,7 +87,12 @@ def _launcher(
 
     async def start(spec: RunnerSpec, label: str, progress: LoadProgress) -> Engine:
         await store.run(store.check_files, (spec.model, *spec.projectors, *spec.adapters))
-        files = await deriver.files(spec.model, spec.projectors, label)
+
+        def prepare(step: Progress) -> None:
+            progress.preparing = (step.completed, step.total)
+
+        files = await deriver.files(spec.model, spec.projectors, label, prepare)
+        progress.preparing = None
         free_mib = memory().available >> 20
         threads = spec.num_thread or threads_here()
         engine = await launch(

@@ -192,6 +192,8 @@ class Scheduler:
     def _load_of(self, runner: Runner) -> AnswerProgress | None:
         if runner.loading is None:
             return None
+        if runner.progress.preparing is not None:
+            return AnswerProgress("preparing", *runner.progress.preparing)
         return AnswerProgress("loading", runner.loaded, runner.spec.weights_bytes)
 
     async def _wait_in_queue(self, ticket: _Ticket, is_retry: bool) -> Runner:

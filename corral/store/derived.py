@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from corral.errors import InvalidName, StoreError
+from corral.messages import Progress
 from corral.names import Digest, parse_digest
 from corral.store import disk
 from corral.store.disk import FileState
@@ -26,6 +27,10 @@ if sys.platform != "win32":
 
 _RECORD = "made.json"
 _TEMPORARY = ".new-"
+
+_STATUS = "preparing the model for the engine"
+_NO_DIGEST = "0" * 19
+"""Has clients draw a bar, as they do for each digest of a pull."""
 
 Way = Literal["clone", "ranges", "copy"]
 """How a file came to be: on the blob's own disk blocks but for its header, on stretches of them, or written anew."""
@@ -75,6 +80,11 @@ class Entry(Struct, frozen=True):
     @property
     def projector(self) -> Path | None:
         return self.folder / self.made.projector if self.made.projector else None
+
+
+def step(completed: int = 0, total: int = 0) -> Progress:
+    """How many bytes are written, while something is made; without a `total`, that it is waited for."""
+    return Progress(_STATUS, _NO_DIGEST if total else "", total, completed)
 
 
 class Claim:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.published_models import plain, seeing
 from tests.published_models.building import Twins
+from tests.published_models.hybrid import HYBRID
 from tests.published_models.later import LATER
 from tests.published_models.parts import Parts
 
@@ -23,4 +24,5 @@ FAMILIES: dict[str, Callable[[Path], Twins]] = {
     "mistral3": seeing.mistral3,
     "embeddinggemma": plain.embeddinggemma,
     **LATER,
+    **HYBRID,
 }

@@ -39,6 +39,8 @@ def progress_text(progress: AnswerProgress) -> str:
             if not progress.ahead:
                 return "waiting for the model"
             return f"waiting behind {progress.ahead} other request{'s' * (progress.ahead > 1)}"
+        case "preparing":
+            return f"preparing the model for the engine{percent}"
         case "loading":
             return f"loading the model{percent}"
         case "reading":

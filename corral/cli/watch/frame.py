@@ -90,11 +90,12 @@ def _row(model: Running, moment: datetime) -> tuple[str, ...]:
 
 
 def _until(model: Running, moment: datetime) -> str:
-    """When it is unloaded, or how far its load is."""
+    """When it is unloaded, or how far its load is, or what is made for the engine before."""
     if model.live is None or model.live.loading is None:
         return until_text(model.expires_at, moment)
-    completed, total = model.live.loading
-    return f"loading {100 * min(completed, total) // total}%" if total > 0 else "loading"
+    what = "loading" if model.live.preparing is None else "preparing"
+    completed, total = model.live.preparing or model.live.loading
+    return f"{what} {100 * min(completed, total) // total}%" if total > 0 else what
 
 
 def _used(live: Live) -> tuple[str, ...]:

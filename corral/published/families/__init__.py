@@ -1,6 +1,7 @@
 """The published layouts, a module each. `FAMILIES` is asked in its order: the first that recognises a file has it."""
 
 from corral.published.families import (
+    arctic,
     embeddinggemma,
     gemma3,
     gemma3n,
@@ -9,6 +10,7 @@ from corral.published.families import (
     llama4,
     llava,
     mistral3,
+    nemotron,
     qwen3vl,
     qwen25vl,
     qwen35,
@@ -28,6 +30,8 @@ FAMILIES: tuple[Family, ...] = (
     gemma3n.FAMILY,
     llama4.FAMILY,
     qwen35.FAMILY,
+    arctic.FAMILY,
+    *nemotron.FAMILIES,
     *renamed.FAMILIES,
 )
 
@@ -35,7 +39,7 @@ UNRUNNABLE = {
     "mllama": 'models of the architecture "mllama" (llama3.2-vision) cannot be run: no engine knows it',
     **{
         name: f'models that are published as "{name}" cannot be run yet: what their files need is not done here'
-        for name in ("deepseekocr", "glmocr", "nemotron_h_omni")
+        for name in ("deepseekocr", "glmocr")
     },
 }
 """Architectures, as published, that no engine loads and nothing is done for, each with the sentence that says so."""

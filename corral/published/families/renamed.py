@@ -62,7 +62,29 @@ def _qwen3next(file: GGUF) -> Drafts:
     return Drafts(draft)
 
 
+_LAGUNA_KEYS = {
+    "laguna.rope.swa.dimension_count": "laguna.rope.dimension_count_swa",
+    "laguna.rope.swa.freq_base": "laguna.rope.freq_base_swa",
+}
+
+
+def _laguna(file: GGUF) -> Drafts:
+    """Poolside's Laguna, from before the engine knew it."""
+    draft = Draft.of(file)
+    for old, new in _LAGUNA_KEYS.items():
+        draft.rename_key(old, new)
+    draft.rename({"blk.N.attn_g": "blk.N.attn_gate"})
+    return Drafts(draft)
+
+
+def _laguna_is_published(file: GGUF) -> bool:
+    return any(key in file.metadata for key in _LAGUNA_KEYS) or any(
+        tensor.name.endswith(".attn_g.weight") for tensor in file.tensors
+    )
+
+
 FAMILIES = (
+    Family(name="laguna", version=1, architectures=("laguna",), recognises=_laguna_is_published, derive=_laguna),
     Family(name="olmo3", version=1, architectures=("olmo3",), recognises=lambda file: True, derive=_olmo3),
     Family(
         name="glm4moelite",

@@ -76,7 +76,7 @@ _LIVE = an_object(
         "prompt_tokens_per_second": NUMBER,
         "generated_tokens_per_second": NUMBER,
     },
-    {"loading": an_object({"completed": INTEGER, "total": INTEGER})},
+    dict.fromkeys(("loading", "preparing"), an_object({"completed": INTEGER, "total": INTEGER})),
 )
 _MEMORY = an_object({"total": INTEGER, "available": INTEGER, "workers": INTEGER})
 _RUNNING = an_object(

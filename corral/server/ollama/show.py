@@ -80,12 +80,17 @@ def running(
 
 
 def _live(runner: Runner) -> dict[str, Any]:
-    """How busy a model is. Tokens of the pool are those that running requests may come to need."""
+    """How busy a model is. Tokens of the pool are those that running requests may come to need.
+
+    `preparing`: files are made for the engine, before any bytes are loaded.
+    """
     is_loading = runner.loading is not None
+    preparing = runner.progress.preparing
     traffic, pool = runner.traffic, runner.pool
     return {
         "state": "loading" if is_loading else "ready",
         **({"loading": {"completed": runner.loaded, "total": runner.spec.weights_bytes}} if is_loading else {}),
+        **({"preparing": {"completed": preparing[0], "total": preparing[1]}} if is_loading and preparing else {}),
         "slots": {"busy": pool.active, "total": pool.slots},
         "pool": {"used": pool.reserved, "total": pool.tokens},
         "waiting": runner.waiting,

@@ -298,7 +298,7 @@ class WireDebugInfo(Struct, omit_defaults=True):
 class WireAnswerProgress(Struct, omit_defaults=True):
     """What happens before an answer begins: bytes of the model, or tokens of the prompt. An addition of Corral's."""
 
-    stage: Literal["queued", "loading", "reading"] | UnsetType
+    stage: Literal["queued", "preparing", "loading", "reading"] | UnsetType
     completed: int | UnsetType = UNSET
     total: int | UnsetType = UNSET
     cached: int | UnsetType = UNSET
@@ -438,8 +438,8 @@ def _answer_progress(progress: AnswerProgress) -> WireAnswerProgress:
     match progress.stage:
         case "queued":
             return WireAnswerProgress("queued", ahead=progress.ahead)
-        case "loading":
-            return WireAnswerProgress("loading", progress.completed, progress.total)
+        case "preparing" | "loading":
+            return WireAnswerProgress(progress.stage, progress.completed, progress.total)
         case "reading":
             return WireAnswerProgress("reading", progress.completed, progress.total, progress.cached)
 
