@@ -7,7 +7,7 @@ of its code.
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.published_models import plain, seeing
+from tests.published_models import gemma4, plain, reading, seeing
 from tests.published_models.building import Twins
 from tests.published_models.later import LATER
 from tests.published_models.parts import Parts
@@ -23,4 +23,7 @@ FAMILIES: dict[str, Callable[[Path], Twins]] = {
     "mistral3": seeing.mistral3,
     "embeddinggemma": plain.embeddinggemma,
     **LATER,
+    "gemma4": gemma4.gemma4,
+    "deepseekocr": reading.deepseekocr,
+    "glmocr": reading.glmocr,
 }

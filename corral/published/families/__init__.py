@@ -1,9 +1,12 @@
 """The published layouts, a module each. `FAMILIES` is asked in its order: the first that recognises a file has it."""
 
 from corral.published.families import (
+    deepseekocr,
     embeddinggemma,
     gemma3,
     gemma3n,
+    gemma4,
+    glmocr,
     gptoss,
     llama3,
     llama4,
@@ -28,6 +31,9 @@ FAMILIES: tuple[Family, ...] = (
     gemma3n.FAMILY,
     llama4.FAMILY,
     qwen35.FAMILY,
+    gemma4.FAMILY,
+    deepseekocr.FAMILY,
+    glmocr.FAMILY,
     *renamed.FAMILIES,
 )
 
@@ -35,7 +41,7 @@ UNRUNNABLE = {
     "mllama": 'models of the architecture "mllama" (llama3.2-vision) cannot be run: no engine knows it',
     **{
         name: f'models that are published as "{name}" cannot be run yet: what their files need is not done here'
-        for name in ("deepseekocr", "glmocr", "nemotron_h_omni")
+        for name in ("nemotron_h_omni",)
     },
 }
 """Architectures, as published, that no engine loads and nothing is done for, each with the sentence that says so."""
