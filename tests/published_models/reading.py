@@ -164,7 +164,7 @@ def glmocr(folder: Path) -> Twins:
     patches = {"v.patch_embd.weight.1": "v.patch_embd_1.weight", "v.patch_embd.weight": "v.patch_embd_0.weight"}
     as_published.rename(replaced(patches))
     published.tensors |= as_published.tensors
-    widen(tower, "v.position_embd.weight", *patches)
+    widen(tower, *patches)
     return Twins(model, published.write(folder / "published.gguf"), tower.write(folder / "projector.gguf"))
 
 
@@ -179,9 +179,11 @@ def _merging_tower() -> Parts:
     for number, name in enumerate(("v.patch_embd.weight", "v.patch_embd.weight.1")):
         tower.tensors[name] = random_tensor(number, 48, 3, 14, 14)
     tower.tensors["v.patch_embd.bias"] = random_tensor(3, 48, kind=F32_KIND)
-    tower.tensors["v.position_embd.weight"] = random_tensor(4, 16, 48)
-    for number, name in enumerate(("norm_embd", "post_ln")):
-        tower.tensors[f"v.{name}.weight"] = random_tensor(5 + number, 48, kind=F32_KIND, centre=1)
+    tower.tensors["v.post_ln.weight"] = random_tensor(5, 48, kind=F32_KIND, centre=1)
+    for layer in range(2):
+        for number, part in enumerate(("attn_q_norm", "attn_k_norm")):
+            seed = 20 + 2 * layer + number
+            tower.tensors[f"v.blk.{layer}.{part}.weight"] = random_tensor(seed, 12, kind=F32_KIND, centre=1)
     _add_linear(tower, "mm.patch_merger", 7, 80, 48, 2, 2)
     _add_norm(tower, "mm.post_norm", 8, 64)
     for number, (name, shape) in enumerate({"model.fc": (64, 80), "up": (96, 64), "gate": (96, 64)}.items()):
