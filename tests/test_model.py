@@ -112,6 +112,18 @@ def test_capabilities_come_in_the_order_of_discovery(tmp_path: Path) -> None:
     assert make(tmp_path, jinja=TOOL_JINJA, go=None).capabilities == ("tools", "completion")
 
 
+@pytest.mark.parametrize(
+    ("parser", "capabilities"),
+    [
+        ("gemma4", ("completion", "tools", "thinking")),
+        ("gemma4-no-thinking", ("completion", "tools")),
+        ("unknown", ("completion",)),
+    ],
+)
+def test_capabilities_of_a_parser_come_last(tmp_path: Path, parser: str, capabilities: tuple[str, ...]) -> None:
+    assert make(tmp_path, jinja="{{ messages }}", go=None, parser=parser).capabilities == capabilities
+
+
 def test_capabilities_of_a_go_template_follow_completion(tmp_path: Path) -> None:
     assert make(tmp_path, jinja=None, go=GO_TOOLS).capabilities == ("completion", "tools")
 

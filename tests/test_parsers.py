@@ -96,6 +96,14 @@ def harmony_in_final() -> OutputParser:
     return parsers.build(family="harmony", tools=TOOLS, prompt=prompt)
 
 
+def gemma4() -> OutputParser:
+    return parsers.build(family="gemma4", tools=TOOLS, prompt="<|turn>user\nU<turn|>\n<|turn>model\n")
+
+
+def gemma4_in_thought() -> OutputParser:
+    return parsers.build(family="gemma4", tools=TOOLS, prompt="<|turn>model\n<|channel>thought\n")
+
+
 OSLO = '{"name": "get_weather", "arguments": {"city": "Oslo"}}'
 UNPARSED = ("tool_call_unparsed",)
 RESCUED = ("tool_calls_rescued",)
@@ -394,6 +402,47 @@ EXAMPLES: list[tuple[str, Callable[[], OutputParser], str, Answer]] = [
     ("a final message begun by the prompt", harmony_in_final, "Hi<|return|>", Answer("Hi")),
     ("a header that breaks off", harmony, "<|channel|>ana", Answer()),
     ("a header that never ends", harmony, "<|channel|>final " + "x" * 300, Answer("<|channel|>final " + "x" * 300)),
+    # Gemma 4
+    ("Gemma thinks and answers", gemma4, "<|channel>thought\nHm m\n<channel|> Hi\n", Answer("Hi\n", "Hm m")),
+    ("Gemma only answers", gemma4, " Hi <b> ", Answer(" Hi <b> ")),
+    ("a thought of nothing", gemma4, "<|channel>thought\n<channel|>Hi", Answer("Hi")),
+    (
+        "a channel after text, and a mark too many",
+        gemma4,
+        "A <|channel>thought b<channel|><channel|>",
+        Answer("A", "b"),
+    ),
+    ("a Gemma thought without end", gemma4, "<|channel>thought\na <chan", Answer("", "a <chan")),
+    ("a channel without its name", gemma4, "<|channel>thou", Answer("", "thou")),
+    ("a Gemma thought begun by the prompt", gemma4_in_thought, "Hm<channel|>Hi", Answer("Hi", "Hm")),
+    (
+        "a Gemma call",
+        gemma4,
+        'Wait. <|tool_call>call:get_weather{city:<|"|>Oslo, {"N"}<|"|>,days:3}<tool_call|>',
+        Answer("Wait.", "", (call("get_weather", city='Oslo, {"N"}', days=3),)),
+    ),
+    (
+        "Gemma calls with all kinds of values",
+        gemma4,
+        (
+            '<|tool_call>call:clock{a:[1.5, <|"|><|"|>, {b:true,}],<|"|>c d<|"|>:null, e:"f"}<tool_call|>\n'
+            "<|tool_call>call:clock{}<tool_call|> Done"
+        ),
+        Answer("Done", "", (call("clock", a=[1.5, "", {"b": True}], **{"c d": None}, e="f"), call("clock", 1))),
+    ),
+    ("a Gemma call that ends with the answer", gemma4, "<|tool_call>call:clock{}", Answer("", "", (call("clock"),))),
+    *(
+        (
+            f"a Gemma call that is none: {body}",
+            gemma4,
+            f"A<|tool_call>{body}<tool_call|> b",
+            Answer(f"A<|tool_call>{body}<tool_call|> b", "", (), UNPARSED),
+        )
+        for body in (
+            *("call:clock", "call:gone{}", "call:clock{a}", "call:clock{a:1 b:2}", "call:clock{a:x}", "call:clock{}{}"),
+            *('call:clock{a:<|"|>b}', "call:clock{a:[1}", "call:clock{a:1e999}", "call:clock{a:" + "[" * 200 + "}"),
+        )
+    ),
     ("words where a header should be", harmony, "<|channel|>final Hello, you", Answer("<|channel|>final Hello, you")),
 ]
 BY_NAME = {name: (make, text, expected) for name, make, text, expected in EXAMPLES}
@@ -420,8 +469,10 @@ def test_any_pieces_read_the_same(name: str, data: st.DataObject) -> None:
 TAGS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "[TOOL_CALLS]", "```", "```json", "<", "<|"]
 HARMONY = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|call|>", "to=functions.clock", "final", "analysis"]
 JSON_PARTS = ["{", "}", "[", "]", '"', "\\", ":", ",", "name", "arguments", "get_weather", "clock", OSLO]
-FRAGMENTS = st.sampled_from([*TAGS, *HARMONY, *JSON_PARTS, "\n", " ", "word", "🙂"])
+GEMMA = ["<|channel>", "thought", "<channel|>", "<|tool_call>", "call:clock{", "<tool_call|>", '<|"|>']
+FRAGMENTS = st.sampled_from([*TAGS, *HARMONY, *GEMMA, *JSON_PARTS, "\n", " ", "word", "🙂"])
 MAKERS = [thinking, inside_thinking, tagged, bare, mistral, untagged, thinking_and_tools, harmony, harmony_in_final]
+MAKERS += [gemma4, gemma4_in_thought]
 
 
 @settings(max_examples=RANDOM_CASES or 600)
@@ -564,10 +615,12 @@ HOSTILE = [
     "`" * 50_000,
     "<think>" + "</thin" * 20_000,
     '{"name": "' + "\\" * 100_001,
+    "<|tool_call>call:clock{a:" + "{b:" * 20_000,
+    "<|tool_call>call:clock{" + " " * 50_000,
 ]
 
 
-@pytest.mark.parametrize("make", [tagged, bare, untagged, thinking_and_tools])
+@pytest.mark.parametrize("make", [tagged, bare, untagged, thinking_and_tools, gemma4])
 @pytest.mark.parametrize("place", range(len(HOSTILE)))
 def test_a_hostile_answer_comes_back_as_text(make: Callable[[], OutputParser], place: int) -> None:
     text = HOSTILE[place]
@@ -601,4 +654,4 @@ def test_harmony_conversations_name_tools_as_the_prompt_does() -> None:
 
 
 def test_a_family_that_is_a_file_is_found_by_its_names() -> None:
-    assert set(parsers.families()) == {"harmony"}
+    assert set(parsers.families()) == {"gemma4", "gemma4-no-thinking", "harmony"}

@@ -1,11 +1,13 @@
 """Derived files in the real engine: the same tokens, probabilities and pictures as the twin in the engine's layout."""
 
+import base64
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.derived_files import CopyingBlocks, derive
+from tests.forms import tone
 from tests.published_models import FAMILIES, Twins
 from tests.test_tiny_models import Ask, Load, load, picture
 
@@ -15,7 +17,7 @@ SHARED = CopyingBlocks("clone", "ranges")
 
 
 def said(ask: Ask, twins: Twins, prompt: str = "Hello the world") -> list[Any]:
-    """Tokens and log probabilities, of a text, and where there is an encoder of what is said of a picture; vectors."""
+    """Tokens and log probabilities, of a text, and where there are encoders of two pictures and two sounds; vectors."""
     if twins.embeds:
         return [ask("/embedding", {"content": text}) for text in (prompt, "Why is the sky blue?")]
     prompts: list[Any] = [prompt]
@@ -25,6 +27,9 @@ def said(ask: Ask, twins: Twins, prompt: str = "Hello the world") -> list[Any]:
             {"prompt_string": marked, "multimodal_data": [picture(*colours)]}
             for colours in (("red", "green"), ("blue", "white"))
         ]
+        if ask("/props")["modalities"]["audio"]:
+            sounds = (base64.b64encode(tone(pitch)).decode() for pitch in (440, 2500))
+            prompts += [{"prompt_string": marked, "multimodal_data": [sound]} for sound in sounds]
     return [_answered(ask, one) for one in prompts]
 
 
@@ -49,3 +54,4 @@ def test_a_derived_model_says_what_its_twin_says(name: str, tmp_path: Path, load
     assert said(load(text, embedding=twins.embeds, **files), twins) == expected
     if twins.projector is not None:
         assert expected[1] != expected[2]
+        assert expected[3:4] != expected[4:5] or len(expected) == 3

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 
 from corral.errors import ModelFileError
+from corral.gguf.encoders import check_kind
+from corral.gguf.expected import expect, refuse
 from corral.gguf.file import GGUF, Array, Tensor
 from corral.gguf.keys import full_key, quoted
 from corral.gguf.types import ValueType
@@ -41,6 +43,7 @@ KEY_TYPES: dict[str, ValueType] = {
     **{f"{encoder}.{key}": ValueType.UINT32 for encoder in ("vision", "audio") for key in _NUMBERS},
     **{f"vision.{key}": ValueType.UINT32 for key in _VISION_NUMBERS},
     **{f"audio.{key}": ValueType.UINT32 for key in _AUDIO_NUMBERS},
+    **{f"vision.sam.{key}": ValueType.UINT32 for key in ("block_count", "embedding_length", "head_count")},
 }
 """What a projector's keys are made of: the engine ends the process over any other type."""
 
@@ -48,13 +51,13 @@ _PER_CHANNEL = ("vision.image_mean", "vision.image_std")
 
 _PLAIN_VISION = frozenset(
     {
-        *("mlp", "gemma3", "idefics3", "internvl", "janus_pro", "nemotron_v2_vl", "pixtral"),
+        *("mlp", "gemma3", "gemma4v", "glm4v", "idefics3", "internvl", "janus_pro", "nemotron_v2_vl", "pixtral"),
         *("qwen2vl_merger", "qwen2.5vl_merger", "qwen3vl_merger"),
     }
 )
 """Kinds whose pictures go in as patches through one convolution, and through one transformer of one width."""
 
-_TWO_CONVOLUTIONS = frozenset({"qwen2vl_merger", "qwen2.5vl_merger", "qwen3vl_merger"})
+_TWO_CONVOLUTIONS = frozenset({"glm4v", "qwen2vl_merger", "qwen2.5vl_merger", "qwen3vl_merger"})
 _FIXED_POSITIONS = frozenset({"mlp", "gemma3"})
 """Kinds with a row of positions for each patch of the one size of pictures they see."""
 
@@ -88,6 +91,7 @@ def check_projector(file: GGUF) -> None:
         _check_blocks(file, encoder, blocks)
         if encoder == "v":
             _check_vision_tensors(file, tensors)
+        check_kind(file, _ENCODERS[encoder], _projector_type(file, _ENCODERS[encoder]), tensors)
 
 
 def _check_pictures(file: GGUF) -> None:
@@ -125,7 +129,7 @@ def _check_biases(tensors: Mapping[str, Tensor]) -> None:
         weight = tensors.get(f"{name.removesuffix('.bias')}.weight")
         if not name.endswith(".bias") or weight is None or not 0 < len(weight.shape) < 3:
             continue
-        _expect(bias, elements=weight.shape[-1])
+        expect(bias, elements=weight.shape[-1])
 
 
 def _blocks(tensors: Mapping[str, Tensor]) -> dict[str, dict[int, dict[str, Tensor]]]:
@@ -158,9 +162,9 @@ def _check_width(block: Mapping[str, Tensor], width: int) -> None:
     """All that reads what flows from block to block has its width, and so has all that adds to it."""
     for part, tensor in block.items():
         if part in ("attn_q", "attn_k", "attn_v", "attn_qkv", "ffn_gate"):
-            _expect(tensor, row=width)
+            expect(tensor, row=width)
         elif part == "attn_out":
-            _expect(tensor, rows=width)
+            expect(tensor, rows=width)
 
 
 def _check_heads(file: GGUF, encoder: str, block: Mapping[str, Tensor], width: int) -> None:
@@ -170,9 +174,9 @@ def _check_heads(file: GGUF, encoder: str, block: Mapping[str, Tensor], width: i
         return
     shared = file.get(f"{encoder}.attention.head_count_kv") is not None
     for part in ("attn_q",) if shared else ("attn_q", "attn_k", "attn_v"):
-        _expect(block[part], rows=together)
+        expect(block[part], rows=together)
     if "attn_out" in block:
-        _expect(block["attn_out"], row=together)
+        expect(block["attn_out"], row=together)
 
 
 def _check_feed_forward(block: Mapping[str, Tensor], width: int) -> None:
@@ -182,8 +186,8 @@ def _check_feed_forward(block: Mapping[str, Tensor], width: int) -> None:
         return
     if down.shape[0] == width:
         up, down = down, up
-    _expect(up, row=width)
-    _expect(down, rows=width)
+    expect(up, row=width)
+    expect(down, rows=width)
     if up.shape[1] not in (down.shape[0], 2 * down.shape[0]):
         raise ModelFileError(
             f'tensors "{up.name}" and "{down.name}" have the shapes {list(up.shape)} and {list(down.shape)}, '
@@ -205,20 +209,20 @@ def _check_vision_tensors(file: GGUF, tensors: Mapping[str, Tensor]) -> None:
         raise ModelFileError(f'tensor "v.class_embd" is not one for the projector type "{kind}"')
     for name in convolutions:
         if tensors[name].shape != (patch, patch, 3, width):
-            _refuse(tensors[name], f"{[patch, patch, 3, width]}")
+            refuse(tensors[name], f"{[patch, patch, 3, width]}")
     for name in ("v.class_embd", "v.patch_embd.bias", "v.pre_ln.weight", "v.pre_ln.bias", "v.post_ln.weight"):
         if name in tensors and not (name == "v.class_embd" and kind == "nemotron_v2_vl"):
-            _expect(tensors[name], elements=width)
+            expect(tensors[name], elements=width)
     if kind == "nemotron_v2_vl":
         _check_nemotron(file, tensors, width, patch)
     if "v.position_embd.weight" in tensors and kind in _FIXED_POSITIONS:
         _check_positions(file, tensors, width, patch)
     if kind == "mlp":
-        _expect(tensors["mm.0.weight"], row=width)
-        _expect(tensors["mm.2.weight"], row=tensors["mm.0.weight"].shape[-1])
+        expect(tensors["mm.0.weight"], row=width)
+        expect(tensors["mm.2.weight"], row=tensors["mm.0.weight"].shape[-1])
     if kind == "gemma3":
-        _expect(tensors["mm.input_projection.weight"], rows=width)
-        _expect(tensors["mm.soft_emb_norm.weight"], elements=width)
+        expect(tensors["mm.input_projection.weight"], rows=width)
+        expect(tensors["mm.soft_emb_norm.weight"], elements=width)
 
 
 def _check_nemotron(file: GGUF, tensors: Mapping[str, Tensor], width: int, patch: int) -> None:
@@ -228,43 +232,29 @@ def _check_nemotron(file: GGUF, tensors: Mapping[str, Tensor], width: int, patch
     if side % joined:
         key = full_key(file, "vision.projector.scale_factor")
         raise ModelFileError(f'key "{key}" is {joined}, which does not divide {side} patches')
-    _expect(tensors["v.class_embd"], row=width)
-    _expect(tensors["v.position_embd.weight"], row=width, elements=side * side * width)
+    expect(tensors["v.class_embd"], row=width)
+    expect(tensors["v.position_embd.weight"], row=width, elements=side * side * width)
     norm, first, second = (tensors[f"mm.model.mlp.{number}.weight"] for number in (0, 1, 3))
-    _expect(norm, elements=width * joined * joined)
-    _expect(first, row=norm.elements)
-    _expect(second, row=first.shape[-1], rows=file.integer("vision.projection_dim"))
+    expect(norm, elements=width * joined * joined)
+    expect(first, row=norm.elements)
+    expect(second, row=first.shape[-1], rows=file.integer("vision.projection_dim"))
 
 
 def _check_positions(file: GGUF, tensors: Mapping[str, Tensor], width: int, patch: int) -> None:
     side = (file.integer("vision.image_size") or 0) // patch
     wanted = side * side + ("v.class_embd" in tensors)
     positions = tensors["v.position_embd.weight"]
-    _expect(positions, row=width)
+    expect(positions, row=width)
     if positions.shape[-1] < wanted:
         raise ModelFileError(f'tensor "{positions.name}" has {positions.shape[-1]} rows, for {wanted} patches')
     if _projector_type(file) == "gemma3":
         if positions.shape[-1] != wanted or positions.type != "F32":
-            _refuse(positions, f"{wanted} rows of F32")
+            refuse(positions, f"{wanted} rows of F32")
         pooled = file.integer("vision.projector.scale_factor") or 4
         if side % pooled:
             key = full_key(file, "vision.projector.scale_factor")
             raise ModelFileError(f'key "{key}" is {pooled}, which does not divide {side} patches')
 
 
-def _projector_type(file: GGUF) -> str:
-    return file.text("vision.projector_type") or file.text("projector_type") or ""
-
-
-def _expect(tensor: Tensor, *, row: int | None = None, rows: int | None = None, elements: int | None = None) -> None:
-    """Raises unless the tensor has rows of that length, so many of them, or so many elements."""
-    if elements is not None and tensor.elements != elements:
-        _refuse(tensor, f"{elements} elements")
-    if row is not None and (not tensor.shape or tensor.shape[0] != row):
-        _refuse(tensor, f"rows of {row} elements")
-    if rows is not None and (len(tensor.shape) < 2 or tensor.shape[1] != rows):
-        _refuse(tensor, f"{rows} rows")
-
-
-def _refuse(tensor: Tensor, wanted: str) -> None:
-    raise ModelFileError(f'tensor "{tensor.name}" has the shape {list(tensor.shape)} instead of {wanted}')
+def _projector_type(file: GGUF, encoder: str = "vision") -> str:
+    return file.text(f"{encoder}.projector_type") or file.text("projector_type") or ""

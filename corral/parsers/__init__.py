@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 
 from corral.messages import Chunk, Tool
 from corral.parsers.base import OutputParser, PlainText, Warning
-from corral.parsers.families import content_mark, families, marks
+from corral.parsers.families import capabilities, content_mark, families, marks
 from corral.parsers.rescue import RescueParser
 from corral.parsers.thinking import ThinkingParser
 from corral.parsers.tools import ToolCallParser
 
-__all__ = ["OutputParser", "Warning", "build", "content_mark", "families", "marks"]
+__all__ = ["OutputParser", "Warning", "build", "capabilities", "content_mark", "families", "marks"]
 
 
 def build(

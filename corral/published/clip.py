@@ -29,6 +29,11 @@ class ClipKeys:
         self.draft.put("clip.has_vision_encoder", ValueType.BOOL, value=True)
         self.draft.put("clip.projector_type", ValueType.STRING, projector_type)
 
+    def encodes(self, encoder: str, projector_type: str) -> None:
+        """It has an encoder, `vision` or `audio`, beside which there may be another one of another type."""
+        self.draft.put(f"clip.has_{encoder}_encoder", ValueType.BOOL, value=True)
+        self.draft.put(f"clip.{encoder}.projector_type", ValueType.STRING, projector_type)
+
     def whole(self, name: str, source: str, default: int | None = None) -> None:
         """A whole number out of the published file's key `source`."""
         self.put_whole(name, values.whole(self._file, source, default))

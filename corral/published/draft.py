@@ -14,7 +14,7 @@ from corral.published.recipe import Kept, Recipe, kept, widened
 _BLOCK = re.compile(r"((?:.+\.)?blk\.)(\d+)(\..+)")
 _SUFFIX = re.compile(r"(.+?)(\.weight|\.bias)")
 _UNREAD = frozenset({f"tokenizer.ggml.{name}" for name in ("add_padding_token", "add_unknown_token", "eos_token_ids")})
-_UNREAD_PARTS = ("vision.", "audio.", "mm.")
+_UNREAD_PARTS = ("vision.", "audio.", "mm.", "sam.")
 """Keys of published files, and of an architecture, that are not read in a text model."""
 
 _NUMBER = "N"

@@ -7,7 +7,7 @@ of its code.
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.published_models import plain, seeing
+from tests.published_models import gemma4, plain, reading, seeing
 from tests.published_models.building import Twins
 from tests.published_models.hybrid import HYBRID
 from tests.published_models.later import LATER
@@ -25,4 +25,7 @@ FAMILIES: dict[str, Callable[[Path], Twins]] = {
     "embeddinggemma": plain.embeddinggemma,
     **LATER,
     **HYBRID,
+    "gemma4": gemma4.gemma4,
+    "deepseekocr": reading.deepseekocr,
+    "glmocr": reading.glmocr,
 }

@@ -33,6 +33,14 @@ def content_mark(name: str) -> str:
     return str(getattr(_modules().get(name), "CONTENT", ""))
 
 
+def capabilities(name: str) -> tuple[str, ...]:
+    """What models can do whose answers a parser reads: call tools, perhaps think; nothing for an unknown parser."""
+    if name not in _modules():
+        return ()
+    thinks = content_mark(name) and not name.endswith("-no-thinking")
+    return ("tools", "thinking") if thinks else ("tools",)
+
+
 @cache
 def _modules() -> dict[str, Any]:
     found = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]

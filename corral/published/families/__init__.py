@@ -2,9 +2,12 @@
 
 from corral.published.families import (
     arctic,
+    deepseekocr,
     embeddinggemma,
     gemma3,
     gemma3n,
+    gemma4,
+    glmocr,
     gptoss,
     llama3,
     llama4,
@@ -30,16 +33,13 @@ FAMILIES: tuple[Family, ...] = (
     gemma3n.FAMILY,
     llama4.FAMILY,
     qwen35.FAMILY,
+    gemma4.FAMILY,
+    deepseekocr.FAMILY,
+    glmocr.FAMILY,
     arctic.FAMILY,
     *nemotron.FAMILIES,
     *renamed.FAMILIES,
 )
 
-UNRUNNABLE = {
-    "mllama": 'models of the architecture "mllama" (llama3.2-vision) cannot be run: no engine knows it',
-    **{
-        name: f'models that are published as "{name}" cannot be run yet: what their files need is not done here'
-        for name in ("deepseekocr", "glmocr")
-    },
-}
-"""Architectures, as published, that no engine loads and nothing is done for, each with the sentence that says so."""
+UNRUNNABLE = {"mllama": 'models of the architecture "mllama" (llama3.2-vision) cannot be run: no engine knows it'}
+"""Architectures, as published, that no engine loads, each with the sentence that says so."""

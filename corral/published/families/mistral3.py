@@ -4,7 +4,7 @@ from corral.errors import ModelFileError
 from corral.gguf import GGUF, Tensor
 from corral.gguf.writer import new_tensor
 from corral.published import values
-from corral.published.clip import ClipKeys
+from corral.published.clip import CLIP_MEAN, CLIP_STD, ClipKeys
 from corral.published.draft import Draft
 from corral.published.plan import Drafts, Family
 from corral.published.recipe import HalvesInterleaved, Recipe, Widened, Zeros, row_of
@@ -29,8 +29,6 @@ _STEMS = {
 }
 _COPIED = ("block_count", "embedding_length", "feed_forward_length", "attention.head_count", "image_size", "patch_size")
 _BREAK = "[IMG_BREAK]"
-_MEAN = (0.48145467, 0.45782750, 0.40821072)
-_STD = (0.26862955, 0.26130259, 0.27577710)
 
 
 def _recognises(file: GGUF) -> bool:
@@ -56,7 +54,7 @@ def _projector(file: GGUF) -> Draft:
     keys.real("rope.freq_base", "mistral3.vision.rope.freq_base", 10000.0)
     keys.whole("vision.projection_dim", "mistral3.embedding_length")
     keys.real("vision.attention.layer_norm_epsilon", "mistral3.vision.attention.layer_norm_epsilon", 1e-5)
-    keys.colours(_MEAN, _STD, source="mistral3.vision")
+    keys.colours(CLIP_MEAN, CLIP_STD, source="mistral3.vision")
     draft.rename(_STEMS)
     draft.widen(lambda recipe: recipe.name == "v.patch_embd.weight")
     heads = values.whole(file, "mistral3.vision.attention.head_count")
