@@ -122,7 +122,7 @@ FILTERS = [
     (r"[\d.]+ tokens/s", "RATE"),
     (r"FROM /.*/blobs/", "FROM BLOBS/"),
     (r"open /.*/manifests/", "open MANIFESTS/"),
-    (r"(hashing .*\n)+", "HASHING\n"),
+    (r"((reading|hashing) .*\n)+", "HASHING\n"),
 ]
 
 

@@ -231,6 +231,25 @@ def test_an_error_line_in_a_stream_is_raised_as_it_is(serve: Serve) -> None:
         next(chunks)
 
 
+def test_an_error_line_whose_error_is_an_object_is_raised_with_its_message(serve: Serve) -> None:
+    _, client = serve({"POST /api/pull": [lines({"error": {"message": "no room"}}), lines({"error": {"code": 7}})]})
+    for sentence in ("no room", '{"code": 7}'):
+        with pytest.raises(CorralError) as caught:
+            list(client.pull("m"))
+        assert str(caught.value) == sentence
+
+
+def test_a_server_that_never_answers_a_quick_question_is_given_up(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("corral.client.ANSWER_SECONDS", 0.1)
+    held = lines(end="held")
+    _, client = serve({route: held for route in ("GET /api/tags", "GET /api/ps", "POST /api/copy")})
+    for call in (client.tags, client.ps, lambda: client.copy("a", "b")):
+        with pytest.raises(CorralError, match=r"^no answer from \"http://127.0.0.1:\d+\" within 0.1 seconds$"):
+            call()
+
+
 def test_a_job_that_ends_without_success_has_failed(serve: Serve) -> None:
     _, client = serve({"POST /api/pull": lines({"status": "pulling manifest"})})
     with pytest.raises(CorralError, match="ended its answer before the job was done"):

@@ -57,7 +57,8 @@ _CHUNK = 1 << 20
 """Bytes of a file that are sent at once."""
 CONNECT_SECONDS = 10.0
 """How long a connection, or the answer to a question that needs no work, may take."""
-
+ANSWER_SECONDS = 30.0
+"""How long the answer to a question about the store may take, on a busy machine and a slow disk."""
 
 WATCH_SECONDS = 5.0
 """How long a look at what the server is doing may take."""
@@ -92,11 +93,11 @@ class Client:
 
     def tags(self) -> tuple[Installed, ...]:
         """The models of the store, newest first."""
-        return tuple(map(installed, models(self._ask("GET", "/api/tags"))))
+        return tuple(map(installed, models(self._ask("GET", "/api/tags", timeout=ANSWER_SECONDS))))
 
     def ps(self) -> tuple[Running, ...]:
         """The loaded models, the one that stays longest first."""
-        return tuple(map(running, models(self._ask("GET", "/api/ps"))))
+        return tuple(map(running, models(self._ask("GET", "/api/ps", timeout=ANSWER_SECONDS))))
 
     def watch(self) -> "Seen":
         """The loaded models with what they are doing, and the machine's memory. For a server that answers at once."""
@@ -115,7 +116,7 @@ class Client:
     def show(self, model: str, *, verbose: bool = False, requirements: bool = False) -> Shown:
         """`verbose` has the server send arrays whole; `requirements`, what the model takes in memory there."""
         asked = {"model": model, "verbose": verbose, **({"requirements": True} if requirements else {})}
-        return shown(self._ask("POST", "/api/show", asked))
+        return shown(self._ask("POST", "/api/show", asked, timeout=ANSWER_SECONDS))
 
     def render(self, model: str, request: Mapping[str, Json]) -> "Rendered":
         """The prompt that a chat request amounts to; `request` are its other members."""
@@ -123,11 +124,11 @@ class Client:
 
     def copy(self, source: str, destination: str) -> None:
         """Gives a model a second name; a model that has it already is replaced."""
-        self._do("POST", "/api/copy", {"source": source, "destination": destination})
+        self._do("POST", "/api/copy", {"source": source, "destination": destination}, timeout=ANSWER_SECONDS)
 
     def delete(self, model: str) -> None:
         """Deletes a model, and the files that no other model uses."""
-        self._do("DELETE", "/api/delete", {"model": model})
+        self._do("DELETE", "/api/delete", {"model": model}, timeout=ANSWER_SECONDS)
 
     def generate(
         self,
@@ -222,7 +223,7 @@ class Client:
     def has_blob(self, digest: "Digest") -> bool:
         """Whether the server's store has a file with this digest."""
         try:
-            self._do("HEAD", f"/api/blobs/{digest}")
+            self._do("HEAD", f"/api/blobs/{digest}", timeout=ANSWER_SECONDS)
         except NotFound:
             return False
         return True
@@ -290,8 +291,8 @@ class Client:
                 if not line.strip():
                     continue
                 value = self._decode(line)
-                if error := value.get("error"):
-                    raise CorralError(str(error))
+                if sentence := _sentence(value):
+                    raise CorralError(sentence)
                 yield value | described
                 described = {}
 
@@ -325,6 +326,9 @@ class Client:
             raise CorralError(f'invalid address "{self.address}"') from error
         except http.client.HTTPException as error:
             raise CorralError(f'what answers at "{self.address}" is no {self.program} server') from error
+        except TimeoutError as error:
+            waited = CONNECT_SECONDS if timeout is None else timeout
+            raise CorralError(f'no answer from "{self.address}" within {waited:g} seconds') from error
         except OSError as error:
             raise CorralError(f'no answer from "{self.address}": {_reason(error)}') from error
         finally:
@@ -431,9 +435,14 @@ def _error_of(data: bytes) -> str:
         value = None
     if not isinstance(value, dict):
         return data.decode("utf-8", "replace").strip()[:2000]
-    error = value.get("error", "")
+    return _sentence(value)
+
+
+def _sentence(value: Mapping[str, Json]) -> str:
+    """What an answer's member `error` says, a text or an object with a `message`; empty where it has none."""
+    error = value.get("error")
     if isinstance(error, dict):
-        error = error.get("message", "")
+        error = error.get("message") or json.dumps(error, ensure_ascii=False)
     return str(error or "")
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from corral.client.answers import Json, Running, member, members, running, unexpected
+from corral.client.answers import Json, Running, member, models, running, unexpected
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,6 @@ def _number_or_none(value: Mapping[str, Json], key: str) -> float | None:
 def seen(value: Mapping[str, Json]) -> Seen:
     """The answer of `/api/ps?live=true`."""
     memory = member(value, "memory", dict, {})
-    models = tuple(map(running, members(value, "models")))
+    loaded = tuple(map(running, models(value)))
     total, available = member(memory, "total", int, 0), member(memory, "available", int, 0)
-    return Seen(models, total, available, member(value, "waiting", int, 0))
+    return Seen(loaded, total, available, member(value, "waiting", int, 0))

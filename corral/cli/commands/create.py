@@ -123,8 +123,16 @@ def _send(
 
 
 def _run(client: Client, model: str, members: Mapping[str, Any], display: Display) -> None:
-    with closing(client.create(model, members)) as steps:
-        show_steps(steps, display)
+    try:
+        with closing(client.create(model, members)) as steps:
+            show_steps(steps, display)
+    except CorralError as error:
+        # A mistake in the command line, which the API has to answer with the status of a failure.
+        _, found, kind = str(error).partition("unsupported quantization type ")
+        if not found:
+            raise
+        wrong, _, known = kind.partition(" - supported types are ")
+        raise BadRequest(f'unknown quantization type "{wrong}"\nknown types: {known}') from error
 
 
 def _missing_path(source: str) -> str:

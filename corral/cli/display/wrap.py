@@ -24,6 +24,7 @@ class Wrapper:
     """Wraps at `width` less the margin. A word longer than a line goes on unbroken; so do lines of its own."""
 
     def __init__(self, width: int) -> None:
+        self._width = width
         self._limit = width - MARGIN if width >= LEAST_WIDTH else 0
         self._column = 0
         self._gap = ""
@@ -32,6 +33,7 @@ class Wrapper:
 
     def resize(self, width: int) -> None:
         """Goes on at another width. A terminal that was made narrower has broken the line that is being written."""
+        self._width = width
         self._limit = width - MARGIN if width >= LEAST_WIDTH else 0
         self._column %= max(1, width)
 
@@ -93,12 +95,17 @@ class Wrapper:
             if not hanging:
                 self._gap = ""
                 out = "\n" + self._word
-                self._word, self._column = "", width
+                self._word = ""
+                self._column = self._in_last_row(width)
                 return out
         out = self._place_gap() + self._word
         self._word = ""
-        self._column += width
+        self._column = self._in_last_row(self._column + width)
         return out
+
+    def _in_last_row(self, column: int) -> int:
+        """The column where the cursor stands after a line of so many columns, which the terminal breaks at its edge."""
+        return (column - 1) % self._width + 1 if column else 0
 
     def _place_gap(self) -> str:
         out, self._gap, self._column = self._gap, "", self._column + self._gap_width()
