@@ -138,7 +138,7 @@ def test_a_folder_elsewhere_a_split_set_a_projector_and_an_adapter(shell: Shell)
         ("FROM fake\nPARAMETER nonsense 1", "unknown parameter 'nonsense'\nline 2: PARAMETER nonsense 1"),
         ("FROM fake\nPARAMETER num_ctx big", "invalid int value [big]\nline 2: PARAMETER num_ctx big"),
         ('FROM fake\nSYSTEM """x', 'unexpected EOF\na quote is not closed\nline 2: SYSTEM """x'),
-        ("FROM ./nosuch.gguf", '400 Bad Request: invalid model name\nno such file: "./nosuch.gguf"'),
+        ("FROM ./nosuch.gguf", 'no such file: "./nosuch.gguf"'),
         ("FROM fake\nADAPTER ./nosuch.gguf", 'no such file: "{home}/nosuch.gguf"'),
         ("FROM fake\nTEMPLATE {{ .Prompt", "400 Bad Request: template error: template: :1: unclosed action"),
         ("FROM ./folder", "no Modelfile or safetensors files found"),

@@ -244,7 +244,7 @@ def test_a_server_that_never_answers_a_quick_question_is_given_up(
 ) -> None:
     monkeypatch.setattr("corral.client.ANSWER_SECONDS", 0.1)
     held = lines(end="held")
-    _, client = serve({route: held for route in ("GET /api/tags", "GET /api/ps", "POST /api/copy")})
+    _, client = serve({"GET /api/tags": held, "GET /api/ps": held, "POST /api/copy": held})
     for call in (client.tags, client.ps, lambda: client.copy("a", "b")):
         with pytest.raises(CorralError, match=r"^no answer from \"http://127.0.0.1:\d+\" within 0.1 seconds$"):
             call()
