@@ -77,7 +77,7 @@ def test_what_is_shown_of_a_model_makes_it_again(shell: Shell, server: RunningSe
     assert shell.run("create", "one", "-f", "-", stdin=text).status == 0
     shown = shell.run("show", "one", "--modelfile").stdout
     outcome = shell.run("create", "two", "--file", "-", stdin=shown)
-    assert "hashing" not in outcome.stderr  # the blob's name says its digest
+    assert "reading" not in outcome.stderr  # the blob's name says its digest
     assert "creating" not in outcome.stderr
     listed = {model["name"]: model["digest"] for model in ask(server, "GET", "/api/tags").json["models"]}
     assert listed["two:latest"] == listed["one:latest"]
@@ -138,7 +138,7 @@ def test_a_folder_elsewhere_a_split_set_a_projector_and_an_adapter(shell: Shell)
         ("FROM fake\nPARAMETER nonsense 1", "unknown parameter 'nonsense'\nline 2: PARAMETER nonsense 1"),
         ("FROM fake\nPARAMETER num_ctx big", "invalid int value [big]\nline 2: PARAMETER num_ctx big"),
         ('FROM fake\nSYSTEM """x', 'unexpected EOF\na quote is not closed\nline 2: SYSTEM """x'),
-        ("FROM ./nosuch.gguf", '400 Bad Request: invalid model name\nno such file: "./nosuch.gguf"'),
+        ("FROM ./nosuch.gguf", 'no such file: "./nosuch.gguf"'),
         ("FROM fake\nADAPTER ./nosuch.gguf", 'no such file: "{home}/nosuch.gguf"'),
         ("FROM fake\nTEMPLATE {{ .Prompt", "400 Bad Request: template error: template: :1: unclosed action"),
         ("FROM ./folder", "no Modelfile or safetensors files found"),

@@ -223,7 +223,7 @@ def test_error_bodies_become_sentences(serve: Serve, answer: Answer, plain: str,
     assert str(caught.value) == (streamed or f"500 Internal Server Error: {plain}")
 
 
-@pytest.mark.parametrize("error", ["the engine died", {"message": "the engine died"}, {"type": "the engine died"}])
+@pytest.mark.parametrize("error", ["the engine died", {"message": "the engine died"}])
 def test_an_error_line_in_a_stream_is_raised_as_a_sentence(serve: Serve, error: Any) -> None:
     _, client = serve({"POST /api/generate": lines({"response": "a", "done": False}, {"error": error})})
     chunks = client.generate("m", "Hi")
@@ -232,13 +232,23 @@ def test_an_error_line_in_a_stream_is_raised_as_a_sentence(serve: Serve, error: 
         next(chunks)
 
 
-def test_a_server_that_never_answers_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("corral.client.LIST_SECONDS", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        client = Client(parse_address(f"127.0.0.1:{server.getsockname()[1]}"))
-        for ask in (client.tags, client.ps, client.explain):
-            with pytest.raises(CorralError, match=r'no answer from "http://127\.0\.0\.1:[0-9]+": timed out'):
-                ask()
+def test_an_error_line_whose_error_is_an_object_is_raised_with_its_message(serve: Serve) -> None:
+    _, client = serve({"POST /api/pull": [lines({"error": {"message": "no room"}}), lines({"error": {"code": 7}})]})
+    for sentence in ("no room", '{"code": 7}'):
+        with pytest.raises(CorralError) as caught:
+            list(client.pull("m"))
+        assert str(caught.value) == sentence
+
+
+def test_a_server_that_never_answers_a_quick_question_is_given_up(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("corral.client.ANSWER_SECONDS", 0.1)
+    held = lines(end="held")
+    _, client = serve({"GET /api/tags": held, "GET /api/ps": held, "GET /api/requests": held, "POST /api/copy": held})
+    for call in (client.tags, client.ps, client.explain, lambda: client.copy("a", "b")):
+        with pytest.raises(CorralError, match=r"^no answer from \"http://127.0.0.1:\d+\" within 0.1 seconds$"):
+            call()
 
 
 def test_a_job_that_ends_without_success_has_failed(serve: Serve) -> None:

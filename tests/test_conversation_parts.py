@@ -5,8 +5,7 @@ import sys
 
 import pytest
 
-from corral.cli.chat import help_texts, settings, typed
-from corral.cli.chat.keyboard import quiet_keyboard
+from corral.cli.chat import help_texts, keyboard, settings, typed
 from corral.cli.chat.session import parameters_text
 from corral.cli.display.markdown_blocks import lines_of, parser
 from corral.messages import Json
@@ -145,7 +144,7 @@ def test_strange_texts_are_formatted_without_control_characters(text: str, width
 
 def test_without_posix_terminals_the_keyboard_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "termios", None)
-    monkeypatch.delitem(sys.modules, "corral.cli.chat.posix_keyboard", raising=False)
-    with quiet_keyboard() as keyboard:
-        keyboard.mark_pastes()
-    assert "corral.cli.chat.posix_keyboard" not in sys.modules
+    assert not keyboard.is_posix()
+    with keyboard.quiet() as keys:
+        keys.mark_pastes()
+    assert isinstance(keys, keyboard.PlainKeyboard)

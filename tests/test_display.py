@@ -435,7 +435,7 @@ def wrap(text: str, width: int) -> str:
         ("one\ntwo", "one\ntwo"),
         ("  indented  twice", "  indented\ntwice"),
         ("https://example.com/a/very/long/address goes on", "https://example.com/a/very/long/address\ngoes on"),
-        ("https://example.com/a/very/long/address/42 goes on", "https://example.com/a/very/long/address/42 goes on"),
+        ("https://example.com/long goes on", "https://example.com/long goes on"),
         ("你好世界你好世界你好", "你好世界你好世\n界你好"),
         ("你好世界你好世，界", "你好世界你好世，\n界"),
         ("你好世界你好a（世界）", "你好世界你好a\n（世界）"),

@@ -121,6 +121,20 @@ def test_bars_follow_a_window_that_is_made_narrower_or_wider(opened: Open, befor
     window.wait_until(fits, f"three lines at {after} columns")
 
 
+def test_bars_stay_in_place_however_fast_a_window_is_resized(opened: Open) -> None:
+    steps = [{"status": "pulling manifest"}, layer("6e4c38e1172f", 650_000_000), layer("aaaaaaaaaaaa", 300, 1000)]
+    window = opened({"POST /api/pull": lines(*steps, end="held")}, "pull", "m")
+    window.wait_for("pulling 6e4c38e1172f:  50%", "pulling aaaaaaaaaaaa:  30%")
+    for columns in (60, 50, 70, 40, 90):
+        window.resize(columns, 24)
+    window.wait_until(lambda screen: max(map(len, screen.splitlines())) > 70, "a bar of ninety columns")
+    assert [line[:19] for line in window.screen.splitlines()] == [
+        "pulling manifest",
+        "pulling 6e4c38e1172",
+        "pulling aaaaaaaaaaa",
+    ]
+
+
 def test_ctrl_c_leaves_the_bars_where_they_are(opened: Open) -> None:
     steps = [{"status": "pulling manifest"}, layer("6e4c38e1172f", 650_000_000)]
     window = opened({"POST /api/pull": lines(*steps, end="held")}, "pull", "m")

@@ -152,7 +152,7 @@ def ended(terminal: Terminal, status: int = 0) -> list[list[str]]:
     outcome = terminal.finish()
     assert (outcome.status, outcome.stderr) == (status, "")
     assert terminal.shown.startswith(ENTER)
-    # The kernel raises the signal of a Ctrl-C before it looks whether keys are shown, which they may be again by then.
+    # The kernel sends the signal of a Ctrl-C before it looks whether to show it: by then the terminal may be restored.
     assert terminal.shown.removesuffix("^C").endswith(LEAVE)
     return screens(terminal.shown)
 
@@ -230,16 +230,18 @@ def test_an_answer_that_is_none_is_said_and_tried_again(tmp_path: Path) -> None:
         reply("<html>"),
         reply({"error": "the server is stopping"}, 503),
         reply({"models": [{"live": {"slots": 1}}]}),
+        reply({"object": "list"}),
     ]
     with FakeServer({ROUTE: [*wrong, reply(answer("one:latest"))]}) as server:
         terminal = Shell(tmp_path, server.host).terminal("ps", "--watch", columns=200)
         terminal.wait_for("one:latest")
         terminal.type("\x03")
         drawn = ended(terminal)
-    assert [screen[1] for screen in drawn[:3]] == [
+    assert [screen[1] for screen in drawn[:4]] == [
         'the corral server\'s answer is no JSON: "<html>"; trying again',
         "the server is stopping; trying again",
         'the server\'s answer is not understood: unexpected value of "slots"; trying again',
+        'the server\'s answer is not understood: it has no "models"; trying again',
     ]
 
 

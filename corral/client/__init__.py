@@ -59,12 +59,11 @@ _CHUNK = 1 << 20
 """Bytes of a file that are sent at once."""
 CONNECT_SECONDS = 10.0
 """How long a connection, or the answer to a question that needs no work, may take."""
-
+ANSWER_SECONDS = 30.0
+"""How long the answer to a question about the store may take, on a busy machine and a slow disk."""
 
 WATCH_SECONDS = 5.0
 """How long a look at what the server is doing may take."""
-LIST_SECONDS = 120.0
-"""How long the server may take for a list: a large store may be read for the first time, from a slow disk."""
 
 
 class NotRunning(CorralError):
@@ -96,11 +95,11 @@ class Client:
 
     def tags(self) -> tuple[Installed, ...]:
         """The models of the store, newest first."""
-        return tuple(map(installed, models(self._ask("GET", "/api/tags", timeout=LIST_SECONDS))))
+        return tuple(map(installed, models(self._ask("GET", "/api/tags", timeout=ANSWER_SECONDS))))
 
     def ps(self) -> tuple[Running, ...]:
         """The loaded models, the one that stays longest first."""
-        return tuple(map(running, models(self._ask("GET", "/api/ps", timeout=LIST_SECONDS))))
+        return tuple(map(running, models(self._ask("GET", "/api/ps", timeout=ANSWER_SECONDS))))
 
     def watch(self) -> "Seen":
         """The loaded models with what they are doing, and the machine's memory. For a server that answers at once."""
@@ -112,7 +111,7 @@ class Client:
         """What became of the last requests, the newest first."""
         from corral.client.explained import explained
 
-        return tuple(map(explained, members(self._ask("GET", "/api/requests", timeout=LIST_SECONDS), "requests")))
+        return tuple(map(explained, members(self._ask("GET", "/api/requests", timeout=ANSWER_SECONDS), "requests")))
 
     def search(self, words: str, limit: int = 0) -> dict[str, Json]:
         """The answer of `/api/search`: models that can be pulled, at most `limit` of them, 0: as the server likes.
@@ -125,7 +124,7 @@ class Client:
     def show(self, model: str, *, verbose: bool = False, requirements: bool = False) -> Shown:
         """`verbose` has the server send arrays whole; `requirements`, what the model takes in memory there."""
         asked = {"model": model, "verbose": verbose, **({"requirements": True} if requirements else {})}
-        return shown(self._ask("POST", "/api/show", asked))
+        return shown(self._ask("POST", "/api/show", asked, timeout=ANSWER_SECONDS))
 
     def render(self, model: str, request: Mapping[str, Json]) -> "Rendered":
         """The prompt that a chat request amounts to; `request` are its other members."""
@@ -133,11 +132,11 @@ class Client:
 
     def copy(self, source: str, destination: str) -> None:
         """Gives a model a second name; a model that has it already is replaced."""
-        self._do("POST", "/api/copy", {"source": source, "destination": destination})
+        self._do("POST", "/api/copy", {"source": source, "destination": destination}, timeout=ANSWER_SECONDS)
 
     def delete(self, model: str) -> None:
         """Deletes a model, and the files that no other model uses."""
-        self._do("DELETE", "/api/delete", {"model": model})
+        self._do("DELETE", "/api/delete", {"model": model}, timeout=ANSWER_SECONDS)
 
     def generate(
         self,
@@ -232,7 +231,7 @@ class Client:
     def has_blob(self, digest: "Digest") -> bool:
         """Whether the server's store has a file with this digest."""
         try:
-            self._do("HEAD", f"/api/blobs/{digest}")
+            self._do("HEAD", f"/api/blobs/{digest}", timeout=ANSWER_SECONDS)
         except NotFound:
             return False
         return True
@@ -300,8 +299,8 @@ class Client:
                 if not line.strip():
                     continue
                 value = self._decode(line)
-                if error := _error_text(value):
-                    raise CorralError(error)
+                if sentence := _sentence(value):
+                    raise CorralError(sentence)
                 yield value | described
                 described = {}
 
@@ -335,6 +334,9 @@ class Client:
             raise CorralError(f'invalid address "{self.address}"') from error
         except http.client.HTTPException as error:
             raise CorralError(f'what answers at "{self.address}" is no {self.program} server') from error
+        except TimeoutError as error:
+            waited = CONNECT_SECONDS if timeout is None else timeout
+            raise CorralError(f'no answer from "{self.address}" within {waited:g} seconds') from error
         except OSError as error:
             raise CorralError(f'no answer from "{self.address}": {_reason(error)}') from error
         finally:
@@ -441,14 +443,14 @@ def _error_of(data: bytes) -> str:
         value = None
     if not isinstance(value, dict):
         return data.decode("utf-8", "replace").strip()[:2000]
-    return _error_text(value)
+    return _sentence(value)
 
 
-def _error_text(value: Mapping[str, Json]) -> str:
-    """The sentence in an object's `error`, which other servers write as an object; empty where there is none."""
+def _sentence(value: Mapping[str, Json]) -> str:
+    """What an answer's member `error` says, a text or an object with a `message`; empty where it has none."""
     error = value.get("error")
     if isinstance(error, dict):
-        error = error.get("message") or error.get("type") or json.dumps(error, ensure_ascii=False)
+        error = error.get("message") or json.dumps(error, ensure_ascii=False)
     return str(error or "")
 
 

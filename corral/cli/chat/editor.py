@@ -19,13 +19,11 @@ def edited(text: str, editor: str) -> str:
     except ValueError:  # a quote that is not closed
         command = [editor]
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", errors="replace", prefix="corral-prompt-", suffix=".txt"
-        ) as file:  # only its owner may read it
-            file.write(text)
-            file.flush()
-            _run([*command, file.name], editor)
-            return Path(file.name).read_text("utf-8", "replace").rstrip("\r\n")  # the editor may have made a new file
+        with tempfile.TemporaryDirectory(prefix="corral-prompt-") as folder:  # only its owner may look into it
+            file = Path(folder, "prompt.txt")
+            file.write_text(text, "utf-8", "replace")
+            _run([*command, str(file)], editor)
+            return file.read_text("utf-8", "replace").rstrip("\r\n")
     except OSError as error:
         raise CorralError(f"cannot write the message with an editor: {error.strerror or error}") from error
 

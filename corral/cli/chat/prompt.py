@@ -17,7 +17,7 @@ from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout.processors import AfterInput
 from prompt_toolkit.output.plain_text import PlainTextOutput
 
-from corral.cli.chat import typed
+from corral.cli.chat import keyboard, typed
 from corral.cli.chat.editor import edited
 from corral.cli.chat.history import LineHistory
 from corral.cli.display import terminal
@@ -58,6 +58,8 @@ class Prompt:
 
     def keep_typed(self) -> None:
         """Has the next prompt begin with what was typed until now. Enter becomes a new line: nothing is sent unseen."""
+        if not keyboard.is_posix():
+            return
         source = self._session.input
         keys = get_typeahead(source)
         while _is_waiting() and not source.closed:

@@ -6,11 +6,10 @@ It is imported by `run` only when there is a conversation.
 import click
 
 from corral import config
-from corral.cli.chat import models, slash, typed
+from corral.cli.chat import keyboard, models, slash, typed
 from corral.cli.chat.answer import Answer, Stopped, print_answer, timings_text
 from corral.cli.chat.attachments import attach, begins_with_file
 from corral.cli.chat.history import LineHistory
-from corral.cli.chat.keyboard import quiet_keyboard
 from corral.cli.chat.prompt import Prompt
 from corral.cli.chat.session import Session
 from corral.cli.display.text import LAYOUT, printable
@@ -24,8 +23,8 @@ def converse(session: Session) -> None:
     session.keeps_history = not settings.no_history
     history = LineHistory(settings.home / "history", kept=session.keeps_history)
     prompt = Prompt(history, config.editor_command(settings))
-    with quiet_keyboard() as keyboard:
-        keyboard.mark_pastes()
+    with keyboard.quiet() as keys:
+        keys.mark_pastes()
         models.wait_until_loaded(session)
         models.show_first_messages(session)
         prompt.keep_typed()
@@ -40,7 +39,7 @@ def converse(session: Session) -> None:
             except EOFError:
                 click.echo()
                 return
-            keyboard.mark_pastes()
+            keys.mark_pastes()
             if _take(session, text):
                 prompt.keep_typed()
 

@@ -117,17 +117,29 @@ def _send(
     try:
         _run(client, model, members, display)
     except BadRequest as error:
-        if str(error).endswith("invalid model name"):
-            raise BadRequest(f"{error}{_missing_path(str(members.get('from', '')))}") from error
+        source = str(members.get("from", ""))
+        if str(error).endswith("invalid model name") and _looks_like_path(source):
+            raise NotFound(f'no such file: "{source}"') from error
         raise
 
 
 def _run(client: Client, model: str, members: Mapping[str, Any], display: Display) -> None:
-    with closing(client.create(model, members)) as steps:
-        show_steps(steps, display)
+    try:
+        with closing(client.create(model, members)) as steps:
+            show_steps(steps, display)
+    except CorralError as error:
+        raise _explained(error) from error
 
 
-def _missing_path(source: str) -> str:
-    """What to say when FROM looks like a path, and nothing lies there."""
-    looks_like_path = source.startswith((".", "/", "~")) or source.endswith((".gguf", ".safetensors"))
-    return f'\nno such file: "{source}"' if looks_like_path else ""
+def _looks_like_path(source: str) -> bool:
+    return source.startswith((".", "/", "~")) or source.endswith((".gguf", ".safetensors"))
+
+
+def _explained(error: CorralError) -> CorralError:
+    """A wrong `--quantize`, for which the API has the status of a failure, as the mistake that it is."""
+    _, found, kind = str(error).partition("unsupported quantization type ")
+    if found:
+        wrong, _, known = kind.partition(" - supported types are ")
+        return BadRequest(f'unknown quantization type "{wrong}"\nknown types: {known}')
+    _, found, rest = str(error).partition("quantization is only supported for ")
+    return BadRequest(f"{found}{rest}") if found else error

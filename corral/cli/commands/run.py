@@ -148,9 +148,9 @@ def _quiet_keyboard(display: DisplayOptions) -> contextlib.AbstractContextManage
     """Keeps what is typed meanwhile, for the shell, out of an answer that is drawn again as it grows."""
     if not (display.markdown and sys.stdin.isatty() and terminal.can_draw(sys.stdout)):
         return contextlib.nullcontext()
-    from corral.cli.chat.keyboard import quiet_keyboard
+    from corral.cli.chat import keyboard
 
-    return quiet_keyboard()
+    return keyboard.quiet()
 
 
 def _embed(

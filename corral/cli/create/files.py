@@ -55,7 +55,7 @@ class Files:
     def _hash(self, path: Path) -> Digest:
         state, done = hashlib.sha256(), 0
         try:
-            count = self._counter(path, f"hashing {path.name}")
+            count = self._counter(path, f"reading {path.name}")
             with path.open("rb") as file:
                 while chunk := file.read(CHUNK):
                     state.update(chunk)

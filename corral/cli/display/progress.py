@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 FRAME_SECONDS = 0.1
 PLAIN_SECONDS = 5.0
+SETTLE_SECONDS = 0.3
+"""How long a window has to keep its size before it is drawn in again: while it is being resized, tmux says its new size
+up to a quarter of a second late, and lines drawn for another width would be broken into rows that are not known of.
+"""
 LEAST_SECONDS = 1.0
 """On what is no terminal, a bar gives a line at least and at most this often while it moves."""
 
@@ -150,6 +154,9 @@ class Screen:
         self._drawn: list[int] = []
         """Columns that each line on the screen takes."""
         self._width = 0
+        self._size = terminal.size(stream)
+        self._settled = -math.inf
+        """When the window may be drawn in again."""
         fancy = terminal.can_write(stream, "⠋▕█▏")
         self._frames = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏" if fancy else "|/-\\"
         self._blocks = "▕█▏" if fancy else "[#]"
@@ -186,6 +193,8 @@ class Screen:
         self._ended.set()
         self._thread.join()
         self._stop_spinner()
+        while self._is_resizing():
+            time.sleep(FRAME_SECONDS)
         if clear and self._drawn:
             self._stream.write(f"{self._up(terminal.size(self._stream)[0])}\r\x1b[J")
         elif self._lines and not clear:
@@ -202,10 +211,17 @@ class Screen:
         with contextlib.suppress(OSError, ValueError):
             while not self._ended.wait(FRAME_SECONDS):
                 with self._lock:
-                    if self._lines:
+                    if self._lines and not self._is_resizing():
                         # Back to its beginning, so that the `^C` that a terminal shows does not break it into two.
                         self._stream.write(self._frame() + "\r")
                         self._stream.flush()
+
+    def _is_resizing(self) -> bool:
+        """Whether the window has changed its size just now, and something is drawn in it."""
+        size, moment = terminal.size(self._stream), time.monotonic()
+        if size != self._size:
+            self._size, self._settled = size, moment + SETTLE_SECONDS
+        return bool(self._drawn) and moment < self._settled
 
     def _frame(self) -> str:
         """Goes up to the first line and writes all anew; only the last ones where the window is too low for all."""

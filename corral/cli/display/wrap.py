@@ -35,7 +35,7 @@ class Wrapper:
         """Goes on at another width. A terminal that was made narrower has broken the line that is being written."""
         self._width = width
         self._limit = width - MARGIN if width >= LEAST_WIDTH else 0
-        self._column = self._on_screen(self._column)
+        self._column = self._in_last_row(self._column)
 
     def feed(self, text: str) -> str:
         """What is certain to be printed now."""
@@ -95,16 +95,17 @@ class Wrapper:
             if not hanging:
                 self._gap = ""
                 out = "\n" + self._word
-                self._word, self._column = "", self._on_screen(width)
+                self._word = ""
+                self._column = self._in_last_row(width)
                 return out
         out = self._place_gap() + self._word
         self._word = ""
-        self._column = self._on_screen(self._column + width)
+        self._column = self._in_last_row(self._column + width)
         return out
 
-    def _on_screen(self, column: int) -> int:
-        """Where the cursor is after so many columns, which the terminal has broken at its width."""
-        return (column - 1) % self._width + 1 if column > self._width > 0 else column
+    def _in_last_row(self, column: int) -> int:
+        """The column where the cursor stands after a line of so many columns, which the terminal breaks at its edge."""
+        return (column - 1) % self._width + 1 if column else 0
 
     def _place_gap(self) -> str:
         out, self._gap, self._column = self._gap, "", self._column + self._gap_width()

@@ -1,4 +1,7 @@
-"""`keyboard` where terminals are as POSIX has them. Ctrl-C and Ctrl-Z still come as signals."""
+"""Keys that are typed while nothing reads them are kept and not shown; the terminal is given back as it was.
+
+For systems with POSIX terminals; `keyboard` asks whether this is one. Ctrl-C and Ctrl-Z still come as signals.
+"""
 
 import os
 import signal
