@@ -1,10 +1,11 @@
 """The parts of a conversation by themselves: what a typed text is, parameters, help, formatted Markdown."""
 
 import re
+import sys
 
 import pytest
 
-from corral.cli.chat import help_texts, settings, typed
+from corral.cli.chat import help_texts, keyboard, settings, typed
 from corral.cli.chat.session import parameters_text
 from corral.cli.display.markdown_blocks import lines_of, parser
 from corral.messages import Json
@@ -139,3 +140,12 @@ def test_strange_texts_are_formatted_without_control_characters(text: str, width
     for line in lines_of(parser().parse(text), width, colours=False):
         assert re.sub(r"\x1b\[[0-9;]*m", "", line.text).isprintable()
         assert line.width <= max(width, 20)
+
+
+def test_without_termios_the_keyboard_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "termios", None)  # as on Windows
+    monkeypatch.delitem(sys.modules, "corral.cli.chat.quiet_keyboard", raising=False)
+    with keyboard.quiet() as keys:
+        keys.mark_pastes()
+    assert not keyboard.is_posix()
+    assert "corral.cli.chat.quiet_keyboard" not in sys.modules
