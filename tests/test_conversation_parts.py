@@ -142,9 +142,10 @@ def test_strange_texts_are_formatted_without_control_characters(text: str, width
         assert line.width <= max(width, 20)
 
 
-def test_without_posix_terminals_the_keyboard_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "termios", None)
-    assert not keyboard.is_posix()
+def test_without_termios_the_keyboard_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "termios", None)  # as on Windows
+    monkeypatch.delitem(sys.modules, "corral.cli.chat.quiet_keyboard", raising=False)
     with keyboard.quiet() as keys:
         keys.mark_pastes()
-    assert isinstance(keys, keyboard.PlainKeyboard)
+    assert not keyboard.is_posix()
+    assert "corral.cli.chat.quiet_keyboard" not in sys.modules
