@@ -21,6 +21,7 @@ from corral.doctor.network import Answering
 from corral.engine.choice import Engine
 from corral.machine.gpus import Gpu
 from corral.machine.memory import GIB, Memory
+from corral.machine.processor import features
 from corral.store import Store
 from tests.commands import Outcome, Shell
 from tests.conftest import StartServer, add_model

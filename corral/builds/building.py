@@ -72,8 +72,12 @@ class Building:
         keep: bool = False,
         jobs: int = 0,
         wanted: str = "",
+        beside: str = "",
     ) -> None:
-        """`features`: those that the system lists of the processor. `wanted`: the sources' requirement for pip."""
+        """`features`: those that the system lists of the processor. `wanted`: the sources' requirement for pip.
+
+        `beside`: another llama-server to compare with instead of the wheel's engine.
+        """
         catalogue.check_name(name)
         if sys.platform == "win32":
             raise BadRequest("engines are compiled on Linux and macOS only")
@@ -83,6 +87,7 @@ class Building:
         self._levels = levels(features)
         self._name = name
         self._keep = keep
+        self._beside = beside
         self._jobs = jobs or jobs_here()
         self._wanted = wanted or sources.requirement(choice.wheel_version())
         self.logs = config.state / "engine-build"
@@ -124,7 +129,7 @@ class Building:
             async with aclosing(job.steps()) as compiled:
                 async for step in compiled:
                     yield step
-            trying = Trying(str(job.result), self._model, self.logs)
+            trying = Trying(str(job.result), self._model, self.logs, beside=self._beside)
             try:
                 async with aclosing(trying.steps()) as tried:
                     async for step in tried:

@@ -90,8 +90,10 @@ class Trying:
 
     trial: Trial
 
-    def __init__(self, program: str, model: Path, logs: Path, *, pairs: int = PAIRS) -> None:
+    def __init__(self, program: str, model: Path, logs: Path, *, beside: str = "", pairs: int = PAIRS) -> None:
+        """`beside`: the path of a llama-server to compare with instead of the wheel's engine."""
         self._program = program
+        self._beside = beside
         self._spec = spec_for(model)
         self._logs = logs
         self._pairs = pairs
@@ -100,7 +102,7 @@ class Trying:
         async with AsyncExitStack() as stack:
             yield Progress("starting both engines")
             other = await self._launch(stack, self._program, "engine")
-            wheel = await self._launch(stack, "", "wheel")
+            wheel = await self._launch(stack, self._beside, "wheel")
             yield Progress("comparing answers")
             if difference := await compared(wheel, other):
                 self.trial = Trial(difference)
