@@ -27,11 +27,12 @@ def test_answers_are_equal_within_tolerance() -> None:
 
 def test_an_engine_wins_by_its_median() -> None:
     even, fast = Speeds(100, 50), Speeds(130, 55)
-    won = judged([(even, fast), (even, fast), (even, Speeds(10, 5))])
-    assert (won.read, won.written, won.read_range, won.wins) == (1.3, 1.1, (0.1, 1.3), True)
+    won = judged([(even, fast)] * 3 + [(even, Speeds(10, 5))])
+    assert (won.read, won.written, won.read_range, won.share, won.wins) == (1.3, 1.1, (0.1, 1.3), 0.75, True)
+    assert not judged([(even, fast)] * 2 + [(even, Speeds(10, 5))]).wins, "it is luck"
     assert not judged([(even, even)]).wins
     assert not judged([(even, Speeds(200, 40))]).wins, "answers are slower by a fifth"
-    assert not Trial("it says nothing", 2.0, 2.0).wins
+    assert not Trial("it says nothing", 2.0, 2.0, 1.0).wins
 
 
 def test_levels_end_with_what_any_such_processor_runs() -> None:

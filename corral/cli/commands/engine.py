@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from corral.config import Config
     from corral.messages import Progress
 
+NOISE = 1.5
+"""How many times the lowest ratio the highest is, from where the pairs say little."""
+
 HELP = """\
 List, build, choose and remove engines
 
@@ -174,11 +177,14 @@ def outcome_lines(outcome: "Outcome", program: str) -> Sequence[str]:
         f"llama.cpp {outcome.version}, compared with the wheel's in pairs (above 1 is faster):",
         f"  prompts  x{trial.read:.2f}  ({trial.read_range[0]:.2f} to {trial.read_range[1]:.2f})",
         f"  answers  x{trial.written:.2f}  ({trial.written_range[0]:.2f} to {trial.written_range[1]:.2f})",
+        f"  it is faster in {trial.share:.0%} of the pairs",
     ]
     if outcome.chosen:
         lines.append(f"models are loaded with '{outcome.name}' from now on; `{program} engine use wheel` goes back")
     elif outcome.kept:
         lines.append(f"it is kept, not used: `{program} engine use {outcome.name}` chooses it")
     else:
-        lines.append("it is not faster, and was not kept; with --keep it would be")
+        lines.append("it is not faster for sure, and was not kept; with --keep it would be")
+    if not outcome.chosen and trial.read_range[1] > NOISE * trial.read_range[0]:
+        lines.append("the pairs differ much: this machine does other work, and a build when it is idle says more")
     return lines

@@ -162,7 +162,7 @@ async def _watched(
                     name, completed = match[1].rsplit("/", 1)[-1], 0
                     total = int(float(match[2]) * _UNITS[match[3]]) if match[2] else 0
             elif not is_raw:
-                completed = max(completed, _size_of_wheels(temporary))
+                completed = max(completed, _size_of_packages(temporary))
             if name and total:
                 yield Fetched(name, min(completed, total), total)
     await process.wait()
@@ -193,11 +193,14 @@ async def _lines(process: asyncio.subprocess.Process) -> AsyncGenerator[str | No
         reading.cancel()
 
 
-def _size_of_wheels(folder: Path) -> int:
+def _size_of_packages(temporary: Path) -> int:
+    """Bytes of the files that pip has begun; it removes folders meanwhile."""
     total = 0
-    for path in folder.rglob("*.whl"):
-        with suppress(OSError):
-            total += path.stat().st_size
+    for folder, _, names in os.walk(temporary):
+        for name in names:
+            if name.endswith(tuple(_ENDINGS.values())):
+                with suppress(OSError):
+                    total += Path(folder, name).stat().st_size
     return total
 
 
