@@ -27,7 +27,8 @@ from urllib.parse import parse_qs, unquote, unquote_to_bytes, urlsplit
 
 HOME = Path(os.environ.get("HOME", "."))
 KEY = os.environ.get("LLAMA_API_KEY", "")
-PROMPT_MS, TOKEN_MS = 10.0, 2.0
+SPEED = float(os.environ.get("FAKE_ENGINE_SPEED", "1"))
+PROMPT_MS, TOKEN_MS = 10.0 / SPEED, 2.0 / SPEED
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -635,6 +636,9 @@ def load(orders: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--version"]:
+        print("version: 7 (fake)")
+        sys.exit()
     OPTIONS = arguments(sys.argv[1:])
     READY = threading.Event()
     JOURNAL = Journal(HOME / "engines" / f"{os.getpid()}.jsonl")

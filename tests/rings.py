@@ -44,6 +44,7 @@ SLOW = {
     "test_convert_reference": REAL_ENGINE,
     "test_create_computed": CHILDREN,
     "test_embedding": REAL_ENGINE,
+    "test_engine_builds": "compiles, and runs pip",
     "test_engine_process": CRASHES,
     "test_every_token": REAL_ENGINE,
     "test_fuzz": FUZZ,

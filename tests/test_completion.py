@@ -58,6 +58,9 @@ CASES: list[tuple[list[str], list[str]]] = [
     (["show", "brief", ""], ["words"]),
     (["show", "brief", "--prompt", ""], ["files"]),
     (["help", "l"], ["words", "list"]),
+    (["engine", ""], ["words", "list", "build", "use", "remove"]),
+    (["engine", "use", "w"], ["words", "wheel"]),
+    (["engine", "build", "--k"], ["words", "--keep"]),
     (["completion", ""], ["words", "bash", "zsh", "fish"]),
     (["serve", ""], ["words"]),
 ]

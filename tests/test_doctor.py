@@ -18,8 +18,10 @@ from corral.doctor import store as examined_store
 from corral.doctor.engine import Probe
 from corral.doctor.findings import Finding
 from corral.doctor.network import Answering
+from corral.engine.choice import Engine
 from corral.machine.gpus import Gpu
 from corral.machine.memory import GIB, Memory
+from corral.machine.processor import features
 from corral.store import Store
 from tests.commands import Outcome, Shell
 from tests.conftest import StartServer, add_model
@@ -33,15 +35,15 @@ def said(findings: Iterable[Finding]) -> list[tuple[str, str]]:
 
 def test_an_engine_for_another_processor_is_named() -> None:
     x86 = frozenset({"AVX", "AVX2", "FMA", "OPENMP", "REPACK"})
-    assert said(engine.judged_features(x86, frozenset({"avx", "fma", "sse2"}))) == [
+    assert said(engine.judged_features(x86, frozenset({"avx", "fma", "sse2"}), can_build=True)) == [
         ("wrong", "the engine was built for AVX2, which this processor does not have: no model will run")
     ]
-    assert said(engine.judged_features(x86, frozenset({"avx", "avx2", "fma", "avx512f", "pni"}))) == [
+    assert said(engine.judged_features(x86, frozenset({"avx", "avx2", "fma", "avx512f", "pni"}), can_build=True)) == [
         ("ok", "built for AVX, AVX2, FMA, which this processor has"),
         ("note", "this processor also has AVX512, which the engine was not built for"),
     ]
-    assert said(engine.judged_features(x86, frozenset())) == []
-    assert said(engine.judged_features(frozenset(), frozenset({"avx"}))) == []
+    assert said(engine.judged_features(x86, frozenset(), can_build=True)) == []
+    assert said(engine.judged_features(frozenset(), frozenset({"avx"}), can_build=True)) == []
 
 
 def test_what_engines_say_of_themselves() -> None:
@@ -77,7 +79,9 @@ def test_an_engine_that_hangs_fails_or_is_missing(tmp_path: Path) -> None:
         "it ended with signal 4",
     ]
     assert engine.probe(str(tmp_path / "none")).error == "it cannot be started: no such file or directory"
-    (finding,) = engine.examine("/opt/x", Probe(error="it cannot be started"), frozenset())
+    (finding,) = engine.examine(
+        Engine("CORRAL_ENGINE", "/opt/x"), Probe(error="it cannot be started"), frozenset(), can_build=True
+    )
     assert (finding.level, finding.remedy[:25]) == ("wrong", 'CORRAL_ENGINE is "/opt/x"')
 
 
@@ -91,12 +95,12 @@ def test_cores_and_what_keeps_us_from_them() -> None:
 
 
 def test_features_are_read_where_linux_lists_them(tmp_path: Path) -> None:
-    assert processor.features(tmp_path) == frozenset()
+    assert features(tmp_path) == frozenset()
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/cpuinfo").write_text(
         "processor\t: 0\nflags\t\t: fpu avx2 fma\n\nprocessor\t: 1\nflags\t\t: other\n"
     )
-    assert processor.features(tmp_path) == {"fpu", "avx2", "fma"}
+    assert features(tmp_path) == {"fpu", "avx2", "fma"}
 
 
 def test_memory_and_the_context_that_follows() -> None:

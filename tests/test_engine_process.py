@@ -262,3 +262,27 @@ async def test_the_real_engine_says_why_a_file_cannot_be_loaded(home: Path) -> N
         await launch(msgspec.structs.replace(SPEC, model=str(broken)), log=home / "worker.log", stall_timeout=60)
     with pytest.raises(EngineDied):
         await launch(msgspec.structs.replace(SPEC, model=str(home / "none")), log=home / "worker.log", stall_timeout=60)
+
+
+async def test_an_older_llama_server_is_started_without_the_flags_that_it_lacks(home: Path) -> None:
+    def older(name: str, *lacks: str) -> str:
+        program = home / name
+        program.write_text(
+            f'#!/bin/sh\nfor word in "$@"; do case $word in {"|".join(lacks)})\n'
+            '  echo "error: invalid argument: $word" >&2; exit 1;; esac; done\n'
+            f'exec {sys.executable} {FAKE_ENGINE} "$@"\n'
+        )
+        program.chmod(0o755)
+        return str(program)
+
+    program = older("older", "--cache-ram", "--load-mode", "--no-prefill-assistant")
+    spec = msgspec.structs.replace(SPEC, use_mmap=True)
+    for _ in range(2):
+        engine = await launch(spec, log=home / "worker.log", stall_timeout=20, program=program)
+        await engine.close()
+    started = engines(home)
+    assert [one.options["cache_ram"] for one in started] == [None, None], "the second load asks for it no more"
+    assert started[0].options["ctx_size"] == spec.pool
+    oldest = older("oldest", "--kv-unified-per-slot")
+    with pytest.raises(EngineDied, match="invalid argument: --kv-unified-per-slot"):
+        await launch(spec, log=home / "worker.log", stall_timeout=20, program=oldest)

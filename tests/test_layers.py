@@ -45,7 +45,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server.anthropic": HTTP,
     "server": HTTP | {"server.ollama", "server.openai", "server.anthropic"},
     "client": WORDS,
-    "doctor": BELOW_MACHINES | MACHINES | {"serving", "sources.registry", "client"},
+    "builds": BELOW_MACHINES | MACHINES | {"models", "sources"},
+    "doctor": BELOW_MACHINES | MACHINES | {"builds", "serving", "sources.registry", "client"},
     "cli": WORDS | {"client", "modelfile"},
     "__main__": {"corral", "cli"},
 }
@@ -54,6 +55,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 EXCEPTIONS = {
     ("cli/commands/serve.py", "server"),  # inside the command that is the server
     ("cli/commands/doctor.py", "doctor"),  # inside the command that looks itself
+    ("cli/completion/engines.py", "builds"),  # when the name of an engine is typed
+    ("cli/commands/engine.py", "builds"),  # inside the command that builds by itself
+    ("cli/commands/engine.py", "engine"),
+    ("cli/commands/engine.py", "machine"),
 }
 
 

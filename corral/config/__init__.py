@@ -74,6 +74,12 @@ def _state_folder(environ: Mapping[str, str] | None = None) -> Path:
     return (base if base.is_absolute() else _user_folder() / ".local" / "state") / "corral"
 
 
+def _engines_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """Below `$XDG_DATA_HOME`, or where that is by default; a relative one counts for nothing, as for the state."""
+    base = Path((environ or {}).get("XDG_DATA_HOME", ""))
+    return (base if base.is_absolute() else _user_folder() / ".local" / "share") / "corral" / "engines"
+
+
 def _home_folder() -> Path:
     return _user_folder() / ".ollama"
 
@@ -169,7 +175,12 @@ class Config:
         lambda text: parse_path(text) / "config.json",
         "Where `docker login` keeps its credentials, which are used for registries too",
     )
-    engine: str = _setting("", "CORRAL_ENGINE", str, "Another llama-server program to use as the engine")
+    engine: str = _setting(
+        "", "CORRAL_ENGINE", str, "Another llama-server program to use, whatever `corral engine use` has chosen"
+    )
+    engines: Path = _setting(
+        _engines_folder, "CORRAL_ENGINES", parse_path, "Folder of the engines that `corral engine build` has compiled"
+    )
     pool_contexts: int = _setting(
         4, "CORRAL_POOL_CONTEXTS", parse_natural, "Full contexts that the KV pool of a model holds, memory permitting"
     )
@@ -254,6 +265,7 @@ def load(environ: Mapping[str, str] | None = None) -> Loaded:
             if remark:
                 remarks[setting.name] = remark
     values.setdefault("state", _state_folder(environ))
+    values.setdefault("engines", _engines_folder(environ))
     return Loaded(Config(**values), origins, remarks, file)
 
 

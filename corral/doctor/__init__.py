@@ -11,7 +11,9 @@ from corral import config
 from corral.config import Config, Loaded
 from corral.doctor import disk, engine, gpus, memory, network, processor, settings, store, terminal
 from corral.doctor.findings import Finding, Level
+from corral.engine import choice
 from corral.errors import ConfigError
+from corral.machine.processor import features
 
 __all__ = ["Finding", "Level", "examine"]
 
@@ -28,11 +30,12 @@ def examine(*, verify: Callable[[str, int, int], None] | None = None) -> Iterato
         loaded, unreadable = None, error
     chosen = loaded.config if loaded else Config()
     yield from settings.examine(loaded, unreadable)
-    probe = engine.probe(chosen.engine)
-    yield from engine.examine(chosen.engine, probe, processor.features())
+    used = choice.current(chosen)
+    probe = engine.probe(used.program)
+    yield from engine.examine(used, probe, features(), can_build=engine.can_build())
     yield from processor.examine()
     yield from memory.examine(chosen, probe.gpus)
-    yield from gpus.examine(chosen.engine, probe)
+    yield from gpus.examine(used.program, probe)
     yield from disk.examine(chosen.models)
     yield from store.examine(chosen.models, verify)
     yield from network.examine(chosen)

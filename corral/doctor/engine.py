@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from corral import children
+from corral.builds import tools
 from corral.doctor.findings import Finding
+from corral.engine.choice import Engine
+from corral.errors import NotFound
 from corral.machine.gpus import Gpu
 
 SUBJECT = "Engine"
@@ -119,25 +122,41 @@ PROCESSOR_NAMES = {
 """llama.cpp's names of features, and those that Linux has for them."""
 
 
-def examine(program: str, found: Probe, processor: frozenset[str]) -> Iterator[Finding]:
-    """`processor`: the features that the system lists, empty where it lists none."""
+def can_build() -> bool:
+    """Whether this machine has what `corral engine build` cannot fetch: compilers."""
+    try:
+        tools.compilers()
+    except NotFound:
+        return False
+    return True
+
+
+def examine(used: Engine, found: Probe, processor: frozenset[str], *, can_build: bool) -> Iterator[Finding]:
+    """`used`: the engine that models are loaded with; `processor`: the features that the system lists, empty where it
+    lists none; `can_build`: whether there are compilers."""
+    if used.remark:
+        yield Finding(SUBJECT, "note", f"the engine of the wheel is used: {used.remark}")
     if found.error:
-        remedy = (
-            f'CORRAL_ENGINE is "{program}": mend it, or unset it for the engine that Corral brings along'
-            if program
-            else "install it anew: `pip install --force-reinstall xllamacpp`, in the version that Corral asks for"
-        )
-        yield Finding(SUBJECT, "wrong", f"the engine does not work: {found.error}", remedy)
+        yield Finding(SUBJECT, "wrong", f"the engine does not work: {found.error}", _remedy(used))
         return
-    if program:
-        yield Finding(SUBJECT, "ok", f'llama-server {found.version} at "{program}" (CORRAL_ENGINE)')
+    if used.program:
+        how = "CORRAL_ENGINE" if used.name == "CORRAL_ENGINE" else f"chosen with `corral engine use {used.name}`"
+        yield Finding(SUBJECT, "ok", f'llama-server {found.version} at "{used.program}" ({how})')
         return
     build = f" ({found.build})" if found.build else ""
     yield Finding(SUBJECT, "ok", f"llama.cpp from xllamacpp {found.version}{build}")
-    yield from judged_features(found.features, processor)
+    yield from judged_features(found.features, processor, can_build=can_build)
 
 
-def judged_features(built_for: frozenset[str], processor: frozenset[str]) -> Iterator[Finding]:
+def _remedy(used: Engine) -> str:
+    if not used.program:
+        return "install it anew: `pip install --force-reinstall xllamacpp`, in the version that Corral asks for"
+    if used.name == "CORRAL_ENGINE":
+        return f'CORRAL_ENGINE is "{used.program}": mend it, or unset it for the engine that Corral brings along'
+    return "`corral engine use wheel` goes back to the engine that Corral brings along"
+
+
+def judged_features(built_for: frozenset[str], processor: frozenset[str], *, can_build: bool) -> Iterator[Finding]:
     """Whether an engine that was built for some features runs on a processor with others, and what it leaves unused."""
     known = {name for name in PROCESSOR_NAMES if name in built_for}
     if not processor or not known:
@@ -153,11 +172,12 @@ def judged_features(built_for: frozenset[str], processor: frozenset[str]) -> Ite
         return
     yield Finding(SUBJECT, "ok", f"built for {_listed(known)}, which this processor has")
     if unused := {name for name in has - known if name not in ("SSE3", "SSSE3")}:
+        first = "" if can_build else f"{tools.advice()}; then "
         yield Finding(
             SUBJECT,
             "note",
             f"this processor also has {_listed(unused)}, which the engine was not built for",
-            "a llama-server built on this machine may be faster: CORRAL_ENGINE=/path/to/llama-server",
+            f"one built on this machine may be faster: {first}`corral engine build` makes it and tries it",
         )
 
 

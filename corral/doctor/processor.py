@@ -4,8 +4,6 @@ import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 
 import psutil
 
@@ -14,16 +12,6 @@ from corral.machine import cgroups
 from corral.machine.threads import threads
 
 SUBJECT = "Processor"
-
-
-def features(root: Path = Path("/")) -> frozenset[str]:
-    """Those that Linux lists of the first core (`avx2`); empty elsewhere."""
-    with suppress(OSError):
-        for line in (root / "proc/cpuinfo").read_text("utf-8", "replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip().lower() in ("flags", "features"):
-                return frozenset(value.split())
-    return frozenset()
 
 
 def examine() -> Iterator[Finding]:

@@ -160,6 +160,28 @@ COMMON = (
 )
 """What every worker sets, whatever it loads."""
 
+SPARED: dict[str, dict[str, tuple[str, ...]]] = {
+    "--no-webui": {},
+    "--offline": {},
+    "--no-warmup": {},
+    "--no-prefill-assistant": {},
+    "--cache-ram": {},
+    "--fit": {},
+    "--load-mode": {"none": ("--no-mmap",)},
+    "--context-shift": {},
+    "--image-min-tokens": {},
+}
+"""Flags that a llama-server of another age may lack and a model is loaded without, and what means the same there, by
+the flag's value. Answers are right without them; without others, such as the context of one request, they are not."""
+
+
+def spared(arguments: Sequence[str], without: Sequence[str]) -> Sequence[str]:
+    """The arguments of one setting for a llama-server that lacks some flags."""
+    if not arguments or arguments[0] not in without:
+        return arguments
+    return SPARED[arguments[0]].get(arguments[1] if len(arguments) > 1 else "", ())
+
+
 IDENTITY = ("model", "mode", "pooling")
 """The fields that make two specifications the same model in the same use."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from corral.config import Config
+from corral.engine import choice
 from corral.engine.base import Engine, LoadProgress, RunnerSpec
 from corral.engine.llama.build import build
 from corral.engine.llama.client import launch
@@ -52,7 +53,7 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     )
     deriver = Deriver(
         store,
-        engine=build(config.engine),
+        engine=build(choice.current(config).program),
         most_bytes=config.derived_bytes,
         in_use=lambda: {path for runner in scheduler.runners for path in (runner.spec.model, *runner.spec.projectors)},
     )
@@ -82,6 +83,7 @@ def _launcher(
     config: Config, store: Store, deriver: Deriver
 ) -> Callable[[RunnerSpec, str, LoadProgress], Coroutine[Any, Any, Engine]]:
     numbers = iter(range(1 << 30))
+    remarks: set[str] = set()
     template_errors: dict[str, str] = {}
     """By weights' file, whose bytes never change: a template that could not be run is not tried at each load."""
 
@@ -95,11 +97,15 @@ def _launcher(
         progress.preparing = None
         free_mib = memory().available >> 20
         threads = spec.num_thread or threads_here()
+        chosen = await asyncio.to_thread(choice.current, config)
+        if chosen.remark and chosen.remark not in remarks:
+            log.warning("the engine of the wheel is used: %s", chosen.remark)
+            remarks.add(chosen.remark)
         engine = await launch(
             msgspec.structs.replace(spec, model=files.model, projectors=files.projectors, num_thread=threads),
             log=await asyncio.to_thread(_worker_log, config.state, next(numbers)),
             stall_timeout=config.load_timeout,
-            program=config.engine,
+            program=chosen.program,
             cache_ram_mib=min(CACHE_RAM_MIB, free_mib // 8),
             template_error=template_errors.get(spec.model, ""),
             progress=progress,

@@ -5,13 +5,18 @@ The answer is a line `words` or `files` (also a path may be meant), and a line f
 it stands for.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from corral.cli.framework.commands import Arguments, Command, Count, Group, command, program_name
 from corral.cli.framework.flags import Flag
 from corral.errors import BadRequest
+
+if TYPE_CHECKING:
+    from corral.cli.completion.candidates import Candidate
 
 SCRIPTS = {"bash": "bash.sh", "zsh": "zsh.sh", "fish": "fish.fish"}
 
@@ -52,8 +57,22 @@ def complete(ctx: click.Context, arguments: Arguments) -> None:
         find=find,
         models=names,
         shells=tuple(SCRIPTS),
+        engine_actions=_engine_actions,
+        engines=_engine_names,
     )
     found = candidates(arguments[:-1], arguments[-1], source)
     click.echo("files" if found.files else "words")
     for word, sentence in found.words:
         click.echo(f"{word}\t{sentence}")
+
+
+def _engine_actions() -> "Sequence[Candidate]":
+    from corral.cli.completion.engines import actions
+
+    return actions()
+
+
+def _engine_names() -> "Sequence[Candidate]":
+    from corral.cli.completion.engines import names
+
+    return names()

@@ -38,6 +38,10 @@ class Source(NamedTuple):
     models: Callable[[bool], Sequence[Candidate]]
     """The models that there are, or only those that are loaded."""
     shells: Sequence[str]
+    engine_actions: Callable[[], Sequence[Candidate]]
+    """What `engine` can do."""
+    engines: Callable[[], Sequence[Candidate]]
+    """Names of engines that can be chosen."""
 
 
 def candidates(words: Sequence[str], typed: str, source: Source) -> Candidates:
@@ -119,5 +123,9 @@ def _words(kind: Completed, source: Source) -> Sequence[Candidate]:
             return source.commands
         case "shells":
             return [Candidate(shell) for shell in source.shells]
+        case "engine actions":
+            return source.engine_actions()
+        case "engines":
+            return source.engines()
         case "files":
             return ()

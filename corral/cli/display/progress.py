@@ -29,6 +29,10 @@ LEAST_SECONDS = 1.0
 """On what is no terminal, a bar gives a line at least and at most this often while it moves."""
 
 
+Size = Callable[[int], str]
+"""How a number is written: bytes, or `str` for what is counted."""
+
+
 class Line(Protocol):
     """One state of a display."""
 
@@ -49,13 +53,14 @@ class Spinner:
 
 
 class Bar:
-    """Something whose size is known, in bytes. Fields that a narrow window has no room for are left out."""
+    """Something whose size is known, as a rule in bytes. Fields that a narrow window has no room for are left out."""
 
     SIZE, RATE, TIME, EDGES, LEAST = 13, 10, 8, 5, 5
     """Columns of the fields on the right, of the marks around the bar, and of the shortest bar worth drawing."""
 
-    def __init__(self, message: str, total: int, blocks: str) -> None:
+    def __init__(self, message: str, total: int, blocks: str, size: Size = byte_text) -> None:
         self.message = message
+        self._size = size
         self.total = total
         self.completed = 0
         self._blocks = blocks
@@ -100,17 +105,21 @@ class Bar:
 
     def plain(self) -> str:
         """The same for a log, without a drawing and of any width."""
-        size = byte_text(self.total) if self.finished else f"{byte_text(self.completed)}/{byte_text(self.total)}"
+        size = self._size(self.total) if self.finished else f"{self._size(self.completed)}/{self._size(self.total)}"
         fields = [f"{self.message} {self.percent:3.0f}% {size}", self._rate_field().strip(), self._time_field().strip()]
         return ", ".join(filter(None, fields)) + (" left" if fields[-1] else "")
 
     def _size_field(self) -> str:
-        total = f"{byte_text(self.total):>6}"
-        return f"{total}{'':7}" if self.finished else f"{byte_text(self.completed):>6}/{total}"
+        total = f"{self._size(self.total):>6}"
+        return f"{total}{'':7}" if self.finished else f"{self._size(self.completed):>6}/{total}"
 
     def _rate_field(self) -> str:
         rate = self.rate()
-        return " " * self.RATE if self.finished or not rate else f"  {byte_text(int(rate)):>6}/s"
+        return (
+            " " * self.RATE
+            if self.finished or not rate or self._size is not byte_text
+            else f"  {byte_text(int(rate)):>6}/s"
+        )
 
     def _time_field(self) -> str:
         rate = self.rate()
@@ -136,7 +145,7 @@ class Display(Protocol):
     def spin(self, message: str) -> None:
         """A status without a size; the same again changes nothing."""
 
-    def advance(self, key: str, message: str, total: int, completed: int) -> None:
+    def advance(self, key: str, message: str, total: int, completed: int, size: Size = byte_text) -> None:
         """A status with a size. Each `key` has a bar of its own."""
 
     def close(self) -> None:
@@ -179,12 +188,12 @@ class Screen:
             if self._spinner:
                 self._spinner.message = message
 
-    def advance(self, key: str, message: str, total: int, completed: int) -> None:
+    def advance(self, key: str, message: str, total: int, completed: int, size: Size = byte_text) -> None:
         with self._lock:
             self._stop_spinner()
             bar = self._bars.get(key)
             if bar is None:
-                bar = self._bars[key] = Bar(message, total, self._blocks)
+                bar = self._bars[key] = Bar(message, total, self._blocks, size)
                 self._lines.append(bar)
             bar.advance(total, completed, time.monotonic())
 
@@ -256,9 +265,9 @@ class Log:
             self._status = message
             self._write(message)
 
-    def advance(self, key: str, message: str, total: int, completed: int) -> None:
+    def advance(self, key: str, message: str, total: int, completed: int, size: Size = byte_text) -> None:
         now = self._clock()
-        bar = self._bars.setdefault(key, Bar(message, total, ""))
+        bar = self._bars.setdefault(key, Bar(message, total, "", size))
         bar.advance(total, completed, now)
         step = math.floor(bar.percent / 10)
         before, moment = self._logged.get(key, (-1, -math.inf))

@@ -11,7 +11,9 @@ from corral.cli.framework.help_pages import command_page, group_page, unknown_co
 from corral.errors import BadRequest
 
 Arguments = tuple[str, ...]
-Completed: TypeAlias = Literal["models", "models or files", "running", "files", "commands", "shells"]
+Completed: TypeAlias = Literal[
+    "models", "models or files", "running", "files", "commands", "shells", "engine actions", "engines"
+]
 """What a shell completes an argument with."""
 
 

@@ -6,6 +6,8 @@ Its JSON is `wire.py`'s subject, what it holds back of an answer that of `held_b
 import asyncio
 import base64
 import contextlib
+import re
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +36,7 @@ from corral.engine.llama.process import (
     WorkerProcess,
     discard,
 )
+from corral.engine.load_options import SPARED
 from corral.errors import EngineDied, EngineError
 from corral.messages import TokenLogprob
 
@@ -58,6 +61,13 @@ _GONE = (
 )
 
 
+_REFUSED_FLAG = re.compile(r"invalid argument: (--[a-z0-9-]+)")
+"""How a llama-server of another age refuses a flag that it does not know."""
+
+_lacking: defaultdict[str, set[str]] = defaultdict(set)
+"""The flags that programs have refused, by their paths."""
+
+
 async def launch(
     spec: RunnerSpec,
     *,
@@ -78,7 +88,9 @@ async def launch(
     """
 
     async def start(spec: RunnerSpec) -> LlamaEngine:
-        process = await WorkerProcess.start(spec, log=log, program=program, cache_ram_mib=cache_ram_mib)
+        process = await WorkerProcess.start(
+            spec, log=log, program=program, cache_ram_mib=cache_ram_mib, without=sorted(_lacking[program])
+        )
         if progress is not None:
             progress.loaded = process.loaded
         serves = await process.ready(stall_timeout)
@@ -92,12 +104,23 @@ async def launch(
             await engine.wait_until_served(stall_timeout)
         return engine
 
+    async def fitted(spec: RunnerSpec) -> LlamaEngine:
+        """Starts it again without a flag that the program refuses, as long as the model can be loaded without that."""
+        while True:
+            try:
+                return await start(spec)
+            except EngineDied as error:
+                refused = _REFUSED_FLAG.search(str(error))
+                if not program or not refused or refused[1] not in SPARED.keys() - _lacking[program]:
+                    raise
+                _lacking[program].add(refused[1])
+
     if not template_error:
         try:
-            return await start(spec)
+            return await fitted(spec)
         except UnusableTemplateError as error:
             template_error = str(error)
-    return await start(msgspec.structs.replace(spec, own_template=False))
+    return await fitted(msgspec.structs.replace(spec, own_template=False))
 
 
 class LlamaEngine:

@@ -10,7 +10,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -76,18 +76,25 @@ class WorkerProcess:
 
     @classmethod
     async def start(
-        cls, spec: RunnerSpec, *, log: Path, program: str = "", cache_ram_mib: int = 1024
+        cls,
+        spec: RunnerSpec,
+        *,
+        log: Path,
+        program: str = "",
+        cache_ram_mib: int = 1024,
+        without: Sequence[str] = (),
     ) -> "WorkerProcess":
         """Starts a worker for `spec`; `ready` waits for it. What it prints goes to `log`.
 
-        `program` is another llama-server to run, `cache_ram_mib` bounds the prompt cache in MiB. `EngineError` when
-        the log cannot be written.
+        `program` is another llama-server to run, `without` the flags that it lacks; `cache_ram_mib` bounds the
+        prompt cache in MiB. `EngineError` when the log cannot be written.
         """
         config = WorkerConfig(
             spec=spec,
             key=secrets.token_urlsafe(24),
             parent=os.getpid(),
             program=program,
+            without=tuple(without),
             log=str(log),
             cache_ram_mib=cache_ram_mib,
         )

@@ -21,7 +21,7 @@ from corral.children import end_with_parent, take_standard_output
 from corral.config import child_environment
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.log import FAILED, WorkerLog
-from corral.engine.load_options import Setting, settings
+from corral.engine.load_options import Setting, settings, spared
 
 FAILURE = "Failed to init server"
 """How the engine's exception for any failed load begins; it carries no cause."""
@@ -40,6 +40,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The id of the process that the worker ends with."""
     program: str = ""
     """Path of a llama-server to run; empty: the one in the `xllamacpp` package."""
+    without: tuple[str, ...] = ()
+    """Flags that this llama-server does not know, of `load_options.SPARED`."""
     log: str = ""
     """The file that standard error goes to; the first error of a failed load is read from it."""
     cache_ram_mib: int = 1024
@@ -149,7 +151,8 @@ def _exec_external(config: WorkerConfig, report: Any) -> None:
 def arguments(config: WorkerConfig, port: int) -> list[str]:
     """llama-server's command line; the same choices as `parameters` makes. The key is in the environment."""
     own = ["--host", "127.0.0.1", "--port", str(port), "--cache-ram", str(config.cache_ram_mib)]
-    return own + [argument for setting in settings(config.spec) for argument in setting.arguments]
+    rows = [own[4:], *(list(setting.arguments) for setting in settings(config.spec))]
+    return own[:4] + [argument for row in rows for argument in spared(row, config.without)]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Running pip to fetch one wheel. Knows pip's options and what it prints; what is in a wheel is `wheel`'s business.
+"""Running pip to fetch one package. Knows pip's options and what it prints; what is in a package is others' business.
 
 pip does the work as it is configured on this machine: indexes, mirrors, proxies, local folders, credentials. Part of
 that configuration is in environment variables, so pip gets our whole environment; nothing else here reads it.
@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from corral.config import child_environment
 from corral.errors import DiskFull, NotFound, SourceError, Unreachable
@@ -39,16 +40,23 @@ class Fetched:
     total: int
 
 
-async def download(requirement: str, folder: Path) -> AsyncGenerator[Fetched, None]:
-    """Fetches the wheel of a package into `folder`, which is empty; the last step is the finished file.
+Kind = Literal["wheel", "source distribution"]
 
-    Closing the iterator ends pip. `NotFound` when there is no such package or no wheel of it, `Unreachable`,
-    `DiskFull`, `SourceError`.
+_OPTIONS: dict[Kind, str] = {"wheel": "--only-binary", "source distribution": "--no-binary"}
+_ENDINGS: dict[Kind, str] = {"wheel": ".whl", "source distribution": ".tar.gz"}
+
+
+async def download(requirement: str, folder: Path, kind: Kind = "wheel") -> AsyncGenerator[Fetched, None]:
+    """Fetches a package into `folder / "wheel"`, where `folder` is empty; the last step is the finished file.
+
+    pip runs the build program of a source distribution to learn its name. Closing the iterator ends pip. `NotFound`
+    when there is no such package or none of that kind, `Unreachable`, `DiskFull`, `SourceError`.
     """
-    command = await _find_pip()
+    command = await find_pip()
     target, temporary = folder / "wheel", folder / "tmp"
     temporary.mkdir()
-    arguments = ["download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input"]
+    package = ":all:" if kind == "wheel" else re.split(r"[^\w.-]", requirement)[0]
+    arguments = ["download", "--no-deps", f"{_OPTIONS[kind]}={package}", "--no-cache-dir", "--no-input"]
     arguments += ["--disable-pip-version-check", "--progress-bar", "raw" if command.is_raw else "off"]
     environment = child_environment(
         **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary)),
@@ -68,22 +76,22 @@ async def download(requirement: str, folder: Path) -> AsyncGenerator[Fetched, No
             else:
                 output = step
     if process.returncode:
-        raise _failure(requirement, output)
-    wheels = sorted(target.glob("*.whl"))
-    if len(wheels) != 1:
-        raise SourceError(f'pip brought {len(wheels)} wheels for "{requirement}"')
-    size = wheels[0].stat().st_size
-    yield Fetched(wheels[0].name, size, size)
+        raise _failure(requirement, kind, output)
+    files = sorted(target.glob(f"*{_ENDINGS[kind]}"))
+    if len(files) != 1:
+        raise SourceError(f'pip brought {len(files)} {kind}s for "{requirement}"')
+    size = files[0].stat().st_size
+    yield Fetched(files[0].name, size, size)
 
 
 @dataclass(frozen=True, slots=True)
-class _Pip:
+class Pip:
     words: tuple[str, ...]
     is_raw: bool
     """Whether it prints its progress in plain numbers."""
 
 
-async def _find_pip() -> _Pip:
+async def find_pip() -> Pip:
     """The pip of our own environment, or else one on the path."""
     others = [path for path in map(shutil.which, ("pip3", "pip")) if path]
     for words in ((sys.executable, "-P", "-m", "pip"), *((path,) for path in others)):
@@ -99,7 +107,7 @@ async def _find_pip() -> _Pip:
             continue
         output, _ = await process.communicate()
         if match := _VERSION.match(output.decode(errors="replace")):
-            return _Pip(words, (int(match[1]), int(match[2])) >= _RAW_PROGRESS_SINCE)
+            return Pip(words, (int(match[1]), int(match[2])) >= _RAW_PROGRESS_SINCE)
     raise SourceError(f"pip is needed to fetch a Python package, and is missing\ntry: {sys.executable} -m ensurepip")
 
 
@@ -154,7 +162,7 @@ async def _watched(
                     name, completed = match[1].rsplit("/", 1)[-1], 0
                     total = int(float(match[2]) * _UNITS[match[3]]) if match[2] else 0
             elif not is_raw:
-                completed = max(completed, _size_of_wheels(temporary))
+                completed = max(completed, _size_of_packages(temporary))
             if name and total:
                 yield Fetched(name, min(completed, total), total)
     await process.wait()
@@ -185,11 +193,14 @@ async def _lines(process: asyncio.subprocess.Process) -> AsyncGenerator[str | No
         reading.cancel()
 
 
-def _size_of_wheels(folder: Path) -> int:
+def _size_of_packages(temporary: Path) -> int:
+    """Bytes of the files that pip has begun; it removes folders meanwhile."""
     total = 0
-    for path in folder.rglob("*.whl"):
-        with suppress(OSError):
-            total += path.stat().st_size
+    for folder, _, names in os.walk(temporary):
+        for name in names:
+            if name.endswith(tuple(_ENDINGS.values())):
+                with suppress(OSError):
+                    total += Path(folder, name).stat().st_size
     return total
 
 
@@ -205,7 +216,7 @@ _BROKEN = re.compile(
 )
 
 
-def _failure(requirement: str, lines: Iterable[str]) -> SourceError | NotFound | DiskFull:
+def _failure(requirement: str, kind: Kind, lines: Iterable[str]) -> SourceError | NotFound | DiskFull:
     """Why pip failed, from the lines it printed."""
     text = "\n".join(lines)
     last = next((line.strip() for line in reversed(text.splitlines()) if line.startswith("ERROR:")), "")
@@ -214,8 +225,8 @@ def _failure(requirement: str, lines: Iterable[str]) -> SourceError | NotFound |
     if _NO_NETWORK.search(text):
         return Unreachable(f'the package index cannot be reached to fetch "{requirement}"')
     if _MISSING.search(text):
-        return NotFound(f'no wheel of the package "{requirement}" was found')
+        return NotFound(f'no {kind} of the package "{requirement}" was found')
     if _BROKEN.search(text):
-        return SourceError(f'the wheel of the package "{requirement}" is broken')
+        return SourceError(f'the {kind} of the package "{requirement}" is broken')
     reason = last.removeprefix("ERROR:").strip()[:300] or "it gave no reason"
     return SourceError(f'pip could not fetch the package "{requirement}": {reason}')
