@@ -148,6 +148,7 @@ MOVED = {**reply("", 301), "headers": {"Location": "https://elsewhere.example/"}
 
 STEPS = [
     Step("version", "corral --version"),
+    Step("version-command", "corral version"),
     Step("version-ollama", "ollama -v"),
     Step("version-none", "corral --version", variables={"OLLAMA_HOST": "127.0.0.1:1"}),
     Step("list-empty", "corral list"),

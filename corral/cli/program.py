@@ -49,6 +49,7 @@ COMMANDS = {
     "explain": Entry("explain", "explain", "Show where the time of the last requests went"),
     "doctor": Entry("doctor", "doctor", "Find out what is wrong, and what to do about it"),
     "help": Entry("help", "help_", "Help about any command"),
+    "version": Entry("help", "version_", "Show version information"),
 }
 """The commands in the order of the help page."""
 

@@ -1,4 +1,4 @@
-"""`help [command]`: the help page of the program or of a command."""
+"""`help [command]`: the help page of the program or of a command. `version`, which is a flag elsewhere."""
 
 import click
 
@@ -19,3 +19,11 @@ def help_(ctx: click.Context, arguments: Arguments) -> None:
         raise unknown_command(arguments[0], root.info_name or "", root.command.list_commands(root))
     with click.Context(found, info_name=found.name, parent=root) as page:
         click.echo(page.get_help())
+
+
+@command("version", "Show version information", count=Count(exact=0))
+@click.pass_context
+def version_(ctx: click.Context, arguments: Arguments) -> None:
+    from corral.cli.commands import version
+
+    version.show(ctx.find_root().info_name or "")
