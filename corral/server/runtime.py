@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
+import shutil
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import msgspec
 
 from corral.config import Config
-from corral.engine.base import Engine, LoadProgress, RunnerSpec
+from corral.engine.base import Engine, Keeping, LoadProgress, RunnerSpec
 from corral.engine.llama.build import build
 from corral.engine.llama.client import launch
 from corral.errors import CorralError
@@ -19,8 +21,9 @@ from corral.inference import Runtime
 from corral.machine import Machine
 from corral.machine.memory import memory
 from corral.machine.threads import threads_here
-from corral.models.derived import Deriver
+from corral.models.derived import Deriver, EngineFiles
 from corral.models.model import Models
+from corral.names import parse_digest
 from corral.serving.decisions import SchedulerLimits
 from corral.serving.scheduler import Scheduler, SchedulerEvents
 from corral.sources.registry import Registry
@@ -86,6 +89,7 @@ def _launcher(
     async def start(spec: RunnerSpec, label: str, progress: LoadProgress) -> Engine:
         await store.run(store.check_files, (spec.model, *spec.projectors, *spec.adapters))
         files = await deriver.files(spec.model, spec.projectors, label)
+        keeping = await store.run(_keeping, config, store, spec, files)
         free_mib = memory().available >> 20
         threads = spec.num_thread or threads_here()
         engine = await launch(
@@ -96,6 +100,7 @@ def _launcher(
             cache_ram_mib=min(CACHE_RAM_MIB, free_mib // 8),
             template_error=template_errors.get(spec.model, ""),
             progress=progress,
+            keeping=keeping,
         )
         if engine.template_error and spec.model not in template_errors:
             log.warning("model %s: %s; only requests that do not need it are served", label, engine.template_error)
@@ -103,6 +108,29 @@ def _launcher(
         return engine
 
     return start
+
+
+def _keeping(config: Config, store: Store, spec: RunnerSpec, files: EngineFiles) -> Keeping | None:
+    """Where the conversations of a model are kept; None: nowhere. Blocks.
+
+    Each way to load it has a folder of its own: what the engine has computed is of no use to another.
+    """
+    try:
+        if not config.cache_bytes:
+            shutil.rmtree(store.conversations.folder, ignore_errors=True)
+        if not (config.cache_bytes and spec.resumable):
+            return None
+        store.conversations.trim(config.cache_bytes)
+        way = (
+            *(build(config.engine), files.model, spec.adapters, spec.own_template, spec.num_ctx),
+            *(spec.cache_type, spec.flash_attention, spec.num_gpu, spec.main_gpu),
+        )
+        key = hashlib.sha256(repr(way).encode()).hexdigest()[:16]
+        folder = store.conversations.place(parse_digest(Path(spec.model).name), key)
+    except CorralError as error:
+        log.info("conversations are not kept: %s", error)
+        return None
+    return Keeping(str(folder), config.cache_bytes, lambda: store.conversations.trim(config.cache_bytes))
 
 
 def _worker_log(state: Path, number: int) -> Path:

@@ -76,12 +76,12 @@ class WorkerProcess:
 
     @classmethod
     async def start(
-        cls, spec: RunnerSpec, *, log: Path, program: str = "", cache_ram_mib: int = 1024
+        cls, spec: RunnerSpec, *, log: Path, program: str = "", cache_ram_mib: int = 1024, slot_folder: str = ""
     ) -> "WorkerProcess":
         """Starts a worker for `spec`; `ready` waits for it. What it prints goes to `log`.
 
-        `program` is another llama-server to run, `cache_ram_mib` bounds the prompt cache in MiB. `EngineError` when
-        the log cannot be written.
+        `program` is another llama-server to run, `cache_ram_mib` bounds the prompt cache in MiB, `slot_folder` is
+        where slots may be saved. `EngineError` when the log cannot be written.
         """
         config = WorkerConfig(
             spec=spec,
@@ -90,6 +90,7 @@ class WorkerProcess:
             program=program,
             log=str(log),
             cache_ram_mib=cache_ram_mib,
+            slot_folder=slot_folder,
         )
         with _create(log) as output:
             process = await asyncio.create_subprocess_exec(
