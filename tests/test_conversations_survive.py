@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests import asking
-from tests.asking import post, until
+from tests.asking import metric, post, until
 from tests.conftest import RunningServer, add_model, running_server
 from tests.test_real_engine import workers
 from tests.tiny_models import tiny_llama
@@ -58,7 +58,9 @@ def test_greedy_answers_are_the_same_after_an_unload(server: RunningServer) -> N
     for prompt, turn in zip(PROMPTS, turns, strict=True):
         ask(server, prompt, keep_alive=0)
         until(lambda: not is_loaded(server))
+        before = metric(server, "corral_prefix_cache_hits_total")
         from_disk.append(ask(server, turn, keep_alive=0)["response"])
+        assert metric(server, "corral_prefix_cache_hits_total") - before > len(prompt) // 2
         until(lambda: not is_loaded(server))
     assert from_disk == in_memory
     assert len(states(server)) < 2 * len(PROMPTS)  # the longer one replaces the shorter
