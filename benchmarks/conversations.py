@@ -65,16 +65,19 @@ def measure(server: RunningServer, words: int, rounds: int) -> None:
         second.append(chat(server, messages)[0])
         unload(server)
         resumed.append(chat(server, messages)[0])
-    full = statistics.median(whole)
-    print(f"{tokens} tokens read whole: {full:.0f} ms")
-    rows = {"second turn": second, "after an unload": resumed}
+    print(f"{tokens} tokens")
+    report("second turn", second, whole)
+    report("after an unload", resumed, whole)
     for count in (2, 8):
         several = [conversation(words // count) for _ in range(count)]
         alone = [chat(server, messages)[0] for messages in several]
-        rows[f"{count} in turns"] = [chat(server, messages)[0] for _ in range(rounds) for messages in several]
-        print(f"one of {count}, read whole: {statistics.median(alone):.0f} ms")
-    for name, times in rows.items():
-        print(f"{name:16} {statistics.median(times):8.0f} ms  {statistics.median(times) / full:6.3f} of the whole")
+        report(f"{count} in turns", [chat(server, messages)[0] for _ in range(rounds) for messages in several], alone)
+
+
+def report(name: str, times: list[float], whole: list[float]) -> None:
+    """One line: medians of reading what is new, and of reading the same conversations whole."""
+    short, long = statistics.median(times), statistics.median(whole)
+    print(f"{name:16} {short:8.0f} ms, read whole {long:8.0f} ms, ratio {short / long:6.3f}", flush=True)
 
 
 def main() -> None:
