@@ -34,7 +34,16 @@ PROMPT_MS, TOKEN_MS = 10.0 / SPEED, 2.0 / SPEED
 def arguments(argv: list[str]) -> argparse.Namespace:
     """The options Corral gives an engine; anything else is refused, as llama-server does."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    for text in ("host", "model", "cache-type-k", "cache-type-v", "pooling", "mmproj", "chat-template"):
+    for text in (
+        "host",
+        "model",
+        "cache-type-k",
+        "cache-type-v",
+        "pooling",
+        "mmproj",
+        "chat-template",
+        "slot-save-path",
+    ):
         parser.add_argument(f"--{text}", default="")
     for text, choices in (("flash-attn", "on off auto"), ("fit", "on off"), ("load-mode", "auto none mmap mlock dio")):
         parser.add_argument(f"--{text}", choices=choices.split())

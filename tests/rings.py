@@ -37,6 +37,7 @@ SLOW = {
     "test_clients": REAL_ENGINE,
     "test_completion_shells": SHELLS,
     "test_conversation_real": REAL_ENGINE,
+    "test_conversations_survive": REAL_ENGINE,
     "test_conversation_terminal": TERMINAL,
     "test_convert_adapters": REAL_ENGINE,
     "test_convert_tokenizers": REAL_ENGINE,

@@ -24,6 +24,8 @@ class StubEngine:
         self.answers = True
         self.pings = 0
         self.closed = 0
+        self.kept = 0
+        self.holds_keep: asyncio.Event | None = None
         self.holds_ping: asyncio.Event | None = None
         self.holds_close: asyncio.Event | None = None
         self._end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -51,6 +53,11 @@ class StubEngine:
 
     def memory(self) -> int:
         return 1
+
+    async def keep(self) -> None:
+        self.kept += 1
+        if self.holds_keep is not None:
+            await self.holds_keep.wait()
 
     async def close(self) -> None:
         self.closed += 1

@@ -393,7 +393,7 @@ def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up(
         monkeypatch.setenv("OLLAMA_HOST", host)
         status = program.run(["corral", "list"])
     assert Outcome(status, *capsys.readouterr()) == Outcome(
-        1, "", f'Error: no answer from "http://{host}": timed out\n'
+        1, "", f'Error: no answer from "http://{host}" within 0.1 seconds\n'
     )
 
 

@@ -45,7 +45,7 @@ SPECS: dict[str, dict[str, object]] = {
     "image tokens": {"image_min_tokens": 1024},
     "attention": {"flash_attention": "on"},
     "no attention": {"flash_attention": "off"},
-    "estimates": {"weights_bytes": 1, "cache_bytes_per_token": 1},
+    "estimates": {"weights_bytes": 1, "cache_bytes_per_token": 1, "resumable": True},
     **{name: {"cache_type": name} for name in ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")},
 }
 

@@ -11,6 +11,7 @@ import pytest
 from corral.engine.base import RunnerSpec
 from corral.errors import Busy, EngineDied, EngineError, OutOfMemory, QueueFull
 from corral.machine.memory import GIB, Memory
+from corral.serving import scheduler as scheduler_module
 from corral.serving.decisions import SchedulerLimits
 from corral.serving.scheduler import Runner, Scheduler, SchedulerEvents
 from tests.stub_engines import Launcher, StubEngine, turn_the_loop
@@ -406,6 +407,32 @@ async def test_a_runner_that_dies_is_replaced_by_the_next_request() -> None:
         for client in (first, next_one, other):
             await client.leave()
         assert [runner.users for runner in scheduler.runners] == [0, 0]
+
+
+async def test_conversations_are_kept_before_an_engine_ends_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler_module, "KEEP_SECONDS", 0.01)
+    launcher = Launcher()
+    async with scheduling(launcher) as scheduler:
+        client = Client(scheduler, A)
+        await turn_the_loop()
+        (runner,) = scheduler.runners
+        client.engine.holds_keep = asyncio.Event()  # a disk that does not answer
+        await client.leave()
+        scheduler.expire(A.model)
+        await runner.gone.wait()
+        assert (launcher.engines[0].kept, launcher.engines[0].closed) == (1, 1)
+
+
+async def test_an_engine_that_died_is_not_asked_to_keep_anything() -> None:
+    launcher = Launcher()
+    async with scheduling(launcher) as scheduler:
+        client = Client(scheduler, A)
+        await turn_the_loop()
+        (runner,) = scheduler.runners
+        client.engine.die()
+        await runner.gone.wait()
+        await client.leave()
+        assert (launcher.engines[0].kept, launcher.engines[0].closed) == (0, 1)
 
 
 async def test_a_runner_is_unloaded_once_also_when_it_died_in_use() -> None:

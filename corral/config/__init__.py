@@ -190,6 +190,12 @@ class Config:
         parse_natural,
         "Bytes that files made for the engine of published models may take; those not used for longest go. 0: no bound",
     )
+    cache_bytes: int = _setting(
+        4 << 30,
+        "CORRAL_CACHE_BYTES",
+        parse_natural,
+        "Bytes of disk for conversations of models that are unloaded, to go on from; 0: none are saved",
+    )
     end_repetition: bool = _setting(
         True, "CORRAL_END_REPETITION", parse_switch, "Whether an answer that repeats itself without end is ended"
     )

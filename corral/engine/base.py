@@ -67,6 +67,8 @@ class RunnerSpec(Struct, frozen=True, kw_only=True):
     """Size of all files, an estimate of what the weights take."""
     cache_bytes_per_token: int = 0
     """Bytes of KV cache a token takes."""
+    resumable: bool = False
+    """Whether a conversation that is written to disk and read again goes on exactly as it would have."""
 
 
 class Sampling(Struct, frozen=True, kw_only=True):
@@ -185,6 +187,15 @@ class Ranking(Struct, frozen=True):
     tokens: int
 
 
+class Keeping(Struct, frozen=True):
+    """Where an engine keeps conversations while it is not loaded: a folder for those of this very model, loaded in this
+    very way, the bytes that all of them may take, and what is called after some were written, in a thread."""
+
+    folder: str
+    most_bytes: int
+    written: Callable[[], None] = lambda: None
+
+
 class LoadProgress:
     """How far a load is. What loads sets these; `loaded` is called only when that is wanted."""
 
@@ -274,6 +285,14 @@ class Engine(Protocol):
 
     def memory(self) -> int:
         """Bytes of main memory it holds now; 0 when it is gone."""
+        ...
+
+    async def keep(self) -> None:
+        """Writes the conversations in its cache to disk, where one that is loaded later in the same way finds them.
+
+        Only those of requests that have ended, and only where a place was given for them. May be cancelled at any time:
+        what is not finished then is not kept. What cannot be written is logged and left.
+        """
         ...
 
     async def close(self) -> None:

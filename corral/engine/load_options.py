@@ -166,6 +166,7 @@ SPARED: dict[str, dict[str, tuple[str, ...]]] = {
     "--no-warmup": {},
     "--no-prefill-assistant": {},
     "--cache-ram": {},
+    "--slot-save-path": {},
     "--fit": {},
     "--load-mode": {"none": ("--no-mmap",)},
     "--context-shift": {},
@@ -254,5 +255,6 @@ LOAD_OPTIONS: tuple[LoadOption, ...] = (
     LoadOption(field="flash_attention", can_serve=_always, settings=_flash_attention),
     LoadOption(field="weights_bytes", can_serve=_always),
     LoadOption(field="cache_bytes_per_token", can_serve=_always),
+    LoadOption(field="resumable", can_serve=_always),
 )
 """One row a field of `RunnerSpec`, in its order."""

@@ -22,6 +22,20 @@ _WHOLLY_ROTATED = frozenset(
 """Architectures whose heads the engine rotates whole, and ends the process where the file says otherwise."""
 
 
+_ATTENDS_TO_ALL = frozenset(
+    {
+        *("llama", "mistral3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "smollm3", "granite", "granitemoe"),
+        *("starcoder2", "gemma", "phi2", "olmo", "internlm2", "glm4", "deepseek", "deepseek2", "stablelm"),
+    }
+)
+"""Architectures in which every layer keeps all tokens, unless a key says otherwise."""
+
+
+def attends_to_all(file: GGUF) -> bool:
+    """Whether every layer is known to keep all tokens, with no window that slides and no state that they pass into."""
+    return file.architecture in _ATTENDS_TO_ALL and not any(numbers(file, "attention.sliding_window"))
+
+
 def check_attention(file: GGUF) -> None:
     """Raises `ModelFileError`, naming the key, for numbers of heads and rotations that no engine could work with."""
     _check_heads(file)

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
+import shutil
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import msgspec
 
 from corral.config import Config
 from corral.engine import choice
-from corral.engine.base import Engine, LoadProgress, RunnerSpec
+from corral.engine.base import Engine, Keeping, LoadProgress, RunnerSpec
 from corral.engine.llama.build import build
 from corral.engine.llama.client import launch
 from corral.errors import CorralError
@@ -22,8 +24,9 @@ from corral.machine import Machine
 from corral.machine.memory import memory
 from corral.machine.threads import threads_here
 from corral.messages import Progress
-from corral.models.derived import Deriver
+from corral.models.derived import Deriver, EngineFiles
 from corral.models.model import Models
+from corral.names import parse_digest
 from corral.serving.decisions import SchedulerLimits
 from corral.serving.scheduler import Scheduler, SchedulerEvents
 from corral.sources.registry import Registry
@@ -101,6 +104,7 @@ def _launcher(
         if chosen.remark and chosen.remark not in remarks:
             log.warning("the engine of the wheel is used: %s", chosen.remark)
             remarks.add(chosen.remark)
+        keeping = await store.run(_keeping, config, store, spec, files, chosen.program)
         engine = await launch(
             msgspec.structs.replace(spec, model=files.model, projectors=files.projectors, num_thread=threads),
             log=await asyncio.to_thread(_worker_log, config.state, next(numbers)),
@@ -109,6 +113,7 @@ def _launcher(
             cache_ram_mib=min(CACHE_RAM_MIB, free_mib // 8),
             template_error=template_errors.get(spec.model, ""),
             progress=progress,
+            keeping=keeping,
         )
         if engine.template_error and spec.model not in template_errors:
             log.warning("model %s: %s; only requests that do not need it are served", label, engine.template_error)
@@ -116,6 +121,29 @@ def _launcher(
         return engine
 
     return start
+
+
+def _keeping(config: Config, store: Store, spec: RunnerSpec, files: EngineFiles, program: str) -> Keeping | None:
+    """Where the conversations of a model are kept that `program` runs; None: nowhere. Blocks.
+
+    Each way to load it has a folder of its own: what the engine has computed is of no use to another.
+    """
+    try:
+        if not config.cache_bytes:
+            shutil.rmtree(store.conversations.folder, ignore_errors=True)
+        if not (config.cache_bytes and spec.resumable):
+            return None
+        store.conversations.trim(config.cache_bytes)
+        way = (
+            *(build(program), files.model, spec.adapters, spec.own_template, spec.num_ctx),
+            *(spec.cache_type, spec.flash_attention, spec.num_gpu, spec.main_gpu),
+        )
+        key = hashlib.sha256(repr(way).encode()).hexdigest()[:16]
+        folder = store.conversations.place(parse_digest(Path(spec.model).name), key)
+    except CorralError as error:
+        log.info("conversations are not kept: %s", error)
+        return None
+    return Keeping(str(folder), config.cache_bytes, lambda: store.conversations.trim(config.cache_bytes))
 
 
 def _worker_log(state: Path, number: int) -> Path:

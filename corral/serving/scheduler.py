@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from corral.engine.base import Engine, LoadProgress, RunnerSpec
 from corral.engine.load_options import can_serve, same_model
-from corral.errors import EngineDied, OutOfMemory, QueueFull, ServerStopping
+from corral.errors import EngineDied, EngineError, OutOfMemory, QueueFull, ServerStopping
 from corral.machine.memory import Memory
 from corral.messages import AnswerProgress
 from corral.serving.admission import Pool
@@ -40,6 +40,9 @@ from corral.serving.traffic import Traffic
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+KEEP_SECONDS = 3.0
+"""How long writing conversations to disk may hold up the end of a model."""
 
 
 class Runner:
@@ -385,16 +388,21 @@ class Scheduler:
     def _discard(self, runner: Runner, reason: str) -> None:
         """Unloads a runner at once, in spite of its users: its engine does not work any more."""
         log.warning("model %s is given up: %s", runner.label, reason)
-        self._unload(runner)
+        self._unload(runner, keep=False)
 
-    def _unload(self, runner: Runner) -> None:
+    def _unload(self, runner: Runner, *, keep: bool = True) -> None:
+        """Ends a runner; `keep`: what it has in its cache is written to disk before."""
         runner.stop_timer()
         runner.draining = True
         if runner.loading is None and runner.closing is None:
-            runner.closing = self._task(self._close(runner))
+            runner.closing = self._task(self._close(runner, keep))
 
-    async def _close(self, runner: Runner) -> None:
+    async def _close(self, runner: Runner, keep: bool) -> None:
         try:
+            if keep:
+                with contextlib.suppress(TimeoutError, EngineError):
+                    async with asyncio.timeout(KEEP_SECONDS):
+                        await runner.engine.keep()
             await runner.engine.close()
         finally:
             self._runners.remove(runner)

@@ -9,6 +9,7 @@ import os
 from corral.config import Config
 from corral.engine.base import RunnerSpec
 from corral.engine.load_options import TEXT_BATCH
+from corral.gguf.attention import attends_to_all
 from corral.machine.memory import GIB, Memory
 from corral.models.model import Model
 from corral.options import Options
@@ -103,6 +104,7 @@ def runner_spec(
         flash_attention=config.flash_attention,
         weights_bytes=model.size,
         cache_bytes_per_token=per_token,
+        resumable=not (embed or embeds or model.projectors) and attends_to_all(model.gguf),
     )
 
 

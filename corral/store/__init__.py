@@ -20,6 +20,7 @@ from corral.store import prune as pruning
 from corral.store import survey as surveying
 from corral.store.adoptions import Adoptions
 from corral.store.blobs import Adopted, BlobFile, BlobMissing, Blobs, BlobWriter, DigestMismatch, require_space
+from corral.store.conversations import Conversations
 from corral.store.derived import Derived
 from corral.store.disk import FileState
 from corral.store.expected import Expected
@@ -82,7 +83,9 @@ class Store:
         self._manifests = Manifests(self.manifests_folder)
         self._expected = Expected(root / "expected")
         self.derived = Derived(root / "derived")
-        self._blobs = Blobs(self.blobs_folder, Adoptions(root / "adopted"), self.derived, self._closing)
+        self.conversations = Conversations(root / "conversations")
+        adoptions = Adoptions(root / "adopted")
+        self._blobs = Blobs(self.blobs_folder, adoptions, self.derived, self.conversations, self._closing)
 
     # From an event loop
 
@@ -310,6 +313,7 @@ class Store:
             strays, stray_bytes = pruning.delete_temporaries(self.blobs_folder, self.manifests_folder, self.root, grace)
             partials, partial_bytes = pruning.delete_partials(self.blobs_folder, grace)
             self.derived.tidy(self.blobs_folder, DERIVED_LIFETIME)
+            self.conversations.tidy(self.blobs_folder)
             folders = pruning.remove_empty_folders(self.manifests_folder)
         freed = blob_bytes + stray_bytes + partial_bytes
         return PruneReport(renamed, blobs, strays, partials, freed, folders)

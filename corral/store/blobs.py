@@ -20,6 +20,7 @@ from corral.errors import BadRequest, DiskFull, NotFound, StoreError
 from corral.names import Digest
 from corral.store import disk
 from corral.store.adoptions import Adoptions, hash_file
+from corral.store.conversations import Conversations
 from corral.store.derived import Derived
 from corral.store.disk import FileState
 
@@ -69,10 +70,18 @@ class Blobs:
     `closing` ends the hashing.
     """
 
-    def __init__(self, folder: Path, adoptions: Adoptions, derived: Derived, closing: threading.Event) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        adoptions: Adoptions,
+        derived: Derived,
+        conversations: Conversations,
+        closing: threading.Event,
+    ) -> None:
         self.folder = folder
         self.adoptions = adoptions
         self.derived = derived
+        self._conversations = conversations
         self._closing = closing
         self._seen: dict[Digest, _Seen] = {}
 
@@ -151,6 +160,7 @@ class Blobs:
         path.unlink()
         self._forget(digest)
         self.derived.forget(digest)
+        self._conversations.forget(digest)
         return size
 
     def _forget(self, digest: Digest) -> None:

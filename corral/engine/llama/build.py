@@ -2,12 +2,10 @@
 
 import hashlib
 import os
-from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
-@lru_cache(8)
 def build(program: str) -> str:
     """`xllamacpp-1.2.3` for the built-in engine; for another program, digits that change with its file."""
     if not program:

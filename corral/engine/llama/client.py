@@ -6,6 +6,7 @@ Its JSON is `wire.py`'s subject, what it holds back of an answer that of `held_b
 import asyncio
 import base64
 import contextlib
+import os
 import re
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -20,6 +21,7 @@ from corral.engine.base import (
     CompletionRequest,
     Embeddings,
     EngineChat,
+    Keeping,
     LoadProgress,
     Piece,
     Ranking,
@@ -28,6 +30,7 @@ from corral.engine.base import (
 from corral.engine.llama import wire
 from corral.engine.llama.characters import TokenText, TokenTexts
 from corral.engine.llama.held_back import ChatStops, Unsent
+from corral.engine.llama.kept import KeptConversations
 from corral.engine.llama.prefill import PrefillStats, SeenPrefixes, chunked_prefill, is_long
 from corral.engine.llama.process import (
     GRACE,
@@ -77,19 +80,25 @@ async def launch(
     cache_ram_mib: int = 1024,
     template_error: str = "",
     progress: LoadProgress | None = None,
+    keeping: Keeping | None = None,
 ) -> "LlamaEngine":
     """Starts a worker for `spec` and waits until it serves; cancelling ends the worker.
 
     A worker that cannot run the model's own chat template is replaced by one that does not try: all but `chat` and
     `render` work. `template_error` is the reason where an earlier load has found that, and spares the first worker.
     `stall_timeout` is how many seconds the load may go by without progress, and `progress` is made to say how much of
-    the model is in memory; the other arguments and the errors are those of `WorkerProcess.start` and
-    `WorkerProcess.ready`.
+    the model is in memory; `keeping` is where conversations are kept, None: nowhere; the other arguments and the errors
+    are those of `WorkerProcess.start` and `WorkerProcess.ready`.
     """
 
     async def start(spec: RunnerSpec) -> LlamaEngine:
         process = await WorkerProcess.start(
-            spec, log=log, program=program, cache_ram_mib=cache_ram_mib, without=sorted(_lacking[program])
+            spec,
+            log=log,
+            program=program,
+            cache_ram_mib=cache_ram_mib,
+            slot_folder=f"{keeping.folder}{os.sep}" if keeping else "",
+            without=sorted(_lacking[program]),
         )
         if progress is not None:
             progress.loaded = process.loaded
@@ -102,6 +111,8 @@ async def launch(
         )
         if not serves:
             await engine.wait_until_served(stall_timeout)
+        if keeping is not None:
+            engine.keeps(keeping, spec.cache_bytes_per_token)
         return engine
 
     async def fitted(spec: RunnerSpec) -> LlamaEngine:
@@ -155,6 +166,7 @@ class LlamaEngine:
         )
         self._marker: str | None = None
         self._seen_prefixes = SeenPrefixes()
+        self._kept: KeptConversations | None = None
         self._token_texts = TokenTexts(self._tokenized)
 
     @property
@@ -216,14 +228,30 @@ class LlamaEngine:
 
         Gives what `chunked_prefill` does; nothing for other prompts.
         """
-        if not isinstance(prompt, str) or not self._seen_prefixes.is_new(prompt):
+        is_new = isinstance(prompt, str) and self._seen_prefixes.is_new(prompt)
+        if not (prompt and body["cache_prompt"]) or await self._restore(prompt):
             return
-        if not (body["cache_prompt"] and is_long(prompt)):
+        if not (isinstance(prompt, str) and is_new and is_long(prompt)):
             return
         tokens = await self.tokenize(prompt, add_special=True)
         async with contextlib.aclosing(chunked_prefill(tokens, self._compute)) as parts:
             async for so_far in parts:
                 yield so_far
+
+    def keeps(self, keeping: Keeping, bytes_per_token: int) -> None:
+        """Makes it keep conversations there."""
+        self._kept = KeptConversations(keeping, self._ask, bytes_per_token)
+
+    async def keep(self) -> None:
+        if self._kept is not None and self._process.alive:
+            await self._kept.save()
+
+    async def _restore(self, prompt: str | tuple[int, ...]) -> bool:
+        """Whether a conversation that was kept is in a slot now, from which this prompt goes on."""
+        if self._kept is None or not await self._kept.may_help(prompt):
+            return False
+        tokens = await self.tokenize(prompt, add_special=True) if isinstance(prompt, str) else prompt
+        return await self._kept.restore(tokens)
 
     async def _compute(self, tokens: Sequence[int]) -> PrefillStats:
         """Has the engine compute a prompt and generate nothing."""

@@ -82,12 +82,13 @@ class WorkerProcess:
         log: Path,
         program: str = "",
         cache_ram_mib: int = 1024,
+        slot_folder: str = "",
         without: Sequence[str] = (),
     ) -> "WorkerProcess":
         """Starts a worker for `spec`; `ready` waits for it. What it prints goes to `log`.
 
         `program` is another llama-server to run, `without` the flags that it lacks; `cache_ram_mib` bounds the
-        prompt cache in MiB. `EngineError` when the log cannot be written.
+        prompt cache in MiB, `slot_folder` is where slots may be saved. `EngineError` when the log cannot be written.
         """
         config = WorkerConfig(
             spec=spec,
@@ -97,6 +98,7 @@ class WorkerProcess:
             without=tuple(without),
             log=str(log),
             cache_ram_mib=cache_ram_mib,
+            slot_folder=slot_folder,
         )
         with _create(log) as output:
             process = await asyncio.create_subprocess_exec(

@@ -46,6 +46,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The file that standard error goes to; the first error of a failed load is read from it."""
     cache_ram_mib: int = 1024
     """Most main memory the prompt cache may take, in MiB."""
+    slot_folder: str = ""
+    """Where slots may be saved, with a separator at its end; empty: nowhere."""
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +112,7 @@ def parameters(xllamacpp: Any, config: WorkerConfig) -> Any:
     params.port = 0
     params.api_keys = [config.key]
     params.cache_ram_mib = config.cache_ram_mib
+    params.slot_save_path = config.slot_folder
     params.fit_params = _has_gpu(xllamacpp)
     for setting in settings(config.spec):
         _set(xllamacpp, params, setting)
@@ -150,9 +153,12 @@ def _exec_external(config: WorkerConfig, report: Any) -> None:
 
 def arguments(config: WorkerConfig, port: int) -> list[str]:
     """llama-server's command line; the same choices as `parameters` makes. The key is in the environment."""
-    own = ["--host", "127.0.0.1", "--port", str(port), "--cache-ram", str(config.cache_ram_mib)]
-    rows = [own[4:], *(list(setting.arguments) for setting in settings(config.spec))]
-    return own[:4] + [argument for row in rows for argument in spared(row, config.without)]
+    rows = [["--cache-ram", str(config.cache_ram_mib)]]
+    if config.slot_folder:
+        rows.append(["--slot-save-path", config.slot_folder])
+    rows += [list(setting.arguments) for setting in settings(config.spec)]
+    given = [argument for row in rows for argument in spared(row, config.without)]
+    return ["--host", "127.0.0.1", "--port", str(port), *given]
 
 
 if __name__ == "__main__":
