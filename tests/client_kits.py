@@ -1,30 +1,26 @@
-"""Other projects' clients: installed apart from the product by their languages' own package managers, and small
-programs that use them (`tests/clients`) against a real server.
+"""Other projects' clients, installed apart from the product (`tests/kits.py`), and small programs that use them
+(`tests/clients`) against a real server.
 
 A program is a module of scenarios. It prints a line of JSON for each: its name, and what it returned or how it failed.
 """
 
-import hashlib
 import json
 import os
 import shutil
 import subprocess
-import sys
-import tomllib
-import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests import kits
 from tests.asking import post
-from tests.conftest import ROOT, RunningServer, add_model, running_server
+from tests.conftest import RunningServer, add_model, running_server
+from tests.kits import PROGRAMS, Kit
 from tests.speakers import speaker
 from tests.tiny_models import tiny_bert, tiny_llama, tiny_ultravox
 from tests.tool_templates import GO, JINJA
 
-KITS = ROOT / ".cache" / "clients"
-PROGRAMS = ROOT / "tests" / "clients"
 CALL = ("<tool_call>", '\n{"name": "get_weather", "arguments": {"city": "Oslo", "days": 1}}\n', "</tool_call>")
 LONGEST = 300
 """Seconds that a program may take."""
@@ -65,17 +61,17 @@ def clients_server(work: Path, starter: Path) -> Iterator[RunningServer]:
         yield server
 
 
-def run_python(server: RunningServer, program: str, *, written_for: str = "sync", extra: str = "clients") -> Results:
-    """A program of Python with the packages of one of the project's extras; `written_for` "async" runs one for an
+def run_python(server: RunningServer, program: str, *, written_for: str = "sync", kit: Kit = kits.PYTHON) -> Results:
+    """A program of Python with the packages of a kit; `written_for` "async" runs one for an
     asynchronous client as it stands, "sync" without its `async` and `await`."""
-    python = _kit(extra, _python_requirements(extra), _install_python) / "bin" / "python"
+    python = kit.folder() / "bin" / "python"
     command = [str(python), str(PROGRAMS / "python" / "run.py"), program, written_for]
     return _run(f"{program}, {written_for}", command, PROGRAMS / "python", server)
 
 
 def run_node(server: RunningServer, program: str) -> Results:
     """A program of Node.js."""
-    kit = _kit("node", (PROGRAMS / "node" / "package.json").read_text(), _install_node)
+    kit = kits.NODE.folder()
     for file in (PROGRAMS / "node").glob("*.mjs"):
         shutil.copy(file, kit)  # a module finds packages beside itself only
     return _run(program, ["node", str(kit / "run.mjs"), program], kit, server)
@@ -83,12 +79,12 @@ def run_node(server: RunningServer, program: str) -> Results:
 
 def agents() -> Path:
     """The folder of the packages of coding agents."""
-    return _kit("agents", (PROGRAMS / "agents" / "package.json").read_text(), _install_node) / "node_modules"
+    return kits.AGENTS.folder() / "node_modules"
 
 
 def run_java(server: RunningServer, program: str) -> Results:
     """A program of Java, which is compiled as it is started."""
-    kit = _kit("java", (PROGRAMS / "java" / "pom.xml").read_text(), _install_java)
+    kit = kits.JAVA.folder()
     return _run(program, ["java", "-cp", str(kit / "packages" / "*"), program], PROGRAMS / "java", server)
 
 
@@ -111,40 +107,3 @@ def _run(name: str, command: list[str], folder: Path, server: RunningServer) -> 
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LONGEST)
     assert done.returncode == 0, f"{name} ended with {done.returncode}: {done.stderr[-3000:]}"
     return Results(name, done.stdout, done.stderr[-3000:])
-
-
-def _kit(kind: str, requirements: str, install: Callable[[Path, str], None]) -> Path:
-    """The folder with the packages of a language, installed when it is not there or others are required."""
-    kit = KITS / f"{kind}-{hashlib.sha256(requirements.encode()).hexdigest()[:12]}"
-    finished = kit / "installed"
-    if not finished.exists():
-        for old in KITS.glob(f"{kind}-{'[0-9a-f]' * 12}"):
-            shutil.rmtree(old)
-        kit.mkdir(parents=True)
-        install(kit, requirements)
-        finished.touch()
-    return kit
-
-
-def _python_requirements(extra: str) -> str:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return "\n".join(project["optional-dependencies"][extra])
-
-
-def _install_python(kit: Path, requirements: str) -> None:
-    (kit / "requirements.txt").write_text(requirements)
-    venv.create(kit, symlinks=True, with_pip=True, upgrade_deps=True)  # old ones resolve many packages slowly
-    pip = [str(kit / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-compile"]
-    subprocess.run([*pip, "--requirement", str(kit / "requirements.txt")], check=True)
-
-
-def _install_node(kit: Path, requirements: str) -> None:
-    (kit / "package.json").write_text(requirements)
-    quiet = ["--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--loglevel=error"]
-    subprocess.run(["npm", "install", *quiet], cwd=kit, check=True, stdout=sys.stderr)
-
-
-def _install_java(kit: Path, requirements: str) -> None:
-    (kit / "pom.xml").write_text(requirements)
-    copy = ["dependency:copy-dependencies", f"-DoutputDirectory={kit / 'packages'}"]
-    subprocess.run(["mvn", "--batch-mode", "--quiet", *copy], cwd=kit, check=True, stdout=sys.stderr)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests import kits
 from tests.client_kits import Results, clients_server, is_weather, is_weather_call, run_node, run_python
 from tests.conftest import RunningServer
 
@@ -88,7 +89,7 @@ def test_embeddings_and_errors_of_litellm(python: Results) -> None:
 
 
 def test_instructor(server: RunningServer) -> None:
-    found = run_python(server, "instructor_sdk.py", written_for="async", extra="clients-instructor")["modes"]
+    found = run_python(server, "instructor_sdk.py", written_for="async", kit=kits.INSTRUCTOR)["modes"]
     assert {mode: is_weather(answer) for mode, answer in found.items()} == {
         "TOOLS": True,
         "JSON_SCHEMA": True,

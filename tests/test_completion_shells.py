@@ -48,6 +48,8 @@ def typed_into(shell: str, home: Path, host: str, *command_lines: str) -> Outcom
         assert line
         installed = Terminal(["bash", "-c", line[1]], variables, 80, whole=True).finish()
         assert (installed.status, installed.stdout) == (0, "")
+    # A fish without this folder reads all manual pages of the machine in the background.
+    (home / ".local" / "share" / "fish" / "generated_completions").mkdir(parents=True)
     terminal = Terminal([shell, "-i"], variables, 80, whole=True, folder=home)
     terminal.wait_for("ready>")
     for command_line in (*command_lines, "exit"):

@@ -19,7 +19,7 @@ from corral.serving.requirements import Requirements, fit, forecast, without
 from corral.sources.hub.files import File, level_of, quantisations
 from tests.asking import ask
 from tests.commands import Outcome, Shell
-from tests.conftest import RunningServer, StartServer
+from tests.conftest import RunningServer, StartServer, running_server
 from tests.fake_server import FakeServer, reply
 from tests.gguf_bytes import STRING, U32, Header
 from tests.hub_api import HubApi, put_examples, running_hub_api
@@ -154,11 +154,34 @@ def test_the_usual_quantisation_is_suggested_if_it_fits(fits: list[str], place: 
     assert suggested(rows) == place
 
 
-@pytest.fixture
-def hub() -> Iterator[HubApi]:
+@pytest.fixture(scope="module")
+def running_hub() -> Iterator[HubApi]:
     with running_hub_api() as running:
-        put_examples(running)
         yield running
+
+
+@pytest.fixture
+def hub(running_hub: HubApi) -> HubApi:
+    """The hub with its examples, whatever tests before put into it."""
+    running_hub.answers.clear()
+    running_hub.models.clear()
+    running_hub.asked.clear()
+    put_examples(running_hub)
+    return running_hub
+
+
+@pytest.fixture(scope="module")
+def server(running_hub: HubApi, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server that asks the hub."""
+    with running_server(tmp_path_factory.mktemp("search"), HF_ENDPOINT=running_hub.url) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def lonely_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server where no hub answers."""
+    with running_server(tmp_path_factory.mktemp("search-lonely"), HF_ENDPOINT="http://127.0.0.1:1") as server:
+        yield server
 
 
 def searched(server: RunningServer, words: str, **more: Any) -> Any:
@@ -168,8 +191,7 @@ def searched(server: RunningServer, words: str, **more: Any) -> Any:
     return answer.json
 
 
-def test_a_server_finds_models_and_judges_them(start_server: StartServer, hub: HubApi) -> None:
-    server = start_server(HF_ENDPOINT=hub.url)
+def test_a_server_finds_models_and_judges_them(server: RunningServer, hub: HubApi) -> None:
     answer = searched(server, "llama")
     assert [model["name"] for model in answer["models"]] == [
         "hf.co/bartowski/Llama-3.2-3B-Instruct-GGUF",
@@ -220,13 +242,12 @@ def test_a_server_finds_models_and_judges_them(start_server: StartServer, hub: H
         "https://huggingface.co/bartowski/Llama-3.2-3B-Instruct-GGUF",
     ],
 )
-def test_a_name_or_an_address_is_found_too(start_server: StartServer, hub: HubApi, words: str) -> None:
-    answer = searched(start_server(HF_ENDPOINT=hub.url), words)
+def test_a_name_or_an_address_is_found_too(server: RunningServer, hub: HubApi, words: str) -> None:
+    answer = searched(server, words)
     assert [model["name"] for model in answer["models"]] == ["hf.co/bartowski/Llama-3.2-3B-Instruct-GGUF"]
 
 
-def test_the_limit_is_handed_on_and_kept(start_server: StartServer, hub: HubApi) -> None:
-    server = start_server(HF_ENDPOINT=hub.url)
+def test_the_limit_is_handed_on_and_kept(server: RunningServer, hub: HubApi) -> None:
     assert len(searched(server, "llama", limit=2)["models"]) == 2
     listed = json.dumps([{"id": f"a/m{number}"} for number in range(500)]).encode()
     hub.answers["/api/models"] = (200, {}, listed)
@@ -246,15 +267,13 @@ def test_the_limit_is_handed_on_and_kept(start_server: StartServer, hub: HubApi)
         ("?q=a&limit=many", 'limit must be a number from 1 to 50, got "many"'),
     ],
 )
-def test_a_search_that_cannot_be_made(start_server: StartServer, query: str, error: str) -> None:
-    server = start_server(HF_ENDPOINT="http://127.0.0.1:1")
-    answer = ask(server, "GET", f"/api/search{query}")
+def test_a_search_that_cannot_be_made(lonely_server: RunningServer, query: str, error: str) -> None:
+    answer = ask(lonely_server, "GET", f"/api/search{query}")
     assert (answer.status, answer.error) == (400, error)
 
 
-def test_without_a_connection_a_sentence_says_where_it_looked(start_server: StartServer) -> None:
-    server = start_server(HF_ENDPOINT="http://127.0.0.1:1")
-    answer = ask(server, "GET", "/api/search?q=llama")
+def test_without_a_connection_a_sentence_says_where_it_looked(lonely_server: RunningServer) -> None:
+    answer = ask(lonely_server, "GET", "/api/search?q=llama")
     assert answer.status == 500
     assert answer.error == (
         'models are looked for at "http://127.0.0.1:1": Get "http://127.0.0.1:1/api/models": '
@@ -278,16 +297,14 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
-def test_a_list_that_is_none_is_an_error(start_server: StartServer, hub: HubApi, body: bytes) -> None:
-    server = start_server(HF_ENDPOINT=hub.url)
+def test_a_list_that_is_none_is_an_error(server: RunningServer, hub: HubApi, body: bytes) -> None:
     hub.answers["/api/models"] = (200, {}, body)
     answer = ask(server, "GET", "/api/search?q=llama")
     assert answer.status == 500
     assert f'the answer of "{hub.url}/api/models" is ' in answer.error
 
 
-def test_names_that_lead_elsewhere_are_passed_over(start_server: StartServer, hub: HubApi) -> None:
-    server = start_server(HF_ENDPOINT=hub.url)
+def test_names_that_lead_elsewhere_are_passed_over(server: RunningServer, hub: HubApi) -> None:
     ids = [
         "../../etc/passwd",
         "a/../b",
@@ -304,8 +321,7 @@ def test_names_that_lead_elsewhere_are_passed_over(start_server: StartServer, hu
 
 
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
-def test_one_repository_amiss_costs_only_that_one(start_server: StartServer, hub: HubApi, body: bytes) -> None:
-    server = start_server(HF_ENDPOINT=hub.url)
+def test_one_repository_amiss_costs_only_that_one(server: RunningServer, hub: HubApi, body: bytes) -> None:
     hub.answers["/api/models/unsloth/Llama-Big-70B-GGUF"] = (200, {}, body)
     first, broken, *_ = searched(server, "llama")["models"]
     assert len(first["quantizations"]) == 7
@@ -313,8 +329,7 @@ def test_one_repository_amiss_costs_only_that_one(start_server: StartServer, hub
     assert broken["quantizations"] == []
 
 
-def test_members_that_make_no_sense_are_left_out(start_server: StartServer, hub: HubApi) -> None:
-    server = start_server(HF_ENDPOINT=hub.url)
+def test_members_that_make_no_sense_are_left_out(server: RunningServer, hub: HubApi) -> None:
     members: dict[str, Any] = {"downloads": -5, "lastModified": "soon", "likes": 1e300}
     gguf_member = {"total": -1, "architecture": "x" * 99, "context_length": 1e99}
     sizes = {"a-Q4_0.gguf": -1, "a-Q8_0.gguf": 1 << 60, "a-Q5_0.gguf": 5}
@@ -348,16 +363,14 @@ STORAGE = "/storage/bartowski/Llama-3.2-3B-Instruct-GGUF/resolve/main/Llama-3.2-
     ],
 )
 def test_a_file_that_cannot_be_looked_into_leaves_the_context_unknown(
-    start_server: StartServer, hub: HubApi, answer: tuple[int, dict[str, str], bytes]
+    server: RunningServer, hub: HubApi, answer: tuple[int, dict[str, str], bytes]
 ) -> None:
-    server = start_server(HF_ENDPOINT=hub.url)
     hub.answers[STORAGE] = answer
     first = searched(server, "bartowski")["models"][0]["quantizations"][0]
     assert first["requirements"] == {"weights": 1_400_000_000, "total": 1_400_000_000 + 64 * MIB}
 
 
-def test_numbers_of_a_hostile_file_are_bounded(start_server: StartServer, hub: HubApi) -> None:
-    server = start_server(HF_ENDPOINT=hub.url)
+def test_numbers_of_a_hostile_file_are_bounded(server: RunningServer, hub: HubApi) -> None:
     for layers, width in ((1 << 31, 64), (512, (1 << 32) - 1)):
         numbers = {"block_count": layers, "embedding_length": width, "attention.head_count": 1}
         keys: list[tuple[str, int, Any]] = [("general.architecture", STRING, "llama")]
