@@ -104,6 +104,20 @@ def gemma4_in_thought() -> OutputParser:
     return parsers.build(family="gemma4", tools=TOOLS, prompt="<|turn>model\n<|channel>thought\n")
 
 
+def qwen3_coder() -> OutputParser:
+    return parsers.build(family="qwen3-coder", tools=TOOLS)
+
+
+def qwen35() -> OutputParser:
+    return parsers.build(family="qwen3.5", tools=TOOLS, prompt="<|im_start|>assistant\n<think>\n")
+
+
+def xml_call(name: str, **values: str) -> str:
+    """As Qwen 3 Coder writes it."""
+    parameters = "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in values.items())
+    return f"<tool_call>\n<function={name}>\n{parameters}</function>\n</tool_call>"
+
+
 OSLO = '{"name": "get_weather", "arguments": {"city": "Oslo"}}'
 UNPARSED = ("tool_call_unparsed",)
 RESCUED = ("tool_calls_rescued",)
@@ -443,6 +457,45 @@ EXAMPLES: list[tuple[str, Callable[[], OutputParser], str, Answer]] = [
             *('call:clock{a:<|"|>b}', "call:clock{a:[1}", "call:clock{a:1e999}", "call:clock{a:" + "[" * 200 + "}"),
         )
     ),
+    # Qwen 3 Coder, Qwen 3.5
+    ("Qwen only answers", qwen3_coder, "Hi <b> there\n", Answer("Hi <b> there\n")),
+    (
+        "Qwen calls after words, with values as the schema says",
+        qwen3_coder,
+        "Wait.\n\n" + xml_call("get_weather", city="12", days="3", units="C"),
+        Answer("Wait.", "", (call("get_weather", city="12", days=3, units="C"),)),
+    ),
+    (
+        "Qwen calls twice, with a text of several lines",
+        qwen3_coder,
+        xml_call("get_weather", city="a\n\nb") + "\n" + xml_call("clock"),
+        Answer("", "", (call("get_weather", city="a\n\nb"), call("clock", 1))),
+    ),
+    (
+        "Qwen leaves the outer tag out",
+        qwen3_coder,
+        "<function=get_weather>\n<parameter=city>\nOslo\n</parameter>\n</function>\n</tool_call>",
+        Answer("", "", (call("get_weather", city="Oslo"),)),
+    ),
+    (
+        "a value that does not fit stays text",
+        qwen3_coder,
+        xml_call("get_weather", days="many", city="null"),
+        Answer("", "", (call("get_weather", days="many", city=None),)),
+    ),
+    (
+        "Qwen thinks, answers and calls",
+        qwen35,
+        "Hm\n</think>\n\nOne moment.\n" + xml_call("clock"),
+        Answer("One moment.", "Hm\n", (call("clock"),)),
+    ),
+    (
+        "a Qwen call that ends with the answer",
+        qwen3_coder,
+        "A <tool_call>\n<function=clo",
+        Answer("A<tool_call>\n<function=clo", "", (), UNPARSED),
+    ),
+    ("a Qwen call of no tool", qwen3_coder, xml_call("gone"), Answer(xml_call("gone"), "", (), UNPARSED)),
     ("words where a header should be", harmony, "<|channel|>final Hello, you", Answer("<|channel|>final Hello, you")),
 ]
 BY_NAME = {name: (make, text, expected) for name, make, text, expected in EXAMPLES}
@@ -654,4 +707,7 @@ def test_harmony_conversations_name_tools_as_the_prompt_does() -> None:
 
 
 def test_a_family_that_is_a_file_is_found_by_its_names() -> None:
-    assert set(parsers.families()) == {"gemma4", "gemma4-no-thinking", "harmony"}
+    qwen = {"qwen3-coder", "qwen3.5", "qwen3.8", "ornith", "nemotron-3-nano", "nemotron-3.5-nano"}
+    assert set(parsers.families()) == {"gemma4", "gemma4-no-thinking", "harmony"} | qwen
+    assert parsers.capabilities("qwen3-coder") == ("tools",)
+    assert parsers.capabilities("qwen3.5") == ("tools", "thinking")

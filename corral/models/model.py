@@ -26,7 +26,7 @@ from corral.models.config import ModelConfig, parse_config
 from corral.models.index import Index, Signature, Summary
 from corral.names import Digest, Name
 from corral.store import FileState, Layer, MediaType, Store, Stored
-from corral.template import Template
+from corral.template import Template, renderers
 
 log = logging.getLogger(__name__)
 
@@ -239,8 +239,10 @@ class Model:
     def template(self) -> Template | None:
         """The Go template that renders conversations; None when the engine runs the model's own (spec cli §14.1)."""
         text, jinja = self.go_template_text, self.gguf.chat_template
-        if self.config.renderer and jinja:
-            return None
+        if self.config.renderer:
+            if jinja:
+                return None
+            text = self._text_for_renderer(text)
         if text is None:
             return None if jinja else template.parse("{{ .Prompt }}")
         parsed = template.parse(text)
@@ -249,6 +251,16 @@ class Model:
         if self._go_template == "off" or _jinja_is_better(parsed, jinja):
             return None
         return parsed
+
+    def _text_for_renderer(self, text: str | None) -> str | None:
+        """What stands in for one of Ollama's renderers: the TEMPLATE layer if it writes conversations, else ours."""
+        if text is not None and template.parse(text).uses_messages:
+            return text
+        has_chatml = {"<|im_start|>", "<|im_end|>"} <= set(self.gguf.values("tokenizer.ggml.tokens"))
+        ours = renderers.text_for(self.config.renderer, has_chatml=has_chatml)
+        if ours is None:
+            log.warning('model %s: its renderer "%s" is not known', self.name, self.config.renderer)
+        return ours or text
 
     @_ReadOnce
     def output_format(self) -> str:
