@@ -21,7 +21,7 @@ from measuring import header
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from corral.engine.base import RunnerSpec
-from corral.engine.llama.client import launch
+from corral.engine.llama.launch import launch
 from tests.tiny_models import tiny_llama
 
 

@@ -80,7 +80,7 @@ def test_damaged_files_change_no_answer(server: RunningServer) -> None:
     assert ask(server, prompt)["response"] == expected
 
 
-def test_a_worker_that_is_killed_leaves_nothing_half_written(server: RunningServer) -> None:
+def test_a_worker_that_is_killed_keeps_nothing_and_harms_nothing(server: RunningServer) -> None:
     ask(server, PROMPTS[1] + " killed")
     before = states(server)
     [worker] = workers(server)

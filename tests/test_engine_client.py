@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from corral.engine.base import CompletionRequest, EngineChat, RunnerSpec
-from corral.engine.llama.client import LlamaEngine, launch
+from corral.engine.llama.client import LlamaEngine
+from corral.engine.llama.launch import launch
 from corral.errors import EngineDied, EngineError, EngineRefused
 from corral.messages import Message, Picture, Text, media_of
 from tests.conftest import FAKE_ENGINE

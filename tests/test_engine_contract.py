@@ -17,7 +17,8 @@ import msgspec
 import pytest
 
 from corral.engine.base import CompletionRequest, Engine, EngineChat, Finish, Piece, RunnerSpec, Sampling
-from corral.engine.llama.client import LlamaEngine, launch
+from corral.engine.llama.client import LlamaEngine
+from corral.engine.llama.launch import launch
 from corral.errors import EngineDied, EngineError, EngineRefused
 from corral.messages import AnswerProgress, Message, Tool
 from corral.schemas import ON_ONE_LINE

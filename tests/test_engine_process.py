@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from corral.engine.base import RunnerSpec
-from corral.engine.llama.client import LlamaEngine, launch
+from corral.engine.llama.client import LlamaEngine
+from corral.engine.llama.launch import launch
 from corral.engine.llama.process import WorkerProcess
 from corral.engine.llama.worker import WorkerConfig, arguments
 from corral.errors import EngineDied, EngineError, OutOfMemory
@@ -232,7 +233,7 @@ ORPHAN = """
 import asyncio, sys
 from pathlib import Path
 from corral.engine.base import RunnerSpec
-from corral.engine.llama.client import launch
+from corral.engine.llama.launch import launch
 
 async def main():
     spec = RunnerSpec(model=sys.argv[1], num_ctx=512, slots=1, pool=512)

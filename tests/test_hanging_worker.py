@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from corral.engine.base import CompletionRequest, EngineChat, RunnerSpec
-from corral.engine.llama.client import LlamaEngine, launch
+from corral.engine.llama.client import LlamaEngine
+from corral.engine.llama.launch import launch
 from corral.errors import EngineDied
 from corral.messages import Message
 from tests.asking import InBackground, generate, until
@@ -18,12 +19,11 @@ from tests.engines import engines
 SPEC = RunnerSpec(model="model.gguf", num_ctx=2048, slots=4, pool=8192)
 
 
-async def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LlamaEngine:
-    """An engine that is given up after two seconds."""
+async def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float = 2) -> LlamaEngine:
+    """An engine that is given up after so many seconds."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    engine = await launch(SPEC, log=tmp_path / "worker.log", stall_timeout=20, program=str(FAKE_ENGINE))
-    engine._hang_timeout = 2
-    return engine
+    monkeypatch.setattr("corral.engine.llama.launch.HANG_TIMEOUT", seconds)
+    return await launch(SPEC, log=tmp_path / "worker.log", stall_timeout=20, program=str(FAKE_ENGINE))
 
 
 @pytest.mark.parametrize("when", ["before", "amid"])
@@ -51,8 +51,7 @@ async def test_so_is_one_that_is_asked_for_something_small(tmp_path: Path, monke
 
 async def test_a_worker_that_answers_pings_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that reads a long prompt does, however long that takes."""
-    engine = await started(tmp_path, monkeypatch)
-    engine._hang_timeout = 0.3
+    engine = await started(tmp_path, monkeypatch, 0.3)
     waiting = asyncio.ensure_future(anext(engine.complete(CompletionRequest(prompt="!hang", max_tokens=5))))
     chat = EngineChat(messages=(Message.of("user", "hello"),), max_tokens=3)
     for _ in range(8):

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from corral.engine.base import RunnerSpec
-from corral.engine.llama.client import launch
+from corral.engine.llama.launch import launch
 from corral.errors import EngineDied, EngineError, OutOfMemory
 from tests.tiny_models import tiny_llama
 

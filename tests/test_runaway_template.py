@@ -14,7 +14,8 @@ import pytest
 
 from corral.engine.base import CompletionRequest, EngineChat, LoadProgress, RunnerSpec
 from corral.engine.llama import process
-from corral.engine.llama.client import LlamaEngine, launch
+from corral.engine.llama.client import LlamaEngine
+from corral.engine.llama.launch import launch
 from corral.engine.llama.process import RunawayTemplateError, WorkerProcess
 from corral.errors import EngineDied, EngineError
 from corral.machine.memory import GIB, Memory

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from corral.engine.base import RunnerSpec
-from corral.engine.llama.client import launch
+from corral.engine.llama.launch import launch
 from corral.gguf.types import ValueType
 from corral.gguf.writer import encode, layout, new_tensor
 

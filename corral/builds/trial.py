@@ -14,7 +14,8 @@ from typing import Protocol
 import msgspec
 
 from corral.engine.base import CompletionRequest, Piece, RunnerSpec, Sampling
-from corral.engine.llama.client import LlamaEngine, launch
+from corral.engine.llama.client import LlamaEngine
+from corral.engine.llama.launch import launch
 from corral.errors import EngineDied, EngineError
 from corral.machine.threads import threads_here
 from corral.messages import Progress, TokenLogprob

@@ -16,7 +16,7 @@ from corral.config import Config
 from corral.engine import choice
 from corral.engine.base import Engine, Keeping, LoadProgress, RunnerSpec
 from corral.engine.llama.build import build
-from corral.engine.llama.client import launch
+from corral.engine.llama.launch import launch
 from corral.errors import CorralError
 from corral.inference import Runtime
 from corral.inference.recent import Recent

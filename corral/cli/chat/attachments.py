@@ -55,7 +55,7 @@ def attach(prompt: str, *, media: bool, typed: str | None = None) -> Attached:
     """Attaches the files that exist; the names of others stay. `BadRequest` for a picture or sound that is unfit.
 
     `media` is whether the model takes those. Texts are looked for in `typed` only, what the user wrote: a text that was
-    piped in may name files that nobody meant. A text that is unfit may only have been mentioned, and is a note.
+    piped in may name files that were not meant. A text that is unfit may only have been mentioned, and is a note.
     """
     texts, text_notes = _texts(prompt if typed is None else typed)
     rest, files, notes = _take_media(prompt) if media else (prompt, [], _media_left(prompt))

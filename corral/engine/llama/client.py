@@ -1,19 +1,16 @@
-"""Client of llama-server's HTTP API: its routes, in what order they are asked, and what is watched meanwhile.
+"""Client of llama-server's HTTP API: its routes, and in what order they are asked.
 
-Its JSON is `wire.py`'s subject, what it holds back of an answer that of `held_back.py`.
+Its JSON is `wire.py`'s subject, what it holds back of an answer that of `held_back.py`, how it is reached that of
+`connection.py`.
 """
 
 import asyncio
 import base64
 import contextlib
-import os
-import re
-from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import aiohttp
 import msgspec
 
 from corral.engine.base import (
@@ -22,116 +19,26 @@ from corral.engine.base import (
     Embeddings,
     EngineChat,
     Keeping,
-    LoadProgress,
     Piece,
     Ranking,
-    RunnerSpec,
 )
 from corral.engine.llama import wire
 from corral.engine.llama.characters import TokenText, TokenTexts
+from corral.engine.llama.connection import HANG_TIMEOUT, Connection
 from corral.engine.llama.held_back import ChatStops, Unsent
 from corral.engine.llama.kept import KeptConversations
 from corral.engine.llama.prefill import PrefillStats, SeenPrefixes, chunked_prefill, is_long
 from corral.engine.llama.process import (
     GRACE,
     RunawayTemplateError,
-    UnusableTemplateError,
     WorkerProcess,
     discard,
 )
-from corral.engine.load_options import SPARED
-from corral.errors import EngineDied, EngineError
+from corral.errors import EngineError
 from corral.messages import TokenLogprob
-
-HEALTH_TIMEOUT = 10.0
-"""Seconds an engine has to answer a health ping (spec cli §11)."""
-
-HEALTH_INTERVAL = 0.02
-"""Seconds between pings of a llama-server that does not report by itself when it has loaded."""
-
-HANG_TIMEOUT, HANG_PINGS = 60.0, 6
-"""Seconds in which a worker with requests has computed nothing and answered no ping, after which it is ended; and the
-pings in that time. A loaded machine gives every process some processor time in a minute."""
 
 FREED_CHECKS, FREED_INTERVAL = 50, 0.02
 """How often it is asked whether a slot is free again, and seconds between that."""
-
-T = TypeVar("T")
-
-_GONE = (
-    "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
-    "check corral server logs for details"
-)
-
-
-_REFUSED_FLAG = re.compile(r"invalid argument: (--[a-z0-9-]+)")
-"""How a llama-server of another age refuses a flag that it does not know."""
-
-_lacking: defaultdict[str, set[str]] = defaultdict(set)
-"""The flags that programs have refused, by their paths."""
-
-
-async def launch(
-    spec: RunnerSpec,
-    *,
-    log: Path,
-    stall_timeout: float,
-    program: str = "",
-    cache_ram_mib: int = 1024,
-    template_error: str = "",
-    progress: LoadProgress | None = None,
-    keeping: Keeping | None = None,
-) -> "LlamaEngine":
-    """Starts a worker for `spec` and waits until it serves; cancelling ends the worker.
-
-    A worker that cannot run the model's own chat template is replaced by one that does not try: all but `chat` and
-    `render` work. `template_error` is the reason where an earlier load has found that, and spares the first worker.
-    `stall_timeout` is how many seconds the load may go by without progress, and `progress` is made to say how much of
-    the model is in memory; `keeping` is where conversations are kept, None: nowhere; the other arguments and the errors
-    are those of `WorkerProcess.start` and `WorkerProcess.ready`.
-    """
-
-    async def start(spec: RunnerSpec) -> LlamaEngine:
-        process = await WorkerProcess.start(
-            spec,
-            log=log,
-            program=program,
-            cache_ram_mib=cache_ram_mib,
-            slot_folder=f"{keeping.folder}{os.sep}" if keeping else "",
-            without=sorted(_lacking[program]),
-        )
-        if progress is not None:
-            progress.loaded = process.loaded
-        serves = await process.ready(stall_timeout)
-        engine = LlamaEngine(
-            process,
-            hang_timeout=min(stall_timeout, HANG_TIMEOUT),
-            has_llguidance=not program,  # other builds of llama-server are usually without it
-            template_error=template_error,
-        )
-        if not serves:
-            await engine.wait_until_served(stall_timeout)
-        if keeping is not None:
-            engine.keeps(keeping, spec.cache_bytes_per_token)
-        return engine
-
-    async def fitted(spec: RunnerSpec) -> LlamaEngine:
-        """Starts it again without a flag that the program refuses, as long as the model can be loaded without that."""
-        while True:
-            try:
-                return await start(spec)
-            except EngineDied as error:
-                refused = _REFUSED_FLAG.search(str(error))
-                if not program or not refused or refused[1] not in SPARED.keys() - _lacking[program]:
-                    raise
-                _lacking[program].add(refused[1])
-
-    if not template_error:
-        try:
-            return await fitted(spec)
-        except UnusableTemplateError as error:
-            template_error = str(error)
-    return await fitted(msgspec.structs.replace(spec, own_template=False))
 
 
 class LlamaEngine:
@@ -150,20 +57,9 @@ class LlamaEngine:
     ) -> None:
         self.template_error = template_error
         self._process = process
+        self._connection = Connection(process, hang_timeout)
         self._has_llguidance = has_llguidance
-        self._hang_timeout = hang_timeout
-        self._waiting = 0
-        self._watch: asyncio.Task[None] | None = None
-        self._running = 0
-        self._started = 0
         self._retiring: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._session = aiohttp.ClientSession(
-            base_url=process.url,
-            headers={"Authorization": f"Bearer {process.key}"},
-            connector=aiohttp.TCPConnector(limit=0, force_close=True),  # llama-server drops kept connections unasked
-            timeout=aiohttp.ClientTimeout(total=None),
-            read_bufsize=1 << 18,
-        )
         self._marker: str | None = None
         self._seen_prefixes = SeenPrefixes()
         self._kept: KeptConversations | None = None
@@ -208,7 +104,7 @@ class LlamaEngine:
                 if request.progress:
                     yield Piece(progress=prefill.progress)
         tokens = Unsent(request, self._token_texts, self.detokenize)
-        async with contextlib.aclosing(self._events("/completion", body)) as events:
+        async with contextlib.aclosing(self._connection.events("/completion", body)) as events:
             async for data in events:
                 event = wire.decoded(wire.decode_completion, data)
                 if event.error is not None:
@@ -221,7 +117,7 @@ class LlamaEngine:
                     yield await tokens.piece(event, wire.completion_finish(event, prefill) if event.stop else None)
                 if event.stop:
                     return
-        raise await self._dead(None)
+        raise await self._connection.dead(None)
 
     async def _prefill(self, prompt: str | tuple[int, ...], body: dict[str, Any]) -> AsyncGenerator[PrefillStats, None]:
         """Has a long new prompt computed in parts before the request, if its cache may be used (`sampling_body`).
@@ -240,7 +136,7 @@ class LlamaEngine:
 
     def keeps(self, keeping: Keeping, bytes_per_token: int) -> None:
         """Makes it keep conversations there."""
-        self._kept = KeptConversations(keeping, self._ask, bytes_per_token)
+        self._kept = KeptConversations(keeping, self._connection.ask, bytes_per_token)
 
     async def keep(self) -> None:
         if self._kept is not None and self._process.alive:
@@ -256,60 +152,10 @@ class LlamaEngine:
     async def _compute(self, tokens: Sequence[int]) -> PrefillStats:
         """Has the engine compute a prompt and generate nothing."""
         body = {"prompt": list(tokens), "n_predict": 0, "cache_prompt": True, "stream": False}
-        with self._counted():
-            answer = await self._ask("POST", "/completion", body)
+        with self._connection.counted():
+            answer = await self._connection.ask("POST", "/completion", body)
         timings = msgspec.convert(answer["timings"], wire.Timings)
         return PrefillStats(timings.prompt_n, timings.prompt_ms)
-
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Counts a request that computes, and so may fill the prompt cache."""
-        self._running += 1
-        self._started += 1
-        try:
-            yield
-        finally:
-            self._running -= 1
-
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Has the worker watched while a request waits for it."""
-        self._waiting += 1
-        if self._watch is None:
-            self._watch = asyncio.create_task(self._end_when_hanging())
-        try:
-            yield
-        finally:
-            self._waiting -= 1
-            if not self._waiting:
-                self._watch.cancel()
-                self._watch = None
-
-    async def _end_when_hanging(self) -> None:
-        """Ends the worker when it neither computes nor answers pings; its requests fail with the reason.
-
-        Pings are counted, not seconds: while the whole machine sleeps, no ping goes out.
-        """
-        interval, missed = self._hang_timeout / HANG_PINGS, 0
-        await asyncio.sleep(interval)
-        while missed < HANG_PINGS:
-            before = self._process.signs_of_life()
-            if await self._answers(interval):
-                missed = 0
-                await asyncio.sleep(interval)
-            else:
-                missed = missed + 1 if self._process.signs_of_life() == before else 0
-        await self._process.give_up(f"it did not answer for {self._hang_timeout:.0f} seconds")
-
-    async def _answers(self, seconds: float) -> bool:
-        """Whether a ping is answered or refused in time: a worker's end is noticed elsewhere."""
-        try:
-            async with asyncio.timeout(seconds), self._session.get("/health"):
-                return True
-        except TimeoutError:
-            return False
-        except (aiohttp.ClientError, RuntimeError):
-            return True
 
     async def _prompt(self, request: CompletionRequest) -> Any:
         if isinstance(request.prompt, tuple):
@@ -327,7 +173,7 @@ class LlamaEngine:
     async def _media_marker(self) -> str:
         """The text that stands for a picture, another one in each worker."""
         if self._marker is None:
-            self._marker = str((await self._ask("GET", "/props"))["media_marker"])
+            self._marker = str((await self._connection.ask("GET", "/props"))["media_marker"])
         return self._marker
 
     async def chat(self, request: EngineChat) -> AsyncGenerator[Piece, None]:
@@ -343,7 +189,7 @@ class LlamaEngine:
             async for prefill in parts:
                 if request.progress:
                     yield Piece(progress=prefill.progress)
-        async with contextlib.aclosing(self._events("/v1/chat/completions", body)) as events:
+        async with contextlib.aclosing(self._connection.events("/v1/chat/completions", body)) as events:
             async for data in events:
                 event = wire.decoded(wire.decode_chat, data)
                 if event.error is not None:
@@ -362,7 +208,7 @@ class LlamaEngine:
                     reason = "stop"
                     break
         if not reason:
-            raise await self._dead(None)
+            raise await self._connection.dead(None)
         if stops.found:
             await self._wait_for_freed_slot()
         elif (piece := stops.end()) != Piece():
@@ -400,18 +246,22 @@ class LlamaEngine:
         """
         with contextlib.suppress(EngineError):
             for _ in range(FREED_CHECKS):
-                slots = msgspec.convert(await self._ask("GET", "/slots"), list[wire.Slot])
-                if sum(slot.is_processing for slot in slots) <= self._running:
+                slots = msgspec.convert(await self._connection.ask("GET", "/slots"), list[wire.Slot])
+                if sum(slot.is_processing for slot in slots) <= self._connection.running:
                     return
                 await asyncio.sleep(FREED_INTERVAL)
 
     async def render(self, request: EngineChat) -> str:
         if refused := self.template_error or (self._retiring.result() if self._retiring.done() else ""):
             raise EngineError(refused)
-        started = self._started
-        asked = asyncio.ensure_future(self._ask("POST", "/apply-template", wire.chat_body(request)))
+        started = self._connection.started
+        asked = asyncio.ensure_future(self._connection.ask("POST", "/apply-template", wire.chat_body(request)))
         try:
-            await self._process.rendering(asked, self.healthy, lambda: bool(self._running or self._started > started))
+            await self._process.rendering(
+                asked,
+                self._connection.healthy,
+                lambda: bool(self._connection.running or self._connection.started > started),
+            )
             text = str(asked.result()["prompt"])
         except RunawayTemplateError as error:
             if not self._retiring.done():
@@ -424,56 +274,40 @@ class LlamaEngine:
         return text.replace(await self._media_marker(), MEDIA_MARKER)
 
     async def embed(self, inputs: Sequence[str]) -> Embeddings:
-        with self._counted():
-            answer = await self._ask("POST", "/v1/embeddings", {"input": list(inputs), "encoding_format": "float"})
+        with self._connection.counted():
+            answer = await self._connection.ask(
+                "POST", "/v1/embeddings", {"input": list(inputs), "encoding_format": "float"}
+            )
         rows = sorted(answer["data"], key=lambda row: int(row["index"]))
         return Embeddings([wire.numbers(row["embedding"]) for row in rows], int(answer["usage"]["prompt_tokens"]))
 
     async def rank(self, query: str, documents: Sequence[str]) -> Ranking:
-        with self._counted():
-            answer = await self._ask("POST", "/v1/rerank", {"query": query, "documents": list(documents)})
+        with self._connection.counted():
+            answer = await self._connection.ask("POST", "/v1/rerank", {"query": query, "documents": list(documents)})
         rows = sorted(answer["results"], key=lambda row: int(row["index"]))
         return Ranking(wire.numbers([row["relevance_score"] for row in rows]), int(answer["usage"]["prompt_tokens"]))
 
     async def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
         body = {"content": text, "add_special": add_special, "parse_special": True}
-        tokens: list[int] = (await self._ask("POST", "/tokenize", body))["tokens"]
+        tokens: list[int] = (await self._connection.ask("POST", "/tokenize", body))["tokens"]
         return tokens
 
     async def _tokenized(self, text: str) -> tuple[TokenText, ...]:
         body = {"content": text, "add_special": False, "parse_special": True, "with_pieces": True}
-        found = msgspec.convert((await self._ask("POST", "/tokenize", body))["tokens"], list[wire.TokenPiece])
+        found = msgspec.convert(
+            (await self._connection.ask("POST", "/tokenize", body))["tokens"], list[wire.TokenPiece]
+        )
         return tuple(TokenText(one.id, wire.piece_bytes(one.piece)) for one in found)
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
-        return str((await self._ask("POST", "/detokenize", {"tokens": list(tokens)}))["content"])
+        return str((await self._connection.ask("POST", "/detokenize", {"tokens": list(tokens)}))["content"])
 
     async def healthy(self) -> bool:
-        if not self._process.alive:
-            return False
-        try:
-            async with asyncio.timeout(HEALTH_TIMEOUT), self._session.get("/health") as response:
-                return response.status == 200
-        except (aiohttp.ClientError, TimeoutError):
-            return False
+        return await self._connection.healthy()
 
     async def wait_until_served(self, stall_timeout: float) -> None:
         """Waits for a llama-server that reports its port before it has loaded. Errors as `WorkerProcess.ready`."""
-        served = asyncio.ensure_future(self._served())
-        try:
-            await self._process.progressing(served, stall_timeout)
-            served.result()
-        except BaseException:
-            await self.close()
-            raise
-        finally:
-            await discard(served)
-
-    async def _served(self) -> None:
-        while not await self.healthy():
-            if not self._process.alive:
-                raise self._process.failure()
-            await asyncio.sleep(HEALTH_INTERVAL)
+        await self._connection.wait_until_served(stall_timeout)
 
     async def ended(self) -> str:
         return await self._process.ended()
@@ -485,67 +319,8 @@ class LlamaEngine:
         return self._process.memory()
 
     async def close(self) -> None:
-        await self._session.close()
+        await self._connection.close()
         await self._process.stop(grace=0 if self._retiring.done() else GRACE)
-
-    async def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        data = None if body is None else await wire.encoded(body)
-        try:
-            with self._watched():
-                async with self._session.request(method, path, data=data) as response:
-                    answer = await response.read()
-        except (aiohttp.ClientError, OSError) as error:
-            raise await self._dead(error) from error
-        if response.status >= 400:
-            raise wire.refusal(wire.decoded(wire.decode_failed, answer).error)
-        if len(answer) > wire.LARGE:
-            return await asyncio.to_thread(wire.decoded, msgspec.json.decode, answer)
-        return wire.decoded(msgspec.json.decode, answer)
-
-    async def _events(self, path: str, body: Any) -> AsyncGenerator[bytes, None]:
-        """The data of each server-sent event."""
-        try:
-            async with self._streamed(path, body) as response:
-                rest = b""
-                async for received in response.content.iter_any():
-                    *events, rest = (rest + received).split(b"\n\n")
-                    for event in events:
-                        data = event.lstrip(b"\n")
-                        if data.startswith(b"data: {"):
-                            yield data[6:]
-                        elif data.startswith(b"error: {"):  # as older ones put it
-                            raise wire.refusal(wire.decoded(wire.decode_error, data[7:]))
-        except (aiohttp.ClientError, OSError) as error:
-            raise await self._dead(error) from error
-        except RuntimeError as error:
-            if not self._session.closed:
-                raise
-            raise await self._dead(error) from error  # aiohttp's error for a session that is closed meanwhile
-
-    @contextlib.asynccontextmanager
-    async def _streamed(self, path: str, body: Any) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        """An answer as it comes. Leaving it early closes the connection, which frees the slot."""
-        with self._counted(), self._watched():
-            async with self._session.post(path, data=await wire.encoded(body)) as response:
-                try:
-                    if response.status >= 400:
-                        raise wire.refusal(wire.decoded(wire.decode_failed, await response.read()).error)
-                    yield response
-                finally:
-                    response.close()
-
-    async def _dead(self, error: BaseException | None) -> EngineError:
-        """Why a connection broke. As a rule the worker is gone, but its exit may become known a moment later.
-
-        `error` None: the answer just ended, without its last event.
-        """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2):
-                reason = await self._process.ended()
-                last = self._process.log.last_error()
-                return EngineDied(f"{_GONE} ({reason}{f': {last}' if last else ''})")
-        text = str(error or "unexpected EOF")
-        return EngineError(f"an error was encountered while running the model: {text}")
 
 
 def _as_base64(files: Sequence[bytes]) -> list[str]:

@@ -1,0 +1,194 @@
+"""The connection to one llama-server: requests and their answers, whether it still works, and why it has gone.
+
+Knows no route but the one for pings.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from corral.engine.llama import wire
+from corral.engine.llama.process import GRACE, WorkerProcess, discard
+from corral.errors import EngineDied, EngineError
+
+HEALTH_TIMEOUT = 10.0
+"""Seconds an engine has to answer a health ping (spec cli §11)."""
+
+HEALTH_INTERVAL = 0.02
+"""Seconds between pings of a llama-server that does not report by itself when it has loaded."""
+
+HANG_TIMEOUT, HANG_PINGS = 60.0, 6
+"""Seconds in which a worker with requests has computed nothing and answered no ping, after which it is ended; and the
+pings in that time. A loaded machine gives every process some processor time in a minute."""
+
+_GONE = (
+    "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
+    "check corral server logs for details"
+)
+
+
+class Connection:
+    """To a worker that is there. `hang_timeout`: seconds in which one that hangs is ended."""
+
+    def __init__(self, process: WorkerProcess, hang_timeout: float) -> None:
+        self.running = 0
+        """Requests that compute now."""
+        self.started = 0
+        """Those that have begun to."""
+        self._process = process
+        self._hang_timeout = hang_timeout
+        self._waiting = 0
+        self._watch: asyncio.Task[None] | None = None
+        self._session = aiohttp.ClientSession(
+            base_url=process.url,
+            headers={"Authorization": f"Bearer {process.key}"},
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),  # llama-server drops kept connections unasked
+            timeout=aiohttp.ClientTimeout(total=None),
+            read_bufsize=1 << 18,
+        )
+
+    async def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """The JSON of an answer. `EngineDied`, or `EngineError` with what the engine says."""
+        data = None if body is None else await wire.encoded(body)
+        try:
+            with self._watched():
+                async with self._session.request(method, path, data=data) as response:
+                    answer = await response.read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise await self.dead(error) from error
+        if response.status >= 400:
+            raise wire.refusal(wire.decoded(wire.decode_failed, answer).error)
+        if len(answer) > wire.LARGE:
+            return await asyncio.to_thread(wire.decoded, msgspec.json.decode, answer)
+        return wire.decoded(msgspec.json.decode, answer)
+
+    async def events(self, path: str, body: Any) -> AsyncGenerator[bytes, None]:
+        """The data of each server-sent event of an answer; closing it frees the slot. Errors as those of `ask`."""
+        try:
+            async with self._streamed(path, body) as response:
+                rest = b""
+                async for received in response.content.iter_any():
+                    *events, rest = (rest + received).split(b"\n\n")
+                    for event in events:
+                        data = event.lstrip(b"\n")
+                        if data.startswith(b"data: {"):
+                            yield data[6:]
+                        elif data.startswith(b"error: {"):  # as older ones put it
+                            raise wire.refusal(wire.decoded(wire.decode_error, data[7:]))
+        except (aiohttp.ClientError, OSError) as error:
+            raise await self.dead(error) from error
+        except RuntimeError as error:
+            if not self._session.closed:
+                raise
+            raise await self.dead(error) from error  # aiohttp's error for a session that is closed meanwhile
+
+    @contextlib.asynccontextmanager
+    async def _streamed(self, path: str, body: Any) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        """An answer as it comes. Leaving it early closes the connection, which frees the slot."""
+        with self.counted(), self._watched():
+            async with self._session.post(path, data=await wire.encoded(body)) as response:
+                try:
+                    if response.status >= 400:
+                        raise wire.refusal(wire.decoded(wire.decode_failed, await response.read()).error)
+                    yield response
+                finally:
+                    response.close()
+
+    async def dead(self, error: BaseException | None) -> EngineError:
+        """Why a connection broke. As a rule the worker is gone, but its exit may become known a moment later.
+
+        `error` None: the answer just ended, without its last event.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                reason = await self._process.ended()
+                last = self._process.log.last_error()
+                return EngineDied(f"{_GONE} ({reason}{f': {last}' if last else ''})")
+        text = str(error or "unexpected EOF")
+        return EngineError(f"an error was encountered while running the model: {text}")
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Counts a request that computes, and so may fill the prompt cache."""
+        self.running += 1
+        self.started += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+
+    async def healthy(self) -> bool:
+        if not self._process.alive:
+            return False
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT), self._session.get("/health") as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def wait_until_served(self, stall_timeout: float) -> None:
+        """Waits for a llama-server that reports its port before it has loaded. Errors as `WorkerProcess.ready`."""
+        served = asyncio.ensure_future(self._served())
+        try:
+            await self._process.progressing(served, stall_timeout)
+            served.result()
+        except BaseException:
+            await self.close()
+            await self._process.stop(grace=GRACE)
+            raise
+        finally:
+            await discard(served)
+
+    async def _served(self) -> None:
+        while not await self.healthy():
+            if not self._process.alive:
+                raise self._process.failure()
+            await asyncio.sleep(HEALTH_INTERVAL)
+
+    async def close(self) -> None:
+        """Breaks off what is under way."""
+        await self._session.close()
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Has the worker watched while a request waits for it."""
+        self._waiting += 1
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._end_when_hanging())
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._watch.cancel()
+                self._watch = None
+
+    async def _end_when_hanging(self) -> None:
+        """Ends the worker when it neither computes nor answers pings; its requests fail with the reason.
+
+        Pings are counted, not seconds: while the whole machine sleeps, no ping goes out.
+        """
+        interval, missed = self._hang_timeout / HANG_PINGS, 0
+        await asyncio.sleep(interval)
+        while missed < HANG_PINGS:
+            before = self._process.signs_of_life()
+            if await self._answers(interval):
+                missed = 0
+                await asyncio.sleep(interval)
+            else:
+                missed = missed + 1 if self._process.signs_of_life() == before else 0
+        await self._process.give_up(f"it did not answer for {self._hang_timeout:.0f} seconds")
+
+    async def _answers(self, seconds: float) -> bool:
+        """Whether a ping is answered or refused in time: a worker's end is noticed elsewhere."""
+        try:
+            async with asyncio.timeout(seconds), self._session.get("/health"):
+                return True
+        except TimeoutError:
+            return False
+        except (aiohttp.ClientError, RuntimeError):
+            return True

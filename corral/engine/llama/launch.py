@@ -1,0 +1,84 @@
+"""A model loaded: a worker is started, again where it has to do without something, and connected to."""
+
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import msgspec
+
+from corral.engine.base import Keeping, LoadProgress, RunnerSpec
+from corral.engine.llama.client import LlamaEngine
+from corral.engine.llama.connection import HANG_TIMEOUT
+from corral.engine.llama.process import UnusableTemplateError, WorkerProcess
+from corral.engine.load_options import SPARED
+from corral.errors import EngineDied
+
+_REFUSED_FLAG = re.compile(r"invalid argument: (--[a-z0-9-]+)")
+"""How a llama-server of another age refuses a flag that it does not know."""
+
+_lacking: defaultdict[str, set[str]] = defaultdict(set)
+"""The flags that programs have refused, by their paths."""
+
+
+async def launch(
+    spec: RunnerSpec,
+    *,
+    log: Path,
+    stall_timeout: float,
+    program: str = "",
+    cache_ram_mib: int = 1024,
+    template_error: str = "",
+    progress: LoadProgress | None = None,
+    keeping: Keeping | None = None,
+) -> "LlamaEngine":
+    """Starts a worker for `spec` and waits until it serves; cancelling ends the worker.
+
+    A worker that cannot run the model's own chat template is replaced by one that does not try: all but `chat` and
+    `render` work. `template_error` is the reason where an earlier load has found that, and spares the first worker.
+    `stall_timeout` is how many seconds the load may go by without progress, and `progress` is made to say how much of
+    the model is in memory; `keeping` is where conversations are kept, None: nowhere; the other arguments and the errors
+    are those of `WorkerProcess.start` and `WorkerProcess.ready`.
+    """
+
+    async def start(spec: RunnerSpec) -> LlamaEngine:
+        process = await WorkerProcess.start(
+            spec,
+            log=log,
+            program=program,
+            cache_ram_mib=cache_ram_mib,
+            slot_folder=f"{keeping.folder}{os.sep}" if keeping else "",
+            without=sorted(_lacking[program]),
+        )
+        if progress is not None:
+            progress.loaded = process.loaded
+        serves = await process.ready(stall_timeout)
+        engine = LlamaEngine(
+            process,
+            hang_timeout=min(stall_timeout, HANG_TIMEOUT),
+            has_llguidance=not program,  # other builds of llama-server are usually without it
+            template_error=template_error,
+        )
+        if not serves:
+            await engine.wait_until_served(stall_timeout)
+        if keeping is not None:
+            engine.keeps(keeping, spec.cache_bytes_per_token)
+        return engine
+
+    async def fitted(spec: RunnerSpec) -> LlamaEngine:
+        """Starts it again without a flag that the program refuses, as long as the model can be loaded without that."""
+        while True:
+            try:
+                return await start(spec)
+            except EngineDied as error:
+                refused = _REFUSED_FLAG.search(str(error))
+                if not program or not refused or refused[1] not in SPARED.keys() - _lacking[program]:
+                    raise
+                _lacking[program].add(refused[1])
+
+    if not template_error:
+        try:
+            return await fitted(spec)
+        except UnusableTemplateError as error:
+            template_error = str(error)
+    return await fitted(msgspec.structs.replace(spec, own_template=False))
