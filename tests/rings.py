@@ -1,11 +1,8 @@
 """Which test modules are slow. All others are the quick ring, which `scripts/quick` runs for every change.
 
-python -m tests.rings quick     # the files of the quick ring
-python -m tests.rings engine    # those that load models into the real engine, which takes both cores
-python -m tests.rings rest      # all others, slow ones too: they can run beside those
+python -m tests.rings    # the files of the quick ring
 """
 
-import sys
 from pathlib import Path
 
 TESTS = Path(__file__).parent
@@ -111,14 +108,14 @@ def quick() -> list[Path]:
 
 
 def engine() -> list[Path]:
-    """The files of modules that need the real engine."""
-    return [file for name, file in modules().items() if SLOW.get(name) in (REAL_ENGINE, CLIENTS)]
+    """The files of modules that need the real engine; clients, whose installation takes time, last."""
+    return [file for why in (REAL_ENGINE, CLIENTS) for name, file in modules().items() if SLOW.get(name) == why]
 
 
 def rest() -> list[Path]:
-    """The files of all other modules, whether quick or slow."""
+    """The files of all other modules, whether quick or slow: they can run beside those."""
     return [file for file in modules().values() if file not in engine()]
 
 
 if __name__ == "__main__":
-    print(*{"quick": quick, "engine": engine, "rest": rest}[sys.argv[1]](), sep="\n")
+    print(*quick(), sep="\n")

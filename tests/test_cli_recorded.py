@@ -101,6 +101,12 @@ DIFFERENCES = {
         stderr='gathering model components\nError: no such file: "./missing.gguf"\n',
     ),
     "--version": Difference("recorded from a build without a release", stdout=f"ollama version is {EMULATES}\n"),
+    "run brief --verbose Hi": Difference(
+        "how much of the prompt was known from the one before is shown, too",
+        stderr="total duration:       DURATION\nload duration:        DURATION\nprompt eval count:    19 token(s)\n"
+        "prompt cached count:  12 token(s)\nprompt eval duration: DURATION\nprompt eval rate:     RATE\n"
+        "eval count:           8 token(s)\neval duration:        DURATION\neval rate:            RATE\n",
+    ),
     "run brief --format xml hi": Difference(
         "recorded is the error of an encoder; ours says what may be given",
         stderr='Error: invalid format "xml": '
@@ -121,7 +127,7 @@ FILTERS = [
     (r"[\d.]+ tokens/s", "RATE"),
     (r"FROM /.*/blobs/", "FROM BLOBS/"),
     (r"open /.*/manifests/", "open MANIFESTS/"),
-    (r"((reading|hashing) .*\n)+", "HASHING\n"),
+    (r"((reading|hashing|adding) .*\n)+", "HASHING\n"),
 ]
 
 
