@@ -94,4 +94,4 @@ def test_they_go_with_the_model(server: RunningServer) -> None:
     unload(server)
     assert states(server)
     assert asking.ask(server, "DELETE", "/api/delete", {"model": "tiny"}).status == 200
-    assert not states(server)
+    until(lambda: not states(server))  # its worker may just be writing one

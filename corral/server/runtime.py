@@ -139,11 +139,19 @@ def _keeping(config: Config, store: Store, spec: RunnerSpec, files: EngineFiles,
             *(spec.cache_type, spec.flash_attention, spec.num_gpu, spec.main_gpu),
         )
         key = hashlib.sha256(repr(way).encode()).hexdigest()[:16]
-        folder = store.conversations.place(parse_digest(Path(spec.model).name), key)
+        digest = parse_digest(Path(spec.model).name)
+        folder = store.conversations.place(digest, key)
     except CorralError as error:
         log.info("conversations are not kept: %s", error)
         return None
-    return Keeping(str(folder), config.cache_bytes, lambda: store.conversations.trim(config.cache_bytes))
+
+    def written() -> None:
+        if store.has_blob(digest):
+            store.conversations.trim(config.cache_bytes)
+        else:  # the model was deleted while it ended
+            store.conversations.forget(digest)
+
+    return Keeping(str(folder), config.cache_bytes, written)
 
 
 def _worker_log(state: Path, number: int) -> Path:
