@@ -108,7 +108,7 @@ WATCHED = {"PYTHONPATH": str(ROOT / "tests" / "loop_watch"), "CORRAL_TEST_LOOP_L
 
 @pytest.fixture(autouse=True)
 def no_event_loop_is_held_up() -> Iterator[None]:
-    """Fails a test in which a callback of a server's event loop took more than 100 ms, busy or blocked."""
+    """Fails a test in which a callback of a server's event loop was busy for 100 ms or blocked for half a second."""
     LOOP_LOG.touch()
     begin = LOOP_LOG.stat().st_size
     yield

@@ -22,6 +22,9 @@ def burn(seconds):
         pass
 
 def blocked():
+    time.sleep(0.7)
+
+def paged():
     time.sleep(0.3)
 
 def busy():
@@ -66,7 +69,7 @@ async def main():
             loop.call_later(0.01, blocked)
         case _:
             loop.call_soon(getattr(sys.modules["__main__"], mode))
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(1.0)
 
 mode = sys.argv[2]
 uvloop.run(main())
@@ -98,7 +101,7 @@ def test_a_callback_that_holds_up_the_loop_is_found(tmp_path: Path, mode: str, c
     assert one["held"] > 0.1
 
 
-@pytest.mark.parametrize("mode", ["quick", "many", "thread", "process", "before"])
+@pytest.mark.parametrize("mode", ["paged", "quick", "many", "thread", "process", "before"])
 def test_quick_callbacks_and_what_is_done_elsewhere_or_at_start_are_no_fault(tmp_path: Path, mode: str) -> None:
     assert found(tmp_path, mode) == []
 

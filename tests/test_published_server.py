@@ -46,6 +46,12 @@ def derived(server: RunningServer) -> list[str]:
     return sorted(path.name for path in (server.models / "derived").glob("*/*"))
 
 
+def published_store(server: RunningServer) -> dict[str, bytes]:
+    """What another program that uses the folder sees: manifests and blobs, byte for byte."""
+    folders = (server.models / "manifests", server.models / "blobs")
+    return {str(path): path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
 def test_a_pulled_model_is_prepared_with_progress_and_sees_what_its_twin_sees(
     server: RunningServer, twins: Twins
 ) -> None:
@@ -73,6 +79,7 @@ def test_a_pulled_model_is_prepared_with_progress_and_sees_what_its_twin_sees(
 
 
 def test_a_model_that_was_not_prepared_is_when_it_is_loaded(server: RunningServer) -> None:
+    untouched = published_store(server)
     before = post(server, "/api/show", {"model": "llava"}).json
     assert before["derived"]["made"] is False
     request = {"model": "llava", "prompt": "Hello", "progress": True, "options": {"num_predict": 1}}
@@ -87,3 +94,4 @@ def test_a_model_that_was_not_prepared_is_when_it_is_loaded(server: RunningServe
     assert after["derived"] == {**before["derived"], "made": True}
     assert "clip.projector_type" not in after["projector_info"]
     assert "derived" not in post(server, "/api/show", {"model": "llava-twin"}).json
+    assert published_store(server) == untouched
