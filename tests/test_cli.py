@@ -384,6 +384,14 @@ def test_what_is_no_server_of_ours_gives_a_sentence(serve: Serve) -> None:
     assert shell.run("list") == Outcome(1, "", expected)
 
 
+def test_any_port_is_none_that_a_command_could_go_to(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:0")
+    assert program.run(["corral", "rm", "nope"]) == 1
+    assert capsys.readouterr().err.startswith("Error: the port in OLLAMA_HOST is 0")
+
+
 def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ from corral import config
 from corral.cli.framework.commands import program_name
 from corral.client import Client, NotRunning
 from corral.config.address import Address
+from corral.errors import ConfigError
 
 
 def connect() -> Client:
@@ -34,6 +35,8 @@ def client() -> Client:
 def _client(loaded: config.Loaded) -> Client:
     if remark := loaded.remarks.get("host"):
         print(f"Warning: {remark}", file=sys.stderr)
+    if not loaded.config.host.port:
+        raise ConfigError("the port in OLLAMA_HOST is 0, by which a server takes any; commands need to know which")
     return Client(loaded.config.host, program_name())
 
 
