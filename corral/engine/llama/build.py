@@ -2,17 +2,15 @@
 
 import hashlib
 import os
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from corral.engine.choice import wheel_version
 
 
 def build(program: str) -> str:
     """`xllamacpp-1.2.3` for the built-in engine; for another program, digits that change with its file."""
     if not program:
-        try:
-            return f"xllamacpp-{version('xllamacpp')}"
-        except PackageNotFoundError:
-            return "xllamacpp"
+        return f"xllamacpp-{wheel_version()}".removesuffix("-")
     try:
         status = Path(program).stat()
         state = f"{program}\0{status.st_size}\0{status.st_mtime_ns}"

@@ -120,16 +120,23 @@ class LlamaEngine:
         raise await self._connection.dead(None)
 
     async def _prefill(self, prompt: str | tuple[int, ...], body: dict[str, Any]) -> AsyncGenerator[PrefillStats, None]:
-        """Has a long new prompt computed in parts before the request, if its cache may be used (`sampling_body`).
+        """Before a request whose cache may be used (`sampling_body`): has a conversation that was kept put into a slot,
+        from which the prompt goes on, or else a long new prompt computed in parts.
 
         Gives what `chunked_prefill` does; nothing for other prompts.
         """
         is_new = isinstance(prompt, str) and self._seen_prefixes.is_new(prompt)
-        if not (prompt and body["cache_prompt"]) or await self._restore(prompt):
+        if not (prompt and body["cache_prompt"]):
             return
-        if not (isinstance(prompt, str) and is_new and is_long(prompt)):
+        kept = self._kept if self._kept is not None and await self._kept.may_help(prompt) else None
+        in_parts = isinstance(prompt, str) and is_new and is_long(prompt)
+        if kept is None and not in_parts:
             return
-        tokens = await self.tokenize(prompt, add_special=True)
+        tokens = await self.tokenize(prompt, add_special=True) if isinstance(prompt, str) else prompt
+        if kept is not None and await kept.restore(tokens):
+            return
+        if not in_parts:
+            return
         async with contextlib.aclosing(chunked_prefill(tokens, self._compute)) as parts:
             async for so_far in parts:
                 yield so_far
@@ -141,13 +148,6 @@ class LlamaEngine:
     async def keep(self) -> None:
         if self._kept is not None and self._process.alive:
             await self._kept.save()
-
-    async def _restore(self, prompt: str | tuple[int, ...]) -> bool:
-        """Whether a conversation that was kept is in a slot now, from which this prompt goes on."""
-        if self._kept is None or not await self._kept.may_help(prompt):
-            return False
-        tokens = await self.tokenize(prompt, add_special=True) if isinstance(prompt, str) else prompt
-        return await self._kept.restore(tokens)
 
     async def _compute(self, tokens: Sequence[int]) -> PrefillStats:
         """Has the engine compute a prompt and generate nothing."""

@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from corral.engine.base import Keeping
+from corral.engine.llama import wire
 from corral.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -53,17 +54,6 @@ class Kept(Struct, frozen=True):
     """Its state; the record lies beside it."""
     record: Record
     tokens: "array.array[int]"
-
-
-class _Slot(Struct, frozen=True):
-    id: int = -1
-    is_processing: bool = False
-    n_prompt_tokens: int = 0
-
-
-class _Saved(Struct, frozen=True):
-    n_saved: int = 0
-    n_written: int = 0
 
 
 class KeptConversations:
@@ -128,14 +118,14 @@ class KeptConversations:
                 if not slot.is_processing and slot.n_prompt_tokens >= LEAST_TOKENS:
                     await self._save(slot)
 
-    async def _save(self, slot: _Slot) -> None:
+    async def _save(self, slot: wire.Slot) -> None:
         expected = slot.n_prompt_tokens * self._bytes_per_token
         if expected > self._most_bytes or not await asyncio.to_thread(self._has_room, expected):
             return
         path = self._folder / f"new-{secrets.token_hex(8)}.state"
         try:
             body = {"filename": path.name}
-            saved = msgspec.convert(await self._ask("POST", f"/slots/{slot.id}?action=save", body), _Saved)
+            saved = msgspec.convert(await self._ask("POST", f"/slots/{slot.id}?action=save", body), wire.SavedSlot)
             known = [*await self._known(), *self._restored]
             made = await asyncio.to_thread(_publish, path, saved.n_written, known)
         except OSError as error:
@@ -148,8 +138,8 @@ class KeptConversations:
             with contextlib.suppress(OSError):
                 path.unlink()
 
-    async def _slots(self) -> list[_Slot]:
-        return msgspec.convert(await self._ask("GET", "/slots", None), list[_Slot])
+    async def _slots(self) -> list[wire.Slot]:
+        return msgspec.convert(await self._ask("GET", "/slots", None), list[wire.Slot])
 
     async def _known(self) -> list[Kept]:
         if self._kept is None:

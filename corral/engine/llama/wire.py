@@ -74,7 +74,14 @@ class TokenPiece(Struct, frozen=True):
 
 
 class Slot(Struct, frozen=True):
+    id: int = -1
     is_processing: bool = False
+    n_prompt_tokens: int = 0
+
+
+class SavedSlot(Struct, frozen=True):
+    n_written: int = 0
+    """Bytes."""
 
 
 class FunctionDelta(Struct, frozen=True):
