@@ -36,17 +36,22 @@ def take_standard_output() -> BinaryIO:
     return channel
 
 
+def signal_at_parents_end(number: signal.Signals) -> None:
+    """Has the kernel send this process a signal when its parent ends. On Linux only; elsewhere nothing happens."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, number)
+
+
 def end_with_parent(parent: int) -> None:
     """Ends this process when the one with the id `parent` ends, however it does. Ctrl+C is left to the parent.
 
     Linux sends a signal, which also reaches native code that holds the interpreter; elsewhere a thread waits for
     standard input to close.
     """
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
+    signal_at_parents_end(signal.SIGKILL)
+    if sys.platform == "linux" and os.getppid() != parent:
+        os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:

@@ -1,7 +1,6 @@
 """Making an engine: sources, compilation, trial, and what becomes of it. Leaves nothing half-made, however it ends."""
 
 import asyncio
-import os
 import shutil
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from corral.errors import BadRequest, Busy, DiskFull, EngineError, StoreError
 from corral.golang.units import byte_text
 from corral.job import Job
 from corral.machine.memory import memory
+from corral.machine.threads import cores_allowed
 from corral.messages import Progress
 
 __all__ = ["COMPILING", "Building", "Outcome"]
@@ -190,8 +190,7 @@ _SAID = {
 
 def jobs_here() -> int:
     """How many compilers run at once: one a core, and no more than memory suffices for."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, min(cores, memory().available // JOB_BYTES))
+    return max(1, min(cores_allowed(), memory().available // JOB_BYTES))
 
 
 @contextmanager

