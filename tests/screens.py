@@ -69,6 +69,7 @@ FILTERS = [
     (r"(Less than a second|1 second|\d+ seconds|About a minute|\d+ minutes) (ago|from now)", "TIME"),
     (r"(duration: +)[\d.]+(ns|µs|ms|s)\b", r"\1DURATION"),
     (r"[\d.]+ tokens/s", "RATE"),
+    (r"(\bID +)\d+ MB\b", r"\1MEMORY"),
 ]
 """The same, replaced on the screen, where tables are as wide as they were."""
 
