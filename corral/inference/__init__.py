@@ -79,18 +79,15 @@ async def answer(runtime: Runtime, request: ChatRequest | GenerateRequest) -> As
     """
     metrics = RequestMetrics(runtime.series)
     model = await find_model(runtime, request.model)
-    is_chat = isinstance(request, ChatRequest)
-    is_empty = not (request.messages if isinstance(request, ChatRequest) else request.prompt or request.prompt_tokens)
-    unloads = is_empty and request.keep_alive == 0
-    kind: Kind = "unload" if unloads else "load" if is_empty else "chat" if is_chat else "generate"
+    kind = _kind_of(request)
     with _observed(runtime, None if request.render_only else kind, model, metrics):
-        if unloads:
+        if kind == "unload":
             yield _unload(runtime, model)
             return
         think = _checked(model, request)
         chosen, spec = await _wanted(runtime, model, request.options)
         place = Place()
-        if is_empty:
+        if kind == "load":
             answered = _loaded(runtime, model, spec, request.keep_alive, metrics, place)
         else:
             answered = _answered(runtime, _Asked(model, request, think, chosen, spec), metrics, place)
@@ -100,6 +97,16 @@ async def answer(runtime: Runtime, request: ChatRequest | GenerateRequest) -> As
         else:
             async with answered as chunks:
                 yield chunks
+
+
+def _kind_of(request: ChatRequest | GenerateRequest) -> Kind:
+    """What is asked for; a request without messages or prompt wants its model loaded or unloaded, and no more."""
+    if isinstance(request, ChatRequest):
+        if request.messages:
+            return "chat"
+    elif request.prompt or request.prompt_tokens:
+        return "generate"
+    return "unload" if request.keep_alive == 0 else "load"
 
 
 class _Asked(Struct, frozen=True):

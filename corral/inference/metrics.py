@@ -42,7 +42,7 @@ class RequestMetrics:
         self._cost = Metrics()
         self._reason = ""
         self._warnings: tuple[str, ...] = ()
-        self._has_failed = False
+        self._error = ""
         self._moment = time.time()
         self._arrived = time.monotonic_ns()
         self._loaded = 0
@@ -161,8 +161,7 @@ class RequestMetrics:
     def ended(self, error: str = "") -> None:
         """The request is over; `error` says why, where it failed."""
         self._ended = time.monotonic_ns()
-        if error:
-            self._has_failed, self._reason = True, error
+        self._error = error
 
     def report(self) -> Report:
         """Where the request's time has gone so far."""
@@ -191,13 +190,13 @@ class RequestMetrics:
             truncated_tokens=self._truncated_tokens,
             generated_tokens=self._cost.eval_count or self._written_tokens,
             context_length=self._context_length,
-            reason=self._reason,
+            reason=self._error or self._reason,
             warnings=self._warnings,
         )
 
     def _state(self) -> State:
         if self._ended:
-            return "failed" if self._has_failed else "done"
+            return "failed" if self._error else "done"
         if self._first_token:
             return "answering"
         return "reading" if self._admitted else "waiting"

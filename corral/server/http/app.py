@@ -44,7 +44,7 @@ def build(routes: Sequence[StarletteRoute], runtime: Runtime, in_flight: "InFlig
     app.state.images = ImageFetcher()
     app.state.body_budget = BodyBudget(runtime.config.body_memory or max(memory().total // 8, MIN_BODY_MEMORY))
     guard = Guard(app, Origins(runtime.config.origins), runtime.config.host)
-    return _Log(_Identified(_CleanPath(guard, routes), runtime.recent), in_flight)
+    return _Log(_CleanPath(guard, routes), in_flight, runtime.recent)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -92,33 +92,6 @@ class _CleanPath:
         return any(route.matches(scope)[0] is not Match.NONE for route in self._routes)
 
 
-class _Identified:
-    """Gives each request an id, and the answer two headers: the id, and where the time until then went."""
-
-    def __init__(self, app: ASGIApp, recent: Recent) -> None:
-        self._app = app
-        self._recent = recent
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        identity = _given_id(scope) or telemetry.new_request_id()
-        telemetry.request_id.set(identity)
-
-        async def named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                timing = server_timing(self._recent.reports(identity))
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (id_header_of(scope), identity.encode()),
-                    *([(b"server-timing", timing.encode())] if timing else []),
-                ]
-            await send(message)
-
-        await self._app(scope, receive, named)
-
-
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 
 
@@ -129,22 +102,30 @@ def _given_id(scope: Scope) -> str:
 
 
 class _Log:
-    """One line a request, however it ends; counts requests under way."""
+    """One line a request, however it ends; counts requests under way.
 
-    def __init__(self, app: ASGIApp, in_flight: InFlight) -> None:
+    The answer gets two headers: the request's id, and where the time until then went. One wrapper does both, since it
+    is called for every piece of an answer.
+    """
+
+    def __init__(self, app: ASGIApp, in_flight: InFlight, recent: Recent) -> None:
         self._app = app
         self._in_flight = in_flight
+        self._recent = recent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         began, status, complete = time.monotonic(), 499, False
+        request_id = _given_id(scope) or telemetry.new_request_id()
+        telemetry.request_id.set(request_id)
 
         async def noted(message: Message) -> None:
             nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *self._headers(scope, request_id)]
             elif not message.get("more_body", False):
                 complete = True
             await send(message)
@@ -166,3 +147,8 @@ class _Log:
                 note=error if complete else "the client hung up",
                 failed=error != "",
             )
+
+    def _headers(self, scope: Scope, request_id: str) -> list[tuple[bytes, bytes]]:
+        timing = server_timing(self._recent.reports(request_id))
+        named = (id_header_of(scope), request_id.encode())
+        return [named, (b"server-timing", timing.encode())] if timing else [named]
