@@ -9,6 +9,7 @@ import logging
 import secrets
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TextIO
@@ -86,15 +87,36 @@ class Series:
         return Histogram(f"corral_{name}", sentence, ["model_name"], buckets=_SECONDS, registry=self.registry)
 
 
+LINES_KEPT, LINE_KEPT = 300, 2000
+"""Lines of the log that are kept in memory, and characters of each."""
+
+
 def set_up_logging(*, debug: int = 0, form: str = "text", stream: TextIO = sys.stderr) -> None:
     """Sends all log lines to `stream`: `key=value` text, or a JSON object a line."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_JsonLines() if form == "json" else _KeyValues())
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [handler, _Last()]
     root.setLevel(logging.DEBUG if debug else logging.INFO)
     for chatty in ("asyncio", "aiohttp.access", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+class _Last(logging.Handler):
+    """Keeps the last lines of the log, for those who look at the server from elsewhere than its terminal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(_KeyValues())
+        self.lines: deque[str] = deque(maxlen=LINES_KEPT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record)[:LINE_KEPT])
+
+
+def last_lines() -> list[str]:
+    """The last lines of the log, the newest at the end; none before `set_up_logging`."""
+    return [line for handler in logging.getLogger().handlers if isinstance(handler, _Last) for line in handler.lines]
 
 
 class _KeyValues(logging.Formatter):
@@ -130,11 +152,20 @@ _requests = logging.getLogger("corral.requests")
 
 
 def log_request(
-    status: int, seconds: float, client: str, method: str, path: str, *, note: str = "", failed: bool = False
+    status: int,
+    seconds: float,
+    client: str,
+    method: str,
+    path: str,
+    *,
+    note: str = "",
+    failed: bool = False,
+    routine: bool = False,
 ) -> None:
     """Writes the line of one request: what was asked, by which client, how it ended and how long it took in seconds.
 
     `note` says more of the end. `failed` may be true for a good status: a stream can fail after it has begun.
+    Of what is `routine` only a failure is of interest.
     """
     text = f"{status} | {_duration(seconds)} | {client} | {method} {path}" + (f" | {note}" if note else "")
     fields = {
@@ -145,7 +176,8 @@ def log_request(
         "path": path,
         **({"note": note} if note else {}),
     }
-    level = logging.ERROR if status >= 500 else logging.WARNING if failed and status < 400 else logging.INFO
+    usual = logging.DEBUG if routine and status < 400 else logging.INFO
+    level = logging.ERROR if status >= 500 else logging.WARNING if failed and status < 400 else usual
     _requests.log(level, "%s", text, extra={"fields": fields})
 
 

@@ -22,7 +22,18 @@ WORDS = {
     "job",
     "media_kinds",
 }
-FORMATS = {"gguf", "published", "quantize", "convert", "modelfile", "template", "parsers", "media", "schemas"}
+FORMATS = {
+    "gguf",
+    "published",
+    "quantize",
+    "convert",
+    "modelfile",
+    "template",
+    "parsers",
+    "media",
+    "schemas",
+    "rendering",
+}
 MACHINES = {"machine", "store", "engine"}
 BELOW_MACHINES = WORDS | FORMATS
 SOURCES = {"sources", "sources.registry"}

@@ -22,6 +22,7 @@ from corral.server.http import metrics
 from corral.server.http.app import InFlight, build
 from corral.server.http.documents import with_documents
 from corral.server.http.guards import Origins
+from corral.server.http.kept_answers import KeptAnswers
 from corral.server.http.protocol import NEVER, bounded
 from corral.server.runtime import runtime
 from corral.serving.scheduler import Scheduler
@@ -36,7 +37,7 @@ BACKLOG = 1024
 """Connections that may wait to be accepted."""
 
 ROUTES = with_documents((*ollama.ROUTES, *openai.ROUTES, *anthropic.ROUTES, *metrics.ROUTES))
-"""Every path that is answered."""
+"""Every path of the API."""
 
 
 def serve(config: Config) -> None:
@@ -162,15 +163,16 @@ def uvicorn_config(app: ASGIApp, connections: int) -> uvicorn.Config:
 
 
 async def _serve(config: Config, listener: socket.socket) -> None:
-    in_flight = InFlight()
+    in_flight, kept_answers = InFlight(), KeptAnswers()
     async with runtime(config) as ready:
-        app = build(ROUTES, ready, in_flight)
+        app = build(ROUTES, ready, in_flight, kept_answers)
         server = _Server(uvicorn_config(app, _open_files() // 2))
         with contextlib.suppress(KeyboardInterrupt):
             async with asyncio.TaskGroup() as tasks:
                 idle = tasks.create_task(_end_when_idle(config.idle_exit, in_flight, ready.scheduler, server))
                 await server.serve(sockets=[listener])
                 idle.cancel()
+        await kept_answers.close()
 
 
 async def _end_when_idle(seconds: float, in_flight: InFlight, scheduler: Scheduler, server: uvicorn.Server) -> None:

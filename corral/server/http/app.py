@@ -21,9 +21,10 @@ from corral.inference import Runtime
 from corral.inference.recent import Recent
 from corral.machine.memory import memory
 from corral.server.http.budget import BodyBudget
-from corral.server.http.dialect import id_header_of, note_of
+from corral.server.http.dialect import id_header_of, is_routine, note_of
 from corral.server.http.guards import Guard, Origins
 from corral.server.http.images import ImageFetcher
+from corral.server.http.kept_answers import Keeping, KeptAnswers
 from corral.server.http.timing import server_timing
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,9 @@ MIN_BODY_MEMORY = 512 << 20
 """Bytes that bodies of requests may take together even on the smallest machine."""
 
 
-def build(routes: Sequence[StarletteRoute], runtime: Runtime, in_flight: "InFlight") -> ASGIApp:
+def build(
+    routes: Sequence[StarletteRoute], runtime: Runtime, in_flight: "InFlight", kept_answers: KeptAnswers
+) -> ASGIApp:
     """The ASGI application that answers these routes over a runtime."""
     app = Starlette(
         routes=list(routes),
@@ -43,7 +46,8 @@ def build(routes: Sequence[StarletteRoute], runtime: Runtime, in_flight: "InFlig
     app.state.in_flight = in_flight
     app.state.images = ImageFetcher()
     app.state.body_budget = BodyBudget(runtime.config.body_memory or max(memory().total // 8, MIN_BODY_MEMORY))
-    guard = Guard(app, Origins(runtime.config.origins), runtime.config.host)
+    app.state.kept_answers = kept_answers
+    guard = Guard(Keeping(app, kept_answers), Origins(runtime.config.origins), runtime.config.host)
     return _Log(_CleanPath(guard, routes), in_flight, runtime.recent)
 
 
@@ -146,6 +150,7 @@ class _Log:
                 scope["path"],
                 note=error if complete else "the client hung up",
                 failed=error != "",
+                routine=is_routine(scope),
             )
 
     def _headers(self, scope: Scope, request_id: str) -> list[tuple[bytes, bytes]]:

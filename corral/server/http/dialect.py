@@ -11,6 +11,7 @@ from corral.server.http.operation import Schema
 
 _KEY = "corral.dialect"
 _NOTE = "corral.note"
+_ROUTINE = "corral.routine"
 _ID_HEADER = b"x-request-id"
 
 
@@ -46,6 +47,15 @@ def id_header_of(scope: Scope) -> bytes:
     """The header for the id of this request, which may have met no route."""
     dialect: Dialect | None = scope.get(_KEY)
     return _ID_HEADER if dialect is None else dialect.id_header
+
+
+def set_routine(scope: Scope) -> None:
+    """Has the line of this request logged for debugging only: it is one of many that tell nobody anything."""
+    scope[_ROUTINE] = True
+
+
+def is_routine(scope: Scope) -> bool:
+    return bool(scope.get(_ROUTINE))
 
 
 def note(scope: Scope, error: CorralError) -> None:

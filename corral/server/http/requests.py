@@ -17,10 +17,11 @@ _FROM_ELSEWHERE = ("origin", "sec-fetch-site", "x-forwarded-for", "forwarded", "
 """Headers of requests that a page in a browser has made, or that a proxy has passed on."""
 
 
-def require_local(request: Request) -> None:
+def require_local(request: Request, *, or_our_page: bool = False) -> None:
     """`Forbidden` for a client that is not a program of this machine: its paths are none of a stranger's business.
 
     Strangers are other machines, and those who reach us from this one: pages in its browser, clients of its proxies.
+    `or_our_page`: the page that this server sends is none, when it is opened on this machine.
     """
     host = request.client.host if request.client else ""
     try:
@@ -29,5 +30,8 @@ def require_local(request: Request) -> None:
         local = (mapped or address).is_loopback
     except ValueError:
         local = False
-    if not local or any(header in request.headers for header in _FROM_ELSEWHERE):
+    signs = [header for header in _FROM_ELSEWHERE if header in request.headers]
+    if or_our_page and request.headers.get("sec-fetch-site") == "same-origin":
+        signs.remove("sec-fetch-site")
+    if not local or signs:
         raise Forbidden("files of the server's machine can only be named from there")

@@ -6,7 +6,7 @@ Source: spec api.
 from corral.errors import ModelNotFound, ModelRequired, RemoteModel
 from corral.server.http.error_table import Row, Table
 from corral.server.http.routing import route
-from corral.server.ollama import create, explain, models, operations, routes, search
+from corral.server.ollama import answers, create, explain, markdown, models, operations, routes, search
 from corral.server.ollama.errors import dialect
 
 _ANY = dialect()
@@ -32,9 +32,14 @@ ROUTES = (
     route("/api/tags", models.tags, "GET", "HEAD", dialect=_ANY, operation=operations.TAGS),
     route("/api/ps", models.ps, "GET", dialect=_ANY, operation=operations.PS),
     route("/api/requests", explain.requests, "GET", dialect=_ANY, operation=operations.REQUESTS),
+    route("/api/answers/{id}", answers.answer, "GET", dialect=_ANY, operation=operations.ANSWER),
+    route("/api/answers/{id}", answers.stop, "DELETE", dialect=_ANY, operation=operations.STOPPED),
+    route("/api/markdown", markdown.markdown, "POST", dialect=_ANY, operation=operations.MARKDOWN),
     route("/api/search", search.search, "GET", dialect=_ANY, operation=operations.SEARCH),
     route("/api/show", models.show, "POST", dialect=_SHOW, operation=operations.SHOW),
     route("/api/create", create.create, "POST", dialect=_ANY, operation=operations.CREATE),
+    route("/api/log", explain.log, "GET", dialect=_ANY, operation=operations.LOG),
+    route("/api/blobs", create.new_blob, "POST", dialect=_ANY, operation=operations.NEW_BLOB),
     route("/api/blobs/{digest}", create.blob, "HEAD", "POST", dialect=_ANY, operation=operations.BLOB),
     route("/api/copy", models.copy, "POST", dialect=_COPY, operation=operations.COPY),
     route("/api/delete", models.delete, "DELETE", dialect=_ANY, operation=operations.DELETE),

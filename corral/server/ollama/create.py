@@ -13,7 +13,7 @@ from corral.machine.threads import threads_here
 from corral.models import create as making
 from corral.models import given
 from corral.names import Digest, Name
-from corral.server.http.bodies import body_as
+from corral.server.http.bodies import body_as, reply
 from corral.server.http.requests import require_local, runtime_of
 from corral.server.ollama import wire
 from corral.server.ollama.errors import ServerFault
@@ -128,6 +128,18 @@ async def blob(request: Request) -> Response:
             await store.run(writer.write, part)
         await store.run(writer.commit, digest)
     return Response(status_code=201)
+
+
+async def new_blob(request: Request) -> Response:
+    """Takes a file whose digest its client does not know, as a browser with a large file, and says the digest."""
+    store = runtime_of(request).models.store
+    async with store.receiving() as writer:
+        async for part in request.stream():
+            await store.run(writer.write, part)
+        digest, _ = await store.run(writer.commit)
+    response = reply({"digest": str(digest)})
+    response.status_code = 201
+    return response
 
 
 def _has_sound(store: Store, digest: Digest) -> bool:

@@ -25,6 +25,7 @@ from corral.messages import Progress
 from corral.models.model import Listed, Model
 from corral.names import Name
 from corral.server.http.bodies import body_as, encoded_reply, reply
+from corral.server.http.dialect import set_routine
 from corral.server.http.requests import require_local, runtime_of
 from corral.server.ollama import show as shown_as
 from corral.server.ollama.replies import progress_answer
@@ -54,6 +55,8 @@ async def ps(request: Request) -> Response:
     listed = await models.list(lambda stored: _weights(stored, models.store) in loaded) if loaded else []
     with_weights = [(_weights(model.stored, models.store), model) for model in listed]
     is_live = request.query_params.get("live", "") in ("1", "true")
+    if is_live:
+        set_routine(request.scope)
     entries = [
         shown_as.running(
             _model_of(runner, with_weights), runner, runtime.deriver.use_by(runner.spec.model), is_live=is_live

@@ -132,6 +132,10 @@ DETOKENIZE = Operation(
     requires=_MODEL,
     answers=an_object({"model": STRING, "content": STRING, **_DURATIONS}),
 )
+MARKDOWN = Operation(
+    takes=wire.WireMarkdownRequest,
+    answers=an_object({"blocks": a_list(an_object({"line": INTEGER, "html": STRING}))}),
+)
 TAGS = Operation(answers=an_object({"models": a_list(_TAG)}), errors=ALWAYS)
 PS = Operation(
     query={"live": {**BOOLEAN, "description": "Whether to say how busy the models are, too."}},
@@ -168,7 +172,15 @@ SEARCH = Operation(
 SHOW = Operation(takes=models.WireShowRequest, answers=_SHOWN)
 COPY = Operation(takes=models.WireCopyRequest, requires={"source": SOME_TEXT, "destination": SOME_TEXT})
 DELETE = Operation(takes=models.WireNameRequest)
+ANSWER = Operation(
+    query={"after": {**INTEGER, "minimum": 0, "description": "Bytes of the answer that the client has."}},
+    text="application/x-ndjson",
+    errors=(400, 404, *ALWAYS),
+)
+STOPPED = Operation(answers=an_object({}), errors=(404, *ALWAYS))
 BLOB = Operation(takes_bytes=True, success=_DIGESTED)
+NEW_BLOB = Operation(takes_bytes=True, answers=an_object({"digest": STRING}), success={201: _DIGESTED[201]})
+LOG = Operation(answers=an_object({"lines": a_list(STRING)}), errors=ALWAYS)
 
 
 def _progress(takes: type[models.WireArchiveRequest | create.WireCreateRequest | models.WirePullRequest]) -> Operation:

@@ -123,6 +123,10 @@ class WireTokenizeRequest(Struct):
     options: dict[str, Any] = {}
 
 
+class WireMarkdownRequest(Struct):
+    text: str = ""
+
+
 class WireDetokenizeRequest(Struct):
     model: str = ""
     tokens: list[int] = []

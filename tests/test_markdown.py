@@ -1,0 +1,141 @@
+"""Markdown as HTML: what is formatted, and that nothing in it can run, load or hide."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from corral.rendering.markdown import MAX_CHARACTERS, blocks
+from tests.asking import post
+from tests.conftest import RunningServer
+
+EVERYTHING = """\
+# Heading
+
+A *para* with `code`, ~~old~~ https://example.org/x, $a^2$ and \\(x \\le 3\\). It costs $5 or $6.
+
+- [x] done
+
+\\[
+x
+- y = \\frac{1}{2}
+\\]
+
+| a | b |
+|:-:|--:|
+| 1 | 2 |
+
+```python
+def f(): return "<b>"
+```
+"""
+
+
+class Parts(HTMLParser):
+    """The names of elements, and all attributes with their values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.attributes: list[tuple[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.attributes += attrs
+
+
+def html(text: str) -> str:
+    return "".join(block.html for block in blocks(text))
+
+
+def test_each_block_says_on_which_line_it_begins() -> None:
+    lines = EVERYTHING.split("\n")
+    assert [lines[block.line][:5] for block in blocks(EVERYTHING)] == [
+        "# Hea",
+        "A *pa",
+        "- [x]",
+        "\\[",
+        "| a |",
+        "```py",
+    ]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        "<h1>Heading</h1>",
+        "<em>para</em>",
+        "<code>code</code>",
+        "<s>old</s>",
+        '<a href="https://example.org/x" rel="noopener noreferrer nofollow">',
+        "<msup><mi>a</mi><mn>2</mn></msup>",
+        '<math display="inline"><mrow><mi>x</mi><mo>≤</mo>',
+        "It costs $5 or $6.",
+        'checked="checked"',
+        '<math display="block"><mrow><mi>x</mi><mo>−</mo><mi>y</mi>',
+        '<th align="center">a</th>',
+        '<td align="right">2</td>',
+        '<span class="k">def</span>',
+        '<span class="s2">"&lt;b&gt;"</span>',
+    ],
+)
+def test_what_models_write_is_formatted(found: str) -> None:
+    assert found in html(EVERYTHING)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>",
+        "[a](javascript:alert(1))",
+        "[a](JAVASCRIPT&#58;alert(1))",
+        "[a](data:text/html,<script>alert(1)</script>)",
+        "[a](vbscript:x)",
+        "![a](javascript:alert(1))",
+        "![a](https://example.org/pixel.png)",
+        '[a](https://example.org "x\\" onmouseover=\\"alert(1)")',
+        '```"><script>alert(1)</script>\nx\n```',
+        "$\\href{javascript:alert(1)}{x}$",
+        "$\\text{<script>alert(1)</script>}$",
+        "\\(</math><script>alert(1)</script>\\)",
+        "<style>*{display:none}</style>",
+        '| <svg onload="alert(1)"> |\n|--|\n| <iframe src="//evil"> |',
+    ],
+)
+def test_nothing_can_run_or_load(text: str) -> None:
+    parts = Parts()
+    parts.feed(html(text))
+    assert not parts.names & {"script", "img", "style", "svg", "iframe", "object", "form"}
+    assert not [name for name, _ in parts.attributes if name.startswith("on") or name in ("style", "src")]
+    assert all(re.match("https?:|mailto:", value or "") for name, value in parts.attributes if name == "href")
+
+
+def test_text_that_is_no_markdown_stays_whole() -> None:
+    long = "x" * 20_000
+    assert re.sub(r"<[^>]+>", "", html(f"<b>{long}</b>")).strip() == f"&lt;b&gt;{long}&lt;/b&gt;"
+
+
+def test_characters_that_reorder_text_are_seen() -> None:
+    assert html("a\u202eb") == "<p>a⟦U+202E⟧b</p>\n"
+
+
+def test_a_formula_that_is_no_tex_stays_as_it_was_written() -> None:
+    assert "<code>\\frac</code>" in html("$\\frac$")
+    deep = "{" * 300 + "}" * 300
+    assert f"<code>{deep}</code>" in html(f"${deep}$")
+
+
+def test_an_open_block_is_code_until_it_is_closed() -> None:
+    assert html("```\nx = 1") == "<pre><code>x = 1</code></pre>\n"
+
+
+def test_the_server_renders_it(fake_server: RunningServer) -> None:
+    answer = post(fake_server, "/api/markdown", {"text": "# A\n\nb"})
+    assert answer.json == {"blocks": [{"line": 0, "html": "<h1>A</h1>\n"}, {"line": 2, "html": "<p>b</p>\n"}]}
+    assert post(fake_server, "/api/markdown", {}).json == {"blocks": []}
+    refused = post(fake_server, "/api/markdown", {"text": "x" * (MAX_CHARACTERS + 1)})
+    assert (refused.status, refused.error) == (
+        400,
+        f"the text has {MAX_CHARACTERS + 1} characters, and at most {MAX_CHARACTERS} are rendered at once",
+    )
