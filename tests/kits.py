@@ -78,8 +78,9 @@ PYTHON = Kit("clients", lambda: _extra("clients"), _install_python)
 INSTRUCTOR = Kit("instructor", lambda: _extra("clients-instructor"), _install_python)
 NODE = Kit("node", _file("node/package.json"), _install_node)
 AGENTS = Kit("agents", _file("agents/package.json"), _install_node)
+BROWSER = Kit("browser", _file("browser/package.json"), _install_node)
 JAVA = Kit("java", _file("java/pom.xml"), _install_java)
-ALL = (AGENTS, PYTHON, NODE, INSTRUCTOR, JAVA)
+ALL = (BROWSER, AGENTS, PYTHON, NODE, INSTRUCTOR, JAVA)
 """In the order in which the tests come to need them."""
 
 

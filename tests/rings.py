@@ -13,6 +13,7 @@ PIP = "runs pip"
 FUZZ = "reads random bytes for some seconds"
 CHILDREN = "converts and quantises in child processes"
 CLIENTS = "installs other projects' clients, and runs them against the real engine"
+BROWSER = "clicks and types in a real browser"
 REQUESTS = "makes up hundreds of requests"
 SHELLS = "types into real shells"
 TERMINAL = "opens dozens of terminals"
@@ -55,6 +56,7 @@ SLOW = {
     "test_native_api": REAL_ENGINE,
     "test_openapi_cases": REQUESTS,
     "test_derived": CHILDREN,
+    "test_page": BROWSER,
     "test_published_engine": REAL_ENGINE,
     "test_published_plan": "makes a model of every published layout, again and again",
     "test_published_server": REAL_ENGINE,

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from corral.rendering.markdown import MAX_CHARACTERS, blocks
-from tests.asking import post
+from tests.asking import ask, post
 from tests.conftest import RunningServer
 
 EVERYTHING = """\
@@ -139,3 +139,17 @@ def test_the_server_renders_it(fake_server: RunningServer) -> None:
         400,
         f"the text has {MAX_CHARACTERS + 1} characters, and at most {MAX_CHARACTERS} are rendered at once",
     )
+
+
+def test_browsers_get_the_page_and_programs_ollamas_text(fake_server: RunningServer) -> None:
+    shown = ask(fake_server, "GET", "/", headers={"accept": "text/html,application/xhtml+xml"})
+    assert shown.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'self'" in shown.headers["content-security-policy"]
+    assert ask(fake_server, "GET", "/").body == b"Ollama is running"
+    assert ask(fake_server, "HEAD", "/", headers={"accept": "text/html"}).status == 200
+    script = ask(fake_server, "GET", "/page/main.js")
+    assert script.headers["content-type"] == "text/javascript; charset=utf-8"
+    again = ask(fake_server, "GET", "/page/main.js", headers={"if-none-match": script.headers["etag"]})
+    assert (again.status, again.body) == (304, b"")
+    assert ask(fake_server, "GET", "/page/../server/routes.py").status == 404
+    assert ask(fake_server, "GET", "/page/nothing.js").status == 404

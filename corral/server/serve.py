@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from corral import EMULATES, __version__
 from corral.config import Config
 from corral.errors import CorralError
-from corral.server import anthropic, ollama, openai
+from corral.server import anthropic, ollama, openai, page
 from corral.server.http import metrics
 from corral.server.http.app import InFlight, build
 from corral.server.http.documents import with_documents
@@ -165,7 +165,7 @@ def uvicorn_config(app: ASGIApp, connections: int) -> uvicorn.Config:
 async def _serve(config: Config, listener: socket.socket) -> None:
     in_flight, kept_answers = InFlight(), KeptAnswers()
     async with runtime(config) as ready:
-        app = build(ROUTES, ready, in_flight, kept_answers)
+        app = build((*page.ROUTES, *ROUTES), ready, in_flight, kept_answers)
         server = _Server(uvicorn_config(app, _open_files() // 2))
         with contextlib.suppress(KeyboardInterrupt):
             async with asyncio.TaskGroup() as tasks:

@@ -1,0 +1,55 @@
+"""The page's files, read once, with what a browser needs to keep them: a type, a tag, and a compressed form."""
+
+import gzip
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import PurePosixPath
+
+from msgspec import Struct
+
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+
+class File(Struct, frozen=True):
+    """What is sent of a file; `tag` changes with its bytes."""
+
+    type: str
+    data: bytes
+    compressed: bytes
+    tag: str
+
+
+_MODULES = b"<!-- modules -->"
+"""Where the page names the modules, so that a browser asks for all of them at once."""
+
+
+@cache
+def files() -> dict[str, File]:
+    """Every file of the page by its path, such as `chat/tree.js`."""
+    found = dict(_found(resources.files(__package__).joinpath("static"), ""))
+    modules = [path for path in found if path.endswith(".js") and not path.startswith("words/")]
+    links = [f'<link rel="modulepreload" href="/page/{path}">' for path in modules]
+    found["index.html"] = found["index.html"].replace(_MODULES, "\n".join(links).encode())
+    return {path: _as_file(path, data) for path, data in found.items()}
+
+
+def _found(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        path = prefix + entry.name
+        if entry.is_dir():
+            yield from _found(entry, path + "/")
+        elif PurePosixPath(path).suffix in _TYPES:
+            yield path, entry.read_bytes()
+
+
+def _as_file(path: str, data: bytes) -> File:
+    tag = f'"{hashlib.sha256(data).hexdigest()[:16]}"'
+    return File(_TYPES[PurePosixPath(path).suffix], data, gzip.compress(data, mtime=0), tag)

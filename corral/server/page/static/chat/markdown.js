@@ -1,0 +1,115 @@
+/** Markdown of an answer that grows: rendered by the server, block by block, and cleaned there. */
+
+import { make } from "../dom.js";
+import { icon } from "../icons.js";
+import { ask } from "../server.js";
+import { say } from "../words.js";
+
+/** Milliseconds between two looks at a text that grows. */
+const EVERY = 250;
+/** Characters that are sent at once; the server takes a few more. */
+const LONGEST = 30000;
+
+export class Markdown {
+  constructor() {
+    this.element = make("div", { class: "text" });
+    this.text = "";
+    this.done = 0; // characters in blocks that no more text can change
+    this.open = []; // elements of the blocks after those
+    this.busy = false;
+    this.timer = null;
+  }
+
+  /** Shows a text as it was written, until it is to be rendered. */
+  preview(text) {
+    this.#plain(text);
+  }
+
+  /** Shows a text that begins as the last one did. */
+  show(text) {
+    if (text === this.text) return;
+    this.text = text;
+    if (!this.busy && !this.timer) this.#render();
+  }
+
+  async #render() {
+    this.busy = true;
+    const began = performance.now();
+    const sent = this.text.slice(this.done, this.done + LONGEST);
+    const seen = this.done + sent.length;
+    const isAll = seen === this.text.length;
+    try {
+      const { blocks } = sent.trim() ? await ask("/api/markdown", { text: sent }) : { blocks: [] };
+      this.#put(sent, blocks, isAll);
+    } catch {
+      this.#plain(sent); // the words matter more than their form
+    }
+    this.busy = false;
+    if (seen === this.text.length) return;
+    const rest = isAll ? Math.max(0, EVERY - (performance.now() - began)) : 0;
+    this.timer = setTimeout(() => ((this.timer = null), this.#render()), rest);
+  }
+
+  /** Shows the blocks of what was sent. The last one stays open, unless it alone is longer than what can be sent. */
+  #put(sent, blocks, isAll) {
+    const elements = blocks.map(({ html }) => block(html));
+    const finished = blocks.length === 1 && !isAll ? 1 : Math.max(0, blocks.length - 1);
+    for (const element of this.open) element.remove();
+    this.element.append(...elements);
+    this.open = elements.slice(finished);
+    if (finished < blocks.length) this.done += offsetOfLine(sent, blocks[finished].line);
+    else if (finished) this.done += sent.length;
+  }
+
+  #plain(sent) {
+    for (const element of this.open) element.remove();
+    this.open = [make("p", { class: "plain-text" }, sent)];
+    this.element.append(...this.open);
+  }
+}
+
+/** The one place where HTML is taken as HTML: the server made and cleaned it. */
+function block(html) {
+  const element = make("div", { class: "block" });
+  element.innerHTML = html;
+  for (const code of element.querySelectorAll("pre")) addCopy(code);
+  for (const link of element.querySelectorAll("a")) link.target = "_blank";
+  for (const table of element.querySelectorAll("table")) {
+    const frame = make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": say("table") });
+    table.replaceWith(frame);
+    frame.append(table);
+  }
+  return element;
+}
+
+function addCopy(code) {
+  const language = /language-([\w+#-]+)/.exec(code.firstElementChild?.className ?? "")?.[1] ?? "";
+  const copy = make("button", { type: "button", class: "plain", onclick: () => copied(code.textContent, copy) }, say("copy"));
+  const frame = make("div", { class: "code" }, make("div", { class: "code-head" }, make("span", {}, language), copy));
+  code.tabIndex = 0;
+  code.replaceWith(frame);
+  frame.append(code);
+}
+
+export async function copied(text, pressed) {
+  await copy(text);
+  const before = [...pressed.childNodes];
+  pressed.replaceChildren(pressed.hasAttribute("aria-label") ? icon("done") : say("copied"));
+  setTimeout(() => pressed.replaceChildren(...before), 1500);
+}
+
+/** The clipboard of browsers is for pages of this machine or by HTTPS; the old way works elsewhere, too. */
+async function copy(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const area = make("textarea", {}, text);
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+}
+
+function offsetOfLine(text, line) {
+  let offset = 0;
+  for (let number = 0; number < line; number++) offset = text.indexOf("\n", offset) + 1;
+  return offset;
+}

@@ -1,0 +1,68 @@
+/** The messages of a conversation, of which the last ones are shown first and the others added above in between. */
+
+import { make } from "../dom.js";
+import * as message from "./message.js";
+import * as tree from "./tree.js";
+
+const AT_ONCE = 40;
+
+export class Thread {
+  /** `actions(message)` gives what the buttons of a message do. */
+  constructor(actions) {
+    this.actions = actions;
+    this.element = make("div", { class: "thread", role: "log", "aria-live": "off" });
+    this.isAtEnd = true;
+    this.element.addEventListener("scroll", () => {
+      const { scrollTop, clientHeight, scrollHeight } = this.element;
+      this.isAtEnd = scrollHeight - scrollTop - clientHeight < 60;
+    });
+    this.element.addEventListener("grown", () => this.#follow());
+    this.round = 0;
+  }
+
+  /** Shows a conversation's path. Messages that are shown already keep their elements. */
+  show(conversation) {
+    const round = ++this.round;
+    const shown = new Map([...this.element.children].map((element) => [element.dataset.id, element]));
+    const path = conversation.path;
+    const elementOf = (one) => this.#kept(shown.get(one.id), one, conversation) ?? this.#made(one, conversation);
+    const begin = Math.max(0, path.length - AT_ONCE);
+    this.element.replaceChildren(...path.slice(begin).map(elementOf));
+    this.#toEnd();
+    if (begin) this.#addAbove(path.slice(0, begin), elementOf, round);
+  }
+
+  #addAbove(rest, elementOf, round) {
+    setTimeout(() => {
+      if (round !== this.round) return;
+      const from = this.element.scrollHeight - this.element.scrollTop;
+      this.element.prepend(...rest.slice(-AT_ONCE).map(elementOf));
+      this.element.scrollTop = this.element.scrollHeight - from;
+      if (rest.length > AT_ONCE) this.#addAbove(rest.slice(0, -AT_ONCE), elementOf, round);
+    });
+  }
+
+  #kept(element, one, conversation) {
+    const beside = tree.siblings(conversation.messages, one).length;
+    return element?.dataset.beside === String(beside) ? element : undefined;
+  }
+
+  /** The element of a message, or of all that answer side by side with it. */
+  #made(one, conversation) {
+    const beside = tree.siblings(conversation.messages, one);
+    const together = one.group ? beside.filter(({ group }) => group === one.group) : [one];
+    const shown = together.map((each) => message.show(each, beside, this.actions(each)));
+    const element = shown.length > 1 ? make("div", { class: "pair", "data-id": one.id }, shown) : shown[0];
+    element.dataset.beside = beside.length;
+    return element;
+  }
+
+  #follow() {
+    if (this.isAtEnd) this.#toEnd();
+  }
+
+  #toEnd() {
+    this.element.scrollTop = this.element.scrollHeight;
+    this.isAtEnd = true;
+  }
+}

@@ -1,0 +1,93 @@
+/** Elements of the page: making them, and telling the user something. Text goes in as text, never as HTML. */
+
+import { icon as drawn } from "./icons.js";
+import { say } from "./words.js";
+
+/**
+ * An element with attributes and children. An attribute whose name begins with `on` is a listener, one whose value is
+ * `true` is there without a value, and one whose value is `false`, `null` or `undefined` is not there.
+ */
+export function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value != null) element.setAttribute(name, value);
+  }
+  element.append(...children.flat().filter((child) => child != null && child !== false));
+  return element;
+}
+
+/** A button that says what it does in words, or in an icon of that name with a label for those who do not see it. */
+export function button(label, listener, { icon = "", ...attributes } = {}) {
+  const named = icon ? { "aria-label": label, title: label } : {};
+  return make("button", { type: "button", onclick: listener, ...named, ...attributes }, icon ? drawn(icon) : label);
+}
+
+/** A labelled field: the label above, the control below. */
+export function field(label, control, hint = "") {
+  return make("label", { class: "field" }, make("span", {}, label), control, hint && make("small", {}, hint));
+}
+
+/** A select with choices `[value, text]`. */
+export function select(choices, chosen, listener, attributes = {}) {
+  const element = make("select", { onchange: () => listener(element.value), ...attributes });
+  fill(element, choices, chosen);
+  return element;
+}
+
+export function fill(element, choices, chosen) {
+  element.replaceChildren(...choices.map(([value, text]) => make("option", { value, selected: value === chosen }, text)));
+}
+
+/** Shows a sentence at the foot of the window for some seconds, read out by screen readers. */
+export function notify(sentence, kind = "note") {
+  let shelf = document.getElementById("notices");
+  if (!shelf) document.body.append((shelf = make("div", { id: "notices", role: "status", "aria-live": "polite" })));
+  const notice = make("p", { class: `notice ${kind}` }, sentence);
+  notice.append(button(say("close"), () => notice.remove(), { icon: "close", class: "plain" }));
+  shelf.append(notice);
+  setTimeout(() => notice.remove(), kind === "error" ? 15000 : 6000);
+}
+
+/** Opens a dialog with a heading and resolves to what `close(value)` was given; `undefined` when it was dismissed. */
+export function dialog(title, build, attributes = {}) {
+  return new Promise((resolve) => {
+    let result;
+    const close = (value) => {
+      result = value;
+      box.close();
+    };
+    const heading = make("h2", { id: "dialog-title" }, title);
+    const box = make("dialog", { "aria-labelledby": "dialog-title", ...attributes }, heading, ...build(close));
+    box.addEventListener("close", () => {
+      box.remove();
+      resolve(result);
+    });
+    box.addEventListener("click", (event) => event.target === box && box.close());
+    document.body.append(box);
+    box.showModal();
+  });
+}
+
+/** Asks before something that cannot be undone. */
+export function confirmed(question, yes, no) {
+  return dialog(question, (close) => [
+    make("div", { class: "row end" }, button(no, () => close(false)), button(yes, () => close(true), { class: "danger", autofocus: true })),
+  ]);
+}
+
+/** An id that no other has. `crypto.randomUUID` is missing where a page does not come from this machine or by HTTPS. */
+export function newId() {
+  const digits = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0"));
+  return digits.join("");
+}
+
+/** Calls `listener` when `delay` milliseconds have passed without another call. */
+export function debounced(listener, delay) {
+  let timer;
+  return (...given) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => listener(...given), delay);
+  };
+}

@@ -1,0 +1,50 @@
+/** All about one model: its facts, parameters, template, licence. */
+
+import { button, dialog, make, notify } from "../dom.js";
+import { ask } from "../server.js";
+import { bytes, count, say } from "../words.js";
+
+export async function details(name) {
+  let shown;
+  try {
+    shown = await ask("/api/show", { model: name, requirements: true });
+  } catch (error) {
+    return notify(error.message, "error");
+  }
+  return dialog(
+    name,
+    (close) => [
+      facts(shown),
+      ...source("models.system", shown.system),
+      ...source("models.parameters", shown.parameters),
+      ...source("models.template", shown.template),
+      ...source("models.modelfile", shown.modelfile),
+      ...source("models.license", shown.license),
+      make("div", { class: "row end" }, button(say("done"), () => close(), { class: "main" })),
+    ],
+    { class: "broad" },
+  );
+}
+
+function facts({ details: kind = {}, model_info: info = {}, capabilities = [], requirements }) {
+  const architecture = info["general.architecture"] ?? kind.family;
+  const rows = [
+    ["models.architecture", architecture],
+    ["models.size.parameters", kind.parameter_size],
+    ["models.quantization", kind.quantization_level],
+    ["models.context", info[`${architecture}.context_length`]],
+    ["models.memory", requirements && say("models.memory.of", { memory: bytes(requirements.total), tokens: count(requirements.context_length) })],
+    ["models.capabilities", capabilities.map((one) => say(`capability.${one}`)).join(", ")],
+  ];
+  const shown = rows.filter(([, value]) => value);
+  return make(
+    "dl",
+    { class: "facts" },
+    shown.flatMap(([label, value]) => [make("dt", {}, say(label)), make("dd", {}, typeof value === "number" ? count(value) : value)]),
+  );
+}
+
+function source(label, text) {
+  if (!text) return [];
+  return [make("details", {}, make("summary", {}, say(label)), make("pre", { class: "source", tabindex: "0" }, text))];
+}

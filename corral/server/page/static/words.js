@@ -1,0 +1,55 @@
+/** What the page says, in the user's language. Each language is a module in `words/` with the same keys. */
+
+export const choices = [["en", "English"], ["zh", "简体中文"]];
+const CHOSEN = "corral.language";
+
+export const language = (() => {
+  const wanted = [localStorage.getItem(CHOSEN), ...navigator.languages.map((tag) => tag.split("-")[0])];
+  return wanted.find((name) => choices.some(([known]) => known === name)) ?? "en";
+})();
+
+const { default: words } = await import(`./words/${language}.js`);
+
+/** Takes another language; the page is loaded again, which loses nothing. */
+export function choose(name) {
+  localStorage.setItem(CHOSEN, name);
+  location.reload();
+}
+
+/** The text of a key, with `{name}` replaced by the value of that name. */
+export function say(key, values = {}) {
+  const text = words[key] ?? key;
+  return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+}
+
+/** The language with the country of the browser, for numbers and times. */
+const locale = navigator.languages.find((tag) => tag.split("-")[0] === language) ?? language;
+const number = new Intl.NumberFormat(locale);
+const precise = new Intl.NumberFormat(locale, { maximumFractionDigits: 1 });
+const moment = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
+const hour = new Intl.DateTimeFormat(locale, { timeStyle: "medium" });
+
+export const count = (value) => number.format(value);
+export const decimal = (value) => precise.format(value);
+export const time = (value) => hour.format(new Date(value));
+export const date = (value) => moment.format(new Date(value));
+
+/** Bytes with a decimal unit, as the commands show them. */
+export function bytes(value) {
+  const units = ["B", "KB", "MB", "GB", "TB"];
+  let place = 0;
+  while (value >= 1000 && place < units.length - 1) {
+    value /= 1000;
+    place++;
+  }
+  return `${value >= 100 || place === 0 ? Math.round(value) : decimal(value)} ${units[place]}`;
+}
+
+/** Seconds, with minutes or hours where there are some. */
+export function duration(seconds) {
+  if (seconds < 10) return `${decimal(seconds)} s`;
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return `${minutes} min ${Math.round(seconds % 60)} s`;
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
