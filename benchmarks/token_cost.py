@@ -40,7 +40,7 @@ class Server:
 
     def __init__(self, process: "subprocess.Popen[bytes]", host: str) -> None:
         self._process = psutil.Process(process.pid)
-        self._host = host
+        self.host = host
 
     def cost(self, tokens: int, streams: int) -> float:
         """Microseconds of processor time for each token of so many answers at once."""
@@ -70,7 +70,7 @@ class Server:
 
     def lines(self, path: str, body: dict[str, Any]) -> Iterator[bytes]:
         """The lines of a streamed answer."""
-        connection = http.client.HTTPConnection(self._host, timeout=600)
+        connection = http.client.HTTPConnection(self.host, timeout=600)
         connection.request("POST", path, json.dumps(body))
         with connection.getresponse() as response:
             yield from response
@@ -78,8 +78,8 @@ class Server:
 
 
 @contextmanager
-def server(tree: Path, store: Path, home: Path) -> Iterator[Server]:
-    """A server of that tree, with its models in `store`."""
+def server(tree: Path, store: Path, home: Path, **variables: str) -> Iterator[Server]:
+    """A server of that tree, with its models in `store` and these variables set, too."""
     python, log = tree / ".venv" / "bin" / "python", home / "serve.log"
     home.mkdir()
     environment = {
@@ -89,6 +89,7 @@ def server(tree: Path, store: Path, home: Path) -> Iterator[Server]:
         "OLLAMA_MODELS": str(store),
         "OLLAMA_HOST": "127.0.0.1:0",
         "OLLAMA_KEEP_ALIVE": "-1",
+        **variables,
     }
     with open(log, "wb") as output:
         command = [str(python), "-m", "corral", "serve"]

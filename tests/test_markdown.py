@@ -147,9 +147,12 @@ def test_browsers_get_the_page_and_programs_ollamas_text(fake_server: RunningSer
     assert "default-src 'self'" in shown.headers["content-security-policy"]
     assert ask(fake_server, "GET", "/").body == b"Ollama is running"
     assert ask(fake_server, "HEAD", "/", headers={"accept": "text/html"}).status == 200
-    script = ask(fake_server, "GET", "/page/main.js")
+    address = re.findall(r'src="(/page/\w+/main.js)"', shown.body.decode())[0]
+    script = ask(fake_server, "GET", address)
     assert script.headers["content-type"] == "text/javascript; charset=utf-8"
-    again = ask(fake_server, "GET", "/page/main.js", headers={"if-none-match": script.headers["etag"]})
+    assert script.headers["cache-control"] == "max-age=31536000, immutable"
+    again = ask(fake_server, "GET", address, headers={"if-none-match": script.headers["etag"]})
     assert (again.status, again.body) == (304, b"")
-    assert ask(fake_server, "GET", "/page/../server/routes.py").status == 404
-    assert ask(fake_server, "GET", "/page/nothing.js").status == 404
+    assert ask(fake_server, "GET", "/page/older/main.js").headers["cache-control"] == "no-cache"
+    assert ask(fake_server, "GET", "/page/older/..%2Froutes.py").status == 404
+    assert ask(fake_server, "GET", "/page/older/nothing.js").status == 404

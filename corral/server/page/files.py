@@ -2,7 +2,7 @@
 
 import gzip
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -27,18 +27,30 @@ class File(Struct, frozen=True):
     tag: str
 
 
-_MODULES = b"<!-- modules -->"
-"""Where the page names the modules, so that a browser asks for all of them at once."""
+_MODULES = "<!-- modules -->"
+"""Where the page names the modules of its first view, so that a browser asks for all of them at once."""
+_LATER = ("words/", "models/", "server/")
+"""Folders of modules that are not needed there, or not all."""
 
 
 @cache
 def files() -> dict[str, File]:
     """Every file of the page by its path, such as `chat/tree.js`."""
     found = dict(_found(resources.files(__package__).joinpath("static"), ""))
-    modules = [path for path in found if path.endswith(".js") and not path.startswith("words/")]
-    links = [f'<link rel="modulepreload" href="/page/{path}">' for path in modules]
-    found["index.html"] = found["index.html"].replace(_MODULES, "\n".join(links).encode())
+    found["index.html"] = _page(found).encode()
     return {path: _as_file(path, data) for path, data in found.items()}
+
+
+@cache
+def version() -> str:
+    """Changes with any file: part of every address, so that browsers may keep files as long as they like."""
+    return hashlib.sha256("".join(file.tag for file in files().values()).encode()).hexdigest()[:12]
+
+
+def _page(found: Mapping[str, bytes]) -> str:
+    modules = [path for path in found if path.endswith(".js") and not path.startswith(_LATER)]
+    links = [f'<link rel="modulepreload" href="/page/{path}">' for path in modules]
+    return found["index.html"].decode().replace(_MODULES, "\n".join(links))
 
 
 def _found(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:

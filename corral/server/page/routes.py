@@ -1,6 +1,7 @@
 """`/` for browsers, and the files under `/page/`. Programs that ask for `/` get Ollama's text."""
 
 import asyncio
+import gzip
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -8,7 +9,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from corral.server.http.dialect import set_routine
-from corral.server.page.files import File, files
+from corral.server.page.files import File, files, version
 
 _POLICY = "; ".join(
     (
@@ -24,7 +25,6 @@ _POLICY = "; ".join(
 """What the page may load and run: its own files, and pictures that its user gave it."""
 
 _HEADERS = {
-    "cache-control": "no-cache",
     "content-security-policy": _POLICY,
     "referrer-policy": "no-referrer",
     "vary": "Accept, Accept-Encoding",
@@ -41,25 +41,25 @@ class _ForBrowsers(Route):
 
 
 async def _page(request: Request) -> Response:
-    return await _sent(request, "index.html")
+    file = (await asyncio.to_thread(files))["index.html"]
+    data = file.data.replace(b"/page/", f"/page/{version()}/".encode())
+    return _sent(request, File(file.type, data, gzip.compress(data, mtime=0), f'"{version()}"'), "no-cache")
 
 
 async def _file(request: Request) -> Response:
-    return await _sent(request, request.path_params["path"])
-
-
-async def _sent(request: Request, path: str) -> Response:
-    set_routine(request.scope)
-    file = (await asyncio.to_thread(files)).get(path)
+    found = await asyncio.to_thread(files)
+    file = found.get(request.path_params["path"])
     if file is None:
         return Response("404 page not found", 404, {"content-type": "text/plain"})
-    headers = {**_HEADERS, "content-type": file.type, "etag": file.tag}
+    is_current = request.path_params["version"] == version()
+    return _sent(request, file, "max-age=31536000, immutable" if is_current else "no-cache")
+
+
+def _sent(request: Request, file: File, caching: str) -> Response:
+    set_routine(request.scope)
+    headers = {**_HEADERS, "cache-control": caching, "content-type": file.type, "etag": file.tag}
     if request.headers.get("if-none-match") == file.tag:
         return Response(status_code=304, headers=headers)
-    return _body(request, file, headers)
-
-
-def _body(request: Request, file: File, headers: dict[str, str]) -> Response:
     if "gzip" in request.headers.get("accept-encoding", ""):
         return Response(file.compressed, headers={**headers, "content-encoding": "gzip"})
     return Response(file.data, headers=headers)
@@ -67,5 +67,5 @@ def _body(request: Request, file: File, headers: dict[str, str]) -> Response:
 
 ROUTES = (
     _ForBrowsers("/", _page, methods=["GET"]),
-    Route("/page/{path:path}", _file, methods=["GET"]),
+    Route("/page/{version}/{path:path}", _file, methods=["GET"]),
 )

@@ -56,7 +56,7 @@ function frame() {
     make(
       "header",
       { class: "top" },
-      make("span", { class: "name" }, make("img", { src: "/page/icon.svg", alt: "", width: "22", height: "22" }), "Corral"),
+      make("span", { class: "name" }, make("img", { src: new URL("icon.svg", import.meta.url), alt: "", width: "22", height: "22" }), "Corral"),
       make("nav", { class: "views", "aria-label": say("views") }, links),
       button(say("preferences"), preferences, { icon: "gear", class: "plain" }),
     ),
