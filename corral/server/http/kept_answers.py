@@ -18,7 +18,9 @@ MAX_BYTES = 8 << 20
 """Bytes of an answer that is kept. One that gets longer is ended."""
 MAX_ANSWERS = 64
 KEPT_FOR = 600.0
-"""Seconds that an answer is kept after its end, and that it may go on while nobody reads it."""
+"""Seconds that an answer is kept after its end."""
+UNREAD_FOR = 120.0
+"""Seconds that an answer may go on while nobody reads it."""
 
 
 class KeptAnswer:
@@ -95,7 +97,7 @@ class Rest(Response):
         finally:
             answer.readers -= 1
             if not answer.readers:
-                asyncio.get_running_loop().call_later(KEPT_FOR, _stop_unread, answer)
+                asyncio.get_running_loop().call_later(UNREAD_FOR, _stop_unread, answer)
 
 
 def _stop_unread(answer: KeptAnswer) -> None:
