@@ -304,8 +304,7 @@ class Model:
             found += self.projector_info.capabilities
         if self.template is not None:
             found += self.template.capabilities
-        else:
-            found += parsers.capabilities(self.config.parser)
+        found += parsers.capabilities(self.config.parser)
         if self.is_gpt_oss:
             found.append("thinking")
         return tuple(dict.fromkeys(found))

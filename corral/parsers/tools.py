@@ -28,12 +28,16 @@ class _State(Enum):
 
 
 class ToolCallParser:
-    """Reads calls of `tools` after `tag`; with the tag `{` or `[`, only when the answer begins with it."""
+    """Reads calls of `tools` after `tag`; with the tag `{` or `[`, only when the answer begins with it.
 
-    def __init__(self, tag: str, tools: Sequence[Tool]) -> None:
+    `skipped`: a pattern of what else may stand between tag and object, and goes.
+    """
+
+    def __init__(self, tag: str, tools: Sequence[Tool], *, skipped: str = r"(?!)") -> None:
         self.warnings: list[Warning] = []
         self._tools = {tool.name: tool for tool in tools if tool.name}
         self._bare = tag in ("{", "[")
+        self._skipped = re.compile(skipped)
         # The bracket of a list belongs to the tag of some templates; models put other white space before it.
         self._tag = tag if self._bare else tag.rstrip("[ \n\t")
         names = sorted(map(re.escape, self._tools), key=len, reverse=True)
@@ -144,7 +148,7 @@ class ToolCallParser:
 
     def _prose(self, gap: str) -> str:
         """What a model says between tag and object, or between calls, that is neither tag nor punctuation."""
-        prose = gap.replace(self._tag, "") if not self._bare else gap
+        prose = self._skipped.sub("", gap if self._bare else gap.replace(self._tag, ""))
         return prose if _MARKUP.sub("", prose) else ""
 
 
