@@ -1,6 +1,7 @@
 """Models whose configuration names a renderer and a parser of Ollama's, through the server: tools asked for, called and
 answered; what the models can do."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -102,6 +103,15 @@ def test_a_model_calls_tools_and_is_told_the_results(server: RunningServer, mode
     ]
     whole = post(server, "/api/chat", {**asked, "messages": [*history, order], "stream": False})
     assert (whole.status, collected([whole.json["message"]])) == (200, expected)
+
+
+def test_an_answer_fits_a_schema_whatever_the_family(server: RunningServer) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    asked = {"messages": [{"role": "user", "content": "Where?"}], "format": schema, "stream": False}
+    answers = {model: post(server, "/api/chat", {**asked, "model": model}).json for model in FAMILIES}
+    assert {
+        model for model, answer in answers.items() if "city" not in json.loads(answer["message"]["content"])
+    } == set()
 
 
 @pytest.mark.parametrize("model", FAMILIES)
