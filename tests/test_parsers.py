@@ -158,7 +158,7 @@ EXAMPLES: list[tuple[str, Callable[[], OutputParser], str, Answer]] = [
         "text between calls",
         tagged,
         f"A<tool_call>{OSLO}</tool_call> and <tool_call>{OSLO}</tool_call>🙂",
-        Answer("Aand 🙂", "", (call("get_weather", city="Oslo"), call("get_weather", 1, city="Oslo"))),
+        Answer("A and 🙂", "", (call("get_weather", city="Oslo"), call("get_weather", 1, city="Oslo"))),
     ),
     (
         "the longer of two names",
@@ -358,6 +358,12 @@ EXAMPLES: list[tuple[str, Callable[[], OutputParser], str, Answer]] = [
     ("an empty list", untagged, "[]", Answer("[]")),
     ("code", untagged, "```python\nprint({1: 2})\n```", Answer("```python\nprint({1: 2})\n```")),
     ("white space only", untagged, " \n", Answer(" \n")),
+    (
+        "words on both sides of a call stay two words",
+        tagged,
+        f"and<tool_call>{OSLO}</tool_call> so\n<tool_call>{OSLO}</tool_call>\n\ndone",
+        Answer("and so\ndone", "", (call("get_weather", city="Oslo"), call("get_weather", 1, city="Oslo"))),
+    ),
     # both
     (
         "thought, words, call",
