@@ -14,12 +14,15 @@ from pathlib import Path
 import pytest
 
 from corral import gguf, names, published
+from corral.config import Config
+from corral.engine import choice
 from corral.errors import DiskFull, ModelFileError
 from corral.job import Job
 from corral.messages import Progress
 from corral.models.derived import Deriver, EngineFiles
 from corral.models.deriving import PADDING
 from corral.models.model import Models
+from corral.server.runtime import runtime
 from corral.store import Store, disk
 from corral.store.derived import Made
 from tests.conftest import add_model
@@ -67,7 +70,7 @@ def folders(store: Store) -> list[str]:
 
 
 def test_it_is_made_once_and_then_found(store: Store) -> None:
-    deriver = Deriver(store, "engine-1")
+    deriver = Deriver(store, lambda: "engine-1")
     first = steps(deriver, blob(store))
     assert first[-1].completed == first[-1].total > 0
     assert {step.status for step in first} == {"preparing the model for the engine"}
@@ -80,14 +83,14 @@ def test_it_is_made_once_and_then_found(store: Store) -> None:
 
 def test_other_files_are_left_alone(store: Store) -> None:
     path = blob(store, "twin")
-    assert files(Deriver(store, "engine-1"), path) == EngineFiles(str(path), ())
+    assert files(Deriver(store, lambda: "engine-1"), path) == EngineFiles(str(path), ())
     assert not store.derived.folder.exists()
 
 
 def test_a_header_that_is_known_is_not_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    deriver, models = Deriver(store, "e"), Models(store)
+    deriver, models = Deriver(store, lambda: "e"), Models(store)
     wanted = files(deriver, blob(store))
-    fresh = Deriver(store, "e")
+    fresh = Deriver(store, lambda: "e")
     for name in ("m", "twin"):
         fresh.know(asyncio.run(models.load(names.parse(name))))
     monkeypatch.setattr("corral.published.read", lambda path: pytest.fail(f"{path} is read"))
@@ -97,9 +100,25 @@ def test_a_header_that_is_known_is_not_read_again(store: Store, monkeypatch: pyt
 
 
 def test_another_engine_gets_files_of_its_own(store: Store) -> None:
-    one, other = (files(Deriver(store, engine), blob(store)).model for engine in ("engine-1", "engine-2"))
+    chosen = iter(["engine-1", "engine-2"])
+    deriver = Deriver(store, lambda: next(chosen))
+    one, other = (files(deriver, blob(store)).model for _ in range(2))
     assert Path(one).parent.name != Path(other).parent.name
     assert len(folders(store)) == 2
+
+
+async def test_a_running_server_makes_files_for_the_engine_that_is_chosen_meanwhile(tmp_path: Path) -> None:
+    """`corral engine use` counts from the next load on, and so does what the loaded file is kept by."""
+    config = Config(home=tmp_path, models=tmp_path / "models", engines=tmp_path / "engines", state=tmp_path)
+    async with runtime(config) as running:
+        keys = {running.deriver.key("r")}
+        for number in range(2):
+            program = tmp_path / f"llama-server-{number}"
+            program.write_bytes(b"#!/bin/sh\n")
+            program.chmod(0o755)
+            choice.write(config.engines, choice.Choice(name="mine", program=str(program)))
+            keys.add(running.deriver.key("r"))
+    assert len(keys) == 3
 
 
 def test_two_servers_at_once_make_one_file(store: Store) -> None:
@@ -108,7 +127,7 @@ def test_two_servers_at_once_make_one_file(store: Store) -> None:
             return [step async for step in deriver.steps([blob(store)])]
 
         other = Store(store.root)
-        found = await asyncio.gather(of(Deriver(store, "e")), of(Deriver(other, "e")))
+        found = await asyncio.gather(of(Deriver(store, lambda: "e")), of(Deriver(other, lambda: "e")))
         other.close()
         return found
 
@@ -130,12 +149,12 @@ def test_what_a_killed_server_left_is_removed_and_never_used(store: Store) -> No
         assert store.derived.claim(names.parse_digest(blob(store).name)) is None
         process.send_signal(signal.SIGKILL)
     assert [name.startswith(".new-") for name in folders(store)] == [True]
-    files(Deriver(store, "e"), blob(store))
+    files(Deriver(store, lambda: "e"), blob(store))
     assert folders(store) == [f"{_rules(store)}-e"]
 
 
 def test_a_cancelled_request_leaves_nothing_and_the_next_one_makes_it(store: Store) -> None:
-    deriver = Deriver(store, "e")
+    deriver = Deriver(store, lambda: "e")
 
     async def cancelled() -> None:
         steps = deriver.steps([blob(store)])
@@ -159,7 +178,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 
 def test_a_disk_that_is_full_half_way_is_a_sentence_and_leaves_nothing(store: Store) -> None:
-    deriver = Deriver(store, "e")
+    deriver = Deriver(store, lambda: "e")
     with files_of_at_most(100_000), pytest.raises(DiskFull, match=r"^no space left on the disk while writing "):
         files(deriver, blob(store))
     assert folders(store) == []
@@ -171,27 +190,27 @@ def test_what_it_takes_is_said_before_it_is_begun(store: Store, monkeypatch: pyt
     monkeypatch.setattr(disk, "can_clone", lambda path: False)
     wanted = r"of it: 46. KB are needed for that on the disk that holds \".*/derived\", 1 KB are free$"
     with pytest.raises(DiskFull, match=wanted):
-        files(Deriver(store, "e"), blob(store))
+        files(Deriver(store, lambda: "e"), blob(store))
 
 
 def test_what_was_not_used_for_longest_makes_room(store: Store, twins: Twins, tmp_path: Path) -> None:
     other = tmp_path / "other.gguf"
     other.write_bytes(twins.published.read_bytes() + b"\0")
     add_model(store.root, "other", other)
-    files(Deriver(store, "e"), blob(store))
+    files(Deriver(store, lambda: "e"), blob(store))
     in_use = [str(blob(store))]
-    files(Deriver(store, "e", most_bytes=300_000, in_use=lambda: in_use), blob(store, "other"))
+    files(Deriver(store, lambda: "e", most_bytes=300_000, in_use=lambda: in_use), blob(store, "other"))
     assert len(folders(store)) == 2
     time.sleep(0.01)
     store.derived.delete(store.derived.entries()[-1])
     in_use.clear()
-    files(Deriver(store, "e", most_bytes=300_000, in_use=lambda: in_use), blob(store, "other"))
+    files(Deriver(store, lambda: "e", most_bytes=300_000, in_use=lambda: in_use), blob(store, "other"))
     assert [entry.digest.filename for entry in store.derived.entries()] == [blob(store, "other").name]
 
 
 @pytest.mark.parametrize("damage", ["cut", "touched", "record"])
 def test_a_damaged_file_is_made_anew(store: Store, damage: str) -> None:
-    deriver = Deriver(store, "e")
+    deriver = Deriver(store, lambda: "e")
     made = Path(files(deriver, blob(store)).model)
     match damage:
         case "cut":
@@ -206,7 +225,7 @@ def test_a_damaged_file_is_made_anew(store: Store, damage: str) -> None:
 
 
 def test_they_go_with_the_model(store: Store) -> None:
-    files(Deriver(store, "e"), blob(store))
+    files(Deriver(store, lambda: "e"), blob(store))
     store.copy(names.parse("m"), names.parse("second"))
     store.delete(names.parse("m"))
     assert len(folders(store)) == 1
@@ -216,7 +235,7 @@ def test_they_go_with_the_model(store: Store) -> None:
 
 def test_a_prune_removes_those_of_models_that_another_program_deleted(store: Store) -> None:
     path = blob(store)
-    files(Deriver(store, "e"), path)
+    files(Deriver(store, lambda: "e"), path)
     store.prune()
     assert len(folders(store)) == 1
     path.unlink()

@@ -122,6 +122,7 @@ def test_capabilities_come_in_the_order_of_discovery(tmp_path: Path) -> None:
 )
 def test_capabilities_of_a_parser_come_last(tmp_path: Path, parser: str, capabilities: tuple[str, ...]) -> None:
     assert make(tmp_path, jinja="{{ messages }}", go=None, parser=parser).capabilities == capabilities
+    assert make(tmp_path, jinja=None, go=GO, parser=parser).capabilities == capabilities
 
 
 def test_capabilities_of_a_go_template_follow_completion(tmp_path: Path) -> None:

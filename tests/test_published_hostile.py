@@ -204,6 +204,22 @@ def test_a_published_model_is_made_and_described_as_it_was_published(tmp_path: P
     store.close()
 
 
+def test_of_two_markers_at_once_the_first_family_has_the_file(tmp_path: Path) -> None:
+    """Dense layers make an EmbeddingGemma of a Gemma 3, whatever else it has; and what a family's rules leave of an
+    encoder is named."""
+    parts = Parts.of(FAMILIES["embeddinggemma"](tmp_path).published)
+    parts.put(gemma3__mm__tokens_per_image=4)
+    made = published.plan(gguf.read_structure(parts.write(tmp_path / "both.gguf")))
+    assert made is not None
+    assert made.rules.startswith("embeddinggemma.")
+    for name in ("llama3", "lfm2"):
+        (tmp_path / name).mkdir()
+        parts = Parts.of(FAMILIES[name](tmp_path / name).published)
+        parts.tensors["v.blk.0.attn_q.weight"] = random_tensor(1, 8, 8)
+        with pytest.raises(ModelFileError, match=r'tensor "v\.blk\.0\.attn_q\.weight" of an encoder beside a model'):
+            published.plan(gguf.read_structure(parts.write(tmp_path / f"{name}.gguf")))
+
+
 @pytest.mark.parametrize("text", ["", "default", "mrope"])
 def test_a_kind_of_rope_scaling_that_is_none_is_dropped_from_any_file(tmp_path: Path, text: str) -> None:
     parts = Parts.of(FAMILIES["gptoss"](tmp_path).model)

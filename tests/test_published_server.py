@@ -1,13 +1,17 @@
 """Published models behind the real server: pulled, prepared, loaded, shown and deleted, with pictures."""
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from corral.golang.units import byte_text
 from tests.asking import ask, post
-from tests.conftest import RunningServer, add_model, running_server
+from tests.conftest import RunningServer, add_model, environment, running_server
 from tests.published_models import FAMILIES, Twins
 from tests.test_tiny_models import picture
 
@@ -40,6 +44,13 @@ def said(server: RunningServer, model: str, image: str) -> Any:
     answer = post(server, "/api/chat", request | {"messages": [message]})
     assert answer.status == 200, answer.body
     return answer.json["message"], [token["logprob"] for token in answer.json["logprobs"]]
+
+
+def printed(server: RunningServer, *command: str) -> str:
+    """What a command says."""
+    run = [sys.executable, "-m", "corral", *command]
+    variables = environment(server.home, server.host, {})
+    return subprocess.run(run, env=variables, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def derived(server: RunningServer) -> list[str]:
@@ -82,16 +93,24 @@ def test_a_model_that_was_not_prepared_is_when_it_is_loaded(server: RunningServe
     untouched = published_store(server)
     before = post(server, "/api/show", {"model": "llava"}).json
     assert before["derived"]["made"] is False
+    assert "when the model is loaded first" in printed(server, "show", "llava")
     request = {"model": "llava", "prompt": "Hello", "progress": True, "options": {"num_predict": 1}}
     lines = [json.loads(line) for line in post(server, "/api/generate", request).body.splitlines()]
     said_before = [line["progress"] for line in lines if "progress" in line]
     preparing = [one for one in said_before if one["stage"] == "preparing"]
     assert preparing[-1]["total"] == before["derived"]["size"]
-    assert next(one for one in said_before if one["stage"] != "queued") == preparing[0]
+    assert not any(one.get("completed") for one in said_before[: said_before.index(preparing[0])])
     image = picture("red", "green")
-    assert said(server, "llava", image) == said(server, "llava-twin", image)
+    answer = said(server, "llava", image)
+    columns, *rows = printed(server, "ps").splitlines()
+    assert answer == said(server, "llava-twin", image)
     after = post(server, "/api/show", {"model": "llava"}).json
     assert after["derived"] == {**before["derived"], "made": True}
+    size = byte_text(after["derived"]["size"])
+    shown = printed(server, "show", "llava")
+    assert "DERIVED" in columns
+    assert any(row.startswith("llava:latest") and size in row for row in rows)
+    assert re.search(rf"Derived file\n.*size +{size}", shown)
     assert "clip.projector_type" not in after["projector_info"]
     assert "derived" not in post(server, "/api/show", {"model": "llava-twin"}).json
     assert published_store(server) == untouched

@@ -322,3 +322,28 @@ def test_names_of_kinds() -> None:
         BadRequest, match=r"^unsupported quantization type iq1_s - supported types are F32, F16, BF16, Q8_0"
     ):
         kind_named("iq1_s")
+
+
+GPT_OSS_20B = Shape("gpt-oss", 24, 2880, 2880, 64, 8, head_width=64, vocabulary=201088, experts=32)
+
+
+@pytest.mark.parametrize("kind", ["Q2_K", "Q3_K_M", "Q3_K_L", "Q4_K_M", "Q8_0"])
+def test_gpt_oss_gets_the_same_types_in_either_layout(kind: str) -> None:
+    """`attn_out` is what llama.cpp calls `attn_output`, under the architecture's published name."""
+    file = model(GPT_OSS_20B)
+    published = replace(
+        file,
+        metadata={
+            key.replace("gpt-oss", "gptoss"): value.replace("gpt-oss", "gptoss") if isinstance(value, str) else value
+            for key, value in file.metadata.items()
+        },
+        tensors=tuple(replace(tensor, name=tensor.name.replace("attn_output", "attn_out")) for tensor in file.tensors),
+    )
+    chosen = choose(file, kind, has_imatrix=False)
+    renamed = {
+        name.replace("attn_out.", "attn_output."): type_
+        for name, type_ in choose(published, kind, has_imatrix=False).items()
+    }
+    assert renamed == chosen
+    raised = {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K", "Q4_K_M": "Q4_K", "Q8_0": "Q8_0"}
+    assert chosen["blk.0.attn_output.weight"] == raised[kind]

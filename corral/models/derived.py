@@ -58,14 +58,19 @@ class DerivedUse(Struct, frozen=True):
 
 
 class Deriver:
-    """The derived files of one server. `engine` names its build, for which they are made.
+    """The derived files of one server. `engine` names the build that models are loaded with now, for which they are
+    made; it may read files.
 
     `most_bytes`: what all of them may take on the disk together, 0 for as much as there is; the least recently used go
     first. `in_use` gives the paths of the blobs that are loaded, whose files stay.
     """
 
     def __init__(
-        self, store: Store, engine: str, most_bytes: int = 0, in_use: Callable[[], Collection[str]] = tuple
+        self,
+        store: Store,
+        engine: Callable[[], str],
+        most_bytes: int = 0,
+        in_use: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._store = store
         self._engine = engine
@@ -76,8 +81,8 @@ class Deriver:
         """By which rules something is made of a blob, whose bytes never change; empty where nothing is."""
 
     def key(self, rules: str) -> str:
-        """The name of what is made by these rules for this engine."""
-        return f"{rules}-{self._engine}"
+        """The name of what is made by these rules for the engine that is chosen now. Blocking."""
+        return f"{rules}-{self._engine()}"
 
     def know(self, model: Model) -> None:
         """Takes over what is known of a model's files, whose headers are then not read again at each load."""
@@ -217,7 +222,7 @@ class Making:
         rules = await self._deriver.rules_of(self._path)
         if not rules:
             return
-        digest, key = parse_digest(self._path.name), self._deriver.key(rules)
+        digest, key = parse_digest(self._path.name), await store.run(self._deriver.key, rules)
         has_waited = False
         while (entry := await store.run(store.derived.find, digest, key)) is None:
             claim = await self._claim(digest)

@@ -256,9 +256,12 @@ class Model:
         """What stands in for one of Ollama's renderers: the TEMPLATE layer if it writes conversations, else ours."""
         if text is not None and template.parse(text).uses_messages:
             return text
-        marks, is_known = {"<|im_start|>", "<|im_end|>"}, self.config.renderer in renderers.names()
+        renderer = renderers.resolved(
+            self.config.renderer, model=self.name.model + self.name.tag, parameters=self.published_gguf.parameter_count
+        )
+        marks, is_known = {"<|im_start|>", "<|im_end|>"}, renderer in renderers.names()
         has_chatml = not is_known and marks <= set(self.gguf.values("tokenizer.ggml.tokens"))
-        ours = renderers.text_for(self.config.renderer, has_chatml=has_chatml)
+        ours = renderers.text_for(renderer, has_chatml=has_chatml)
         if ours is None:
             log.warning('model %s: its renderer "%s" is not known', self.name, self.config.renderer)
         return ours or text
@@ -304,8 +307,7 @@ class Model:
             found += self.projector_info.capabilities
         if self.template is not None:
             found += self.template.capabilities
-        else:
-            found += parsers.capabilities(self.config.parser)
+        found += parsers.capabilities(self.config.parser)
         if self.is_gpt_oss:
             found.append("thinking")
         return tuple(dict.fromkeys(found))

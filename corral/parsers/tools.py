@@ -1,7 +1,8 @@
 """Tool calls after a tag, as JSON, whatever the model's exact format (spec cli §16.1).
 
 Differs from the specification where text would be lost: what follows the tag and is no call is content, tag
-included; so is what stands between and after calls, except closing tags, separators and white space.
+included; so is what stands between and after calls, except closing tags, separators and white space; that stays where
+it parts two words.
 """
 
 import re
@@ -28,12 +29,16 @@ class _State(Enum):
 
 
 class ToolCallParser:
-    """Reads calls of `tools` after `tag`; with the tag `{` or `[`, only when the answer begins with it."""
+    """Reads calls of `tools` after `tag`; with the tag `{` or `[`, only when the answer begins with it.
 
-    def __init__(self, tag: str, tools: Sequence[Tool]) -> None:
+    `skipped`: a pattern of what else may stand between tag and object, and goes.
+    """
+
+    def __init__(self, tag: str, tools: Sequence[Tool], *, skipped: str = r"(?!)") -> None:
         self.warnings: list[Warning] = []
         self._tools = {tool.name: tool for tool in tools if tool.name}
         self._bare = tag in ("{", "[")
+        self._skipped = re.compile(skipped)
         # The bracket of a list belongs to the tag of some templates; models put other white space before it.
         self._tag = tag if self._bare else tag.rstrip("[ \n\t")
         names = sorted(map(re.escape, self._tools), key=len, reverse=True)
@@ -44,17 +49,28 @@ class ToolCallParser:
         self._lead = ""
         """What came before `_held` and is content if no call comes: the tag, or white space before a bare object."""
         self._end: ObjectEnd | None = None
+        self._space: list[str] = []
+        """White space after a call, which stays where it is all that parts two words."""
+        self._ends_in_word = False
+        """Whether the content so far does."""
         self._count = 0
 
     def feed(self, text: str) -> Iterator[Chunk]:
         if self._state is _State.OFF:
-            yield from _content(text)
+            if text:
+                yield Chunk(content=text)
             return
         self._held += text
-        yield from self._advance(ended=False)
+        yield from self._watched(self._advance(ended=False))
 
     def flush(self) -> Iterator[Chunk]:
-        yield from self._advance(ended=True)
+        yield from self._watched(self._advance(ended=True))
+
+    def _watched(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        for chunk in chunks:
+            if chunk.content:
+                self._ends_in_word = not chunk.content[-1].isspace()
+            yield chunk
 
     def _advance(self, *, ended: bool) -> Iterator[Chunk]:
         before = None
@@ -109,7 +125,8 @@ class ToolCallParser:
             return
         if name is not None:
             gap = gap[: name.start()] + gap[name.end() :]
-        yield from _content(self._prose(gap))
+        prose = self._prose(gap)
+        yield from _content(self._lead + prose if prose and self._lead.isspace() else prose)
         yield Chunk(tool_calls=(ToolCall(name=found[0], arguments=found[1], index=self._count),))
         self._count += 1
         self._go_on(end, _State.AFTER_CALL)
@@ -130,7 +147,14 @@ class ToolCallParser:
         self._go_on(end, _State.OFF if self._bare else _State.LOOKING)
 
     def _leave_call(self, ended: bool) -> None:
-        self._held = _CLOSING.sub("", self._held, count=1)
+        closing = _CLOSING.match(self._held)
+        dropped = closing[0] if closing else ""
+        self._held = self._held[len(dropped) :]
+        marks = dropped.rstrip()
+        if marks:
+            self._space = []
+        if len(marks) < len(dropped):
+            self._space.append(dropped[len(marks) :])
         if _UNFINISHED_CLOSING.fullmatch(self._held):
             if ended and len(self._held) > 1:
                 self._held = ""
@@ -138,13 +162,15 @@ class ToolCallParser:
                 return
         if self._held:
             self._state = _State.CALLING
+            self._lead = "".join(self._space) if self._ends_in_word else ""
 
     def _go_on(self, end: int, state: _State) -> None:
         self._held, self._lead, self._end, self._state = self._held[end:], "", None, state
+        self._space = []
 
     def _prose(self, gap: str) -> str:
         """What a model says between tag and object, or between calls, that is neither tag nor punctuation."""
-        prose = gap.replace(self._tag, "") if not self._bare else gap
+        prose = self._skipped.sub("", gap if self._bare else gap.replace(self._tag, ""))
         return prose if _MARKUP.sub("", prose) else ""
 
 

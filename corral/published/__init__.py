@@ -7,6 +7,7 @@ table; `draft` is what its rules change, `recipe` how a tensor is made, `general
 `corral.models.derived`. A file that no rule changes is given to the engine as it is.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -75,13 +76,14 @@ def plan(file: GGUF) -> Plan | None:
         return None
     family = next((row for row in FAMILIES if file.architecture in row.architectures and row.recognises(file)), None)
     if family is None:
-        _check_no_tower(file)
+        _check_no_tower(file, [tensor.name for tensor in file.tensors])
         if not general.may_apply(file):
             return None
         drafts = Drafts(projector=Draft.of(file)) if file.kind == "projector" else Drafts(text=Draft.of(file))
     else:
         drafts = family.derive(file)
     if drafts.text is not None:
+        _check_no_tower(file, [recipe.name for recipe in drafts.text.recipes])
         general.apply_to_text(drafts.text)
     if drafts.projector is not None:
         general.apply_to_projector(drafts.projector)
@@ -95,10 +97,10 @@ def plan(file: GGUF) -> Plan | None:
     return Plan(f"{rules}-{general.VERSION}", part_of(text), part_of(projector))
 
 
-def _check_no_tower(file: GGUF) -> None:
-    """The engine would only say that there are more tensors than it expected."""
-    if file.kind == "model" and has_any(file, *_TOWERS) and has_any(file, "token_embd."):
-        name = next(tensor.name for tensor in file.tensors if tensor.name.startswith(_TOWERS))
+def _check_no_tower(file: GGUF, names: Sequence[str]) -> None:
+    """What the engine is to be given has no encoder's tensors; it would only say that there are more than expected."""
+    name = next((name for name in names if name.startswith(_TOWERS)), "")
+    if name and file.kind == "model" and has_any(file, "token_embd."):
         raise ModelFileError(
             f'the file has tensor "{name}" of an encoder beside a model of architecture "{quoted(file.architecture)}", '
             "a layout that is not known"

@@ -62,9 +62,13 @@ _ROLES = (
     ("attn_v.weight", "attention v"),
     ("attn_k.weight", "attention k"),
     ("attn_output.weight", "attention output"),
+    (".attn_out.weight", "attention output"),
     ("ffn_down", "ffn down"),
 )
-"""Parts of names, and what such a tensor does; one that mixes values with others is treated as values are."""
+"""Parts of names, and what such a tensor does; one that mixes values with others is treated as values are.
+
+The same tensor has another name in gpt-oss as Ollama publishes it, which llama.cpp never sees.
+"""
 
 
 class _Model(Struct, frozen=True):

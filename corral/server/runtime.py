@@ -56,7 +56,7 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     )
     deriver = Deriver(
         store,
-        engine=build(choice.current(config).program),
+        engine=lambda: build(choice.current(config).program),
         most_bytes=config.derived_bytes,
         in_use=lambda: {path for runner in scheduler.runners for path in (runner.spec.model, *runner.spec.projectors)},
     )

@@ -2,7 +2,8 @@
 
 A family's file has `NAMES`, the parser names it goes by, `MARKS`, the special tokens it reads by, and
 `build(tools, prompt)`, which makes a reader for an answer to `prompt`; if its models think, also `CONTENT`, what
-closes a thought so that content may begin. Being in this folder is all it takes.
+closes a thought so that content may begin. Names of models that do not think, or call no tools, stand in
+`WITHOUT_THINKING` and `WITHOUT_TOOLS`. Being in this folder is all it takes.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,11 +35,15 @@ def content_mark(name: str) -> str:
 
 
 def capabilities(name: str) -> tuple[str, ...]:
-    """What models can do whose answers a parser reads: call tools, perhaps think; nothing for an unknown parser."""
-    if name not in _modules():
+    """What models can do whose answers a parser reads: call tools, think; nothing for an unknown parser (cli §14.5)."""
+    module = _modules().get(name)
+    if module is None:
         return ()
-    thinks = content_mark(name) and not name.endswith("-no-thinking")
-    return ("tools", "thinking") if thinks else ("tools",)
+    can = {
+        "tools": name not in getattr(module, "WITHOUT_TOOLS", ()),
+        "thinking": content_mark(name) != "" and name not in getattr(module, "WITHOUT_THINKING", ()),
+    }
+    return tuple(capability for capability, is_there in can.items() if is_there)
 
 
 @cache

@@ -13,4 +13,4 @@ MARKS = xml_calls.MARKS
 
 def build(tools: Sequence[Tool], prompt: str) -> OutputParser:
     """A reader for the answer to `prompt`, which may end in an open thought."""
-    return xml_calls.XmlCallParser(tools, inside=prompt.rstrip().endswith("<think>"))
+    return xml_calls.xml_call_parser(tools, inside=prompt.rstrip().endswith("<think>"))

@@ -11,4 +11,4 @@ MARKS = xml_calls.MARKS
 
 
 def build(tools: Sequence[Tool], prompt: str) -> OutputParser:
-    return xml_calls.XmlCallParser(tools)
+    return xml_calls.xml_call_parser(tools)
