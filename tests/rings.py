@@ -57,6 +57,7 @@ SLOW = {
     "test_openapi_cases": REQUESTS,
     "test_derived": CHILDREN,
     "test_page": BROWSER,
+    "test_spare": REAL_ENGINE,
     "test_published_engine": REAL_ENGINE,
     "test_published_plan": "makes a model of every published layout, again and again",
     "test_published_server": REAL_ENGINE,

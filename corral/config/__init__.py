@@ -196,6 +196,12 @@ class Config:
         parse_natural,
         "Bytes of disk for conversations of models that are unloaded, to go on from; 0: none are saved",
     )
+    spare_worker: bool = _setting(
+        True,
+        "CORRAL_SPARE_WORKER",
+        parse_switch,
+        "Whether a worker process waits for the next model, with the engine imported, where memory allows: 25 MB",
+    )
     end_repetition: bool = _setting(
         True, "CORRAL_END_REPETITION", parse_switch, "Whether an answer that repeats itself without end is ended"
     )

@@ -17,6 +17,7 @@ from corral.engine import choice
 from corral.engine.base import Engine, Keeping, LoadProgress, RunnerSpec
 from corral.engine.llama.build import build
 from corral.engine.llama.launch import launch
+from corral.engine.llama.spare import DELAY, Spare
 from corral.errors import CorralError
 from corral.inference import Runtime
 from corral.inference.recent import Recent
@@ -41,6 +42,10 @@ CACHE_RAM_MIB = 2048
 """Most host memory a worker's prompt cache may take; a smaller machine gives an eighth of what is free."""
 
 
+SPARE_ROOM = 1 << 30
+"""Bytes of memory that have to be free for a spare worker to be made."""
+
+
 @contextlib.asynccontextmanager
 async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     """Everything a server needs, from the store to the scheduler; the workers are gone when the block is left."""
@@ -60,7 +65,10 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
         most_bytes=config.derived_bytes,
         in_use=lambda: {path for runner in scheduler.runners for path in (runner.spec.model, *runner.spec.projectors)},
     )
-    scheduler = Scheduler(_launcher(config, store, deriver), machine.memory, limits, _events(series))
+    spare = Spare(_has_room_for_spare)
+    if config.spare_worker and not choice.current(config).program:
+        spare.prepare()
+    scheduler = Scheduler(_launcher(config, store, deriver, spare), machine.memory, limits, _events(series))
     registry = Registry(docker_config=config.docker_config, key_folder=config.home)
     models = Models(store, config.go_template)
     try:
@@ -68,6 +76,7 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     finally:
         startup.cancel()
         await scheduler.close()
+        await spare.close()
         await registry.close()
         await machine.close()
         models.close()
@@ -82,8 +91,12 @@ async def _startup_tasks(config: Config, store: Store, machine: Machine) -> None
         log.warning("the store could not be tidied: %s", error)
 
 
+def _has_room_for_spare() -> bool:
+    return memory().available >= SPARE_ROOM
+
+
 def _launcher(
-    config: Config, store: Store, deriver: Deriver
+    config: Config, store: Store, deriver: Deriver, spare: Spare
 ) -> Callable[[RunnerSpec, str, LoadProgress], Coroutine[Any, Any, Engine]]:
     numbers = iter(range(1 << 30))
     remarks: set[str] = set()
@@ -114,7 +127,10 @@ def _launcher(
             template_error=template_errors.get(spec.model, ""),
             progress=progress,
             keeping=keeping,
+            spare=spare,
         )
+        if config.spare_worker and not chosen.program:
+            spare.prepare(DELAY)
         if engine.template_error and spec.model not in template_errors:
             log.warning("model %s: %s; only requests that do not need it are served", label, engine.template_error)
             template_errors[spec.model] = engine.template_error

@@ -11,6 +11,7 @@ from corral.engine.base import Keeping, LoadProgress, RunnerSpec
 from corral.engine.llama.client import LlamaEngine
 from corral.engine.llama.connection import HANG_TIMEOUT
 from corral.engine.llama.process import UnusableTemplateError, WorkerProcess
+from corral.engine.llama.spare import Spare
 from corral.engine.load_options import SPARED
 from corral.errors import EngineDied
 
@@ -31,13 +32,15 @@ async def launch(
     template_error: str = "",
     progress: LoadProgress | None = None,
     keeping: Keeping | None = None,
+    spare: Spare | None = None,
 ) -> "LlamaEngine":
     """Starts a worker for `spec` and waits until it serves; cancelling ends the worker.
 
     A worker that cannot run the model's own chat template is replaced by one that does not try: all but `chat` and
     `render` work. `template_error` is the reason where an earlier load has found that, and spares the first worker.
     `stall_timeout` is how many seconds the load may go by without progress, and `progress` is made to say how much of
-    the model is in memory; `keeping` is where conversations are kept, None: nowhere; the other arguments and the errors
+    the model is in memory; `keeping` is where conversations are kept, None: nowhere; `spare` may have a process that
+    becomes the worker; the other arguments and the errors
     are those of `WorkerProcess.start` and `WorkerProcess.ready`.
     """
 
@@ -49,6 +52,7 @@ async def launch(
             cache_ram_mib=cache_ram_mib,
             slot_folder=f"{keeping.folder}{os.sep}" if keeping else "",
             without=sorted(_lacking[program]),
+            waiting=None if program or spare is None else spare.take(),
         )
         if progress is not None:
             progress.loaded = process.loaded

@@ -84,11 +84,13 @@ class WorkerProcess:
         cache_ram_mib: int = 1024,
         slot_folder: str = "",
         without: Sequence[str] = (),
+        waiting: asyncio.subprocess.Process | None = None,
     ) -> "WorkerProcess":
         """Starts a worker for `spec`; `ready` waits for it. What it prints goes to `log`.
 
         `program` is another llama-server to run, `without` the flags that it lacks; `cache_ram_mib` bounds the
-        prompt cache in MiB, `slot_folder` is where slots may be saved. `EngineError` when the log cannot be written.
+        prompt cache in MiB, `slot_folder` is where slots may be saved. `waiting` is a process that was started as a
+        `Spare` and becomes this worker. `EngineError` when the log cannot be written.
         """
         config = WorkerConfig(
             spec=spec,
@@ -101,7 +103,7 @@ class WorkerProcess:
             slot_folder=slot_folder,
         )
         with _create(log) as output:
-            process = await asyncio.create_subprocess_exec(
+            process = waiting or await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",  # a corral.py in the working folder is none of ours
                 "-m",
@@ -109,7 +111,7 @@ class WorkerProcess:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=output,
-                env=_environment(),
+                env=worker_environment(),
                 start_new_session=True,
             )
         worker = cls(process, config)
@@ -303,7 +305,8 @@ def _create(log: Path) -> BinaryIO:
         raise EngineError(f'cannot write the log "{log}": {(error.strerror or str(error)).lower()}') from error
 
 
-def _environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
+    """What a worker sees of our environment, and how its threads wait for each other."""
     kept = environment()
     waiting = {} if kept.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} else {"GOMP_SPINCOUNT": _SPIN}
     return {**waiting, **kept}

@@ -5,6 +5,7 @@ The configuration is one JSON line on standard input, `WorkerConfig`; the answer
 is gone. Which options a model is loaded with stands in `corral.engine.load_options`.
 """
 
+import contextlib
 import enum
 import os
 import signal
@@ -17,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from corral.children import end_with_parent, take_standard_output
+from corral.children import end_with_parent, signal_at_parents_end, take_standard_output
 from corral.config import child_environment
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.log import FAILED, WorkerLog
@@ -28,6 +29,10 @@ FAILURE = "Failed to init server"
 
 LOG_TIMEOUT = 2.0
 """Seconds that the engine has to print the last lines of a failed load; it takes thousandths of one."""
+
+
+SPARE = "--spare"
+"""The argument of a worker that is started before it is known what for: it imports the engine of the wheel at once."""
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +69,16 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
 def main() -> None:
     report = take_standard_output()
-    config = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerConfig)
+    is_spare = SPARE in sys.argv
+    if is_spare:
+        signal_at_parents_end(signal.SIGKILL)
+        _import_engine()
+    line = sys.stdin.buffer.readline()
+    if not line:  # nobody needed it
+        return
+    config = msgspec.json.decode(line, type=WorkerConfig)
+    if is_spare:
+        _print_to(config.log)
     end_with_parent(config.parent)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if config.program:
@@ -76,6 +90,20 @@ def main() -> None:
         sys.exit(1)
     _send(report, Ready(port=int(server.listening_address.rsplit(":", 1)[1]), ready=True))
     threading.Event().wait()
+
+
+def _import_engine() -> None:
+    """Loads the wheel's engine. What is wrong with it is said when a model is to be loaded."""
+    with contextlib.suppress(Exception):
+        import xllamacpp  # noqa: F401
+
+
+def _print_to(path: str) -> None:
+    """Sends all that is printed from now on to a log, which the parent has made."""
+    log = os.open(path, os.O_WRONLY | os.O_APPEND)
+    os.dup2(log, 2)
+    os.dup2(log, 1)
+    os.close(log)
 
 
 def _send(channel: Any, report: Ready) -> None:
