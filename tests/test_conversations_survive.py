@@ -66,6 +66,17 @@ def test_greedy_answers_are_the_same_after_an_unload(server: RunningServer) -> N
     assert len(states(server)) < 2 * len(PROMPTS)  # the longer one replaces the shorter
 
 
+def test_conversations_that_have_left_their_slots_are_kept_too(server: RunningServer) -> None:
+    """Six take turns in fewer slots; after an unload each goes on without being read again."""
+    turns = [f"several {prompt}" for prompt in PROMPTS[:6]]
+    turns = [turn + ask(server, turn)["response"] + " and" for turn in turns]
+    unload(server)
+    for turn in turns:
+        before = metric(server, "corral_prefix_cache_hits_total")
+        ask(server, turn)
+        assert metric(server, "corral_prefix_cache_hits_total") - before > len(turn) // 2
+
+
 def test_damaged_files_change_no_answer(server: RunningServer) -> None:
     prompt = PROMPTS[0] + " damaged"
     expected = ask(server, prompt)["response"]

@@ -26,7 +26,7 @@ from corral.engine.llama import wire
 from corral.engine.llama.characters import TokenText, TokenTexts
 from corral.engine.llama.connection import HANG_TIMEOUT, Connection
 from corral.engine.llama.held_back import ChatStops, Unsent
-from corral.engine.llama.kept import KeptConversations
+from corral.engine.llama.kept import LEAST_TOKENS, KeptConversations
 from corral.engine.llama.prefill import PrefillStats, SeenPrefixes, chunked_prefill, is_long
 from corral.engine.llama.process import (
     GRACE,
@@ -34,6 +34,7 @@ from corral.engine.llama.process import (
     WorkerProcess,
     discard,
 )
+from corral.engine.llama.recent import RecentPrompts
 from corral.errors import EngineError
 from corral.messages import TokenLogprob
 
@@ -63,6 +64,7 @@ class LlamaEngine:
         self._marker: str | None = None
         self._seen_prefixes = SeenPrefixes()
         self._kept: KeptConversations | None = None
+        self._recent = RecentPrompts()
         self._token_texts = TokenTexts(self._tokenized)
 
     @property
@@ -129,6 +131,8 @@ class LlamaEngine:
         if not (prompt and body["cache_prompt"]):
             return
         kept = self._kept if self._kept is not None and await self._kept.may_help(prompt) else None
+        if self._kept is not None and len(prompt) >= LEAST_TOKENS:
+            self._recent.note(prompt)
         in_parts = isinstance(prompt, str) and is_new and is_long(prompt)
         if kept is None and not in_parts:
             return
@@ -148,6 +152,27 @@ class LlamaEngine:
     async def keep(self) -> None:
         if self._kept is not None and self._process.alive:
             await self._kept.save()
+            async with contextlib.aclosing(self._recent_tokens()) as prompts:
+                await self._kept.save_recalled(prompts, self._recall)
+
+    async def _recent_tokens(self) -> AsyncGenerator[Sequence[int], None]:
+        for prompt in self._recent.latest_first():
+            yield await self.tokenize(prompt, add_special=True) if isinstance(prompt, str) else prompt
+
+    async def _recall(self, tokens: Sequence[int]) -> int | None:
+        """Has the engine bring a prompt back from its prompt cache; the slot it is in then. A prompt of which less than
+        three quarters were there is broken off: computing it again is not worth the time."""
+        body = {"prompt": list(tokens), "n_predict": 0, "cache_prompt": True, "stream": True, "return_progress": True}
+        async with contextlib.aclosing(self._connection.events("/completion", body)) as events:
+            async for data in events:
+                event = wire.decoded(wire.decode_completion, data)
+                if event.error is not None:
+                    raise wire.refusal(event.error)
+                if event.prompt_progress is not None and event.prompt_progress.cache < len(tokens) * 3 // 4:
+                    return None
+                if event.stop:
+                    return event.id_slot
+        return None
 
     async def _compute(self, tokens: Sequence[int]) -> PrefillStats:
         """Has the engine compute a prompt and generate nothing."""

@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ _CHUNK = 1 << 20
 
 Ask = Callable[[str, str, Any], Awaitable[Any]]
 """Asks the engine: method, path and JSON body; gives the JSON of its answer."""
+
+Recall = Callable[[Sequence[int]], Awaitable[int | None]]
+"""Has the engine put a prompt into a slot, and returns that slot's id; None if its cache does not have most of it."""
 
 
 class Record(Struct, frozen=True):
@@ -117,6 +120,17 @@ class KeptConversations:
             for slot in await self._slots():
                 if not slot.is_processing and slot.n_prompt_tokens >= LEAST_TOKENS:
                     await self._save(slot)
+
+    async def save_recalled(self, prompts: AsyncIterable[Sequence[int]], recall: Recall) -> None:
+        """Writes what the engine has in its prompt cache of `prompts`, in this order: one after the other is put into
+        a slot. `save` has been called before, since what lies there goes."""
+        with contextlib.suppress(EngineError, msgspec.ValidationError):
+            async for prompt in prompts:
+                known = [*await self._known(), *self._restored]
+                wanted = array.array("i", prompt)
+                saved = max((common(one.tokens, wanted) for one in known), default=0)
+                if len(wanted) >= saved + LEAST_TOKENS and (place := await recall(prompt)) is not None:
+                    await self._save(next(slot for slot in await self._slots() if slot.id == place))
 
     async def _save(self, slot: wire.Slot) -> None:
         expected = slot.n_prompt_tokens * self._bytes_per_token

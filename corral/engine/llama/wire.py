@@ -64,6 +64,7 @@ class Completion(Struct, frozen=True):
     tokens_predicted: int = 0
     completion_probabilities: list[Probability] = []
     timings: Timings = Timings()
+    id_slot: int = -1
     prompt_progress: PromptProgress | None = None
     error: Error | None = None
 
