@@ -400,15 +400,23 @@ class Scheduler:
     async def _close(self, runner: Runner, keep: bool) -> None:
         try:
             if keep:
-                with contextlib.suppress(TimeoutError, EngineError):
-                    async with asyncio.timeout(KEEP_SECONDS):
-                        await runner.engine.keep()
+                await self._keep(runner)
             await runner.engine.close()
         finally:
             self._runners.remove(runner)
             runner.gone.set()
             log.info("model %s unloaded", runner.label)
             self._advance()
+
+    async def _keep(self, runner: Runner) -> None:
+        """Has the engine write what it has in its cache; whatever goes wrong there, the model is unloaded all the same."""
+        try:
+            async with asyncio.timeout(KEEP_SECONDS):
+                await runner.engine.keep()
+        except (TimeoutError, EngineError):
+            pass
+        except Exception:
+            log.exception("model %s: its conversations could not be kept", runner.label)
 
     def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)

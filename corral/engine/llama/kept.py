@@ -129,8 +129,11 @@ class KeptConversations:
                 known = [*await self._known(), *self._restored]
                 wanted = array.array("i", prompt)
                 saved = max((common(one.tokens, wanted) for one in known), default=0)
-                if len(wanted) >= saved + LEAST_TOKENS and (place := await recall(prompt)) is not None:
-                    await self._save(next(slot for slot in await self._slots() if slot.id == place))
+                if len(wanted) < saved + LEAST_TOKENS or (place := await recall(prompt)) is None:
+                    continue
+                for slot in await self._slots():
+                    if slot.id == place:
+                        await self._save(slot)
 
     async def _save(self, slot: wire.Slot) -> None:
         expected = slot.n_prompt_tokens * self._bytes_per_token
