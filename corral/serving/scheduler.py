@@ -409,7 +409,7 @@ class Scheduler:
             self._advance()
 
     async def _keep(self, runner: Runner) -> None:
-        """Has the engine write what it has in its cache; whatever goes wrong there, the model is unloaded all the same."""
+        """Has the engine write what it has in its cache. Whatever goes wrong there, the model is unloaded."""
         try:
             async with asyncio.timeout(KEEP_SECONDS):
                 await runner.engine.keep()
