@@ -62,6 +62,10 @@ class Server:
         times = self._process.cpu_times()
         return float(times.user + times.system)
 
+    def children(self) -> list[psutil.Process]:
+        """Its workers, the spare one too."""
+        return self._process.children()
+
     def _stream(self, tokens: int, prompt: str) -> int:
         """Asks for an answer and counts its lines."""
         options = {"num_predict": tokens, "temperature": 0}
