@@ -139,7 +139,11 @@ def environment(home: Path, host: str, extra: Mapping[str, str] | None = None) -
 
 @contextmanager
 def running_server(home: Path, **variables: str) -> Iterator[RunningServer]:
-    """Starts a server with these environment variables, waits until it answers, and ends it with SIGTERM."""
+    """Starts a server with these environment variables, waits until it answers, and ends it with SIGTERM.
+
+    It has no spare worker unless the variables say so: most tests load no model, and some count the workers.
+    """
+    variables.setdefault("CORRAL_SPARE_WORKER", "0")
     home.mkdir(parents=True, exist_ok=True)
     log = home / "serve.log"
     log_begin = log.stat().st_size if log.exists() else 0

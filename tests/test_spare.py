@@ -72,7 +72,7 @@ def spares(server: RunningServer) -> list[int]:
 
 def test_a_server_has_one_and_makes_another(start_server: StartServer, tmp_path: Path, tiny_gguf: Path) -> None:
     add_model(tmp_path / "home" / ".ollama" / "models", "tiny", tiny_gguf)
-    server = start_server(tmp_path / "home")
+    server = start_server(tmp_path / "home", CORRAL_SPARE_WORKER="1")
     until(lambda: len(spares(server)) == 1)
     first = spares(server)
     assert generate(server, "a", "tiny", options={"num_predict": 1}).status == 200
