@@ -7,6 +7,7 @@ import re
 
 from corral.messages import Json
 from corral.parsers.calls import MAX_NESTING, decode
+from corral.parsers.scanning import after_value, skip_space
 
 
 class Notation:
@@ -29,7 +30,7 @@ class Notation:
         """The value that begins at a place, and where it ends. `ValueError` when there is none."""
         if depth > MAX_NESTING:
             raise ValueError("nested too deeply")
-        at = _skip(text, at)
+        at = skip_space(text, at)
         if text.startswith(self._quote, at):
             end = text.index(self._quote, at + len(self._quote))
             return text[at + len(self._quote) : end], end + len(self._quote)
@@ -44,42 +45,26 @@ class Notation:
 
     def _members(self, text: str, at: int, depth: int) -> tuple[Json, int]:
         found: dict[str, Json] = {}
-        at = _skip(text, at)
+        at = skip_space(text, at)
         while not text.startswith("}", at):
             key = _KEY.match(text, at)
             if key is None or not text.startswith(":", key.end()):
                 raise ValueError("no key")
             name = key[0].strip().removeprefix(self._quote).removesuffix(self._quote)
             found[name], at = self._value(text, key.end() + 1, depth + 1)
-            at = _next(text, at, "}")
+            at = after_value(text, at, "}")
         return found, at + 1
 
     def _items(self, text: str, at: int, depth: int) -> tuple[Json, int]:
         found: list[Json] = []
-        at = _skip(text, at)
+        at = skip_space(text, at)
         while not text.startswith("]", at):
             value, at = self._value(text, at, depth + 1)
             found.append(value)
-            at = _next(text, at, "]")
+            at = after_value(text, at, "]")
         return found, at + 1
 
 
-_SPACE = re.compile(r"\s*")
 _KEY = re.compile(r"[^:{}\[\],]+")
 _WORD = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s,{}\[\]]+', re.DOTALL)
 """A number, `true`, `false`, `null`, or a text as JSON has it, which some models write."""
-
-
-def _next(text: str, at: int, closing: str) -> int:
-    """Behind the comma after a value, or at what closes them all."""
-    at = _skip(text, at)
-    if text.startswith(",", at):
-        return _skip(text, at + 1)
-    if not text.startswith(closing, at):
-        raise ValueError("neither comma nor end")
-    return at
-
-
-def _skip(text: str, at: int) -> int:
-    space = _SPACE.match(text, at)
-    return space.end() if space else at

@@ -7,6 +7,7 @@ import re
 
 from corral.messages import Json
 from corral.parsers.calls import MAX_NESTING, decode
+from corral.parsers.scanning import after_value, skip_space
 
 
 def python_calls(text: str) -> list[tuple[str, dict[str, Json]]]:
@@ -18,7 +19,7 @@ def python_calls(text: str) -> list[tuple[str, dict[str, Json]]]:
     if text.startswith("[") and text.endswith("]"):
         text = text[1:-1]
     found: list[tuple[str, dict[str, Json]]] = []
-    at = _skip(text, 0)
+    at = skip_space(text, 0)
     while at < len(text):
         name = _CALLED.match(text, at)
         if name is None:
@@ -29,7 +30,6 @@ def python_calls(text: str) -> list[tuple[str, dict[str, Json]]]:
     return found
 
 
-_SPACE = re.compile(r"\s*")
 _BETWEEN = re.compile(r"[\s,;]*")
 _CALLED = re.compile(r"([\w.-]+)\s*\(")
 _NAMED = re.compile(r"\s*(\w+)\s*=")
@@ -43,13 +43,13 @@ _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "0": "\0", "\
 
 def _arguments(text: str, at: int) -> tuple[dict[str, Json], int]:
     found: dict[str, Json] = {}
-    at = _skip(text, at)
+    at = skip_space(text, at)
     while not text.startswith(")", at):
         name = _NAMED.match(text, at)
         if name is None:
             raise ValueError("an argument without a name")
         found[name[1]], at = _value(text, name.end(), 0)
-        at = _next(text, at, ")")
+        at = after_value(text, at, ")")
     return found, at + 1
 
 
@@ -57,7 +57,7 @@ def _value(text: str, at: int, depth: int) -> tuple[Json, int]:
     """The value that begins at a place, and where it ends. `ValueError` when there is none."""
     if depth > MAX_NESTING:
         raise ValueError("nested too deeply")
-    at = _skip(text, at)
+    at = skip_space(text, at)
     string = _STRING.match(text, at)
     if string is not None:
         value = _ESCAPE.sub(_unescaped, string[0][1:-1])
@@ -76,40 +76,25 @@ def _value(text: str, at: int, depth: int) -> tuple[Json, int]:
 def _items(text: str, at: int, depth: int) -> tuple[Json, int]:
     found: list[Json] = []
     closing = _CLOSING[text[at]]
-    at = _skip(text, at + 1)
+    at = skip_space(text, at + 1)
     while not text.startswith(closing, at):
         value, at = _value(text, at, depth + 1)
         found.append(value)
-        at = _next(text, at, closing)
+        at = after_value(text, at, closing)
     return found, at + 1
 
 
 def _members(text: str, at: int, depth: int) -> tuple[Json, int]:
     found: dict[str, Json] = {}
-    at = _skip(text, at + 1)
+    at = skip_space(text, at + 1)
     while not text.startswith("}", at):
         key, at = _value(text, at, depth + 1)
-        at = _skip(text, at)
+        at = skip_space(text, at)
         if not isinstance(key, str) or not text.startswith(":", at):
             raise ValueError("no key")
         found[key], at = _value(text, at + 1, depth + 1)
-        at = _next(text, at, "}")
+        at = after_value(text, at, "}")
     return found, at + 1
-
-
-def _next(text: str, at: int, closing: str) -> int:
-    """Behind the comma after a value, or at what closes them all."""
-    at = _skip(text, at)
-    if text.startswith(",", at):
-        return _skip(text, at + 1)
-    if not text.startswith(closing, at):
-        raise ValueError("neither comma nor end")
-    return at
-
-
-def _skip(text: str, at: int) -> int:
-    space = _SPACE.match(text, at)
-    return space.end() if space else at
 
 
 def _unescaped(match: re.Match[str]) -> str:
