@@ -103,17 +103,7 @@ class WorkerProcess:
             slot_folder=slot_folder,
         )
         with _create(log) as output:
-            process = waiting or await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # a corral.py in the working folder is none of ours
-                "-m",
-                "corral.engine.llama.worker",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=output,
-                env=worker_environment(),
-                start_new_session=True,
-            )
+            process = waiting or await start_process(output)
         worker = cls(process, config)
         assert process.stdin is not None
         process.stdin.write(msgspec.json.encode(config) + b"\n")  # `ready` waits until it is read
@@ -305,8 +295,23 @@ def _create(log: Path) -> BinaryIO:
         raise EngineError(f'cannot write the log "{log}": {(error.strerror or str(error)).lower()}') from error
 
 
-def worker_environment() -> dict[str, str]:
-    """What a worker sees of our environment, and how its threads wait for each other."""
+async def start_process(output: BinaryIO | int, *arguments: str) -> asyncio.subprocess.Process:
+    """A worker's process, which waits for its configuration; what it prints goes to `output`."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",  # a corral.py in the working folder is none of ours
+        "-m",
+        "corral.engine.llama.worker",
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=output,
+        env=_environment(),
+        start_new_session=True,
+    )
+
+
+def _environment() -> dict[str, str]:
     kept = environment()
     waiting = {} if kept.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} else {"GOMP_SPINCOUNT": _SPIN}
     return {**waiting, **kept}

@@ -1,17 +1,16 @@
 """A worker process that has imported the engine and waits for a model, so that a load need not wait for the import.
 
-It holds some 25 MB, and the import it saves takes a third of the time to the first token of a small model
+It holds some 25 MB, and the import it saves takes a fifth of the time to the first token of a small model
 (`benchmarks/cold_start.py`).
 """
 
 import asyncio
 import contextlib
 import logging
-import sys
 from collections.abc import Callable
-from subprocess import DEVNULL, PIPE
+from subprocess import DEVNULL
 
-from corral.engine.llama.process import worker_environment
+from corral.engine.llama.process import start_process
 from corral.engine.llama.worker import SPARE
 
 log = logging.getLogger(__name__)
@@ -38,14 +37,7 @@ class Spare:
         if _is_alive(self._process) or not await asyncio.to_thread(self._has_room):
             return
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "corral.engine.llama.worker", SPARE),
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=DEVNULL,
-                env=worker_environment(),
-                start_new_session=True,
-            )
+            self._process = await start_process(DEVNULL, SPARE)
         except OSError as error:
             log.info("no spare worker: %s", error)
 
