@@ -2,7 +2,7 @@
 
 import gzip
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -36,21 +36,27 @@ _LATER = ("words/", "models/", "server/")
 @cache
 def files() -> dict[str, File]:
     """Every file of the page by its path, such as `chat/tree.js`."""
-    found = dict(_found(resources.files(__package__).joinpath("static"), ""))
-    found["index.html"] = _page(found).encode()
+    found = dict(_sources())
+    found["index.html"] = _page(found["index.html"], found).encode()
     return {path: _as_file(path, data) for path, data in found.items()}
 
 
 @cache
 def version() -> str:
     """Changes with any file: part of every address, so that browsers may keep files as long as they like."""
-    return hashlib.sha256("".join(file.tag for file in files().values()).encode()).hexdigest()[:12]
+    return hashlib.sha256(b"".join(data for _, data in _sources())).hexdigest()[:12]
 
 
-def _page(found: Mapping[str, bytes]) -> str:
-    modules = [path for path in found if path.endswith(".js") and not path.startswith(_LATER)]
+@cache
+def _sources() -> tuple[tuple[str, bytes], ...]:
+    return tuple(_found(resources.files(__package__).joinpath("static"), ""))
+
+
+def _page(source: bytes, paths: Iterable[str]) -> str:
+    """The page with the addresses of this version."""
+    modules = [path for path in paths if path.endswith(".js") and not path.startswith(_LATER)]
     links = [f'<link rel="modulepreload" href="/page/{path}">' for path in modules]
-    return found["index.html"].decode().replace(_MODULES, "\n".join(links))
+    return source.decode().replace(_MODULES, "\n".join(links)).replace("/page/", f"/page/{version()}/")
 
 
 def _found(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:

@@ -1,7 +1,6 @@
 """`/` for browsers, and the files under `/page/`. Programs that ask for `/` get Ollama's text."""
 
 import asyncio
-import gzip
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -41,9 +40,7 @@ class _ForBrowsers(Route):
 
 
 async def _page(request: Request) -> Response:
-    file = (await asyncio.to_thread(files))["index.html"]
-    data = file.data.replace(b"/page/", f"/page/{version()}/".encode())
-    return _sent(request, File(file.type, data, gzip.compress(data, mtime=0), f'"{version()}"'), "no-cache")
+    return _sent(request, (await asyncio.to_thread(files))["index.html"], "no-cache")
 
 
 async def _file(request: Request) -> Response:
