@@ -251,10 +251,17 @@ class Blobs:
         after = os.fstat(file.fileno())
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise StoreError(f'"{source}" is being written to')
-        created = self.publish(target, digest, after.st_size)
-        if created:
-            self.adoptions.record(digest, FileState.of(after), source)
+        if known := self._is_blob(file, digest):
+            target.unlink()
+        created = not known and self.publish(target, digest, after.st_size)
+        if known or created:  # names come and go with the change time: what was just hashed need not be hashed again
+            self.adoptions.record(digest, FileState.of(os.fstat(file.fileno())), source)
         return Adopted(digest, after.st_size, created, "hardlink")
+
+    def _is_blob(self, file: FileIO, digest: Digest) -> bool:
+        """Whether a file is a hard link of this blob already."""
+        state = self.state(digest)
+        return state is not None and state.inode == os.fstat(file.fileno()).st_ino
 
     def _adopt_copy(self, file: FileIO, progress: Callable[[int], None] | None) -> Adopted:
         size = os.fstat(file.fileno()).st_size

@@ -34,15 +34,20 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """What tells whether a file was touched: its size in bytes, its modification time, and which file it is."""
+    """What tells whether a file was touched: its size in bytes, its times, and which file it is.
+
+    The modification time can be set to what it was. The change time cannot, but a new name or new rights change it, too
+    (stat(2)); on Windows it is when the file was made.
+    """
 
     size: int
     mtime_ns: int
     inode: int
+    ctime_ns: int
 
     @classmethod
     def of(cls, status: os.stat_result) -> "FileState":
-        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
 
 
 @contextmanager
