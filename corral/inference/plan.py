@@ -18,6 +18,7 @@ from corral.inference import constraint, prompt
 from corral.inference.engine_prompts import EnginePrompts
 from corral.inference.prompt import Prompt
 from corral.inference.reading import AnswerFormat, StreamedAnswer
+from corral.inference.written import PromptWriter
 from corral.messages import ChatRequest, GenerateRequest, Json, Message, Rendered, Think, Tool
 from corral.models.model import Model
 from corral.options import Options
@@ -239,14 +240,18 @@ class Planner:
             self._count,
             limit,
             image_tokens=image_tokens,
-            takes_system="system" in (self._model.gguf.chat_template or ""),
         )
 
-    def _writer(self, tools: Sequence[Tool]) -> prompt.Write:
-        """Writes prompts with the Go template; without one, the engine does with the model's own."""
+    def _writer(self, tools: Sequence[Tool]) -> PromptWriter:
+        """Writes prompts with the Go template; without one, the engine does with the model's own.
+
+        What a Go template leaves out is left out on purpose: the registry's write each system text.
+        """
+        takes_system = "system" in (self._model.gguf.chat_template or "")
         if self._model.template is not None:
-            return prompt.template_writer(self._model.template, tools, self._think, self._model.output_format)
-        return partial(self._engine_prompts.write, tools)
+            write = prompt.template_writer(self._model.template, tools, self._think, self._model.output_format)
+            return PromptWriter(write, takes_system=takes_system)
+        return PromptWriter(partial(self._engine_prompts.write, tools), takes_system=takes_system, shows_system=True)
 
     async def _count(self, text: str) -> int:
         return len(await self._engine.tokenize(text))
