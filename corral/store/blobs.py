@@ -100,6 +100,7 @@ class Blobs:
         path = self.path(digest)
         with disk.explained(path, "reading"):
             if not path.is_file():
+                disk.check_links(self.folder)
                 raise NotFound(f'blob "{digest}" not found')
             self._check(digest, path)
         return path

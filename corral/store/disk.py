@@ -62,6 +62,16 @@ def explained(path: Path, doing: str) -> Iterator[None]:
         raise StoreError(f'{doing} "{path}" failed: {reason}') from error
 
 
+def check_links(folder: Path) -> None:
+    """`StoreError` where a folder, or one that it is in, is a link to what is not there (an unmounted disk).
+
+    A folder that is missing is empty. That one need not be.
+    """
+    for place in (folder, *folder.parents):
+        if place.is_symlink() and not place.exists():
+            raise StoreError(f'"{place}" is a link to "{place.readlink()}", which is not there')
+
+
 @contextmanager
 def locked(folder: Path, seconds: float, closing: threading.Event) -> Iterator[None]:
     """Holds the folder's advisory lock: one process, and one thread of it, at a time.
