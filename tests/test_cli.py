@@ -24,6 +24,7 @@ from corral.cli import program
 from corral.cli.chat import slash
 from corral.cli.chat.attachments import attach
 from corral.cli.framework.flags import Flag, canonical
+from corral.cli.framework.help_pages import fitted
 from corral.config import Config
 from corral.errors import BadRequest
 from tests.commands import CORRAL, Outcome, Shell
@@ -787,3 +788,13 @@ def test_no_line_of_a_conversation_is_two_commands() -> None:
     prefixes = [prefix for command in slash.COMMANDS for prefix in command.prefixes]
     overlapping = [pair for pair in itertools.permutations(prefixes, 2) if pair[0].startswith(pair[1])]
     assert overlapping == []
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+@pytest.mark.parametrize("page", sorted(path.stem for path in GOLDENS.glob("*.txt")))
+def test_a_help_page_fits_its_window(page: str, width: int) -> None:
+    text = (GOLDENS / f"{page}.txt").read_text()
+    shown = fitted(text, width)
+    assert shown.split() == text.split()
+    assert max(len(line) for line in shown.splitlines()) <= width
+    assert fitted(text, 10_000) == text
