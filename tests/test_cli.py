@@ -667,10 +667,10 @@ def test_every_setting_is_listed_with_its_origin(tmp_path: Path) -> None:
     file.write_text('keep_alive = "1h"\n')
     outcome = Shell(tmp_path).run("config", CORRAL_CONFIG=str(file), OLLAMA_DEBUG="2", OLLAMA_MAX_QUEUE="many")
     rows = [line.split() for line in outcome.stdout.splitlines()]
-    assert rows[0] == ["SETTING", "VALUE", "VARIABLE", "FROM"]
+    assert rows[0] == ["SETTING", "VARIABLE", "FROM", "VALUE"]
     assert [row[0] for row in rows[1:]] == [setting.name for setting in fields(Config)]
-    assert ["keep_alive", "1h0m0s", "OLLAMA_KEEP_ALIVE", str(file)] in rows
-    assert ["debug", "2", "OLLAMA_DEBUG", "OLLAMA_DEBUG"] in rows
+    assert ["keep_alive", "OLLAMA_KEEP_ALIVE", str(file), "1h0m0s"] in rows
+    assert ["debug", "OLLAMA_DEBUG", "OLLAMA_DEBUG", "2"] in rows
     assert (outcome.status, outcome.stderr) == (0, 'Warning: OLLAMA_MAX_QUEUE is ignored: invalid value "many"\n')
 
 
