@@ -18,6 +18,7 @@ WORDS = {
     "config",
     "telemetry",
     "background",
+    "cage",
     "children",
     "job",
     "media_kinds",

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from corral import cage
 from corral.config import Config
 from corral.engine import choice
 from corral.engine.base import Engine, Keeping, LoadProgress, RunnerSpec
@@ -48,7 +49,11 @@ SPARE_ROOM = 1 << 30
 
 @contextlib.asynccontextmanager
 async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
-    """Everything a server needs, from the store to the scheduler; the workers are gone when the block is left."""
+    """Everything a server needs, from the store to the scheduler; the workers are gone when the block is left.
+
+    `ConfigError` for a cage that is required and cannot be had here.
+    """
+    cage.check(cage.wanted(config))
     store = Store(config.models)
     machine = Machine()
     startup = asyncio.ensure_future(_startup_tasks(config, store, machine))
@@ -64,6 +69,7 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
         engine=lambda: build(choice.current(config).program),
         most_bytes=config.derived_bytes,
         in_use=lambda: {path for runner in scheduler.runners for path in (runner.spec.model, *runner.spec.projectors)},
+        cage=cage.wanted(config),
     )
     spare = Spare(_has_room_for_spare)
     if config.spare_worker and not choice.current(config).program:
@@ -100,6 +106,7 @@ def _launcher(
 ) -> Callable[[RunnerSpec, str, LoadProgress], Coroutine[Any, Any, Engine]]:
     numbers = iter(range(1 << 30))
     remarks: set[str] = set()
+    shut_in = cage.wanted(config)
     template_errors: dict[str, str] = {}
     """By weights' file, whose bytes never change: a template that could not be run is not tried at each load."""
 
@@ -128,6 +135,7 @@ def _launcher(
             progress=progress,
             keeping=keeping,
             spare=spare,
+            cage=shut_in,
         )
         if config.spare_worker and not chosen.program:
             spare.prepare(DELAY)

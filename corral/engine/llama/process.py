@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import msgspec
 import psutil
 
+from corral.cage import Cage
 from corral.children import environment
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.log import WorkerLog
@@ -85,12 +86,14 @@ class WorkerProcess:
         slot_folder: str = "",
         without: Sequence[str] = (),
         waiting: asyncio.subprocess.Process | None = None,
+        cage: Cage = Cage(),  # noqa: B008 - frozen
     ) -> "WorkerProcess":
         """Starts a worker for `spec`; `ready` waits for it. What it prints goes to `log`.
 
         `program` is another llama-server to run, `without` the flags that it lacks; `cache_ram_mib` bounds the
         prompt cache in MiB, `slot_folder` is where slots may be saved. `waiting` is a process that was started as a
-        `Spare` and becomes this worker. `EngineError` when the log cannot be written.
+        `Spare` and becomes this worker; `cage` is what it shuts itself in with before it opens a model's file.
+        `EngineError` when the log cannot be written.
         """
         config = WorkerConfig(
             spec=spec,
@@ -101,6 +104,7 @@ class WorkerProcess:
             log=str(log),
             cache_ram_mib=cache_ram_mib,
             slot_folder=slot_folder,
+            cage=cage,
         )
         with _create(log) as output:
             process = waiting or await start_process(output)
