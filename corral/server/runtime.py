@@ -19,7 +19,7 @@ from corral.engine.base import Engine, Keeping, LoadProgress, RunnerSpec
 from corral.engine.llama.build import build
 from corral.engine.llama.launch import launch
 from corral.engine.llama.spare import DELAY, Spare
-from corral.errors import CorralError
+from corral.errors import CorralError, EngineCrashed
 from corral.inference import Runtime
 from corral.inference.recent import Recent
 from corral.machine import Machine
@@ -28,6 +28,7 @@ from corral.machine.threads import threads_here
 from corral.messages import Progress
 from corral.models.derived import Deriver, EngineFiles
 from corral.models.model import Models
+from corral.models.quarantine import Quarantine
 from corral.names import parse_digest
 from corral.serving.decisions import SchedulerLimits
 from corral.serving.scheduler import Scheduler, SchedulerEvents
@@ -64,6 +65,7 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
         pool_contexts=config.pool_contexts,
         keep_alive=config.keep_alive,
     )
+    quarantine = Quarantine(store, lambda: build(choice.current(config).program))
     deriver = Deriver(
         store,
         engine=lambda: build(choice.current(config).program),
@@ -74,11 +76,11 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     spare = Spare(_has_room_for_spare)
     if config.spare_worker and not choice.current(config).program:
         spare.prepare()
-    scheduler = Scheduler(_launcher(config, store, deriver, spare), machine.memory, limits, _events(series))
+    scheduler = Scheduler(_launcher(config, store, deriver, quarantine, spare), machine.memory, limits, _events(series))
     registry = Registry(docker_config=config.docker_config, key_folder=config.home)
     models = Models(store, config.go_template)
     try:
-        yield Runtime(config, models, scheduler, registry, series, machine, deriver, Recent())
+        yield Runtime(config, models, scheduler, registry, series, machine, deriver, Recent(), quarantine)
     finally:
         startup.cancel()
         await scheduler.close()
@@ -102,7 +104,7 @@ def _has_room_for_spare() -> bool:
 
 
 def _launcher(
-    config: Config, store: Store, deriver: Deriver, spare: Spare
+    config: Config, store: Store, deriver: Deriver, quarantine: Quarantine, spare: Spare
 ) -> Callable[[RunnerSpec, str, LoadProgress], Coroutine[Any, Any, Engine]]:
     numbers = iter(range(1 << 30))
     remarks: set[str] = set()
@@ -111,7 +113,9 @@ def _launcher(
     """By weights' file, whose bytes never change: a template that could not be run is not tried at each load."""
 
     async def start(spec: RunnerSpec, label: str, progress: LoadProgress) -> Engine:
-        await store.run(store.check_files, (spec.model, *spec.projectors, *spec.adapters))
+        given = (spec.model, *spec.projectors, *spec.adapters)
+        await store.run(store.check_files, given)
+        await store.run(quarantine.require_fit, spec.model, given[1:], label)
 
         def prepare(step: Progress) -> None:
             progress.preparing = (step.completed, step.total)
@@ -125,7 +129,7 @@ def _launcher(
             log.warning("the engine of the wheel is used: %s", chosen.remark)
             remarks.add(chosen.remark)
         keeping = await store.run(_keeping, config, store, spec, files, chosen.program)
-        engine = await launch(
+        loading = launch(
             msgspec.structs.replace(spec, model=files.model, projectors=files.projectors, num_thread=threads),
             log=await asyncio.to_thread(_worker_log, config.state, next(numbers)),
             stall_timeout=config.load_timeout,
@@ -137,6 +141,12 @@ def _launcher(
             spare=spare,
             cage=shut_in,
         )
+        try:
+            engine = await loading
+        except EngineCrashed as error:
+            await store.run(quarantine.crashed, given, error)
+            raise
+        await store.run(quarantine.loaded, given)
         if config.spare_worker and not chosen.program:
             spare.prepare(DELAY)
         if engine.template_error and spec.model not in template_errors:

@@ -22,10 +22,13 @@ from corral.children import environment
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.log import WorkerLog
 from corral.engine.llama.worker import Ready, WorkerConfig
-from corral.errors import EngineDied, EngineError, OutOfMemory
+from corral.errors import EngineCrashed, EngineDied, EngineError, OutOfMemory
 
 TICK = 0.2
 """Seconds between looks at what a worker uses."""
+
+CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, getattr(signal, "SIGBUS", signal.SIGSEGV)})
+"""Signals by which a file ends a worker that loads it. An illegal instruction is the fault of the engine's build."""
 
 GRACE = 5.0
 """Seconds a worker has to end after it was asked to."""
@@ -211,6 +214,7 @@ class WorkerProcess:
         A program that reports nothing is judged by its log.
         """
         terminated = "llama-server process has terminated"
+        code = self._process.returncode or 0
         if self._failed_at_template(report):
             reason = self.log.template_error() or report.error or self.exit_reason()
             return UnusableTemplateError(f"the model's chat template cannot be run: {reason}")
@@ -220,7 +224,10 @@ class WorkerProcess:
         if report.error:
             return EngineDied(f"{terminated}: {error}")
         last = error or self.log.last_line()
-        return EngineDied(f"{terminated}: {self.exit_reason()}{f': {last}' if last else ''}")
+        sentence = f"{terminated}: {self.exit_reason()}{f': {last}' if last else ''}"
+        if -code in CRASHES and not self._given_up:
+            return EngineCrashed(sentence, how=self.exit_reason())
+        return EngineDied(sentence)
 
     def _failed_at_template(self, report: Ready) -> bool:
         """Whether the worker ended by itself, with a report or a crash, while it tried the model's own template."""
