@@ -109,6 +109,21 @@ async def test_the_cage_holds_when_the_worker_becomes_another_program(
     assert found == {"secrets": "", "start a program": "done", "become a program": "ENOENT", "fork": "done"}
 
 
+async def test_who_needs_a_folder_for_another_program_is_told_how(tiny_gguf: Path, tmp_path: Path) -> None:
+    (tmp_path / "library").write_text("text")
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "llama-server"
+    program.write_text(f"#!/bin/sh\ncat {tmp_path}/library >&2\nexit 3\n")
+    program.chmod(0o755)
+    spec = RunnerSpec(model=str(tiny_gguf), num_ctx=512, pool=512, own_template=False)
+    log = tmp_path / "worker.log"
+    with pytest.raises(EngineDied, match=r"Permission denied\nit runs in a cage .*: CORRAL_WORKER_FOLDERS names "):
+        await launch(spec, log=log, stall_timeout=60, program=str(program))
+    opened = Cage(folders=(str(tmp_path / "library"),))
+    with pytest.raises(EngineDied, match=r": exit status 3: text$"):
+        await launch(spec, log=log, stall_timeout=60, program=str(program), cage=opened)
+
+
 async def test_without_a_cage_there_is_none(tiny_gguf: Path, tmp_path: Path) -> None:
     spec = RunnerSpec(model=str(tiny_gguf), num_ctx=512, pool=512)
     engine = await launch(spec, log=tmp_path / "worker.log", stall_timeout=60, cage=Cage("off"))

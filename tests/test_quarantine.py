@@ -53,13 +53,13 @@ def test_a_file_is_checked_once_and_again_by_other_rules(store: Store, monkeypat
 
     monkeypatch.setattr(gguf, "check_new", check)
     for _ in range(2):
-        Quarantine(store, lambda: "e").require_fit(weights(store), (), "good")
+        Quarantine(store, lambda: "e").require_fit(weights(store), (), (), "good")
     assert len(checked) == 1
     monkeypatch.setattr(gguf, "RULES", "other")
-    Quarantine(store, lambda: "e").require_fit(weights(store), (), "good")
+    Quarantine(store, lambda: "e").require_fit(weights(store), (), (), "good")
     assert len(checked) == 2
     next((store.root / "verdicts").iterdir()).write_bytes(b"\xff{")
-    Quarantine(store, lambda: "e").require_fit(weights(store), (), "good")
+    Quarantine(store, lambda: "e").require_fit(weights(store), (), (), "good")
     assert len(checked) == 3
 
 
@@ -71,17 +71,17 @@ def test_what_fails_is_not_loaded_until_it_is_released(
     with pytest.raises(
         Quarantined, match=r'^model "bad" is in quarantine: key "tokenizer\.chat_template" has brackets'
     ):
-        quarantine.require_fit(file, (), "bad")
+        quarantine.require_fit(file, (), (), "bad")
     (kept,) = quarantine.all()
     assert ([str(name) for name in kept.models], kept.released) == (["bad:latest"], False)
     quarantine.release([kept.digest], for_good=False)
-    quarantine.require_fit(file, (), "bad")
+    quarantine.require_fit(file, (), (), "bad")
     monkeypatch.setattr(gguf, "RULES", "other")
     with pytest.raises(Quarantined):
-        quarantine.require_fit(file, (), "bad")
+        quarantine.require_fit(file, (), (), "bad")
     quarantine.release([kept.digest], for_good=True)
     monkeypatch.setattr(gguf, "RULES", "third")
-    quarantine.require_fit(file, (), "bad")
+    quarantine.require_fit(file, (), (), "bad")
     assert Path(file).exists()
     store.delete(names.parse("bad"))
     assert quarantine.all() == []
@@ -94,12 +94,12 @@ def test_two_crashes_in_a_row_are_enough_and_count_for_that_engine_only(store: S
     quarantine.crashed([file], CRASH)
     quarantine.loaded([file])
     quarantine.crashed([file], CRASH)
-    quarantine.require_fit(file, (), "good")
+    quarantine.require_fit(file, (), (), "good")
     quarantine.crashed([file], CRASH)
     with pytest.raises(Quarantined, match=r"crashed the engine 2 times in a row \(signal: segmentation fault\)"):
-        quarantine.require_fit(file, (), "good")
+        quarantine.require_fit(file, (), (), "good")
     build = "two"
-    quarantine.require_fit(file, (), "good")
+    quarantine.require_fit(file, (), (), "good")
     with pytest.raises(NotFound):
         quarantine.release([names.parse_digest(Path(file).name)], for_good=False)
 
@@ -110,21 +110,21 @@ def test_the_file_that_was_never_loaded_is_blamed(store: Store, tmp_path: Path) 
     quarantine.loaded([base])
     for _ in range(2):
         quarantine.crashed([base, new], CRASH)
-    quarantine.require_fit(base, (), "good")
+    quarantine.require_fit(base, (), (), "good")
     with pytest.raises(Quarantined):
-        quarantine.require_fit(new, (), "other")
+        quarantine.require_fit(new, (), (), "other")
 
 
 def test_a_folder_that_cannot_be_written_stops_no_load(store: Store) -> None:
     (store.root / "verdicts").write_text("in the way")
-    Quarantine(store, lambda: "e").require_fit(weights(store), (), "good")
+    Quarantine(store, lambda: "e").require_fit(weights(store), (), (), "good")
 
 
 def test_what_cannot_even_be_read_cannot_be_released(store: Store, tmp_path: Path) -> None:
     (tmp_path / "cut.gguf").write_bytes(Path(weights(store)).read_bytes()[:2000])
     smuggle(store, "cut", tmp_path / "cut.gguf")
     with pytest.raises(ModelFileError) as caught:
-        Quarantine(store, lambda: "e").require_fit(weights(store, "cut"), (), "cut")
+        Quarantine(store, lambda: "e").require_fit(weights(store, "cut"), (), (), "cut")
     assert not isinstance(caught.value, Quarantined)
 
 

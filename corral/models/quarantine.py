@@ -42,16 +42,18 @@ class Quarantine:
         self._store = store
         self._engine = engine
 
-    def require_fit(self, model: str, others: Sequence[str], label: str) -> None:
-        """Returns when these files may be loaded: a model's, and its projectors and adapters.
+    def require_fit(self, model: str, projectors: Sequence[str], adapters: Sequence[str], label: str) -> None:
+        """Returns when these files may be loaded.
 
         They are checked now unless that was done before, by their headers: some tenths of a second for a large
         vocabulary. `Quarantined` names the model by `label`; `ModelFileError` for a file that cannot even be read.
         """
         engine = self._engine()
-        for path in self._blobs([model, *others]):
+        rules = dict.fromkeys((model, *projectors), gguf.RULES)
+        rules |= dict.fromkeys(adapters, f"{gguf.RULES} for {Path(model).name}")
+        for path in self._blobs(list(rules)):
             digest = parse_digest(path.name)
-            verdict = self._checked(digest, path, Path(model))
+            verdict = self._checked(digest, path, rules[str(path)], Path(model))
             if (reason := reason_of(verdict, engine)) and not is_released(verdict):
                 raise Quarantined(label, reason)
 
@@ -100,10 +102,9 @@ class Quarantine:
         models = self._store.list()
         return tuple(one.name for one in models if digest in {layer.digest for layer in one.manifest.layers})
 
-    def _checked(self, digest: Digest, path: Path, model: Path) -> Verdict:
-        """The verdict on a file by the rules of today."""
+    def _checked(self, digest: Digest, path: Path, rules: str, model: Path) -> Verdict:
+        """The verdict on a file by these rules, those of today; an adapter's are those for its model."""
         verdict = self._store.verdicts.get(digest)
-        rules = gguf.RULES if path == model else f"{gguf.RULES} {model.name}"
         if verdict.rules != rules:
             verdict = msgspec.structs.replace(verdict, rules=rules, problem=_problem(path, model))
             self._note(digest, verdict)

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -76,7 +76,8 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     spare = Spare(_has_room_for_spare)
     if config.spare_worker and not choice.current(config).program:
         spare.prepare()
-    scheduler = Scheduler(_launcher(config, store, deriver, quarantine, spare), machine.memory, limits, _events(series))
+    launching = _guarded(_launcher(config, store, deriver, spare), store, quarantine)
+    scheduler = Scheduler(launching, machine.memory, limits, _events(series))
     registry = Registry(docker_config=config.docker_config, key_folder=config.home)
     models = Models(store, config.go_template)
     try:
@@ -103,9 +104,33 @@ def _has_room_for_spare() -> bool:
     return memory().available >= SPARE_ROOM
 
 
-def _launcher(
-    config: Config, store: Store, deriver: Deriver, quarantine: Quarantine, spare: Spare
-) -> Callable[[RunnerSpec, str, LoadProgress], Coroutine[Any, Any, Engine]]:
+Launch: TypeAlias = Callable[[RunnerSpec, str, LoadProgress], Coroutine[Any, Any, Engine]]
+"""Loads a model, given its label and what is to say how far that is."""
+
+
+def _guarded(launching: Launch, store: Store, quarantine: Quarantine) -> Launch:
+    """The same for files that may be loaded only; how the load ends is noted."""
+
+    async def start(spec: RunnerSpec, label: str, progress: LoadProgress) -> Engine:
+        files = (spec.model, *spec.projectors, *spec.adapters)
+        await store.run(store.check_files, files)
+        await store.run(quarantine.require_fit, spec.model, spec.projectors, spec.adapters, label)
+        try:
+            engine = await launching(spec, label, progress)
+        except EngineCrashed as error:
+            await store.run(quarantine.crashed, files, error)
+            raise
+        try:
+            await store.run(quarantine.loaded, files)
+        except BaseException:  # cancelled meanwhile: nobody else knows of the engine yet
+            await engine.close()
+            raise
+        return engine
+
+    return start
+
+
+def _launcher(config: Config, store: Store, deriver: Deriver, spare: Spare) -> Launch:
     numbers = iter(range(1 << 30))
     remarks: set[str] = set()
     shut_in = cage.wanted(config)
@@ -113,10 +138,6 @@ def _launcher(
     """By weights' file, whose bytes never change: a template that could not be run is not tried at each load."""
 
     async def start(spec: RunnerSpec, label: str, progress: LoadProgress) -> Engine:
-        given = (spec.model, *spec.projectors, *spec.adapters)
-        await store.run(store.check_files, given)
-        await store.run(quarantine.require_fit, spec.model, given[1:], label)
-
         def prepare(step: Progress) -> None:
             progress.preparing = (step.completed, step.total)
 
@@ -129,7 +150,7 @@ def _launcher(
             log.warning("the engine of the wheel is used: %s", chosen.remark)
             remarks.add(chosen.remark)
         keeping = await store.run(_keeping, config, store, spec, files, chosen.program)
-        loading = launch(
+        engine = await launch(
             msgspec.structs.replace(spec, model=files.model, projectors=files.projectors, num_thread=threads),
             log=await asyncio.to_thread(_worker_log, config.state, next(numbers)),
             stall_timeout=config.load_timeout,
@@ -141,12 +162,6 @@ def _launcher(
             spare=spare,
             cage=shut_in,
         )
-        try:
-            engine = await loading
-        except EngineCrashed as error:
-            await store.run(quarantine.crashed, given, error)
-            raise
-        await store.run(quarantine.loaded, given)
         if config.spare_worker and not chosen.program:
             spare.prepare(DELAY)
         if engine.template_error and spec.model not in template_errors:

@@ -30,6 +30,10 @@ TICK = 0.2
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, getattr(signal, "SIGBUS", signal.SIGSEGV)})
 """Signals by which a file ends a worker that loads it. An illegal instruction is the fault of the engine's build."""
 
+_REFUSED = "ermission denied"
+_OUTSIDE = "it runs in a cage (docs/safety.md): CORRAL_WORKER_FOLDERS names folders that it may read and write, too"
+"""What is said to who uses another llama-server that needs files which its cage does not hold."""
+
 GRACE = 5.0
 """Seconds a worker has to end after it was asked to."""
 
@@ -74,6 +78,7 @@ class WorkerProcess:
         self.cache_bytes = config.cache_ram_mib << 20
         self._process = process
         self._tries_template = config.spec.own_template
+        self._is_caged_program = bool(config.program) and config.cage.mode != "off"
         self._stopped = False
         self._given_up = ""
         self._exit = asyncio.ensure_future(process.wait())
@@ -214,7 +219,6 @@ class WorkerProcess:
         A program that reports nothing is judged by its log.
         """
         terminated = "llama-server process has terminated"
-        code = self._process.returncode or 0
         if self._failed_at_template(report):
             reason = self.log.template_error() or report.error or self.exit_reason()
             return UnusableTemplateError(f"the model's chat template cannot be run: {reason}")
@@ -225,7 +229,9 @@ class WorkerProcess:
             return EngineDied(f"{terminated}: {error}")
         last = error or self.log.last_line()
         sentence = f"{terminated}: {self.exit_reason()}{f': {last}' if last else ''}"
-        if -code in CRASHES and not self._given_up:
+        if self._is_caged_program and _REFUSED in last:
+            sentence += f"\n{_OUTSIDE}"
+        if -(self._process.returncode or 0) in CRASHES and not self._given_up:
             return EngineCrashed(sentence, how=self.exit_reason())
         return EngineDied(sentence)
 
