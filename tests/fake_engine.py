@@ -622,7 +622,8 @@ def load(orders: dict[str, Any]) -> None:
     `loads_when`: a file of the home folder that must appear first; `prints`: lines until then. `spins_after`: text
     printed before it computes for ever, as a chat template may that is tried at load. `fails`: text printed
     before it exits with status 1; `fails_above_context`: only with a pool larger than that; `fails_times`: only the
-    first so many engines. `never_healthy`: it goes on loading for ever. `ignores_sigterm`: only SIGKILL ends it.
+    first so many engines. `crashes`: it aborts. `never_healthy`: it goes on loading for ever. `ignores_sigterm`: only
+    SIGKILL ends it.
     """
     JOURNAL.write("loading", pid=os.getpid())
     if gate := orders.get("loads_when"):
@@ -639,6 +640,8 @@ def load(orders: dict[str, Any]) -> None:
     if "fails" in orders and too_large and earlier < orders.get("fails_times", 1 << 30):
         print(orders["fails"], file=sys.stderr, flush=True)
         os._exit(1)
+    if orders.get("crashes"):
+        os.abort()
     if not orders.get("never_healthy"):
         READY.set()
         JOURNAL.write("ready")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from corral import cage
 from corral.builds import catalogue, sources, tools
 from corral.builds.catalogue import PROGRAM, RECORD, Record
 from corral.builds.compiling import COMPILING
@@ -129,7 +130,9 @@ class Building:
             async with aclosing(job.steps()) as compiled:
                 async for step in compiled:
                     yield step
-            trying = Trying(str(job.result), self._model, self.logs, beside=self._beside)
+            trying = Trying(
+                str(job.result), self._model, self.logs, beside=self._beside, cage=cage.wanted(self._config)
+            )
             try:
                 async with aclosing(trying.steps()) as tried:
                     async for step in tried:
@@ -148,6 +151,7 @@ class Building:
             "corral.builds.compiling:compile",
             Path,
             "compiling the engine",
+            cage=None,  # runs compilers
             source=source,
             folder=folder,
             log=self.log,

@@ -41,6 +41,7 @@ from corral.messages import (
 )
 from corral.models.derived import Deriver
 from corral.models.model import Model, Models
+from corral.models.quarantine import Quarantine
 from corral.options import Options
 from corral.serving.place import Place
 from corral.serving.scheduler import Runner, Scheduler
@@ -53,7 +54,7 @@ class Runtime(Struct, frozen=True):
     """What a request needs: the models, the scheduler that loads them, the registry that has more, and the metrics.
 
     `deriver` knows what the engine is given of models that it would not load as they were published,
-    and `recent` what became of the last requests.
+    `recent` what became of the last requests, and `quarantine` which files are not loaded.
     """
 
     config: Config
@@ -64,6 +65,7 @@ class Runtime(Struct, frozen=True):
     machine: Machine
     deriver: Deriver
     recent: Recent
+    quarantine: Quarantine
 
 
 Chunks = AsyncGenerator[Chunk, None]

@@ -36,6 +36,7 @@ from corral.store.manifest import (
 from corral.store.manifests import Manifests
 from corral.store.prune import DERIVED_LIFETIME, GRACE, PARTIAL_LIFETIME, PruneReport
 from corral.store.survey import Survey
+from corral.store.verdicts import Verdicts
 
 __all__ = [
     "GRACE",
@@ -84,8 +85,11 @@ class Store:
         self._expected = Expected(root / "expected")
         self.derived = Derived(root / "derived")
         self.conversations = Conversations(root / "conversations")
+        self.verdicts = Verdicts(root / "verdicts")
         adoptions = Adoptions(root / "adopted")
-        self._blobs = Blobs(self.blobs_folder, adoptions, self.derived, self.conversations, self._closing)
+        self._blobs = Blobs(
+            self.blobs_folder, adoptions, (self.derived, self.conversations, self.verdicts), self._closing
+        )
 
     # From an event loop
 
@@ -314,6 +318,7 @@ class Store:
             partials, partial_bytes = pruning.delete_partials(self.blobs_folder, grace)
             self.derived.tidy(self.blobs_folder, DERIVED_LIFETIME)
             self.conversations.tidy(self.blobs_folder)
+            self.verdicts.tidy(self.blobs_folder)
             folders = pruning.remove_empty_folders(self.manifests_folder)
         freed = blob_bytes + stray_bytes + partial_bytes
         return PruneReport(renamed, blobs, strays, partials, freed, folders)

@@ -8,25 +8,29 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 from corral.errors import BadRequest, DiskFull, NotFound, StoreError
 from corral.names import Digest
 from corral.store import disk
 from corral.store.adoptions import Adoptions, hash_file
-from corral.store.conversations import Conversations
-from corral.store.derived import Derived
 from corral.store.disk import FileState
 
 _BLOB = re.compile(r"sha256-[0-9a-f]{64}\Z")
 
 How = Literal["reflink", "hardlink", "copy"]
+
+
+class Companion(Protocol):
+    """What else there is of blobs: it goes with them."""
+
+    def forget(self, digest: Digest) -> None: ...
 
 
 class DigestMismatch(BadRequest):
@@ -74,14 +78,12 @@ class Blobs:
         self,
         folder: Path,
         adoptions: Adoptions,
-        derived: Derived,
-        conversations: Conversations,
+        companions: Sequence[Companion],
         closing: threading.Event,
     ) -> None:
         self.folder = folder
         self.adoptions = adoptions
-        self.derived = derived
-        self._conversations = conversations
+        self._companions = companions
         self._closing = closing
         self._seen: dict[Digest, _Seen] = {}
 
@@ -160,8 +162,8 @@ class Blobs:
         size = path.lstat().st_size
         path.unlink()
         self._forget(digest)
-        self.derived.forget(digest)
-        self._conversations.forget(digest)
+        for companion in self._companions:
+            companion.forget(digest)
         return size
 
     def _forget(self, digest: Digest) -> None:

@@ -127,5 +127,7 @@ def _words(kind: Completed, source: Source) -> Sequence[Candidate]:
             return source.engine_actions()
         case "engines":
             return source.engines()
+        case "quarantine actions":
+            return [Candidate("release", "Have the files of a model loaded all the same")]
         case "files":
             return ()

@@ -13,7 +13,15 @@ from corral.errors import BadRequest
 
 Arguments = tuple[str, ...]
 Completed: TypeAlias = Literal[
-    "models", "models or files", "running", "files", "commands", "shells", "engine actions", "engines"
+    "models",
+    "models or files",
+    "running",
+    "files",
+    "commands",
+    "shells",
+    "engine actions",
+    "engines",
+    "quarantine actions",
 ]
 """What a shell completes an argument with."""
 

@@ -53,7 +53,7 @@ class Connection:
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The JSON of an answer. `EngineDied`, or `EngineError` with what the engine says."""
-        data = None if body is None else await wire.encoded(body)
+        data = None if body is None else await wire.encoded(path, body)
         try:
             with self._watched():
                 async with self._session.request(method, path, data=data) as response:
@@ -90,7 +90,7 @@ class Connection:
     async def _streamed(self, path: str, body: Any) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """An answer as it comes. Leaving it early closes the connection, which frees the slot."""
         with self.counted(), self._watched():
-            async with self._session.post(path, data=await wire.encoded(body)) as response:
+            async with self._session.post(path, data=await wire.encoded(path, body)) as response:
                 try:
                     if response.status >= 400:
                         raise wire.refusal(wire.decoded(wire.decode_failed, await response.read()).error)

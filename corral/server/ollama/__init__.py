@@ -6,7 +6,7 @@ Source: spec api.
 from corral.errors import ModelNotFound, ModelRequired, RemoteModel
 from corral.server.http.error_table import Row, Table
 from corral.server.http.routing import route
-from corral.server.ollama import answers, create, explain, markdown, models, operations, routes, search
+from corral.server.ollama import answers, create, explain, markdown, models, operations, quarantine, routes, search
 from corral.server.ollama.errors import dialect
 
 _ANY = dialect()
@@ -41,6 +41,8 @@ ROUTES = (
     route("/api/log", explain.log, "GET", dialect=_ANY, operation=operations.LOG),
     route("/api/blobs", create.new_blob, "POST", dialect=_ANY, operation=operations.NEW_BLOB),
     route("/api/blobs/{digest}", create.blob, "HEAD", "POST", dialect=_ANY, operation=operations.BLOB),
+    route("/api/quarantine", quarantine.listed, "GET", dialect=_ANY, operation=operations.QUARANTINE),
+    route("/api/quarantine/release", quarantine.release, "POST", dialect=_ANY, operation=operations.RELEASE),
     route("/api/copy", models.copy, "POST", dialect=_COPY, operation=operations.COPY),
     route("/api/delete", models.delete, "DELETE", dialect=_ANY, operation=operations.DELETE),
     route("/api/pull", models.pull, "POST", dialect=_ANY, operation=operations.PULL),

@@ -7,7 +7,7 @@ from msgspec import Struct, field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from corral import names
+from corral import cage, names
 from corral.errors import BadRequest, NotFound, StoreError
 from corral.machine.threads import threads_here
 from corral.models import create as making
@@ -64,6 +64,7 @@ async def create(request: Request) -> Response:
         lambda name: pull_steps(runtime, name),
         threads=threads_here() or os.cpu_count() or 1,
         prune=not runtime.config.no_prune,
+        cage=cage.wanted(runtime.config),
     )
     return await progress_answer(request, steps, asked.stream)
 

@@ -21,7 +21,7 @@ from corral.server.http.operation import (
     nullable,
 )
 from corral.server.http.reranking import RANKED, WireRankRequest
-from corral.server.ollama import create, models, search, wire
+from corral.server.ollama import create, models, quarantine, search, wire
 
 ALWAYS = (403, 500, 503)
 """The statuses of errors of routes that ask nothing of the request."""
@@ -180,6 +180,29 @@ ANSWER = Operation(
 STOPPED = Operation(answers=an_object({}), errors=(404, *ALWAYS))
 BLOB = Operation(takes_bytes=True, success=_DIGESTED)
 NEW_BLOB = Operation(takes_bytes=True, answers=an_object({"digest": STRING}), success={201: _DIGESTED[201]})
+QUARANTINE = Operation(
+    answers=an_object(
+        {
+            "files": a_list(
+                an_object(
+                    {
+                        "digest": STRING,
+                        "reason": STRING,
+                        "models": a_list(STRING),
+                        "released": BOOLEAN,
+                        "for_good": BOOLEAN,
+                    }
+                )
+            )
+        }
+    ),
+    errors=ALWAYS,
+)
+RELEASE = Operation(
+    takes=quarantine.WireReleaseRequest,
+    requires={"model": SOME_TEXT},
+    answers=an_object({"released": a_list(STRING)}),
+)
 LOG = Operation(answers=an_object({"lines": a_list(STRING)}), errors=ALWAYS)
 
 
