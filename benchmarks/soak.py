@@ -2,11 +2,11 @@
 
     python benchmarks/soak.py [--minutes 5] [--clients 200] [--model MODEL.gguf] [--rough] [--growth 10] [--server URL]
 
-Starts a server on a fresh store with a queue of 512, with the fake engine of the tests or, with a chat model's file,
-with the real one. Each client asks its next question as soon as it has an answer: the prompt is a number of its own,
-again and again, which the answer has to go on with (the fake engine is told what to say). With `--rough` clients also
-leave in the middle of answers, change between three models of which two may be loaded, and send what is wrong. Every 20
-seconds a line says how it goes.
+Starts a server on a fresh store, with the fake engine of the tests or, with a chat model's file, with the real one.
+Each client asks its next question as soon as it has an answer: the prompt is a number of its own, again and again, which
+the answer has to go on with (the fake engine is told what to say). With `--rough` clients also leave in the middle of
+answers, change between three models of which two may be loaded, and send what is wrong. Every 20 seconds a line says
+how it goes.
 
 There are two rounds, a short one to warm up and one of so many minutes. At the end of each, more clients come at once
 than may wait: each gets its answer, or 503 with `Retry-After`. Then all leave, and what the server holds is held
@@ -18,6 +18,7 @@ only. Ends with 1 when anything was wrong.
 
 import argparse
 import asyncio
+import itertools
 import os
 import random
 import re
@@ -45,13 +46,12 @@ from corral.store import Store
 from tests.tiny_models import tiny_llama
 
 ROOT = Path(__file__).parent.parent
-QUEUE = 512
 BEYOND = 150
-"""Clients that come at the end beside those that may wait or be answered at once."""
+"""Clients that come at the end beside those that may wait, of whom some are answered at once."""
 WARMUP = 0.2
 """Length of the first round, as a part of the second; a minute at most."""
 REPORT_SECONDS = 20.0
-SETTLE_SECONDS = 8.0
+SETTLE_SECONDS = 4.0
 BAD = (
     ("/api/generate", b"{"),
     ("/api/generate", b'{"model":"no-such-model","prompt":"x"}'),
@@ -79,18 +79,21 @@ class Tally:
 class Subject:
     """The server under test: how it is asked, and what of its answers is right."""
 
-    def __init__(self, url: str, models: list[str], process: psutil.Process | None, *, is_fake: bool) -> None:
+    def __init__(
+        self, url: str, models: list[str], process: psutil.Process | None, *, queue: int, is_fake: bool
+    ) -> None:
         self.url = url
+        self.queue = queue
         self.models = models
         self.process = process
         self.is_fake = is_fake
 
-    def question(self, model: str, number: int, tokens: int = 12) -> dict[str, Any]:
+    def question(self, model: str, number: int, tokens: int = 8) -> dict[str, Any]:
         """A request whose answer can be told from all others'."""
         text = str(number)
         say = f"!say={'|'.join([text[:3], text[3:]] * 3)} !delay=0.01"
         options = {"temperature": 0, "num_predict": tokens, "num_ctx": 512}
-        prompt = say if self.is_fake else " ".join([text] * 10)
+        prompt = say if self.is_fake else " ".join([text] * 4)
         return {"model": model, "prompt": prompt, "raw": True, "options": options}
 
     def fits(self, number: int, answer: str) -> bool:
@@ -110,7 +113,7 @@ class Clients:
         self._session = session
         self._tally = tally
         self._until = until
-        self._numbers = iter(random.sample(range(100_000, 1_000_000), 899_000))
+        self._numbers = itertools.cycle(random.sample(range(10_000, 100_000), 90_000))
 
     async def load(self, place: int) -> None:
         while time.monotonic() < self._until:
@@ -225,7 +228,7 @@ async def play(subject: Subject, clients: int, minutes: float, tally: Tally, *, 
         await asyncio.gather(*((everyone.rough if rough else everyone.load)(place) for place in range(clients)))
         reporting.cancel()
         print(f"after {time.monotonic() - began:.0f} s: {dict(tally.counts)}", flush=True)
-        await come_at_once(everyone, subject.models[0], tally)
+        await come_at_once(everyone, subject, tally)
     await asyncio.sleep(SETTLE_SECONDS)
 
 
@@ -236,12 +239,13 @@ async def report(subject: Subject, tally: Tally, began: float) -> None:
         print(f"{time.monotonic() - began:6.0f} s  {dict(tally.counts)}{state}", flush=True)
 
 
-async def come_at_once(everyone: Clients, model: str, tally: Tally) -> None:
+async def come_at_once(everyone: Clients, subject: Subject, tally: Tally) -> None:
     """More clients than may wait: nobody is lost, and those who are sent away are told when to come again."""
     before = tally.counts["503 with Retry-After"]
-    await asyncio.gather(*(everyone.ask(model) for _ in range(QUEUE + BEYOND)))
+    clients = subject.queue + BEYOND
+    await asyncio.gather(*(everyone.ask(subject.models[0]) for _ in range(clients)))
     refused = tally.counts["503 with Retry-After"] - before
-    print(f"{QUEUE + BEYOND} at once: {refused} were refused with 503 and Retry-After, the others answered", flush=True)
+    print(f"{clients} at once: {refused} were refused with 503 and Retry-After, the others answered", flush=True)
     if not refused:
         tally.is_wrong("nobody was refused, though more came than may wait")
 
@@ -265,7 +269,7 @@ async def look_at_gauges(subject: Subject, tally: Tally) -> None:
 
 
 @contextmanager
-def started(model: Path | None, *, rough: bool) -> Iterator[Subject]:
+def started(model: Path | None, queue: int, *, rough: bool) -> Iterator[Subject]:
     """A server of this tree on a fresh store, with one model, or with three where they are to change."""
     with tempfile.TemporaryDirectory(prefix="corral-soak-") as folder:
         home = Path(folder)
@@ -275,7 +279,7 @@ def started(model: Path | None, *, rough: bool) -> Iterator[Subject]:
             "HOME": folder,
             "CORRAL_STATE": str(home / "state"),
             "OLLAMA_HOST": "127.0.0.1:0",
-            "OLLAMA_MAX_QUEUE": str(QUEUE),
+            "OLLAMA_MAX_QUEUE": str(queue),
             "OLLAMA_MAX_LOADED_MODELS": "2",
             "CORRAL_SPARE_WORKER": "0",
             **({} if model else {"CORRAL_ENGINE": str(ROOT / "tests" / "fake_engine.py")}),
@@ -289,7 +293,7 @@ def started(model: Path | None, *, rough: bool) -> Iterator[Subject]:
                 if process.poll() is not None:
                     sys.exit(f"the server ended: {log.read_text()}")
                 time.sleep(0.05)
-            yield Subject(f"http://{found[1]}", models, psutil.Process(process.pid), is_fake=model is None)
+            yield Subject(f"http://{found[1]}", models, psutil.Process(process.pid), queue=queue, is_fake=model is None)
             if "Traceback" in log.read_text():
                 sys.exit(f"the server's log has a trace: {log.read_text()[-4000:]}")
         finally:
@@ -316,10 +320,10 @@ async def main(given: argparse.Namespace) -> int:
     print(header(), end="\n\n", flush=True)
     options: dict[str, Any] = {"rough": given.rough, "growth": given.growth}
     if given.server:
-        subject = Subject(given.server, ["soak-0"], None, is_fake=given.model is None)
+        subject = Subject(given.server, ["soak-0"], None, queue=given.queue, is_fake=given.model is None)
         tally = await run(subject, given.clients, given.minutes, **options)
     else:
-        with started(given.model, rough=given.rough) as subject:
+        with started(given.model, given.queue, rough=given.rough) as subject:
             tally = await run(subject, given.clients, given.minutes, **options)
     print(f"\n{dict(tally.counts)}")
     print("\n".join(tally.wrong) if tally.wrong else "nothing was wrong")
@@ -330,6 +334,7 @@ if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--minutes", type=float, default=5.0)
     arguments.add_argument("--clients", type=int, default=200)
+    arguments.add_argument("--queue", type=int, default=512)
     arguments.add_argument("--model", type=Path, help="a chat model's GGUF file; without: the tests' fake engine")
     arguments.add_argument("--rough", action="store_true", help="with clients that leave, change models, send nonsense")
     arguments.add_argument("--server", default="", help="the address of a server that runs already")
