@@ -3,7 +3,7 @@
     python benchmarks/soak.py [--minutes 5] [--clients 200] [--model MODEL.gguf] [--rough] [--growth 10] [--server URL]
 
 Starts a server on a fresh store, with the fake engine of the tests or, with a chat model's file, with the real one.
-Each client asks its next question as soon as it has an answer: the prompt is a number of its own, again and again, which
+Each client asks its next question as soon as it has an answer: the prompt is a number of its own, repeated, which
 the answer has to go on with (the fake engine is told what to say). With `--rough` clients also leave in the middle of
 answers, change between three models of which two may be loaded, and send what is wrong. Every 20 seconds a line says
 how it goes.
@@ -74,6 +74,7 @@ class Tally:
         self.counts["wrong"] += 1
         if len(self.wrong) < 20:
             self.wrong.append(sentence)
+            print(f"WRONG: {sentence}", flush=True)
 
 
 class Subject:
@@ -93,7 +94,7 @@ class Subject:
         text = str(number)
         say = f"!say={'|'.join([text[:3], text[3:]] * 3)} !delay=0.01"
         options = {"temperature": 0, "num_predict": tokens, "num_ctx": 512}
-        prompt = say if self.is_fake else " ".join([text] * 4)
+        prompt = say if self.is_fake else " ".join([text] * 6)
         return {"model": model, "prompt": prompt, "raw": True, "options": options}
 
     def fits(self, number: int, answer: str) -> bool:
