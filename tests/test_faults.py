@@ -104,6 +104,14 @@ def broken_answers(server: RunningServer) -> None:
         assert "error" in post(server, "/api/generate", {"model": "fake", "prompt": words}).lines[-1]
 
 
+def dropped_connections(server: RunningServer) -> None:
+    """As llama-server does where a machine has far too much to do."""
+    post(server, "/api/generate", {"model": "fake", "keep_alive": 0})
+    for words in ("!drop=2 hello", "!drop=4 hello"):
+        assert generate(server, words).json["response"] == "w1 w2 w3 "
+    assert "Server disconnected" in generate(server, "!drop=9 hello").error
+
+
 FAULTS = {
     "killed at load": killed_at_load,
     "killed in the prompt": killed_while("!hang", "hanging"),
@@ -112,6 +120,7 @@ FAULTS = {
     "failing to load": failing_load,
     "clients leaving": clients_leaving,
     "broken answers": broken_answers,
+    "dropped connections": dropped_connections,
 }
 
 

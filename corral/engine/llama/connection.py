@@ -25,6 +25,10 @@ HANG_TIMEOUT, HANG_PINGS = 60.0, 6
 """Seconds in which a worker with requests has computed nothing and answered no ping, after which it is ended; and the
 pings in that time. A loaded machine gives every process some processor time in a minute."""
 
+RESENDS = 2
+"""How often a request is sent again whose connection a living worker has dropped unanswered. llama-server does that
+when a request does not come within five seconds of its connection, as where a machine has too much to do."""
+
 _GONE = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
     "check corral server logs for details"
@@ -56,7 +60,7 @@ class Connection:
         data = None if body is None else await wire.encoded(body)
         try:
             with self._watched():
-                async with self._session.request(method, path, data=data) as response:
+                async with await self._begun(method, path, data) as response:
                     answer = await response.read()
         except (aiohttp.ClientError, OSError) as error:
             raise await self.dead(error) from error
@@ -90,13 +94,23 @@ class Connection:
     async def _streamed(self, path: str, body: Any) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """An answer as it comes. Leaving it early closes the connection, which frees the slot."""
         with self.counted(), self._watched():
-            async with self._session.post(path, data=await wire.encoded(body)) as response:
+            async with await self._begun("POST", path, await wire.encoded(body)) as response:
                 try:
                     if response.status >= 400:
                         raise wire.refusal(wire.decoded(wire.decode_failed, await response.read()).error)
                     yield response
                 finally:
                     response.close()
+
+    async def _begun(self, method: str, path: str, data: bytes | None) -> aiohttp.ClientResponse:
+        """The head of an answer; its body is still to be read, and it has to be closed."""
+        for _ in range(RESENDS):
+            try:
+                return await self._session.request(method, path, data=data)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if not self._process.alive:
+                    raise
+        return await self._session.request(method, path, data=data)
 
     async def dead(self, error: BaseException | None) -> EngineError:
         """Why a connection broke. As a rule the worker is gone, but its exit may become known a moment later.
