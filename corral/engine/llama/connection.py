@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 
 from corral.engine.llama import wire
+from corral.engine.llama.events import EventReader
 from corral.engine.llama.process import GRACE, WorkerProcess, discard
 from corral.errors import EngineDied, EngineError
 
@@ -74,15 +75,10 @@ class Connection:
         """The data of each server-sent event of an answer; closing it frees the slot. Errors as those of `ask`."""
         try:
             async with self._streamed(path, body) as response:
-                rest = b""
+                reader = EventReader()
                 async for received in response.content.iter_any():
-                    *events, rest = (rest + received).split(b"\n\n")
-                    for event in events:
-                        data = event.lstrip(b"\n")
-                        if data.startswith(b"data: {"):
-                            yield data[6:]
-                        elif data.startswith(b"error: {"):  # as older ones put it
-                            raise wire.refusal(wire.decoded(wire.decode_error, data[7:]))
+                    for data in reader.feed(received):
+                        yield data
         except (aiohttp.ClientError, OSError) as error:
             raise await self.dead(error) from error
         except RuntimeError as error:
