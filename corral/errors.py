@@ -121,10 +121,10 @@ class ContextExceeded(BadRequest):
 
 
 class BodyTooLarge(BadRequest):
-    """A request's body of more than `limit` bytes."""
+    """A request's body of more than `limit` bytes, or one whose values take more."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"request body is larger than {limit} bytes")
+    def __init__(self, limit: int, what: str = "request body is larger than") -> None:
+        super().__init__(f"{what} {limit} bytes")
         self.limit = limit
 
 

@@ -121,7 +121,8 @@ class Answer:
     with `!arguments=…|…` (percent-encoded JSON) where they are not to be about Oslo;
     `!delay=S` seconds before each token; `!hold=N` waits after N tokens until the file `go` appears in the home
     folder; `!hang` and `!hang-after=N` answer nothing more; `!error=STATUS`, `!error-after=N` and `!old-error-after=N`
-    refuse; `!crash` and `!crash-after=N` end the process; `!cut-after=N` drops the connection; `!nan` embeds as no
+    refuse; `!drop=N` closes the first N connections of all that ask so, unanswered;
+    `!crash` and `!crash-after=N` end the process; `!cut-after=N` drops the connection; `!nan` embeds as no
     number; `!render-hang` and `!render-grow=MIB` make the chat template hang, with so much more memory, until the file
     `rendered` appears in the home folder.
     """
@@ -255,6 +256,7 @@ def instance(schema: dict[str, Any]) -> Any:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     number = 0
+    dropped = 0
     lock = threading.Lock()
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -463,6 +465,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def refused(self, answer: Answer) -> bool:
         """Does what is to happen before anything is answered; true when that was all."""
+        if Handler.dropped < int(answer.words.get("drop", 0)):
+            Handler.dropped += 1
+            raise Hangup
         if "error" in answer.words:
             status = int(answer.words["error"])
             self.reply(status, error(status, f"refused with {status}"))

@@ -147,10 +147,13 @@ class _Server(uvicorn.Server):
 
 
 def uvicorn_config(app: ASGIApp, connections: int) -> uvicorn.Config:
-    """How uvicorn serves; above so many connections idle ones are closed, to leave files for models and downloads."""
+    """How uvicorn serves; above so many connections idle ones are closed, to leave files for models and downloads.
+
+    Half as many again may be busy.
+    """
     return uvicorn.Config(
         app,
-        http=bounded(connections),
+        http=bounded(connections, connections + connections // 2 + 1),
         log_config=None,
         access_log=False,
         lifespan="off",

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -324,9 +325,17 @@ class Store:
         return PruneReport(renamed, blobs, strays, partials, freed, folders)
 
     def survey(self) -> Survey:
-        """What state the folder is in; changes nothing. `StoreError` when it cannot be looked at."""
+        """What state the folder is in; changes nothing. `StoreError` when it cannot be looked at.
+
+        Others may change it meanwhile: a model is damaged if it still is what it was before its files were looked for.
+        """
         models, broken = self._manifests.surveyed()
-        return surveying.survey(models, broken, self.blobs_folder, self._expected.blobs())
+        found = surveying.survey(models, broken, self.blobs_folder, self._expected.blobs())
+        if not found.damaged:
+            return found
+        now = {(stored.name, stored.digest) for stored in self._manifests.surveyed()[0]}
+        before = {stored.name: stored.digest for stored in models}
+        return replace(found, damaged=[one for one in found.damaged if (one.name, before[one.name]) in now])
 
     # Below the surface
 

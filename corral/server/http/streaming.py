@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from corral.errors import CorralError, InternalError, ServerStopping
 from corral.server.http.dialect import Dialect, dialect_of, note, set_dialect
+from corral.server.http.discretion import said_to
 from corral.server.http.reading import whole
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,9 @@ class Stream(Response):
 
     async def _fail(self, scope: Scope, send: Send, error: CorralError) -> None:
         note(scope, error)
-        await send({"type": "http.response.body", "body": dialect_of(scope).line(error), "more_body": True})
+        await send(
+            {"type": "http.response.body", "body": dialect_of(scope).line(said_to(scope, error)), "more_body": True}
+        )
 
 
 _STOPS = "corral.stops"
@@ -97,7 +100,7 @@ class Route:
             log.exception("%s %s failed", scope["method"], scope["path"])
             error = InternalError()
         note(scope, error)
-        await self._dialect.answer(error)(scope, receive, send)
+        await self._dialect.answer(said_to(scope, error))(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)

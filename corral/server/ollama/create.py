@@ -1,5 +1,6 @@
 """Ollama's routes that make models: create, and the blobs it is made of. Source: spec api §11, §12."""
 
+import contextlib
 import os
 from typing import Any
 
@@ -14,6 +15,7 @@ from corral.models import create as making
 from corral.models import given
 from corral.names import Digest, Name
 from corral.server.http.bodies import body_as, reply
+from corral.server.http.reading import parts_of
 from corral.server.http.requests import require_local, runtime_of
 from corral.server.ollama import wire
 from corral.server.ollama.errors import ServerFault
@@ -119,14 +121,15 @@ async def blob(request: Request) -> Response:
     digest = names.parse_digest(request.path_params["digest"])
     store = runtime_of(request).models.store
     if await store.run(_has_sound, store, digest):
-        async for _ in request.stream():
+        async for _ in parts_of(request):
             pass  # a client that is still sending when the connection is closed never sees the answer
         return Response(status_code=200)
     if request.method == "HEAD":
         raise NotFound(f'blob "{digest}" not found')
     async with store.receiving() as writer:
-        async for part in request.stream():
-            await store.run(writer.write, part)
+        async with contextlib.aclosing(parts_of(request)) as parts:
+            async for part in parts:
+                await store.run(writer.write, part)
         await store.run(writer.commit, digest)
     return Response(status_code=201)
 
@@ -135,8 +138,9 @@ async def new_blob(request: Request) -> Response:
     """Takes a file whose digest its client does not know, as a browser with a large file, and says the digest."""
     store = runtime_of(request).models.store
     async with store.receiving() as writer:
-        async for part in request.stream():
-            await store.run(writer.write, part)
+        async with contextlib.aclosing(parts_of(request)) as parts:
+            async for part in parts:
+                await store.run(writer.write, part)
         digest, _ = await store.run(writer.commit)
     response = reply({"digest": str(digest)})
     response.status_code = 201
