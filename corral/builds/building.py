@@ -24,7 +24,7 @@ from corral.errors import BadRequest, Busy, DiskFull, EngineError, StoreError
 from corral.golang.units import byte_text
 from corral.job import Job
 from corral.machine.memory import memory
-from corral.machine.threads import cores_allowed
+from corral.machine.threads import cores_here
 from corral.messages import Progress
 
 __all__ = ["COMPILING", "Building", "Outcome"]
@@ -194,7 +194,7 @@ _SAID = {
 
 def jobs_here() -> int:
     """How many compilers run at once: one a core, and no more than memory suffices for."""
-    return max(1, min(cores_allowed(), memory().available // JOB_BYTES))
+    return max(1, min(cores_here(), memory().available // JOB_BYTES))
 
 
 @contextmanager
