@@ -102,7 +102,7 @@ def read_names(data: bytes) -> None:
         assert names.parse(name.full) == name
         assert len(name.path.parts) == 4
         assert not {"", ".", ".."} & set(name.path.parts)
-    with contextlib.suppress(InvalidName):
+    with contextlib.suppress(BadRequest):  # also for two suffixes
         names.parse_reference(text)
     with contextlib.suppress(InvalidName):
         digest = names.parse_digest(text)
