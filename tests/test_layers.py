@@ -21,6 +21,7 @@ WORDS = {
     "children",
     "job",
     "media_kinds",
+    "access",
 }
 FORMATS = {
     "gguf",

@@ -3,6 +3,7 @@
 import sys
 
 from corral import config
+from corral.access import own_key
 from corral.cli.framework.commands import program_name
 from corral.client import Client, NotRunning
 from corral.config.address import Address
@@ -37,7 +38,7 @@ def _client(loaded: config.Loaded) -> Client:
         print(f"Warning: {remark}", file=sys.stderr)
     if not loaded.config.host.port:
         raise ConfigError("the port in OLLAMA_HOST is 0, by which a server takes any; commands need to know which")
-    return Client(loaded.config.host, program_name())
+    return Client(loaded.config.host, program_name(), own_key.for_server(loaded.config))
 
 
 def is_ours(address: Address) -> bool:

@@ -8,6 +8,7 @@ import psutil
 from yarl import URL
 
 from corral import EMULATES, __version__
+from corral.access import own_key
 from corral.client import Client
 from corral.client.answers import Version
 from corral.config import Config
@@ -37,18 +38,18 @@ class Answering:
 
 def examine(config: Config) -> Iterator[Finding]:
     """The address of the settings, and the proxies of the environment."""
-    yield from judged(config.host, look(config.host))
+    yield from judged(config.host, look(config.host, own_key.for_server(config)))
     yield from proxies(config.hub)
 
 
-def look(address: Address) -> Answering:
-    """Asks the server that listens there for its version."""
+def look(address: Address, key: str = "") -> Answering:
+    """Asks the server that listens there for its version, with a key if one is given."""
     try:
         socket.create_connection((address.to_connect, address.port), SECONDS).close()
     except (OSError, UnicodeError) as error:
         return Answering(False, error=(getattr(error, "strerror", None) or str(error)).lower())
     try:
-        return Answering(True, Client(address).version(), holder=_holder(address.port))
+        return Answering(True, Client(address, key=key).version(), holder=_holder(address.port))
     except CorralError as error:
         return Answering(True, error=str(error), holder=_holder(address.port))
 

@@ -12,7 +12,7 @@ from corral.errors import BadRequest
 
 Arguments = tuple[str, ...]
 Completed: TypeAlias = Literal[
-    "models", "models or files", "running", "files", "commands", "shells", "engine actions", "engines"
+    "models", "models or files", "running", "files", "commands", "shells", "engine actions", "engines", "key actions"
 ]
 """What a shell completes an argument with."""
 
