@@ -17,8 +17,10 @@ log = logging.getLogger(__name__)
 
 FIRST = Wish(name="first", scope="admin")
 
-_OPEN = """NO KEY IS ASKED FOR: everyone who reaches %s may use, change and delete the models of this server.
-That is what --insecure-no-auth or CORRAL_INSECURE_NO_AUTH says. Without it clients need a key: docs/keys.md"""
+_OPEN = (
+    "NO KEY IS ASKED FOR: everyone who reaches %s may use, replace and delete the models of this server, "
+    "since --insecure-no-auth or CORRAL_INSECURE_NO_AUTH says so; without it, clients need a key"
+)
 
 _MADE = """Clients of this server need a key, since others than programs of this machine can reach it. The first one was
 made, which may do everything:
@@ -48,7 +50,6 @@ def access_to(config: Config, listener: socket.socket) -> Access:
         _ensure_key(config, file)
     elif not is_local:
         log.warning(_OPEN, shown(listener))
-        print(_OPEN % shown(listener), file=sys.stderr, flush=True)
     return Access(file, AuditLog(config.state), is_needed=is_needed, is_local=is_local)
 
 
