@@ -463,6 +463,17 @@ def test_the_first_key_is_made_once_and_lies_with_its_user(start_server: StartSe
     assert "The first one was made" not in server.log.read_text()[log_size:]
 
 
+def test_the_first_key_is_shown_on_a_terminal(tmp_path: Path) -> None:
+    terminal = Shell(tmp_path, "127.0.0.1:0").terminal("serve", variables={"CORRAL_REQUIRE_KEY": "1"})
+    terminal.wait_for("keeps it for you alone")
+    terminal.wait_for("corral keys create NAME")
+    terminal.process.terminate()
+    outcome = terminal.finish()
+    secret = (tmp_path / ".ollama" / "corral-key").read_text().strip()
+    assert f"    {secret}\n" in outcome.stdout
+    assert secret not in outcome.stderr
+
+
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [

@@ -22,8 +22,7 @@ _OPEN = (
     "since --insecure-no-auth or CORRAL_INSECURE_NO_AUTH says so; without it, clients need a key"
 )
 
-_MADE = """Clients of this server need a key, since others than programs of this machine can reach it. The first one was
-made, which may do everything:
+_MADE = """Clients of this server need a key. The first one was made, which may do everything:
 
 {shown}
 

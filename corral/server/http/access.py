@@ -25,8 +25,10 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY = 1.0
 """Seconds after which the file of keys is looked at again, at the next request with a key."""
-MOST_SENT = 4
-"""Keys of one request that are looked at."""
+MOST_SENT, LONGEST = 4, 256
+"""Keys of one request that are looked at, and the bytes one may have."""
+MAX_PATH = 200
+"""Characters of a path that the audit log gets."""
 
 _CALLER = "corral.caller"
 _READING = ("GET", "HEAD", "OPTIONS")
@@ -94,7 +96,7 @@ class Access:
                 who=caller.owner or ("local" if self.is_local else "anyone"),
                 key_name=caller.key.name if caller.key else "",
                 address=client[0] if client else "",
-                action=caller.action or f"{scope['method']} {scope['path']}",
+                action=caller.action or f"{scope['method']} {scope['path'][:MAX_PATH]}",
                 models=caller.models,
                 key=scope.get(_SUBJECT, ""),
                 outcome=outcome,
@@ -108,7 +110,7 @@ class Access:
         self._audit.close()
 
     async def _key_of(self, scope: Connection) -> Key | None:
-        secrets = list(_sent(scope))
+        secrets = [secret for secret in _sent(scope) if len(secret) <= LONGEST]
         if not secrets:
             return None
         if time.monotonic() >= self._next_look:
