@@ -25,7 +25,7 @@ def main() -> None:
         str(corpus),
         f"-max_total_time={seconds}",
         f"-timeout={HANG}",
-        f"-rss_limit_mb={targets.MEGABYTES}",
+        f"-rss_limit_mb={targets.MEGABYTES_OF.get(target, targets.MEGABYTES)}",
         "-max_len=16384",
         "-use_value_profile=1",
         f"-artifact_prefix={folder}/",
