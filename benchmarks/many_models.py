@@ -132,6 +132,7 @@ def server(tree: Path, store: Path, home: Path) -> Iterator[tuple[str, Path]]:
         "HOME": str(home),
         "CORRAL_STATE": str(home / "state"),
         "CORRAL_ENGINE": str(tree / "tests" / "fake_engine.py"),
+        "CORRAL_WORKER_FOLDERS": str(home),  # where the fake engine keeps its journal
         "OLLAMA_MODELS": str(store),
         "OLLAMA_HOST": "127.0.0.1:0",
         "PYTHONPATH": str(ROOT / "tests" / "loop_watch"),

@@ -57,7 +57,8 @@ def main(model: Path, rounds: int, tokens: int, program: str) -> None:
         store = Store(Path(folder) / "models")
         assemble.write_model(names.parse("measured"), assemble.assemble({model.name: model}, store), store)
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        with server(ROOT, store.root, Path(folder) / "fake", CORRAL_ENGINE=str(FAKE_ENGINE)) as one:
+        fake = {"CORRAL_ENGINE": str(FAKE_ENGINE), "CORRAL_WORKER_FOLDERS": folder}  # where it keeps its journal
+        with server(ROOT, store.root, Path(folder) / "fake", **fake) as one:
             starts(browser, one, rounds)
             smoothness(browser, one)
         with server(ROOT, store.root, Path(folder) / "home") as one:

@@ -6,6 +6,7 @@ Knows nothing of what the children are for.
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import sys
 import threading
@@ -13,11 +14,24 @@ from typing import BinaryIO
 
 from corral.config import child_environment
 
-_KEPT = (
-    *("CUDA_", "DYLD_", "GGML_", "GOMP_", "GPU_", "HIP_", "HSA_", "LC_", "LD_", "LLAMA_ARG_", "OMP_", "PYTHON"),
-    *("ROCR_", "VK_"),
+_BEGINNINGS = (
+    *("CUDA_", "GGML_", "GOMP_", "HIP_", "HSA_", "KMP_", "LC_", "LLAMA_ARG_", "MKL_", "NVIDIA_", "OMP_", "OPENBLAS_"),
+    *("ROCR_", "SYCL_", "VK_", "ZE_"),
 )
-_KEPT_WHOLE = ("HOME", "LANG", "PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "VIRTUAL_ENV")
+"""What the names of settings of engines, their numeric libraries and their devices begin with."""
+
+_NAMES = frozenset(
+    {
+        *("HOME", "LANG", "PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "TZ", "VIRTUAL_ENV"),
+        *("LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "MALLOC_ARENA_MAX"),
+        *("GPU_DEVICE_ORDINAL", "GPU_MAX_HEAP_SIZE", "ONEAPI_DEVICE_SELECTOR"),
+        *("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONNOUSERSITE", "PYTHONPYCACHEPREFIX", "PYTHONUTF8"),
+        *("PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONMALLOC", "PYTHONWARNINGS", "PYTHONIOENCODING"),
+    }
+)
+
+_SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|SDK_?KEY|AUTH")
+"""What is found in the names of variables that hold secrets, whatever they begin with."""
 
 
 def environment() -> dict[str, str]:
@@ -25,8 +39,12 @@ def environment() -> dict[str, str]:
 
     A debugger that native code calls over its own corpse only delays the news.
     """
-    kept = {key: value for key, value in child_environment().items() if key.startswith(_KEPT) or key in _KEPT_WHOLE}
+    kept = {name: value for name, value in child_environment().items() if _is_kept(name)}
     return {"GGML_NO_BACKTRACE": "1", **kept}
+
+
+def _is_kept(name: str) -> bool:
+    return (name in _NAMES or name.startswith(_BEGINNINGS)) and not _SECRET.search(name.upper())
 
 
 def take_standard_output() -> BinaryIO:

@@ -31,10 +31,12 @@ CorralError              anything that stops a request or a command
 │   ├── Unreachable      no connection to it: the next mirror may be tried
 │   └── Unauthorized
 ├── ModelFileError       a model file that is broken, hostile or not supported
+│   └── Quarantined      one that failed its checks or crashed the engine, and that nobody has released
 ├── TemplateError        a template that does not parse, or fails or overruns its budget when run
 ├── EngineError          the engine failed
 │   ├── EngineRefused    the engine calls the request bad
 │   ├── EngineDied       the worker is gone
+│   │   └── EngineCrashed a fault of native code ended it while it loaded
 │   └── OutOfMemory
 ├── JobDied              a child process with a long computation is gone
 └── InternalError        a mistake of Corral's own
@@ -124,10 +126,10 @@ class ContextExceeded(BadRequest):
 
 
 class BodyTooLarge(BadRequest):
-    """A request's body of more than `limit` bytes."""
+    """A request's body of more than `limit` bytes, or one whose values take more."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"request body is larger than {limit} bytes")
+    def __init__(self, limit: int, what: str = "request body is larger than") -> None:
+        super().__init__(f"{what} {limit} bytes")
         self.limit = limit
 
 
@@ -246,6 +248,17 @@ class ModelFileError(CorralError):
     """A model file that is broken, hostile or of a kind that is not supported."""
 
 
+class Quarantined(ModelFileError):
+    """A model's file that failed its checks or crashed the engine. `model`: its name; `reason`: what was found."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(
+            f'model "{model}" is in quarantine: {reason}\n`corral quarantine release {model}` loads it all the same'
+        )
+        self.model = model
+        self.reason = reason
+
+
 class TemplateError(CorralError):
     """A template that does not parse, or that fails or overruns its budget when run."""
 
@@ -264,6 +277,14 @@ class EngineRefused(EngineError):
 
 class EngineDied(EngineError):
     """The worker is gone; the next request starts a new one."""
+
+
+class EngineCrashed(EngineDied):
+    """A fault of native code ended the worker while it loaded a model. `how`: the signal, as the system names it."""
+
+    def __init__(self, sentence: str, *, how: str) -> None:
+        super().__init__(sentence)
+        self.how = how
 
 
 class OutOfMemory(EngineError):

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Generic, NoReturn, TypeAlias, TypeVar, get_typ
 import msgspec
 
 from corral import errors
+from corral.cage import Cage, Needs, enter
 from corral.children import end_with_parent, environment, take_standard_output
 from corral.errors import CorralError, InternalError, JobDied, OutOfMemory
 from corral.messages import Progress
@@ -47,6 +48,8 @@ class _Call(msgspec.Struct, frozen=True):
     arguments: dict[str, Any]
     parent: int
     """The id of the process that the child ends with."""
+    cage: Cage | None = None
+    """None: the child is not shut in."""
 
 
 class _Step(msgspec.Struct, frozen=True, tag="step"):
@@ -81,13 +84,22 @@ class Job(Generic[Result]):
 
     result: Result
 
-    def __init__(self, function: str, result: type[Result], doing: str, **arguments: object) -> None:
+    def __init__(
+        self,
+        function: str,
+        result: type[Result],
+        doing: str,
+        *,
+        cage: Cage | None = Cage(),  # noqa: B008 - frozen
+        **arguments: object,
+    ) -> None:
         """`function`: `module:name`; it gets `arguments` by their names, and `report` (a `background.Report`).
 
         Arguments and result are values of msgspec or paths; they arrive as the function's annotations and `result` say.
-        `doing` begins the sentence of an error: `quantizing the model`.
+        `doing` begins the sentence of an error: `quantizing the model`. In its cage the child may read the paths among
+        the arguments, and write the one that is called `target`; it has no network. `cage` None: it is not shut in.
         """
-        self._call = _Call(function, arguments, os.getpid())
+        self._call = _Call(function, arguments, os.getpid(), cage)
         self._type = result
         self._doing = doing
 
@@ -193,9 +205,10 @@ def main() -> NoReturn:
     """The child's main program."""
     channel = take_standard_output()
     call = _read(sys.stdin.buffer)
-    end_with_parent(call.parent)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # blocks of the function that tidy up have their turn
     _step_back()
+    refused = _shut_in(call)
+    end_with_parent(call.parent)
     lock = threading.Lock()
 
     def send(answer: _Answer) -> None:
@@ -203,8 +216,38 @@ def main() -> NoReturn:
             channel.write(_message(answer))
             channel.flush()
 
-    send(_run(call, lambda step: send(_Step(step))))
+    send(refused or _run(call, lambda step: send(_Step(step))))
     os._exit(0)  # threads that a library has left behind are not waited for
+
+
+def _shut_in(call: _Call) -> _Failed | None:
+    """Before any module is imported that could start a thread; why it cannot be done where it has to be."""
+    if call.cage is None:
+        return None
+    target = call.arguments.get("target")
+    try:
+        enter(
+            call.cage,
+            Needs(
+                reads=tuple(_paths(list(call.arguments.values()))),
+                writes=(Path(os.fsdecode(target)),) if isinstance(target, bytes) else (),
+            ),
+        )
+    except CorralError as error:
+        return _failed(error)
+    return None
+
+
+def _paths(value: object) -> Iterator[Path]:
+    """The paths in an argument, which come as bytes."""
+    match value:
+        case bytes():
+            yield Path(os.fsdecode(value))
+        case dict():
+            yield from _paths(list(value.values()))
+        case list():
+            for one in value:
+                yield from _paths(one)
 
 
 def _run(call: _Call, report: Any) -> _Done | _Failed:

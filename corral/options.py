@@ -43,6 +43,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 Kind = Literal["int", "float", "bool", "strings"]
 
 _EXPECTED: dict[Kind, str] = {"int": "integer", "float": "float32", "bool": "boolean", "strings": "array"}
+MAX_STOP_WORDS = 256
+MAX_STOP_TEXT = 16 << 10
+"""Characters of all stop words together: the engine looks for each of them after each token."""
+
 _INT_BOUND = 1 << 63
 _FLOAT_BOUND = 3.4e38
 
@@ -75,8 +79,8 @@ def merge(*layers: Mapping[str, Json]) -> Options:
 def read(name: str, value: Json) -> Json:
     """One option's JSON value in its own type; a fraction given for an integer is cut off.
 
-    `InvalidOption` for another type, `BadRequest` for a number beyond 64 bits or single precision. What is too large
-    for the engine is cut where the engine is called.
+    `InvalidOption` for another type, `BadRequest` for a number beyond 64 bits or single precision, and for too many
+    stop words. What is too large for the engine is cut where the engine is called.
     """
     kind = KINDS[name]
     match kind, value:
@@ -89,9 +93,16 @@ def read(name: str, value: Json) -> Json:
         case ("strings", list() | tuple()):
             if not all(isinstance(item, str) for item in value):
                 raise InvalidOption(name, "an array of strings")
-            return tuple(value)
+            return _few(name, tuple(value))
         case _:
             raise InvalidOption(name, f"type {_EXPECTED[kind]}")
+
+
+def _few(name: str, words: tuple[str, ...]) -> tuple[str, ...]:
+    if len(words) > MAX_STOP_WORDS or sum(map(len, words)) > MAX_STOP_TEXT:
+        most = f"{MAX_STOP_WORDS} of {MAX_STOP_TEXT} characters together"
+        raise BadRequest(f'option "{name}" has {len(words)} words, at most {most} are looked for')
+    return words
 
 
 def _bounded(name: str, value: float) -> int:

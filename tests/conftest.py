@@ -132,6 +132,8 @@ def environment(home: Path, host: str, extra: Mapping[str, str] | None = None) -
         "HOME": str(home),
         "OLLAMA_HOST": host,
         "CORRAL_STATE": str(home / "state"),
+        # Where a fake engine writes down what it is asked, and where it lies when a script starts it.
+        "CORRAL_WORKER_FOLDERS": f"{home},{Path(__file__).parent}",
         **WATCHED,
         **(extra or {}),
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 
+from corral.cage import Cage
 from tests.processes import wait_for_end
 
 Event = dict[str, Any]
@@ -64,6 +65,11 @@ class FakeEngine:
     def overflows(self) -> list[Event]:
         """Moments when more ran than it has slots or tokens for: a real engine would have failed them all."""
         return [event for event in self.events if event["event"] == "overflow"]
+
+
+def open_to(home: Path) -> Cage:
+    """A cage in which a fake engine can do that, whatever script starts it."""
+    return Cage(folders=(str(home), str(Path(__file__).parent)))
 
 
 def engines(home: Path) -> list[FakeEngine]:

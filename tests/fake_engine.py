@@ -121,7 +121,8 @@ class Answer:
     with `!arguments=…|…` (percent-encoded JSON) where they are not to be about Oslo;
     `!delay=S` seconds before each token; `!hold=N` waits after N tokens until the file `go` appears in the home
     folder; `!hang` and `!hang-after=N` answer nothing more; `!error=STATUS`, `!error-after=N` and `!old-error-after=N`
-    refuse; `!crash` and `!crash-after=N` end the process; `!cut-after=N` drops the connection; `!nan` embeds as no
+    refuse; `!drop=N` closes the first N connections of all that ask so, unanswered;
+    `!crash` and `!crash-after=N` end the process; `!cut-after=N` drops the connection; `!nan` embeds as no
     number; `!render-hang` and `!render-grow=MIB` make the chat template hang, with so much more memory, until the file
     `rendered` appears in the home folder.
     """
@@ -255,6 +256,7 @@ def instance(schema: dict[str, Any]) -> Any:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     number = 0
+    dropped = 0
     lock = threading.Lock()
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -463,6 +465,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def refused(self, answer: Answer) -> bool:
         """Does what is to happen before anything is answered; true when that was all."""
+        if Handler.dropped < int(answer.words.get("drop", 0)):
+            Handler.dropped += 1
+            raise Hangup
         if "error" in answer.words:
             status = int(answer.words["error"])
             self.reply(status, error(status, f"refused with {status}"))
@@ -622,7 +627,8 @@ def load(orders: dict[str, Any]) -> None:
     `loads_when`: a file of the home folder that must appear first; `prints`: lines until then. `spins_after`: text
     printed before it computes for ever, as a chat template may that is tried at load. `fails`: text printed
     before it exits with status 1; `fails_above_context`: only with a pool larger than that; `fails_times`: only the
-    first so many engines. `never_healthy`: it goes on loading for ever. `ignores_sigterm`: only SIGKILL ends it.
+    first so many engines. `crashes`: it aborts. `never_healthy`: it goes on loading for ever. `ignores_sigterm`: only
+    SIGKILL ends it.
     """
     JOURNAL.write("loading", pid=os.getpid())
     if gate := orders.get("loads_when"):
@@ -639,6 +645,8 @@ def load(orders: dict[str, Any]) -> None:
     if "fails" in orders and too_large and earlier < orders.get("fails_times", 1 << 30):
         print(orders["fails"], file=sys.stderr, flush=True)
         os._exit(1)
+    if orders.get("crashes"):
+        os.abort()
     if not orders.get("never_healthy"):
         READY.set()
         JOURNAL.write("ready")

@@ -1,6 +1,8 @@
 """What the tests of `corral.job` have child processes do."""
 
+import errno
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Mapping
@@ -48,9 +50,9 @@ def process_id(*, report: Report) -> int:
     return os.getpid()
 
 
-def wait_for_ever(folder: Path, *, report: Report) -> None:
+def wait_for_ever(target: Path, *, report: Report) -> None:
     """Says its process id, with a temporary file open; tidies up when it is asked to end."""
-    with tempfile.NamedTemporaryFile(dir=folder):
+    with tempfile.NamedTemporaryFile(dir=target):
         report(Progress(str(os.getpid())))
         time.sleep(1000)
 
@@ -79,3 +81,22 @@ def niceness(*, report: Report) -> int:
 
 def variables(*, report: Report) -> dict[str, str]:
     return dict(os.environ)
+
+
+def touch(source: Path, target: Path, outside: str, *, report: Report) -> list[str]:
+    """What it may do with files: those it was given, one to write, and another."""
+    return [_tried(source, "rb"), _tried(source, "r+b"), _tried(target / "new", "wb"), _tried(Path(outside), "rb")]
+
+
+def _tried(path: Path, mode: str) -> str:
+    try:
+        open(path, mode).close()
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+    return "done"
+
+
+def send(*, report: Report) -> None:
+    """Tries to reach somebody."""
+    with socket.socket() as connection:
+        connection.connect(("127.0.0.1", 9))

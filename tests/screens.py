@@ -71,7 +71,7 @@ FILTERS = [
     (r"(Less than a second|1 second|\d+ seconds|About a minute|\d+ minutes) (ago|from now)", "TIME"),
     (r"(duration: +)[\d.]+(ns|µs|ms|s)\b", r"\1DURATION"),
     (r"[\d.]+ tokens/s", "RATE"),
-    (r"(\bID +)\d+ MB\b", r"\1MEMORY"),
+    (r"((?:\bID|pirate:latest) +)\d+ MB(?= +100% CPU)", r"\1MEMORY"),
 ]
 """The same, replaced on the screen, where tables are as wide as they were."""
 
@@ -164,7 +164,8 @@ STEPS = [
     Step("create-missing", "corral create x -f nowhere/Modelfile"),
     Step("create-name", "corral create 'my model'"),
     Step("create-kind", "corral create x -q q9"),
-    Step("list", "corral list", (80, 40, 200), aged="registry.ollama.ai/library/pirate/latest"),
+    Step("list", "corral list", (80, 200), aged="registry.ollama.ai/library/pirate/latest"),
+    Step("list-narrow", "corral list pirate", (40,)),
     Step("list-prefix", "ollama ls ME/"),
     Step("show", "corral show pirate", (80, 40, 200)),
     Step("show-ollama", "ollama show pirate"),

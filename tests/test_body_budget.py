@@ -17,10 +17,13 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
-from corral.errors import Busy
-from corral.server.http.budget import SMALL, BodyBudget, Lease
+from corral.errors import BodyTooSlow, Busy
+from corral.server.http import reading
+from corral.server.http.budget import SMALL, BodyBudget, Lease, Pace
+from corral.server.http.operation import Operation
 from corral.server.http.reading import release_body
 from corral.server.http.routing import route
+from corral.server.http.streaming import Handler
 from corral.server.ollama.errors import dialect
 from corral.server.serve import uvicorn_config
 from tests.asking import Answer, ask, post
@@ -118,6 +121,22 @@ def test_what_can_never_have_room_is_refused_at_once(server: RunningServer, clie
     assert (answer.status, answer.error) == (413, f"request body is larger than {14 * MIB} bytes")
 
 
+def test_json_counts_with_the_memory_that_its_values_take(server: RunningServer) -> None:
+    """A few hundred kilobytes of `[],[],` would be a hundred times as large as lists; a text of that size is none."""
+    empty = b'{"model":"nothing","options":{"x":[%s[]]}}' % (b"[]," * 100_000)
+    answer = post(server, "/api/show", empty)
+    assert (answer.status, answer.error) == (413, f"request takes more memory than {14 * MIB} bytes")
+    assert post(server, "/api/show", body_of(len(empty))).status == 404
+
+
+@pytest.mark.parametrize("path", ["/api/embed", "/v1/embeddings"])
+def test_texts_count_with_the_vectors_that_they_become(server: RunningServer, path: str) -> None:
+    answer = post(server, path, {"model": "nothing", "input": ["a"] * 1000})
+    assert answer.status == 413
+    assert f"request takes more memory than {14 * MIB} bytes" in answer.body.decode()
+    assert post(server, path, {"model": "nothing", "input": ["a"] * 100}).status == 404
+
+
 # Times, and what is let go of: a server within the test
 
 
@@ -139,9 +158,13 @@ class Kept:
 
 
 @asynccontextmanager
-async def serving(budget: BodyBudget, kept: Kept) -> AsyncIterator[int]:
+async def serving(
+    budget: BodyBudget,
+    handler: Handler,
+    operation: Operation = Operation(),  # noqa: B008 - a frozen value
+) -> AsyncIterator[int]:
     """The port of a server with one route, `/`."""
-    app = Starlette(routes=[route("/", kept, "POST", dialect=dialect())])
+    app = Starlette(routes=[route("/", handler, "POST", dialect=dialect(), operation=operation)])
     app.state.body_budget = budget
     server = uvicorn.Server(uvicorn_config(app, 100))
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -189,16 +212,16 @@ async def test_who_waits_too_long_for_room_is_told_so(length: str, data: bytes) 
         assert await answered(port, data or LARGE, length) == (b"HTTP/1.1 200 OK", str(len(LARGE)).encode())
 
 
-async def test_a_body_that_was_turned_into_values_makes_room() -> None:
+async def test_what_was_read_counts_until_its_request_is_answered() -> None:
+    """The values hold as much as the bytes: requests that wait for a model would fill the memory in their turn."""
     kept = Kept(releases=True)
     async with serving(BodyBudget(6 * MIB, wait_seconds=0), kept) as port:
         first = asyncio.create_task(answered(port, LARGE, ANNOUNCED))
         await kept.begun.wait()
-        kept.begun.clear()
-        second = asyncio.create_task(answered(port, chunked(LARGE), CHUNKED))
-        await kept.begun.wait()
+        assert await answered(port, chunked(LARGE), CHUNKED) == BUSY
         kept.go.set()
-        assert {await first, await second} == {(b"HTTP/1.1 200 OK", str(len(LARGE)).encode())}
+        assert await first == (b"HTTP/1.1 200 OK", str(len(LARGE)).encode())
+        assert await answered(port, LARGE, ANNOUNCED) == (b"HTTP/1.1 200 OK", str(len(LARGE)).encode())
 
 
 @pytest.mark.parametrize("length", [ANNOUNCED, CHUNKED, "Content-Length: 100"], ids=["large", "chunked", "small"])
@@ -209,6 +232,25 @@ async def test_a_client_that_sends_too_slowly_is_told_so_and_makes_room(length: 
         assert await answered(port, begin, length) == SLOW
         kept.go.set()
         assert await answered(port, LARGE, ANNOUNCED) == (b"HTTP/1.1 200 OK", str(len(LARGE)).encode())
+
+
+async def test_a_file_may_come_over_any_line_but_has_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "FILE_GRACE_SECONDS", 0.05)
+
+    async def size(request: Request) -> Response:
+        return Response(str(sum([len(part) async for part in reading.parts_of(request)])))
+
+    async with serving(BodyBudget(6 * MIB), size, operation=Operation(takes_bytes=True)) as port:
+        assert await answered(port, b"x", "Content-Length: 100") == SLOW
+        assert await answered(port, LARGE, ANNOUNCED) == (b"HTTP/1.1 200 OK", str(len(LARGE)).encode())
+
+
+async def test_what_came_fast_does_not_count_for_long() -> None:
+    pace = Pace(0.05, rate=1)
+    pace.received(1 << 30)
+    with pytest.raises(BodyTooSlow):
+        async with pace.waiting():
+            await asyncio.Event().wait()
 
 
 # The budget by itself

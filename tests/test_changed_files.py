@@ -148,6 +148,29 @@ def test_a_file_of_another_size_with_the_old_time_is_noticed(machine: Machine) -
     assert generate(machine.server, "x", "own").error == machine.sentence
 
 
+def test_a_change_in_place_is_noticed_when_the_time_is_set_back_also_by_another_server(
+    machine: Machine, tmp_path: Path, start_server: StartServer
+) -> None:
+    ask_for_answer(machine.server)
+    before = machine.source.stat()
+    one_bit(machine.source)
+    os.utime(machine.source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = machine.source.stat()
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (before.st_size, before.st_mtime_ns, before.st_ino)
+    assert generate(machine.server, "x", "own").error == machine.sentence
+    second = start_server(machine.server.home, CORRAL_ENGINE=str(FAKE_ENGINE))
+    assert generate(second, "x", "own").error == machine.sentence
+    assert machine.loads == 1
+
+
+def test_another_name_of_the_file_is_no_change(machine: Machine) -> None:
+    os.link(machine.source, machine.source.with_name("again.gguf"))
+    ask_for_answer(machine.server)
+    machine.source.chmod(0o600)
+    ask_for_answer(machine.server)
+    assert machine.loads == 2
+
+
 def test_another_file_in_the_blobs_place_with_its_size_and_time_is_noticed(machine: Machine) -> None:
     ask_for_answer(machine.server)
     blob, before = machine.blob, machine.blob.stat()

@@ -24,6 +24,7 @@ from corral.cli import program
 from corral.cli.chat import slash
 from corral.cli.chat.attachments import attach
 from corral.cli.framework.flags import Flag, canonical
+from corral.cli.framework.help_pages import fitted
 from corral.config import Config
 from corral.errors import BadRequest
 from tests.commands import CORRAL, Outcome, Shell
@@ -667,10 +668,10 @@ def test_every_setting_is_listed_with_its_origin(tmp_path: Path) -> None:
     file.write_text('keep_alive = "1h"\n')
     outcome = Shell(tmp_path).run("config", CORRAL_CONFIG=str(file), OLLAMA_DEBUG="2", OLLAMA_MAX_QUEUE="many")
     rows = [line.split() for line in outcome.stdout.splitlines()]
-    assert rows[0] == ["SETTING", "VALUE", "VARIABLE", "FROM"]
+    assert rows[0] == ["SETTING", "VARIABLE", "FROM", "VALUE"]
     assert [row[0] for row in rows[1:]] == [setting.name for setting in fields(Config)]
-    assert ["keep_alive", "1h0m0s", "OLLAMA_KEEP_ALIVE", str(file)] in rows
-    assert ["debug", "2", "OLLAMA_DEBUG", "OLLAMA_DEBUG"] in rows
+    assert ["keep_alive", "OLLAMA_KEEP_ALIVE", str(file), "1h0m0s"] in rows
+    assert ["debug", "OLLAMA_DEBUG", "OLLAMA_DEBUG", "2"] in rows
     assert (outcome.status, outcome.stderr) == (0, 'Warning: OLLAMA_MAX_QUEUE is ignored: invalid value "many"\n')
 
 
@@ -788,3 +789,13 @@ def test_no_line_of_a_conversation_is_two_commands() -> None:
     prefixes = [prefix for command in slash.COMMANDS for prefix in command.prefixes]
     overlapping = [pair for pair in itertools.permutations(prefixes, 2) if pair[0].startswith(pair[1])]
     assert overlapping == []
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+@pytest.mark.parametrize("page", sorted(path.stem for path in GOLDENS.glob("*.txt")))
+def test_a_help_page_fits_its_window(page: str, width: int) -> None:
+    text = (GOLDENS / f"{page}.txt").read_text()
+    shown = fitted(text, width)
+    assert shown.split() == text.split()
+    assert max(len(line) for line in shown.splitlines()) <= width
+    assert fitted(text, 10_000) == text

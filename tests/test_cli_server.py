@@ -181,7 +181,7 @@ def test_a_server_that_was_started_ends_itself_when_idle(lonely: Shell) -> None:
 
 
 def test_a_conversation_outlives_the_server_it_began_with(lonely: Shell, tiny_gguf: Path) -> None:
-    engine = {"CORRAL_ENGINE": str(FAKE_ENGINE)}
+    engine = {"CORRAL_ENGINE": str(FAKE_ENGINE), "CORRAL_WORKER_FOLDERS": str(lonely.home)}
     assert lonely.run("pull", str(tiny_gguf), **engine).status == 0
     terminal = lonely.terminal("run", "tiny", variables=engine)
     terminal.wait_for("Send a message")

@@ -105,6 +105,8 @@ def test_the_table_of_models() -> None:
     assert models_table(models, "OTH", NOW) == (
         "NAME        ID              SIZE      MODIFIED   \nother:1b    ba9876543210    1.3 GB    2 days ago    \n"
     )
+    narrow = [models_table(models, "OTH", NOW, width).splitlines()[0].split() for width in (48, 47, 30, 1)]
+    assert narrow == [["NAME", "ID", "SIZE", "MODIFIED"], ["NAME", "SIZE", "MODIFIED"], *[["NAME", "SIZE"]] * 2]
     assert models_table(models, "zzz", NOW) == "NAME    ID    SIZE    MODIFIED \n"
 
 

@@ -325,7 +325,18 @@ def test_the_command_without_a_server(tmp_path: Path) -> None:
     outcome = Shell(tmp_path, f"127.0.0.1:{free_port()}").run("doctor")
     assert (outcome.status, outcome.stderr) == (0, "")
     subjects = [line for line in outcome.stdout.splitlines() if line and not line.startswith(" ")]
-    assert subjects[:9] == ["Settings", "Engine", "Processor", "Memory", "GPU", "Disk", "Server", "Proxies", "Terminal"]
+    assert subjects[:10] == [
+        "Settings",
+        "Engine",
+        "Cage",
+        "Processor",
+        "Memory",
+        "GPU",
+        "Disk",
+        "Server",
+        "Proxies",
+        "Terminal",
+    ]
     assert subjects[-1].startswith("nothing is wrong")
 
 

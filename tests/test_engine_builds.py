@@ -27,6 +27,7 @@ from corral.errors import Busy, DiskFull, EngineError, NotFound, SourceError, St
 from corral.messages import Progress
 from tests.commands import CORRAL, Shell
 from tests.conftest import FAKE_ENGINE, ROOT, StartServer, add_model
+from tests.engines import open_to
 from tests.fake_sources import sources as source_distribution
 from tests.processes import wait_for_end
 
@@ -42,6 +43,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home.mkdir()
     for name, value in {
         "HOME": str(home),
+        "CORRAL_WORKER_FOLDERS": f"{home},{FAKE_ENGINE.parent}",
         "PIP_NO_INDEX": "1",
         "PIP_FIND_LINKS": str(tmp_path / "index"),
         "PYTHONPATH": str(ROOT),
@@ -63,7 +65,13 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config_in(home: Path, engine: str = "") -> Config:
-    return Config(engines=home / "engines", state=home / "state", models=home / "models", engine=engine)
+    return Config(
+        engines=home / "engines",
+        state=home / "state",
+        models=home / "models",
+        engine=engine,
+        worker_folders=open_to(home).folders,
+    )
 
 
 def build(config: Config, model: Path, **options: object) -> Building:

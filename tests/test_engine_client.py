@@ -11,7 +11,7 @@ from corral.engine.llama.launch import launch
 from corral.errors import EngineDied, EngineError, EngineRefused
 from corral.messages import Message, Picture, Text, media_of
 from tests.conftest import FAKE_ENGINE
-from tests.engines import engines
+from tests.engines import engines, open_to
 
 SPEC = RunnerSpec(model="model.gguf", num_ctx=2048, slots=4, pool=8192)
 
@@ -22,7 +22,9 @@ PNG = b"\x89PNG\r\n\x1a\n"
 @pytest.fixture
 async def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[LlamaEngine, None]:
     monkeypatch.setenv("HOME", str(tmp_path))
-    engine = await launch(SPEC, log=tmp_path / "worker.log", stall_timeout=20, program=str(FAKE_ENGINE))
+    engine = await launch(
+        SPEC, log=tmp_path / "worker.log", stall_timeout=20, program=str(FAKE_ENGINE), cage=open_to(tmp_path)
+    )
     yield engine
     await engine.close()
 

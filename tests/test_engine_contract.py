@@ -23,6 +23,7 @@ from corral.errors import EngineDied, EngineError, EngineRefused
 from corral.messages import AnswerProgress, Message, Tool
 from corral.schemas import ON_ONE_LINE
 from tests.conftest import FAKE_ENGINE
+from tests.engines import open_to
 from tests.tiny_models import CHATML, tiny_bert, tiny_llama, tiny_reranker
 
 CONTEXT = 256
@@ -42,7 +43,9 @@ class Loader:
         spec = RunnerSpec(model=str(self.folder / "tiny.gguf"), num_ctx=CONTEXT, slots=2, pool=2 * CONTEXT)
         spec = msgspec.structs.replace(spec, **changes)
         log = self.folder / f"worker{len(self.engines)}.log"
-        self.engines.append(await launch(spec, log=log, stall_timeout=60, program=self.program))
+        self.engines.append(
+            await launch(spec, log=log, stall_timeout=60, program=self.program, cage=open_to(self.folder.parent))
+        )
         return self.engines[-1]
 
 

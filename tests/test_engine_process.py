@@ -18,7 +18,7 @@ from corral.engine.llama.process import WorkerProcess
 from corral.engine.llama.worker import WorkerConfig, arguments
 from corral.errors import EngineDied, EngineError, OutOfMemory
 from tests.conftest import FAKE_ENGINE
-from tests.engines import engines, tell
+from tests.engines import engines, open_to, tell
 
 SPEC = RunnerSpec(model="model.gguf", num_ctx=2048, slots=4, pool=8192)
 
@@ -31,7 +31,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def start(home: Path, spec: RunnerSpec = SPEC, stall_timeout: float = 20) -> LlamaEngine:
-    return await launch(spec, log=home / "logs" / "worker.log", stall_timeout=stall_timeout, program=str(FAKE_ENGINE))
+    return await launch(
+        spec,
+        log=home / "logs" / "worker.log",
+        stall_timeout=stall_timeout,
+        program=str(FAKE_ENGINE),
+        cage=open_to(home),
+    )
 
 
 async def started(home: Path) -> None:
@@ -210,7 +216,7 @@ async def test_cancelling_at_any_moment_of_a_start_leaves_no_process(home: Path)
 
 async def test_a_worker_that_refuses_sigterm_is_killed(home: Path) -> None:
     tell(home, ignores_sigterm=True)
-    worker = await WorkerProcess.start(SPEC, log=home / "worker.log", program=str(FAKE_ENGINE))
+    worker = await WorkerProcess.start(SPEC, log=home / "worker.log", program=str(FAKE_ENGINE), cage=open_to(home))
     assert await worker.ready(20) is False
     await started(home)
     await worker.stop(grace=0.2)
@@ -232,12 +238,15 @@ async def test_the_end_of_a_worker_is_explained(home: Path, number: signal.Signa
 ORPHAN = """
 import asyncio, sys
 from pathlib import Path
+from corral.cage import Cage
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.launch import launch
 
 async def main():
     spec = RunnerSpec(model=sys.argv[1], num_ctx=512, slots=1, pool=512)
-    engine = await launch(spec, log=Path(sys.argv[2]), stall_timeout=60, program=sys.argv[3])
+    log = Path(sys.argv[2])
+    cage = Cage(folders=(str(log.parent),))
+    engine = await launch(spec, log=log, stall_timeout=60, program=sys.argv[3], cage=cage)
     print(engine.pid, flush=True)
     await asyncio.sleep(600)
 
@@ -279,11 +288,11 @@ async def test_an_older_llama_server_is_started_without_the_flags_that_it_lacks(
     program = older("older", "--cache-ram", "--load-mode", "--no-prefill-assistant")
     spec = msgspec.structs.replace(SPEC, use_mmap=True)
     for _ in range(2):
-        engine = await launch(spec, log=home / "worker.log", stall_timeout=20, program=program)
+        engine = await launch(spec, log=home / "worker.log", stall_timeout=20, program=program, cage=open_to(home))
         await engine.close()
     started = engines(home)
     assert [one.options["cache_ram"] for one in started] == [None, None], "the second load asks for it no more"
     assert started[0].options["ctx_size"] == spec.pool
     oldest = older("oldest", "--kv-unified-per-slot")
     with pytest.raises(EngineDied, match="invalid argument: --kv-unified-per-slot"):
-        await launch(spec, log=home / "worker.log", stall_timeout=20, program=oldest)
+        await launch(spec, log=home / "worker.log", stall_timeout=20, program=oldest, cage=open_to(home))

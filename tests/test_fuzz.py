@@ -10,7 +10,7 @@ import pytest
 from tests.fuzz import targets
 from tests.fuzz.seeds import SEEDS
 
-SECONDS = 10
+SECONDS = 3
 
 pytestmark = pytest.mark.skipif(
     (sys.platform, platform.machine()) != ("linux", "x86_64") or sys.version_info >= (3, 14),

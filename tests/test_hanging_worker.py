@@ -14,7 +14,7 @@ from corral.errors import EngineDied
 from corral.messages import Message
 from tests.asking import InBackground, generate, until
 from tests.conftest import FAKE_ENGINE, StartServer, add_model
-from tests.engines import engines
+from tests.engines import engines, open_to
 
 SPEC = RunnerSpec(model="model.gguf", num_ctx=2048, slots=4, pool=8192)
 
@@ -23,7 +23,9 @@ async def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: floa
     """An engine that is given up after so many seconds."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("corral.engine.llama.launch.HANG_TIMEOUT", seconds)
-    return await launch(SPEC, log=tmp_path / "worker.log", stall_timeout=20, program=str(FAKE_ENGINE))
+    return await launch(
+        SPEC, log=tmp_path / "worker.log", stall_timeout=20, program=str(FAKE_ENGINE), cage=open_to(tmp_path)
+    )
 
 
 @pytest.mark.parametrize("when", ["before", "amid"])

@@ -84,7 +84,13 @@ def test_tables_load_what_they_show_and_no_more(tmp_path: Path, command: str) ->
     with FakeServer({f"GET /api/{route}": reply({"models": [model]}) for route in ("tags", "ps")}) as server:
         modules = loaded_by(tmp_path, server.host, command)
     assert not packages(modules) & (HEAVY | {"msgspec", "subprocess", "tomllib"})
-    ours_for_it = {"corral.cli.connection", "corral.cli.commands", "corral.cli.commands.listing", "corral.golang.units"}
+    ours_for_it = {
+        "corral.cli.connection",
+        "corral.cli.display.terminal",
+        "corral.cli.commands",
+        "corral.cli.commands.listing",
+        "corral.golang.units",
+    }
     assert ours(modules) == PROGRAM | CONFIG | FRAMEWORK | CLIENT | TABLES | ours_for_it
 
 

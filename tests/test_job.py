@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from corral import job as module
+from corral.cage import Cage
 from corral.errors import (
     ContextExceeded,
     CorralError,
@@ -39,7 +40,7 @@ def functions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def job(name: str, result: type[Any] = NoneType, **arguments: object) -> Job[Any]:
-    return Job(f"tests.job_functions:{name}", result, "adding up", **arguments)
+    return Job(f"tests.job_functions:{name}", result, "adding up", cage=Cage(), **arguments)
 
 
 async def run(name: str, result: type[Any] = NoneType, **arguments: object) -> Any:
@@ -104,7 +105,7 @@ async def first_step(steps: AsyncGenerator[Progress, None]) -> int:
 
 
 async def test_a_killed_child_is_taken_to_have_run_out_of_memory(tmp_path: Path) -> None:
-    async with aclosing(job("wait_for_ever", folder=tmp_path).steps()) as steps:
+    async with aclosing(job("wait_for_ever", target=tmp_path).steps()) as steps:
         os.kill(await first_step(steps), signal.SIGKILL)
         with pytest.raises(
             OutOfMemory, match=r"^adding up was ended by the system, most likely because memory ran out$"
@@ -118,7 +119,7 @@ def contents(folder: Path) -> list[Path]:
 
 async def test_closing_ends_the_child_which_tidies_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GRACE", 60)
-    async with aclosing(job("wait_for_ever", folder=tmp_path).steps()) as steps:
+    async with aclosing(job("wait_for_ever", target=tmp_path).steps()) as steps:
         pid = await first_step(steps)
         assert contents(tmp_path)
     wait_for_end(pid)
@@ -126,7 +127,7 @@ async def test_closing_ends_the_child_which_tidies_up(tmp_path: Path, monkeypatc
 
 
 async def test_cancelling_ends_the_child(tmp_path: Path) -> None:
-    steps = job("wait_for_ever", folder=tmp_path).steps()
+    steps = job("wait_for_ever", target=tmp_path).steps()
     pid = await first_step(steps)
     waiting = asyncio.ensure_future(anext(steps))
     await asyncio.sleep(0)
@@ -149,7 +150,7 @@ def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
         from corral.job import Job
 
         async def main():
-            one = Job("tests.job_functions:wait_for_ever", type(None), "waiting", folder=pathlib.Path(sys.argv[1]))
+            one = Job("tests.job_functions:wait_for_ever", type(None), "waiting", target=pathlib.Path(sys.argv[1]))
             async for step in one.steps():
                 print(step.status, flush=True)
 

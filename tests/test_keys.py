@@ -35,7 +35,7 @@ NEEDED: dict[Scope | None, str] = {
     """,
     "manage": """
         /api/blobs /api/blobs/{digest} /api/copy /api/create /api/delete /api/export /api/import /api/pull /api/push
-        /api/search /metrics
+        /api/quarantine /api/quarantine/release /api/search /metrics
     """,
     "admin": "/api/keys /api/log /api/requests",
 }
@@ -246,6 +246,7 @@ def test_a_key_for_some_models_learns_nothing_of_others(keyed: Keyed, name: str)
         ("DELETE", "/api/delete", {"model": name}),
         ("POST", "/api/pull", {"model": name}),
         ("POST", "/api/push", {"model": name}),
+        ("POST", "/api/quarantine/release", {"model": name}),
         ("POST", "/api/export", {"models": [name], "path": "/tmp/x.tar"}),
         ("POST", "/api/import", {"model": name, "path": "/tmp/x.tar"}),
     ]

@@ -18,6 +18,7 @@ WORDS = {
     "config",
     "telemetry",
     "background",
+    "cage",
     "children",
     "job",
     "media_kinds",
@@ -59,7 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": HTTP | {"server.page", "server.ollama", "server.openai", "server.anthropic"},
     "client": WORDS,
     "builds": BELOW_MACHINES | MACHINES | {"models", "sources"},
-    "doctor": BELOW_MACHINES | MACHINES | {"builds", "serving", "sources.registry", "client"},
+    "doctor": BELOW_MACHINES | MACHINES | {"builds", "models", "serving", "sources.registry", "client"},
     "cli": WORDS | {"client", "modelfile"},
     "__main__": {"corral", "cli"},
 }

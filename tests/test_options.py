@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from corral import options
 from corral.errors import BadRequest, InvalidOption
-from corral.options import Options, merge
+from corral.options import MAX_STOP_TEXT, MAX_STOP_WORDS, Options, merge
 
 
 def test_defaults() -> None:
@@ -118,3 +118,11 @@ def test_any_json_is_read_or_refused(given_options: dict[str, Any]) -> None:
     except BadRequest:
         return
     assert all(isinstance(getattr(merged, name), int | None) for name in INTEGERS)
+
+
+def test_stop_words_are_few_since_the_engine_looks_for_each_after_each_token() -> None:
+    most = ["a"] * MAX_STOP_WORDS
+    assert merge({"stop": most}).stop == tuple(most)
+    for words in ([*most, "a"], ["a" * (MAX_STOP_TEXT + 1)]):
+        with pytest.raises(BadRequest, match=rf'^option "stop" has {len(words)} words, at most 256 of 16384 char'):
+            merge({"stop": words})

@@ -14,6 +14,7 @@ from gguf import GGMLQuantizationType
 
 from corral import gguf
 from corral.background import Work
+from corral.cage import Cage
 from corral.errors import DiskFull, EngineError, ModelFileError, StoreError
 from corral.gguf import writer
 from corral.gguf.output import Written
@@ -235,7 +236,7 @@ async def test_it_runs_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     source = write_gguf(tmp_path / "a.gguf", LLAMA, {"blk.0.attn_q.weight": random(300, 512)})
     arguments = {"source": source, "target": tmp_path / "b", "kind": "Q4_0", "threads": 2, "imatrix": None}
-    job = Job("corral.quantize:quantize", Written, "quantizing the model", **arguments)
+    job = Job("corral.quantize:quantize", Written, "quantizing the model", cage=Cage(), **arguments)
     assert [step.completed async for step in job.steps()] == [0, 300 * 2048]
     assert job.result.digest == hashlib.sha256(made(source, "Q4_0").read_bytes()).hexdigest()
 

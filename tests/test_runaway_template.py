@@ -23,7 +23,7 @@ from corral.messages import Message
 from corral.serving.decisions import SchedulerLimits
 from corral.serving.scheduler import Scheduler
 from tests.conftest import FAKE_ENGINE
-from tests.engines import engines, tell
+from tests.engines import engines, open_to, tell
 
 SPEC = RunnerSpec(model="model.gguf", num_ctx=2048, slots=4, pool=8192)
 RUNAWAY = "the model's chat template takes too long or too much memory"
@@ -49,7 +49,7 @@ def held(tokens: int) -> CompletionRequest:
 
 
 async def start(home: Path) -> LlamaEngine:
-    return await launch(SPEC, log=home / "worker.log", stall_timeout=20, program=str(FAKE_ENGINE))
+    return await launch(SPEC, log=home / "worker.log", stall_timeout=20, program=str(FAKE_ENGINE), cage=open_to(home))
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ async def test_growth_while_others_compute_may_be_their_prompt_cache(
     monkeypatch.setattr(process, "RENDER_TIMEOUT", 1e9)
     monkeypatch.setattr(process, "TEMPLATE_BYTES", 8 << 20)
     log = home / "worker.log"
-    worker = await WorkerProcess.start(SPEC, log=log, program=str(FAKE_ENGINE), cache_ram_mib=64)
+    worker = await WorkerProcess.start(SPEC, log=log, program=str(FAKE_ENGINE), cage=open_to(home), cache_ram_mib=64)
     await worker.ready(20)
     checks = 0
 
@@ -217,7 +217,12 @@ async def test_a_template_that_is_tried_at_load_is_judged_whatever_is_printed_af
 async def test_a_template_that_was_tried_before_is_not_tried_again(home: Path) -> None:
     tell(home, own_template=True, spins_after=LOADED)
     engine = await launch(
-        SPEC, log=home / "worker.log", stall_timeout=20, program=str(FAKE_ENGINE), template_error=RUNAWAY
+        SPEC,
+        log=home / "worker.log",
+        stall_timeout=20,
+        program=str(FAKE_ENGINE),
+        cage=open_to(home),
+        template_error=RUNAWAY,
     )
     assert [fake.pid for fake in engines(home)] == [engine.pid]
     with pytest.raises(EngineError, match=f"^{RUNAWAY}$"):
@@ -231,5 +236,5 @@ async def test_a_worker_that_ends_without_its_template_is_not_started_a_third_ti
 ) -> None:
     tell(home, fails=LOADED + "error: no slot today")
     with pytest.raises(EngineDied, match=r"^llama-server process has terminated: exit status 1: error: no slot today$"):
-        await launch(spec, log=home / "worker.log", stall_timeout=20, program=str(FAKE_ENGINE))
+        await launch(spec, log=home / "worker.log", stall_timeout=20, program=str(FAKE_ENGINE), cage=open_to(home))
     assert len(engines(home)) == (2 if spec.own_template else 1)

@@ -4,12 +4,14 @@ import ctypes
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -693,6 +695,22 @@ def test_a_folder_on_a_disk_that_is_not_there_is_not_taken_for_an_empty_one(stor
         store.references()
     assert store.prune().complete is False
     assert len(store.list()) < 3
+
+
+@pytest.mark.parametrize("part", ["", "manifests", "blobs"])
+def test_a_store_on_a_disk_that_is_not_there_is_not_taken_for_an_empty_one(store: Store, part: str) -> None:
+    name, digest = add_model(store, "a", b"weights"), store.add_bytes(b"weights")[0]
+    link = store.root / part
+    shutil.rmtree(link)
+    link.symlink_to("/mnt/not-there-today")
+    sentence = f'"{link}" is a link to "/mnt/not-there-today", which is not there'
+    reads: list[Callable[[], object]] = [lambda: store.open_path(digest)]
+    if part != "blobs":
+        reads += [store.list, store.references, lambda: store.manifest(name)]
+    for read in reads[part == "manifests" :]:
+        with pytest.raises(StoreError, match=f"^{re.escape(sentence)}$"):
+            read()
+    assert link.is_symlink()
 
 
 def test_models_are_listed_though_others_lie_in_a_folder_that_cannot_be_read(store: Store) -> None:

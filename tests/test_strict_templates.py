@@ -31,6 +31,20 @@ SYSTEM_AND_TURNS = """{%- if messages[0].role == 'system' %}{{- '[system]' + mes
 {{- '[' + message.role + ']' + message.content }}{% endfor %}"""
 """As Gemma 3's does."""
 
+ONLY_THE_FIRST = """{%- for message in messages %}
+{%- if message.role == 'user' %}{{- '[user]' }}
+{{- messages[0].content + '|' if messages[0].role == 'system' and loop.last }}{{- message.content }}
+{%- elif message.role == 'assistant' %}{{ '[assistant]' + message.content }}{% endif %}{% endfor %}"""
+"""As Mistral's do: further system texts are left out without a word."""
+
+NO_SYSTEM = """{%- for message in messages %}{%- if message.role in ['user', 'assistant'] %}
+{{- '[' + message.role + ']' + message.content }}{% endif %}{% endfor %}"""
+"""As those of small and old models do; the engine puts a system text in front of the question after it."""
+
+RESPELT = """{%- for message in messages %}
+{{- '[' + message.role + ']' }}
+{{- message.content | tojson if message.role == 'system' else message.content }}{% endfor %}"""
+
 IDS = """{%- if tools %}{{ tools | tojson }}{% endif %}
 {%- for message in messages %}
 {%- if message.tool_calls %}
@@ -64,6 +78,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     home = tmp_path_factory.mktemp("strict")
     with running_server(home) as server:
         templates = {"turns": TURNS, "ids": IDS, "one-system": ONE_SYSTEM, "system-and-turns": SYSTEM_AND_TURNS}
+        templates |= {"only-the-first": ONLY_THE_FIRST, "no-system": NO_SYSTEM, "respelt": RESPELT}
         templates |= {"types": TYPES, "types-and-turns": TYPES_AND_TURNS}
         for name, jinja in templates.items():
             add_model(server.models, name, tiny_llama(home / f"{name}.gguf", chat_template=jinja))
@@ -127,6 +142,31 @@ def test_a_late_system_text_is_part_of_its_question_where_turns_have_to_be_taken
 def test_late_system_texts_join_the_first_where_the_template_takes_one(
     server: RunningServer, model: str, messages: list[Any], expected: str
 ) -> None:
+    assert shown(server, model, messages) == expected
+    assert chat(server, model, messages).status == 200
+
+
+KIND, BRIEF = said("system", "Be kind."), said("system", "Be brief.")
+ONE, TWO, A = said("user", "One."), said("user", "Two."), said("assistant", "A.")
+
+
+@pytest.mark.parametrize(
+    ("model", "messages", "expected"),
+    [
+        ("only-the-first", [KIND, ONE], "[user]Be kind.|One."),
+        ("only-the-first", [KIND, ONE, A, BRIEF, TWO], "[user]One.[assistant]A.[user]Be kind.\n\nBe brief.|Two."),
+        ("only-the-first", [KIND, BRIEF, ONE], "[user]Be kind.\n\nBe brief.|One."),
+        ("only-the-first", [ONE, A, BRIEF, TWO], "[user]One.[assistant]A.[user]Be brief.|Two."),
+        ("only-the-first", [ONE, A, BRIEF], "[user]One.[assistant]A.[user]Be brief."),
+        ("only-the-first", [KIND], "[user]Be kind."),
+        ("no-system", [KIND, ONE, A, BRIEF, TWO], "[user]Be kind.\nOne.[assistant]A.[user]Be brief.\n\nTwo."),
+        ("turns", [KIND, ONE, A, TWO], "[user]Be kind.\nOne.[/user][assistant]A.[/assistant][user]Two.[/user]"),
+        ("respelt", [said("system", 'Say "a".'), ONE, A, BRIEF, TWO],
+         '[system]"Say \\"a\\"."[user]One.[assistant]A.[system]"Be brief."[user]Two.'),
+        ("only-the-first", [said("system", " "), ONE], "[user] |One."),
+    ],
+)  # fmt: skip
+def test_no_system_text_is_left_out(server: RunningServer, model: str, messages: list[Any], expected: str) -> None:
     assert shown(server, model, messages) == expected
     assert chat(server, model, messages).status == 200
 

@@ -314,6 +314,27 @@ def test_a_forced_call_has_no_arguments_but_what_the_tool_takes(
     assert message["tool_calls"] == [{"function": {"index": 0, "name": "go", "arguments": arguments}}]
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"properties": {"x": {"type": "boolean"}}, "required": ["x", "nope"]},
+        {"properties": {"x": {"type": "boolean"}}, "required": ["X"]},
+        {"properties": {"x": {"type": "boolean"}}, "required": ["x", "nope"], "additionalProperties": False},
+        {"required": ["nope"]},
+        {"properties": {"nope": True}, "required": ["nope", "nope"]},
+    ],
+)
+@pytest.mark.parametrize("model", ["call", "call-native"])
+def test_a_call_can_be_forced_where_required_names_what_is_not_declared(
+    server: RunningServer, model: str, parameters: dict[str, Any]
+) -> None:
+    tool = function(name="go", parameters={"type": "object", **parameters})
+    (message,) = messages_of(chat(server, model, tools=[tool], tool_choice="required", num_predict=400))
+    (call,) = message["tool_calls"]
+    named = set(parameters["required"]) & (set(parameters.get("properties", ())) or {"nope"})
+    assert named <= call["function"]["arguments"].keys()
+
+
 @pytest.mark.parametrize("tool", [{}, {"function": {}}, {"type": "function", "function": {"name": ""}}, None])
 def test_a_tool_without_a_name_cannot_be_called(server: RunningServer, tool: Any) -> None:
     answer = chat(server, "call", tools=[tool], tool_choice="required")

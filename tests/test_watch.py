@@ -219,6 +219,7 @@ def test_a_server_may_go_away_and_come_back(tmp_path: Path) -> None:
     terminal.wait_for(f"no server answers at 127.0.0.1:{port}; waiting for one")
     with server_at(port):
         terminal.wait_for("one:latest")
+        terminal.wait_for("\x1b[?2026l")
         terminal.type("\x03")
         drawn = ended(terminal)
     states = [any("one:latest" in line for line in screen) for screen in drawn]

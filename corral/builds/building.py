@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from corral import cage
 from corral.builds import catalogue, sources, tools
 from corral.builds.catalogue import PROGRAM, RECORD, Record
 from corral.builds.compiling import COMPILING
@@ -23,7 +24,7 @@ from corral.errors import BadRequest, Busy, DiskFull, EngineError, StoreError
 from corral.golang.units import byte_text
 from corral.job import Job
 from corral.machine.memory import memory
-from corral.machine.threads import cores_allowed
+from corral.machine.threads import cores_here
 from corral.messages import Progress
 
 __all__ = ["COMPILING", "Building", "Outcome"]
@@ -129,7 +130,9 @@ class Building:
             async with aclosing(job.steps()) as compiled:
                 async for step in compiled:
                     yield step
-            trying = Trying(str(job.result), self._model, self.logs, beside=self._beside)
+            trying = Trying(
+                str(job.result), self._model, self.logs, beside=self._beside, cage=cage.wanted(self._config)
+            )
             try:
                 async with aclosing(trying.steps()) as tried:
                     async for step in tried:
@@ -148,6 +151,7 @@ class Building:
             "corral.builds.compiling:compile",
             Path,
             "compiling the engine",
+            cage=None,  # runs compilers
             source=source,
             folder=folder,
             log=self.log,
@@ -190,7 +194,7 @@ _SAID = {
 
 def jobs_here() -> int:
     """How many compilers run at once: one a core, and no more than memory suffices for."""
-    return max(1, min(cores_allowed(), memory().available // JOB_BYTES))
+    return max(1, min(cores_here(), memory().available // JOB_BYTES))
 
 
 @contextmanager

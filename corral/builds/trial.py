@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from corral.cage import Cage
 from corral.engine.base import CompletionRequest, Piece, RunnerSpec, Sampling
 from corral.engine.llama.client import LlamaEngine
 from corral.engine.llama.launch import launch
@@ -95,8 +96,18 @@ class Trying:
 
     trial: Trial
 
-    def __init__(self, program: str, model: Path, logs: Path, *, beside: str = "", pairs: int = PAIRS) -> None:
+    def __init__(
+        self,
+        program: str,
+        model: Path,
+        logs: Path,
+        *,
+        beside: str = "",
+        pairs: int = PAIRS,
+        cage: Cage = Cage(),  # noqa: B008 - frozen
+    ) -> None:
         """`beside`: the path of a llama-server to compare with instead of the wheel's engine."""
+        self._cage = cage
         self._program = program
         self._beside = beside
         self._spec = spec_for(model)
@@ -120,7 +131,14 @@ class Trying:
 
     async def _launch(self, stack: AsyncExitStack, program: str, name: str) -> LlamaEngine:
         log = self._logs / f"trial-{name}.log"
-        engine = await launch(self._spec, log=log, stall_timeout=STALL_SECONDS, program=program, cache_ram_mib=0)
+        engine = await launch(
+            self._spec,
+            log=log,
+            stall_timeout=STALL_SECONDS,
+            program=program,
+            cache_ram_mib=0,
+            cage=self._cage,
+        )
         stack.push_async_callback(engine.close)
         return engine
 

@@ -48,6 +48,7 @@ COMMANDS = {
     "keys": Entry("keys", "keys", "List, make and revoke the keys by which clients use the server"),
     "completion": Entry("completion", "completion", "Print the script for completion in bash, zsh or fish"),
     "explain": Entry("explain", "explain", "Show where the time of the last requests went"),
+    "quarantine": Entry("quarantine", "quarantine", "List the files of models that are not loaded, or release one"),
     "doctor": Entry("doctor", "doctor", "Find out what is wrong, and what to do about it"),
     "help": Entry("help", "help_", "Help about any command"),
     "version": Entry("help", "version_", "Show version information"),

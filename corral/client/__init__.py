@@ -145,6 +145,16 @@ class Client:
 
         return tuple(map(explained, members(self._ask("GET", "/api/requests", timeout=ANSWER_SECONDS), "requests")))
 
+    def quarantine(self) -> list[dict[str, Json]]:
+        """The files that are not loaded, and those that were released, as `/api/quarantine` says it."""
+        return members(self._ask("GET", "/api/quarantine", timeout=ANSWER_SECONDS), "files")
+
+    def release(self, model: str, *, for_good: bool = False) -> tuple[str, ...]:
+        """Has a model's files loaded although they are in quarantine, or one by its digest; the digests of them."""
+        asked = {"model": model, "for_good": for_good}
+        answer = self._ask("POST", "/api/quarantine/release", asked, timeout=ANSWER_SECONDS)
+        return tuple_of(member(answer, "released", list, []), str, "released")
+
     def search(self, words: str, limit: int = 0) -> dict[str, Json]:
         """The answer of `/api/search`: models that can be pulled, at most `limit` of them, 0: as the server likes.
 

@@ -206,6 +206,19 @@ class Config:
         parse_switch,
         "Whether a worker process waits for the next model, with the engine imported, where memory allows: 25 MB",
     )
+    worker_cage: Literal["auto", "off", "required"] = _setting(
+        "auto",
+        "CORRAL_WORKER_CAGE",
+        parse_choice("auto", "off", "required"),
+        "Whether processes that open models are shut in: auto, as far as the system can; off; or required",
+        must_be_valid=True,
+    )
+    worker_folders: tuple[str, ...] = _setting(
+        (),
+        "CORRAL_WORKER_FOLDERS",
+        parse_list,
+        "Further files and folders that those processes may read and write, when another engine needs them",
+    )
     end_repetition: bool = _setting(
         True, "CORRAL_END_REPETITION", parse_switch, "Whether an answer that repeats itself without end is ended"
     )

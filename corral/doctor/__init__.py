@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from corral import config
 from corral.config import Config, Loaded
-from corral.doctor import disk, engine, gpus, memory, network, processor, settings, store, terminal
+from corral.doctor import cage, disk, engine, gpus, memory, network, processor, quarantine, settings, store, terminal
 from corral.doctor.findings import Finding, Level
 from corral.engine import choice
 from corral.errors import ConfigError
@@ -33,11 +33,13 @@ def examine(*, verify: Callable[[str, int, int], None] | None = None) -> Iterato
     used = choice.current(chosen)
     probe = engine.probe(used.program)
     yield from engine.examine(used, probe, features(), can_build=engine.can_build())
+    yield from cage.examine(chosen)
     yield from processor.examine()
     yield from memory.examine(chosen, probe.gpus)
     yield from gpus.examine(used.program, probe)
     yield from disk.examine(chosen.models)
     yield from store.examine(chosen.models, verify)
+    yield from quarantine.examine(chosen)
     yield from network.examine(chosen)
     yield from terminal.examine()
 

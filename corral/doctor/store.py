@@ -126,6 +126,8 @@ def _verified(store: Store, found: Survey, progress: Progress) -> Iterator[Findi
         try:
             hashed, done = _hash(store.blob_path(digest), done, lambda now: progress("verifying", total, now))
         except (OSError, StoreError) as error:
+            if not _is_named(digest, store):
+                continue  # its model has been changed or deleted meanwhile
             reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
             yield Finding(SUBJECT, "wrong", f"{name}: {digest.short} cannot be read: {reason}", _again(name))
             wrong += 1
@@ -137,6 +139,11 @@ def _verified(store: Store, found: Survey, progress: Progress) -> Iterator[Findi
             wrong += 1
     if not wrong:
         yield Finding(SUBJECT, "ok", f"the bytes of {_count(len(wanted), 'file')} are those of their digests")
+
+
+def _is_named(digest: Digest, store: Store) -> bool:
+    """Whether a model has that file now."""
+    return any(layer.digest == digest for model in store.survey().models for layer in model.manifest.blobs)
 
 
 def _hash(path: Path, done: int, progress: Callable[[int], None]) -> tuple[Digest, int]:

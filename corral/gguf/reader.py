@@ -51,6 +51,9 @@ MAX_TEXT = 64 << 20
 """Bytes of all keys and single strings together: these are kept in memory."""
 MAX_ALIGNMENT = 1 << 20
 
+RULES = "1"
+"""The version of `check_new`'s rules: a file that was checked by another one is checked again before it is loaded."""
+
 _MAX_COUNT = (1 << 63) - 1
 
 

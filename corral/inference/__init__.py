@@ -42,6 +42,7 @@ from corral.messages import (
 )
 from corral.models.derived import Deriver
 from corral.models.model import Model, Models
+from corral.models.quarantine import Quarantine
 from corral.options import Options
 from corral.serving.place import Place
 from corral.serving.scheduler import Runner, Scheduler
@@ -54,7 +55,8 @@ class Runtime(Struct, frozen=True):
     """What a request needs: the models, the scheduler that loads them, the registry that has more, and the metrics.
 
     `deriver` knows what the engine is given of models that it would not load as they were published,
-    and `recent` what became of the last requests. `caller` says what the sender of the request may use.
+    `recent` what became of the last requests, and `quarantine` which files are not loaded. `caller` says what the
+    sender of the request may use.
     """
 
     config: Config
@@ -65,6 +67,7 @@ class Runtime(Struct, frozen=True):
     machine: Machine
     deriver: Deriver
     recent: Recent
+    quarantine: Quarantine
     caller: Caller = field(default_factory=Caller)
 
 

@@ -72,18 +72,35 @@ def _given(tool: Tool) -> Json:
     return tool.parameters if tool.schema is None else tool.schema
 
 
+def _with_declared(arguments: Json) -> Json:
+    """A schema of arguments in which every required one is declared: `required` often names others by mistake.
+
+    One that is not declared may be anything, or, where no others are allowed, need not be there.
+    """
+    if not isinstance(arguments, dict) or "patternProperties" in arguments:
+        return arguments
+    required, declared = arguments.get("required"), arguments.get("properties") or {}
+    if not isinstance(required, list) or not isinstance(declared, dict):
+        return arguments
+    others = arguments.get("additionalProperties", True)
+    if others is False:
+        return {**arguments, "required": [name for name in required if name in declared]}
+    return {**arguments, "properties": {**{name: others for name in required if isinstance(name, str)}, **declared}}
+
+
 def _calls_schema(tools: Sequence[Tool]) -> Schema:
     """The schema of a call of one of the tools; what cannot be enforced of their arguments is among the `ignored`."""
     arguments, ignored = [], []
     for tool in tools:
+        given = _with_declared(_given(tool))
         try:
-            schemas.judge(_given(tool))
+            schemas.judge(given)
         except BadRequest:
-            loose = schemas.loosened(_given(tool))
+            loose = schemas.loosened(given)
             arguments.append(loose.value)
             ignored += [f"{tool.name}{pointer}" for pointer in loose.ignored]
         else:
-            arguments.append(_given(tool))
+            arguments.append(given)
     try:
         schema = schemas.judge(_call_schema(tools, arguments), "tools")
     except BadRequest:  # each can be used, all together are too much

@@ -18,6 +18,7 @@ from corral.inference import constraint, prompt
 from corral.inference.engine_prompts import EnginePrompts
 from corral.inference.prompt import Prompt
 from corral.inference.reading import AnswerFormat, StreamedAnswer
+from corral.inference.written import PromptWriter
 from corral.messages import ChatRequest, GenerateRequest, Json, Message, Rendered, Think, Tool
 from corral.models.model import Model
 from corral.options import Options
@@ -29,6 +30,11 @@ log = logging.getLogger(__name__)
 
 MAX_PREDICT_CONTEXTS = 10
 """Open-ended generation stops after so many contexts (spec cli §12)."""
+
+MAX_TEMPERATURE = 1000.0
+"""Above it every token is as likely as any other."""
+
+MAX_STOPS, MAX_STOP_CHARACTERS = 256, 1 << 16
 
 SEED_BOUND = (1 << 32) - 1
 """The engine takes 32 bits, and the largest of these for no seed at all."""
@@ -239,14 +245,18 @@ class Planner:
             self._count,
             limit,
             image_tokens=image_tokens,
-            takes_system="system" in (self._model.gguf.chat_template or ""),
         )
 
-    def _writer(self, tools: Sequence[Tool]) -> prompt.Write:
-        """Writes prompts with the Go template; without one, the engine does with the model's own."""
+    def _writer(self, tools: Sequence[Tool]) -> PromptWriter:
+        """Writes prompts with the Go template; without one, the engine does with the model's own.
+
+        What a Go template leaves out is left out on purpose: the registry's write each system text.
+        """
+        takes_system = "system" in (self._model.gguf.chat_template or "")
         if self._model.template is not None:
-            return prompt.template_writer(self._model.template, tools, self._think, self._model.output_format)
-        return partial(self._engine_prompts.write, tools)
+            write = prompt.template_writer(self._model.template, tools, self._think, self._model.output_format)
+            return PromptWriter(write, takes_system=takes_system)
+        return PromptWriter(partial(self._engine_prompts.write, tools), takes_system=takes_system, shows_system=True)
 
     async def _count(self, text: str) -> int:
         return len(await self._engine.tokenize(text))
@@ -424,9 +434,9 @@ def exceeds(tokens: int, limit: int) -> ContextExceeded:
 
 
 def sampling(chosen: Options, num_ctx: int) -> Sampling:
-    """The options that choose tokens, each within what the engine can take."""
+    """The options that choose tokens, each within what the engine can take; `BadRequest` for too many stop words."""
     return Sampling(
-        temperature=max(0.0, chosen.temperature),
+        temperature=_between(chosen.temperature, 0.0, MAX_TEMPERATURE),
         top_k=max(0, min(chosen.top_k, 1 << 20)),
         top_p=_between(chosen.top_p, 0.0, 1.0),
         min_p=_between(chosen.min_p, 0.0, 1.0),
@@ -437,8 +447,18 @@ def sampling(chosen: Options, num_ctx: int) -> Sampling:
         presence_penalty=_between(chosen.presence_penalty, -100.0, 100.0),
         frequency_penalty=_between(chosen.frequency_penalty, -100.0, 100.0),
         seed=None if chosen.seed < 0 else chosen.seed % SEED_BOUND,
-        stop=tuple(word for word in chosen.stop if word),
+        stop=_stop_words(chosen.stop),
     )
+
+
+def _stop_words(given: Sequence[str]) -> tuple[str, ...]:
+    """Those that are not empty; `BadRequest` for more than are looked for in every token of an answer."""
+    words = tuple(word for word in given if word)
+    if len(words) > MAX_STOPS:
+        raise BadRequest(f"{len(words)} stop words were given, {MAX_STOPS} are the most")
+    if sum(map(len, words)) > MAX_STOP_CHARACTERS:
+        raise BadRequest(f"the stop words have more than {MAX_STOP_CHARACTERS} characters together")
+    return words
 
 
 def _between(value: float, low: float, high: float) -> float:

@@ -14,13 +14,13 @@ import msgspec
 from msgspec import Struct
 
 from corral.engine.base import MEDIA_MARKER
-from corral.errors import BadRequest, ContextExceeded, EngineError, EngineRefused, TemplateError, Unsupported
+from corral.errors import BadRequest, ContextExceeded, EngineError, EngineRefused, Unsupported
+from corral.inference.written import PromptWriter, Write
 from corral.media import MAX_FILES, PICTURES, SOUNDS, kind_of, prepare
 from corral.messages import Message, Text, Think, Tool
 from corral.models.model import Model
 from corral.parsers.families.harmony import with_identifiers
 from corral.template import Template, number_images
-from corral.template.turns import alternating_turns, with_system_first
 
 IMAGE_TOKENS = 768
 """What a picture counts for while a history is cut (spec cli §15.1)."""
@@ -32,9 +32,6 @@ TOO_LONG = (
 
 Count = Callable[[str], Awaitable[int]]
 """Tokens of a text."""
-
-Write = Callable[[Sequence[Message]], Awaitable[str]]
-"""The prompt for a conversation."""
 
 
 class Prompt(Struct, frozen=True, kw_only=True):
@@ -102,23 +99,22 @@ _WRITERS = ThreadPoolExecutor(2, "templates")
 
 async def build(
     messages: Sequence[Message],
-    write: Write,
+    writer: PromptWriter,
     count: Count,
     limit: int | None,
     *,
     image_tokens: int = 0,
-    takes_system: bool = True,
 ) -> Prompt:
     """The prompt of the longest end of the conversation that fits `limit` tokens; None: all of it (spec cli §15.1).
 
     System messages and the last message are always kept. Lengths in bytes save most of the counting: a text has no
-    more tokens than bytes. `takes_system`: whether the template knows system texts at all.
+    more tokens than bytes.
     """
     candidates: dict[int, _Candidate] = {}
 
     async def measure(first: int) -> _Candidate:
         if first not in candidates:
-            kept, text = await _written(messages, first, write, takes_system)
+            kept, text = await writer.written(messages, first)
             extra = image_tokens * sum(len(message.media) for message in kept)
             fits_by_bytes = limit is None or len(text.encode()) + 1 + extra <= limit
             candidates[first] = _Candidate(kept, text, None if fits_by_bytes else await count(text) + extra)
@@ -157,41 +153,6 @@ async def _first_that_fits(length: int, limit: int, measure: Callable[[int], Awa
     return high
 
 
-async def _written(
-    messages: Sequence[Message], first: int, write: Write, takes_system: bool
-) -> tuple[tuple[Message, ...], str]:
-    """What is kept from `first` on, and its prompt; another form of it where the template refuses the first one."""
-    forms = _forms(messages, first, takes_system)
-    kept = next(forms)
-    while True:
-        try:
-            return kept, await write(kept)
-        except (EngineRefused, TemplateError):
-            another = next(forms, None)
-            if another is None:
-                raise
-            kept = another
-
-
-def _forms(messages: Sequence[Message], first: int, takes_system: bool) -> Iterator[tuple[Message, ...]]:
-    """What may be kept from `first` on. Many templates want questions and answers to take turns, a question first.
-
-    So forms with alternating roles come next, late system texts joined to the one in front, or else as parts of
-    questions; and what begins otherwise begins with the next question, or the one before.
-    """
-    questions = [index for index, message in enumerate(messages) if message.role == "user"] if first else []
-    after, before = [index for index in questions if index > first], [index for index in questions if index < first]
-    for beginning in (first, *after[:1], *before[-1:]):
-        kept = tuple(keep_from(messages, beginning))
-        yield kept
-        with_questions = alternating_turns(kept)
-        joined = alternating_turns(with_system_first(kept)) if takes_system else with_questions
-        if joined != kept:
-            yield joined
-        if with_questions not in (kept, joined):
-            yield with_questions
-
-
 def refusal(error: EngineError) -> EngineError:
     """What a Jinja template said when it refused a conversation, or why it failed, without the engine's words around.
 
@@ -202,11 +163,6 @@ def refusal(error: EngineError) -> EngineError:
     if "While executing" in str(error) and (why := re.search(r"^Error: (.+)", str(error), re.MULTILINE)):
         return type(error)(f"the model's template fails at the conversation: {why[1]}", code=error.code)
     return error
-
-
-def keep_from(messages: Sequence[Message], first: int) -> list[Message]:
-    """The system messages among the first ones, and everything from `first` on."""
-    return [message for message in messages[:first] if message.role == "system"] + list(messages[first:])
 
 
 def check_modalities(model: Model, files: Sequence[bytes]) -> None:

@@ -19,11 +19,20 @@ def cores_allowed() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
+def cores_here() -> int:
+    """The cores that this process may use: those it may run on, as far as its control groups give it their time."""
+    return _cores(cores_allowed(), cgroups.cpu_limit())
+
+
+def _cores(allowed: int, limit: float) -> int:
+    return min(allowed, max(1, math.ceil(limit)) if math.isfinite(limit) else allowed)
+
+
 def threads(physical: int | None, allowed: int, limit: float) -> int:
     """How many threads a model should compute with; 0: the engine's own choice, one for each `physical` core.
 
     A model waits for its slowest thread. So threads beyond the cores that this process is `allowed` to use, or beyond
     a `limit` of processor time (in cores, infinite without one), cost far more than they bring.
     """
-    most = min(allowed, max(1, math.ceil(limit)) if math.isfinite(limit) else allowed)
+    most = _cores(allowed, limit)
     return most if most < (physical or allowed) else 0

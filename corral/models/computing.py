@@ -8,6 +8,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from corral import gguf
+from corral.cage import Cage
 from corral.errors import BadRequest, CorralError
 from corral.gguf.output import Written
 from corral.gguf.types import TENSOR_TYPES
@@ -68,17 +69,19 @@ class Computed:
             await self._store.run(publish)
 
 
-async def converting(files: Files, store: Store, record: Record) -> Computed:
+async def converting(files: Files, store: Store, record: Record, cage: Cage) -> Computed:
     """One GGUF of a safetensors folder's files."""
     found, size = await store.run(_paths, files, store)
 
     def start(target: Path) -> Job[Written]:
-        return Job("corral.convert:convert", Written, "converting the model", files=found, target=target)
+        return Job("corral.convert:convert", Written, "converting the model", cage=cage, files=found, target=target)
 
     return Computed(store, size, start, record)
 
 
-async def converting_adapter(files: Files, base: gguf.GGUF, scale: float, store: Store, record: Record) -> Computed:
+async def converting_adapter(
+    files: Files, base: gguf.GGUF, scale: float, store: Store, record: Record, cage: Cage
+) -> Computed:
     """One GGUF of an adapter folder's files, for the model `base`."""
     found, size = await store.run(_paths, files, store)
 
@@ -87,6 +90,7 @@ async def converting_adapter(files: Files, base: gguf.GGUF, scale: float, store:
             "corral.convert.adapters:convert_adapter",
             Written,
             "converting the adapter",
+            cage=cage,
             files=found,
             base=base.path,
             target=target,
@@ -96,12 +100,20 @@ async def converting_adapter(files: Files, base: gguf.GGUF, scale: float, store:
     return Computed(store, size, start, record)
 
 
-async def scaling_adapter(digest: Digest, scale: float, store: Store, record: Record) -> Computed:
+async def scaling_adapter(digest: Digest, scale: float, store: Store, record: Record, cage: Cage) -> Computed:
     """An adapter's GGUF with `scale` times its strength."""
     source = await store.run(store.open_path, digest)
 
     def start(target: Path) -> Job[Written]:
-        return Job("corral.gguf.lora:scaled", Written, "scaling the adapter", source=source, target=target, scale=scale)
+        return Job(
+            "corral.gguf.lora:scaled",
+            Written,
+            "scaling the adapter",
+            cage=cage,
+            source=source,
+            target=target,
+            scale=scale,
+        )
 
     return Computed(store, await store.run(store.blob_size, digest), start, record)
 
@@ -113,7 +125,7 @@ def _paths(files: Files, store: Store) -> tuple[dict[str, Path], int]:
 
 
 async def quantizing(
-    source: gguf.GGUF, kind: str, imatrix: Digest | None, threads: int, store: Store, record: Record
+    source: gguf.GGUF, kind: str, imatrix: Digest | None, threads: int, store: Store, record: Record, cage: Cage
 ) -> Computed:
     """A model's file, quantised."""
     matrix = None if imatrix is None else await store.run(store.open_path, imatrix)
@@ -123,6 +135,7 @@ async def quantizing(
             "corral.quantize:quantize",
             Written,
             "quantizing the model",
+            cage=cage,
             source=source.path,
             target=target,
             kind=kind,

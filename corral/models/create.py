@@ -12,6 +12,7 @@ import msgspec
 
 from corral import gguf, names, published, template
 from corral.background import Report, Work
+from corral.cage import Cage
 from corral.errors import BadRequest, ModelNotFound, RemoteModel, TemplateError
 from corral.gguf.lora import check_scale
 from corral.golang.units import byte_text
@@ -55,14 +56,23 @@ class CreateRequest:
     info: Mapping[str, Json] = field(default_factory=dict)
 
 
-async def create(request: CreateRequest, models: Models, pull: Pull, *, threads: int = 1, prune: bool = True) -> Steps:
+async def create(
+    request: CreateRequest,
+    models: Models,
+    pull: Pull,
+    *,
+    threads: int = 1,
+    prune: bool = True,
+    cage: Cage = Cage(),  # noqa: B008 - frozen
+) -> Steps:
     """Makes the model, yielding the status lines of spec api §11.2. On any error there is no new manifest.
 
-    What was added to the store on the way and is not part of the model is deleted at the end. `threads` quantise.
+    What was added to the store on the way and is not part of the model is deleted at the end. `threads` quantise;
+    child processes are shut in as `cage` says.
     """
     if not request.from_ and not request.files:
         raise BadRequest("neither 'from' or 'files' was specified")
-    store, making = models.store, Making(models.store)
+    store, making = models.store, Making(models.store, cage)
     making.kind = computing.wanted_kind(request.quantize) if request.quantize else ""
     if request.template:
         await store.run(_check_template, request.template)
@@ -129,7 +139,7 @@ async def _begin_from_files(request: CreateRequest, making: Making) -> Steps:
     store, files = making.store, request.files
     if await store.run(given.kind_of, files, store) == "safetensors":
         yield Progress("converting model")
-        converted = await computing.converting(files, store, making.record)
+        converted = await computing.converting(files, store, making.record, making.cage)
         async with aclosing(converted.steps()) as steps:
             async for step in steps:
                 yield step
@@ -157,7 +167,7 @@ async def _add_adapter(request: CreateRequest, making: Making) -> Steps:
     if await store.run(given.kind_of, request.adapters, store) == "safetensors":
         yield Progress("converting adapter")
         base = await store.run(_weights, making)
-        computed = await computing.converting_adapter(request.adapters, base, scale, store, making.record)
+        computed = await computing.converting_adapter(request.adapters, base, scale, store, making.record, making.cage)
     else:
         if len(request.adapters) > 1:
             raise BadRequest("only one adapter is currently supported")
@@ -167,7 +177,7 @@ async def _add_adapter(request: CreateRequest, making: Making) -> Steps:
             known = await store.run(store.references)
             await store.run(making.add_adapter, digest, digest not in known)
             return
-        computed = await computing.scaling_adapter(digest, scale, store, making.record)
+        computed = await computing.scaling_adapter(digest, scale, store, making.record, making.cage)
     async with aclosing(computed.steps()) as steps:
         async for step in steps:
             yield step
@@ -200,7 +210,9 @@ async def _quantize_to(
 ) -> Steps:
     status = f"quantizing {has} model to {kind}"
     yield Progress(status, NO_DIGEST, source.weights_bytes, 0)
-    quantized = await computing.quantizing(source, kind, request.imatrix, threads, making.store, making.record)
+    quantized = await computing.quantizing(
+        source, kind, request.imatrix, threads, making.store, making.record, making.cage
+    )
     async with aclosing(quantized.steps()) as steps:
         async for step in steps:
             yield msgspec.structs.replace(step, status=status)

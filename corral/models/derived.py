@@ -15,6 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from corral import published
+from corral.cage import Cage
 from corral.errors import CorralError, DiskFull
 from corral.gguf import GGUF
 from corral.golang.units import byte_text
@@ -62,7 +63,8 @@ class Deriver:
     made; it may read files.
 
     `most_bytes`: what all of them may take on the disk together, 0 for as much as there is; the least recently used go
-    first. `in_use` gives the paths of the blobs that are loaded, whose files stay.
+    first. `in_use` gives the paths of the blobs that are loaded, whose files stay. `cage`: how the child process that
+    writes them is shut in.
     """
 
     def __init__(
@@ -71,11 +73,13 @@ class Deriver:
         engine: Callable[[], str],
         most_bytes: int = 0,
         in_use: Callable[[], Collection[str]] = tuple,
+        cage: Cage = Cage(),  # noqa: B008 - frozen
     ) -> None:
         self._store = store
         self._engine = engine
         self._most = most_bytes
         self._in_use = in_use
+        self._cage = cage
         self._given: dict[str, EngineFiles] = {}
         self._rules: dict[Path, str] = {}
         """By which rules something is made of a blob, whose bytes never change; empty where nothing is."""
@@ -173,6 +177,10 @@ class Deriver:
     def store(self) -> Store:
         return self._store
 
+    @property
+    def cage(self) -> Cage:
+        return self._cage
+
     async def rules_of(self, path: Path) -> str:
         """By which rules something is made of a blob; `ModelFileError` for one that cannot be loaded."""
         if path not in self._rules:
@@ -260,6 +268,7 @@ class Making:
             "corral.models.deriving:derive",
             Made,
             "preparing the model",
+            cage=self._deriver.cage,
             source=self._path,
             rules=rules,
             target=claim.folder,

@@ -9,6 +9,7 @@ from dataclasses import replace
 import msgspec
 
 from corral import gguf, published
+from corral.cage import Cage
 from corral.errors import BadRequest
 from corral.gguf import lora
 from corral.golang import gojson
@@ -29,8 +30,9 @@ class Making:
     `notes[n]` is the progress line for `layers[n]` (spec api §11.2).
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, cage: Cage) -> None:
         self.store = store
+        self.cage = cage
         self.layers: list[Layer] = []
         self.notes: list[str] = []
         self.config = ModelConfig()

@@ -249,7 +249,10 @@ def _values(answer: str, at: int) -> tuple[list[dict[str, Json]] | None, int]:
 
 
 def fits(tool: Tool, arguments: dict[str, Json]) -> bool:
-    """Whether all required arguments are there and all declared ones have a declared type."""
+    """Whether all required arguments are there and all declared ones have a declared type.
+
+    Where some are declared, `required` may name others by mistake.
+    """
     return _fits({**tool.parameters, "type": "object"}, arguments, MAX_DEPTH)
 
 
@@ -274,12 +277,11 @@ def _fits(schema: Any, value: Json, depth: int) -> bool:
 
 
 def _members_fit(schema: dict[str, Any], value: dict[str, Json], depth: int) -> bool:
-    required = schema.get("required")
-    properties = schema.get("properties")
-    if isinstance(required, list) and any(name not in value for name in required if isinstance(name, str)):
+    required, declared = schema.get("required"), schema.get("properties")
+    properties = declared if isinstance(declared, dict) else {}
+    names = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
+    if any(name not in value for name in names if name in properties or not properties):
         return False
-    if not isinstance(properties, dict):
-        return True
     return all(_fits(properties[name], member, depth - 1) for name, member in value.items() if name in properties)
 
 

@@ -8,17 +8,18 @@ import os
 import shutil
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
+from corral import cage
 from corral.config import Config
 from corral.engine import choice
 from corral.engine.base import Engine, Keeping, LoadProgress, RunnerSpec
 from corral.engine.llama.build import build
 from corral.engine.llama.launch import launch
 from corral.engine.llama.spare import DELAY, Spare
-from corral.errors import CorralError
+from corral.errors import CorralError, EngineCrashed
 from corral.inference import Runtime
 from corral.inference.recent import Recent
 from corral.machine import Machine
@@ -27,6 +28,7 @@ from corral.machine.threads import threads_here
 from corral.messages import Progress
 from corral.models.derived import Deriver, EngineFiles
 from corral.models.model import Models
+from corral.models.quarantine import Quarantine
 from corral.names import parse_digest
 from corral.serving.decisions import SchedulerLimits
 from corral.serving.scheduler import Scheduler, SchedulerEvents
@@ -48,7 +50,11 @@ SPARE_ROOM = 1 << 30
 
 @contextlib.asynccontextmanager
 async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
-    """Everything a server needs, from the store to the scheduler; the workers are gone when the block is left."""
+    """Everything a server needs, from the store to the scheduler; the workers are gone when the block is left.
+
+    `ConfigError` for a cage that is required and cannot be had here.
+    """
+    cage.check(cage.wanted(config))
     store = Store(config.models)
     machine = Machine()
     startup = asyncio.ensure_future(_startup_tasks(config, store, machine))
@@ -59,20 +65,23 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
         pool_contexts=config.pool_contexts,
         keep_alive=config.keep_alive,
     )
+    quarantine = Quarantine(store, lambda: build(choice.current(config).program))
     deriver = Deriver(
         store,
         engine=lambda: build(choice.current(config).program),
         most_bytes=config.derived_bytes,
         in_use=lambda: {path for runner in scheduler.runners for path in (runner.spec.model, *runner.spec.projectors)},
+        cage=cage.wanted(config),
     )
     spare = Spare(_has_room_for_spare)
     if config.spare_worker and not choice.current(config).program:
         spare.prepare()
-    scheduler = Scheduler(_launcher(config, store, deriver, spare), machine.memory, limits, _events(series))
+    launching = _guarded(_launcher(config, store, deriver, spare), store, quarantine)
+    scheduler = Scheduler(launching, machine.memory, limits, _events(series))
     registry = Registry(docker_config=config.docker_config, key_folder=config.home)
     models = Models(store, config.go_template)
     try:
-        yield Runtime(config, models, scheduler, registry, series, machine, deriver, Recent())
+        yield Runtime(config, models, scheduler, registry, series, machine, deriver, Recent(), quarantine)
     finally:
         startup.cancel()
         await scheduler.close()
@@ -95,17 +104,40 @@ def _has_room_for_spare() -> bool:
     return memory().available >= SPARE_ROOM
 
 
-def _launcher(
-    config: Config, store: Store, deriver: Deriver, spare: Spare
-) -> Callable[[RunnerSpec, str, LoadProgress], Coroutine[Any, Any, Engine]]:
+Launch: TypeAlias = Callable[[RunnerSpec, str, LoadProgress], Coroutine[Any, Any, Engine]]
+"""Loads a model, given its label and what is to say how far that is."""
+
+
+def _guarded(launching: Launch, store: Store, quarantine: Quarantine) -> Launch:
+    """The same for files that may be loaded only; how the load ends is noted."""
+
+    async def start(spec: RunnerSpec, label: str, progress: LoadProgress) -> Engine:
+        files = (spec.model, *spec.projectors, *spec.adapters)
+        await store.run(store.check_files, files)
+        await store.run(quarantine.require_fit, spec.model, spec.projectors, spec.adapters, label)
+        try:
+            engine = await launching(spec, label, progress)
+        except EngineCrashed as error:
+            await store.run(quarantine.crashed, files, error)
+            raise
+        try:
+            await store.run(quarantine.loaded, files)
+        except BaseException:  # cancelled meanwhile: nobody else knows of the engine yet
+            await engine.close()
+            raise
+        return engine
+
+    return start
+
+
+def _launcher(config: Config, store: Store, deriver: Deriver, spare: Spare) -> Launch:
     numbers = iter(range(1 << 30))
     remarks: set[str] = set()
+    shut_in = cage.wanted(config)
     template_errors: dict[str, str] = {}
     """By weights' file, whose bytes never change: a template that could not be run is not tried at each load."""
 
     async def start(spec: RunnerSpec, label: str, progress: LoadProgress) -> Engine:
-        await store.run(store.check_files, (spec.model, *spec.projectors, *spec.adapters))
-
         def prepare(step: Progress) -> None:
             progress.preparing = (step.completed, step.total)
 
@@ -128,6 +160,7 @@ def _launcher(
             progress=progress,
             keeping=keeping,
             spare=spare,
+            cage=shut_in,
         )
         if config.spare_worker and not chosen.program:
             spare.prepare(DELAY)

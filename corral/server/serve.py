@@ -154,11 +154,11 @@ class _Server(uvicorn.Server):
 def uvicorn_config(app: ASGIApp, connections: int, encryption: ssl.SSLContext | None = None) -> uvicorn.Config:
     """How uvicorn serves; above so many connections idle ones are closed, to leave files for models and downloads.
 
-    Without `encryption` it speaks plain HTTP.
+    Half as many again may be busy. Without `encryption` it speaks plain HTTP.
     """
     return uvicorn.Config(
         app,
-        http=bounded(connections),
+        http=bounded(connections, connections + connections // 2 + 1),
         log_config=None,
         access_log=False,
         lifespan="off",

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -36,6 +37,7 @@ from corral.store.manifest import (
 from corral.store.manifests import Manifests
 from corral.store.prune import DERIVED_LIFETIME, GRACE, PARTIAL_LIFETIME, PruneReport
 from corral.store.survey import Survey
+from corral.store.verdicts import Verdicts
 
 __all__ = [
     "GRACE",
@@ -84,8 +86,11 @@ class Store:
         self._expected = Expected(root / "expected")
         self.derived = Derived(root / "derived")
         self.conversations = Conversations(root / "conversations")
+        self.verdicts = Verdicts(root / "verdicts")
         adoptions = Adoptions(root / "adopted")
-        self._blobs = Blobs(self.blobs_folder, adoptions, self.derived, self.conversations, self._closing)
+        self._blobs = Blobs(
+            self.blobs_folder, adoptions, (self.derived, self.conversations, self.verdicts), self._closing
+        )
 
     # From an event loop
 
@@ -314,14 +319,23 @@ class Store:
             partials, partial_bytes = pruning.delete_partials(self.blobs_folder, grace)
             self.derived.tidy(self.blobs_folder, DERIVED_LIFETIME)
             self.conversations.tidy(self.blobs_folder)
+            self.verdicts.tidy(self.blobs_folder)
             folders = pruning.remove_empty_folders(self.manifests_folder)
         freed = blob_bytes + stray_bytes + partial_bytes
         return PruneReport(renamed, blobs, strays, partials, freed, folders)
 
     def survey(self) -> Survey:
-        """What state the folder is in; changes nothing. `StoreError` when it cannot be looked at."""
+        """What state the folder is in; changes nothing. `StoreError` when it cannot be looked at.
+
+        Others may change it meanwhile: a model is damaged if it still is what it was before its files were looked for.
+        """
         models, broken = self._manifests.surveyed()
-        return surveying.survey(models, broken, self.blobs_folder, self._expected.blobs())
+        found = surveying.survey(models, broken, self.blobs_folder, self._expected.blobs())
+        if not found.damaged:
+            return found
+        now = {(stored.name, stored.digest) for stored in self._manifests.surveyed()[0]}
+        before = {stored.name: stored.digest for stored in models}
+        return replace(found, damaged=[one for one in found.damaged if (one.name, before[one.name]) in now])
 
     # Below the surface
 

@@ -22,16 +22,17 @@ _TEMPORARY = ".new-"
 
 
 class Adoption(msgspec.Struct, frozen=True):
-    """Size, time and inode (0: not noted) of the file when it was last hashed and had the blob's digest."""
+    """Size, times and inode of the file when it was last hashed and had the blob's digest; 0: not noted."""
 
     size: int
     mtime_ns: int
     source: str
     inode: int = 0
+    ctime_ns: int = 0
 
     def is_of(self, state: FileState) -> bool:
         """Whether the file has not been touched since."""
-        return (self.size, self.mtime_ns) == (state.size, state.mtime_ns) and self.inode in (0, state.inode)
+        return FileState(self.size, self.mtime_ns, self.inode, self.ctime_ns) == state
 
 
 class Adoptions:
@@ -43,7 +44,7 @@ class Adoptions:
     def record(self, digest: Digest, state: FileState, source: Path) -> None:
         """`state`: the file's when it was hashed."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        data = msgspec.json.encode(Adoption(state.size, state.mtime_ns, str(source), state.inode))
+        data = msgspec.json.encode(Adoption(state.size, state.mtime_ns, str(source), state.inode, state.ctime_ns))
         disk.write_whole(self._path(digest), data, disk.temporary(self._folder, _TEMPORARY))
 
     def touched(self, digest: Digest) -> float | None:

@@ -8,25 +8,29 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 from corral.errors import BadRequest, DiskFull, NotFound, StoreError
 from corral.names import Digest
 from corral.store import disk
 from corral.store.adoptions import Adoptions, hash_file
-from corral.store.conversations import Conversations
-from corral.store.derived import Derived
 from corral.store.disk import FileState
 
 _BLOB = re.compile(r"sha256-[0-9a-f]{64}\Z")
 
 How = Literal["reflink", "hardlink", "copy"]
+
+
+class Companion(Protocol):
+    """What else there is of blobs: it goes with them."""
+
+    def forget(self, digest: Digest) -> None: ...
 
 
 class DigestMismatch(BadRequest):
@@ -74,14 +78,12 @@ class Blobs:
         self,
         folder: Path,
         adoptions: Adoptions,
-        derived: Derived,
-        conversations: Conversations,
+        companions: Sequence[Companion],
         closing: threading.Event,
     ) -> None:
         self.folder = folder
         self.adoptions = adoptions
-        self.derived = derived
-        self._conversations = conversations
+        self._companions = companions
         self._closing = closing
         self._seen: dict[Digest, _Seen] = {}
 
@@ -100,6 +102,7 @@ class Blobs:
         path = self.path(digest)
         with disk.explained(path, "reading"):
             if not path.is_file():
+                disk.check_links(self.folder)
                 raise NotFound(f'blob "{digest}" not found')
             self._check(digest, path)
         return path
@@ -159,8 +162,8 @@ class Blobs:
         size = path.lstat().st_size
         path.unlink()
         self._forget(digest)
-        self.derived.forget(digest)
-        self._conversations.forget(digest)
+        for companion in self._companions:
+            companion.forget(digest)
         return size
 
     def _forget(self, digest: Digest) -> None:
@@ -251,10 +254,17 @@ class Blobs:
         after = os.fstat(file.fileno())
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise StoreError(f'"{source}" is being written to')
-        created = self.publish(target, digest, after.st_size)
-        if created:
-            self.adoptions.record(digest, FileState.of(after), source)
+        if known := self._is_blob(file, digest):
+            target.unlink()
+        created = not known and self.publish(target, digest, after.st_size)
+        if known or created:  # names come and go with the change time: what was just hashed need not be hashed again
+            self.adoptions.record(digest, FileState.of(os.fstat(file.fileno())), source)
         return Adopted(digest, after.st_size, created, "hardlink")
+
+    def _is_blob(self, file: FileIO, digest: Digest) -> bool:
+        """Whether a file is a hard link of this blob already."""
+        state = self.state(digest)
+        return state is not None and state.inode == os.fstat(file.fileno()).st_ino
 
     def _adopt_copy(self, file: FileIO, progress: Callable[[int], None] | None) -> Adopted:
         size = os.fstat(file.fileno()).st_size

@@ -34,15 +34,20 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """What tells whether a file was touched: its size in bytes, its modification time, and which file it is."""
+    """What tells whether a file was touched: its size in bytes, its times, and which file it is.
+
+    The modification time can be set to what it was. The change time cannot, but a new name or new rights change it, too
+    (stat(2)); on Windows it is when the file was made.
+    """
 
     size: int
     mtime_ns: int
     inode: int
+    ctime_ns: int
 
     @classmethod
     def of(cls, status: os.stat_result) -> "FileState":
-        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
 
 
 @contextmanager
@@ -55,6 +60,16 @@ def explained(path: Path, doing: str) -> Iterator[None]:
             raise DiskFull(f'no space left on the disk while {doing} "{path}"') from error
         reason = (error.strerror or str(error)).lower()
         raise StoreError(f'{doing} "{path}" failed: {reason}') from error
+
+
+def check_links(folder: Path) -> None:
+    """`StoreError` where a folder, or one that it is in, is a link to what is not there (an unmounted disk).
+
+    A folder that is missing is empty. That one need not be.
+    """
+    for place in (folder, *folder.parents):
+        if place.is_symlink() and not place.exists():
+            raise StoreError(f'"{place}" is a link to "{place.readlink()}", which is not there')
 
 
 @contextmanager

@@ -58,6 +58,9 @@ class Manifests:
                 raw = file.read(min(status.st_size, MAX_MANIFEST_BYTES) + 1)
         except (NotADirectoryError, IsADirectoryError):
             raise FileNotFoundError(path) from None
+        except FileNotFoundError:
+            disk.check_links(self.folder)
+            raise
         except PermissionError as error:
             raise StoreError(f'reading "{path}" failed: permission denied') from error
         manifest = _parsed(raw) if len(raw) <= _KEPT_BYTES else parse_manifest(raw)
@@ -132,8 +135,11 @@ class Manifests:
         empty, which would cost its models their blobs. For the same reason a link that leads nowhere (to a disk that
         is not mounted today) is listed like a manifest, wherever it lies. `StoreError` when nothing can be read.
         """
-        with disk.explained(self.folder, "reading"), suppress(FileNotFoundError):
-            next(self.folder.iterdir(), None)
+        with disk.explained(self.folder, "reading"):
+            try:
+                next(self.folder.iterdir(), None)
+            except FileNotFoundError:
+                disk.check_links(self.folder)
         folders: list[_Place] = [()]
         files: list[_Place] = []
         unreadable: list[_UnreadableFolder] = []

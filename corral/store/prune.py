@@ -33,7 +33,7 @@ TEMPORARY_PREFIX = ".corral-"
 """What begins so is ours: a manifest that is being written, a folder something is being unpacked in."""
 
 BLOB = re.compile(r"sha256-([0-9a-f]{64})\Z")
-_OLD_BLOB = re.compile(r"sha256:([0-9a-f]{64}(-partial.*)?)\Z")
+_OLD_BLOB = re.compile(r"sha256:([0-9a-f]{64})(-partial.*)?\Z")
 TEMPORARY = re.compile(r"sha256-[0-9]{1,20}\Z")
 PARTIAL = re.compile(r"sha256-([0-9a-f]{64})-partial(-.*)?\Z")
 
@@ -57,7 +57,7 @@ def rename_old_blobs(folder: Path) -> int:
     count = 0
     for path in _files(folder):
         if match := _OLD_BLOB.match(path.name):
-            target = folder / f"sha256-{match[1]}"
+            target = folder / (Digest(match[1]).filename + (match[2] or ""))
             with suppress(FileNotFoundError):
                 if target.exists():
                     path.unlink()
@@ -108,7 +108,7 @@ def delete_partials(blobs: Path, grace: float) -> tuple[int, int]:
             downloads.setdefault(match[1], []).append(path)
     count = freed = 0
     for hexadecimal, paths in downloads.items():
-        lifetime = grace if (blobs / f"sha256-{hexadecimal}").exists() else PARTIAL_LIFETIME
+        lifetime = grace if (blobs / Digest(hexadecimal).filename).exists() else PARTIAL_LIFETIME
         with suppress(FileNotFoundError):
             if max(path.stat().st_mtime for path in paths) <= time.time() - lifetime:
                 deleted, size = _delete_older(paths, time.time() - lifetime)

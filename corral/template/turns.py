@@ -34,6 +34,11 @@ def with_system_first(messages: Sequence[Message]) -> tuple[Message, ...]:
     return (msgspec.structs.replace(systems[0], content=_joined_content(systems)), *others)
 
 
+def with_system_as_questions(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The same conversation with every system text as a question, for templates that know none."""
+    return tuple(msgspec.structs.replace(one, role="user") if one.role == "system" else one for one in messages)
+
+
 def _as_questions(messages: Sequence[Message]) -> Iterator[Message]:
     beginning = True
     for message in messages:

@@ -1,7 +1,10 @@
 """What fuzzing begins with: small right files of each kind, so that random changes reach all of a reader."""
 
+import hashlib
+import io
 import json
 import struct
+import tarfile
 from pathlib import Path
 
 from tests.gguf_bytes import ARRAY, BOOL, F32, F64, I32, STRING, U8, U32, U64, ArrayOf, FakeTensor, Header, Raw
@@ -113,10 +116,111 @@ _SAFETENSORS = [
     ),
 ]
 
+_DIGEST = "sha256:" + hashlib.sha256(b"{}").hexdigest()
+_LAYER = {"mediaType": "application/vnd.ollama.image.model", "digest": _DIGEST, "size": 2}
+_MANIFEST = json.dumps(
+    {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+        "config": {**_LAYER, "mediaType": "application/vnd.docker.container.image.v1+json"},
+        "layers": [{**_LAYER, "from": "library/x"}],
+    }
+).encode()
+_NAMES = [
+    *(
+        b"llama3.2",
+        b"registry.example:5000/a/b:c",
+        b"https://hf.co/x/y:Q4_K_M",
+        b"a/b@sha256:c",
+        b"m:7b-cloud",
+        b"../x",
+    ),
+    *(_DIGEST.encode(), _DIGEST.replace(":", "-").encode(), b"model-00002-of-00003.gguf"),
+]
+_CHALLENGES = [
+    b'Bearer realm="https://auth.example/token",service="registry",scope="repository:a/b:pull,push"',
+    b'Basic realm="x y", charset = UTF-8\r\nNegotiate',
+    b'a ,,, = b " c=d',
+]
+
+
+def _event(value: object) -> bytes:
+    return b"data: " + json.dumps(value).encode() + b"\n\n"
+
+
+_PROBABILITY = {"id": 7, "token": "a", "bytes": [97], "logprob": -0.1, "top_logprobs": [{"id": 8, "logprob": None}]}
+_TIMINGS = {"cache_n": 1, "prompt_n": 2, "prompt_ms": 1.5, "predicted_n": 3, "predicted_ms": 2.5}
+_EVENTS = [
+    _event({"content": "a", "tokens": [7], "completion_probabilities": [_PROBABILITY]})
+    + _event({"content": "", "stop": True, "stop_type": "word", "stopping_word": "x", "timings": _TIMINGS}),
+    _event({"prompt_progress": {"total": 9, "cache": 1, "processed": 5}})
+    + _event({"choices": [{"delta": {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]}}]})
+    + _event({"choices": [{"delta": {"tool_calls": [{"function": {"arguments": '{"a":1}'}}]}, "finish_reason": "x"}]})
+    + b"data: [DONE]\n\n",
+    b'error: {"code":500,"message":"no"}\n\n',
+    b'\n\ndata: {"error":{"code":400,"message":"no","type":"x"}}\n\n',
+]
+
+
+def _archive() -> bytes:
+    """An image layout with one model, whose weights are its config, too."""
+    manifest = hashlib.sha256(_MANIFEST).hexdigest()
+    descriptor = {
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": f"sha256:{manifest}",
+        "size": len(_MANIFEST),
+        "annotations": {"org.opencontainers.image.ref.name": "registry.ollama.ai/library/x:latest"},
+    }
+    files = {
+        "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
+        "index.json": json.dumps({"schemaVersion": 2, "manifests": [descriptor]}).encode(),
+        f"blobs/sha256/{manifest}": _MANIFEST,
+        f"blobs/sha256/{_DIGEST[7:]}": b"{}",
+    }
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return packed.getvalue()
+
+
+def _pictures() -> list[bytes]:
+    from PIL import Image
+
+    made = []
+    for kind, mode in (
+        ("PNG", "RGBA"),
+        ("JPEG", "RGB"),
+        ("GIF", "P"),
+        ("WEBP", "RGB"),
+        ("BMP", "RGB"),
+        ("PNG", "I;16"),
+    ):
+        file = io.BytesIO()
+        Image.new(mode, (4, 3)).save(file, kind)
+        made.append(file.getvalue())
+    return made
+
+
+_WAVE = b"RIFF" + struct.pack("<I", 36 + 3200) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 16000, 32000, 2, 16)
+_SOUNDS = [
+    _WAVE + b"data" + struct.pack("<I", 3200) + bytes(3200),
+    b"fLaC\x80\0\0\x22" + struct.pack(">HH", 4096, 4096) + bytes(6) + bytes.fromhex("0f4240f000000fa0") + bytes(16),
+    b"ID3\x04\0\0\0\0\0\0" + b"\xff\xfb\x90\x64" + bytes(413),
+]
+
 SEEDS: dict[str, list[bytes]] = {
     "gguf": [header.encode() for header in _GGUF],
     "modelfile": _MODELFILE,
     "safetensors": _SAFETENSORS,
+    "names": _NAMES,
+    "manifest": [_MANIFEST],
+    "challenges": _CHALLENGES,
+    "events": _EVENTS,
+    "archive": [_archive()],
+    "media": [*_pictures(), *_SOUNDS],
 }
 
 

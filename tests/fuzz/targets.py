@@ -1,19 +1,38 @@
-"""What is fed with random bytes: each target returns, or raises one of the errors that its reader declares.
+"""What is fed with random bytes: each target returns, or takes one of the errors that its reader declares.
 
 Any other exception is a finding, and so is an input that takes more than `SECONDS` of processor time.
 """
 
+import asyncio
+import contextlib
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from corral import gguf, modelfile
+from corral import gguf, media, modelfile, names
 from corral.convert import safetensors
-from corral.errors import CorralError, ModelFileError
+from corral.engine.llama import wire
+from corral.engine.llama.events import EventReader
+from corral.engine.llama.prefill import PrefillStats
+from corral.errors import (
+    BadRequest,
+    CorralError,
+    EngineError,
+    InvalidName,
+    ModelFileError,
+    NotFound,
+    SourceError,
+    StoreError,
+)
 from corral.gguf import writer
+from corral.sources import archive
+from corral.sources.registry.auth import parse_challenges
+from corral.store import Store
+from corral.store.manifest import parse_manifest
 
 SECONDS = 2.0
 MEGABYTES = 256
@@ -21,6 +40,7 @@ MEGABYTES = 256
 
 Target = Callable[[bytes], None]
 
+_SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 _FILE = Path(tempfile.gettempdir()) / f"corral-fuzz-{os.getpid()}"
 
 
@@ -74,7 +94,112 @@ def read_safetensors(data: bytes) -> None:
         tensor.read(0, 0)
 
 
-TARGETS: dict[str, Target] = {"gguf": read_gguf, "modelfile": read_modelfile, "safetensors": read_safetensors}
+def read_names(data: bytes) -> None:
+    """Reads names of models, digests, and names of files of a split model: what comes out leads out of no folder."""
+    text = data.decode("utf-8", "replace")
+    with contextlib.suppress(InvalidName):
+        name = names.parse(text)
+        assert names.parse(name.full) == name
+        assert len(name.path.parts) == 4
+        assert not {"", ".", ".."} & set(name.path.parts)
+    with contextlib.suppress(BadRequest):  # also for two suffixes
+        names.parse_reference(text)
+    with contextlib.suppress(InvalidName):
+        digest = names.parse_digest(text)
+        assert re.fullmatch(r"sha256-[0-9a-f]{64}", digest.filename)
+        assert str(digest) == text.replace("-", ":")
+    if (part := names.parse_split_part(text)) is not None:
+        assert part.count >= 0
+
+
+def read_manifest(data: bytes) -> None:
+    """Reads a manifest: every layer has a digest and a size that a disk may have."""
+    try:
+        manifest = parse_manifest(data)
+    except StoreError as error:
+        _check_sentence(error)
+        return
+    assert manifest.size >= 0
+    assert all(0 <= layer.size < 1 << 63 for layer in manifest.blobs)
+    assert manifest.raw == data
+
+
+def read_challenges(data: bytes) -> None:
+    """Reads `WWW-Authenticate` headers: words without the signs that part them."""
+    for challenge in parse_challenges(data.decode("latin-1").splitlines()):
+        for word in (challenge.scheme, *challenge.parameters):
+            assert re.fullmatch(r"[a-z0-9_-]+", word), word
+
+
+def read_events(data: bytes) -> None:
+    """Reads an engine's events, whole and in pieces, and makes of them what the client does."""
+    whole, apart = _events([data]), _events([data[at : at + 7] for at in range(0, len(data), 7)])
+    assert whole == apart
+    calls: dict[int, wire.CallParts] = {}
+    for event in whole:
+        with contextlib.suppress(EngineError):
+            completion = wire.decoded(wire.decode_completion, event)
+            wire.completion_piece(completion, 2)
+            wire.completion_finish(completion, PrefillStats())
+            if completion.prompt_progress is not None:
+                wire.progress_piece(completion.prompt_progress, PrefillStats())
+        with contextlib.suppress(EngineError):
+            for choice in wire.decoded(wire.decode_chat, event).choices:
+                wire.chat_piece(choice, ())
+                wire.collect_calls(calls, choice.delta.tool_calls)
+    wire.finished_calls(calls)
+
+
+def _events(pieces: list[bytes]) -> list[bytes]:
+    """Up to the first that is an error."""
+    reader = EventReader()
+    found: list[bytes] = []
+    with contextlib.suppress(EngineError):
+        for piece in pieces:
+            found.extend(reader.feed(piece))
+    return found
+
+
+def read_archive(data: bytes) -> None:
+    """Takes the models of an archive into a store: all of each, or nothing at all."""
+    with tempfile.TemporaryDirectory(dir=_SCRATCH) as folder:
+        store = Store(Path(folder) / "models")
+        try:
+            asyncio.run(_imported(_written(data), store))
+        except (SourceError, NotFound, StoreError) as error:
+            _check_sentence(error)
+        finally:
+            store.close()
+        assert {path.name for path in Path(folder).iterdir()} <= {"models"}
+        assert {layer.digest for stored in store.list() for layer in stored.manifest.blobs} == store.references()
+
+
+async def _imported(path: Path, store: Store) -> None:
+    async for _ in archive.import_(path, store):
+        pass
+
+
+def read_media(data: bytes) -> None:
+    """Reads a picture or a sound: a picture becomes a plain one."""
+    try:
+        (prepared,) = media.prepare([data])
+    except BadRequest as error:
+        _check_sentence(error)
+        return
+    assert prepared[:4] in (b"\x89PNG", b"RIFF", b"fLaC") or prepared == data
+
+
+TARGETS: dict[str, Target] = {
+    "gguf": read_gguf,
+    "modelfile": read_modelfile,
+    "safetensors": read_safetensors,
+    "names": read_names,
+    "manifest": read_manifest,
+    "challenges": read_challenges,
+    "events": read_events,
+    "archive": read_archive,
+    "media": read_media,
+}
 
 
 def _check_sentence(error: CorralError) -> None:

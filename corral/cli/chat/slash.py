@@ -3,6 +3,7 @@
 What a command says is its answer; what it cannot do is said on standard error, and the conversation goes on.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import click
 from corral.cli import connection
 from corral.cli.chat import help_texts, models, settings, showing
 from corral.cli.chat.session import Session
+from corral.cli.display import terminal
 from corral.cli.display.text import LAYOUT, printable
 from corral.errors import CorralError
 
@@ -41,7 +43,7 @@ def _list(session: Session, line: str) -> None:
 
     found = connection.connect().tags()
     words = line.split()[1:]
-    click.echo(models_table(found, words[0] if words else "", now()), nl=False)
+    click.echo(models_table(found, words[0] if words else "", now(), terminal.width(sys.stdout)), nl=False)
 
 
 def _clear(session: Session, line: str) -> None:

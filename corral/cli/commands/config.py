@@ -7,7 +7,6 @@ import click
 
 from corral.cli.display import terminal
 from corral.cli.display.tables import print_table, table
-from corral.cli.display.text import text_width
 from corral.cli.framework.commands import Arguments, Count, command
 from corral.config import Config, load
 from corral.config.values import text_of
@@ -21,22 +20,11 @@ def config(arguments: Arguments) -> None:
     rows = [
         (
             setting.name,
-            text_of(getattr(loaded.config, setting.name)) or "-",
             setting.metadata["variable"],
             loaded.origins[setting.name],
+            text_of(getattr(loaded.config, setting.name)) or "-",
         )
         for setting in fields(Config)
     ]
-    whole = table(("SETTING", "VALUE", "VARIABLE", "FROM"), rows)
-    if _fits(whole):
-        print_table(whole)
-    else:
-        print_table(table(("SETTING", "VALUE", "FROM"), [(name, value, origin) for name, value, _, origin in rows]))
-
-
-def _fits(text: str) -> bool:
-    """Whether no line would be wrapped by the terminal, if there is one."""
-    if not sys.stdout.isatty():
-        return True
-    columns, _ = terminal.size(sys.stdout)
-    return all(text_width(line.rstrip(" ")) <= columns for line in text.splitlines())
+    headers = ("SETTING", "VARIABLE", "FROM", "VALUE")
+    print_table(table(headers, rows, width=terminal.width(sys.stdout), spare=("VARIABLE", "FROM")))

@@ -3,12 +3,14 @@
 As `doctor` does, it works by itself: what it calls is imported inside it.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from corral.cli.completion.engines import ACTIONS
+from corral.cli.display import terminal
 from corral.cli.display.progress import Display, shown, spinning
 from corral.cli.display.tables import print_table, table
 from corral.cli.display.text import printable
@@ -85,7 +87,8 @@ def _list(config: "Config") -> None:
     with spinning("looking"):
         found = entries(config)
     current = choice.current(config)
-    print_table(table(("NAME", "KIND", "VERSION", "FOR", "SPEED", "IN USE"), [_row(one, current) for one in found]))
+    headers, rows = ("NAME", "KIND", "VERSION", "FOR", "SPEED", "IN USE"), [_row(one, current) for one in found]
+    print_table(table(headers, rows, width=terminal.width(sys.stdout), spare=("FOR", "VERSION", "KIND", "SPEED")))
     if current.remark:
         click.echo(f"Warning: {printable(current.remark)}", err=True)
     for entry in found:

@@ -8,7 +8,7 @@ import click
 
 from corral.cli import connection
 from corral.cli.display import terminal
-from corral.cli.display.tables import columns_that_fit, print_table, section, table
+from corral.cli.display.tables import print_table, section, table
 from corral.cli.display.text import printable
 from corral.cli.display.units import now, relative_time
 from corral.cli.framework.commands import Arguments, Count, command
@@ -19,8 +19,8 @@ from corral.errors import BadRequest, NotFound
 SHOWN = 20
 """Requests in the table unless the flag says."""
 HEADERS = ("ID", "MODEL", "END", "TOTAL", "WAITED", "PROMPT", "ANSWER", "TOKENS/S", "CACHED", "WHAT", "WHEN")
-LEAST_HEADERS = 3
-"""How many of these a narrow window shows."""
+SPARE = HEADERS[:1:-1]
+"""Those that a narrow window need not show, from the last on."""
 ID_LENGTH = 12
 """Letters of an id in the table; so many find it again."""
 
@@ -50,8 +50,7 @@ def explain(arguments: Arguments, last: int) -> None:
     elif not found:
         click.echo("no request has asked a model since the server started", err=True)
     else:
-        width = terminal.size(sys.stdout)[0] if sys.stdout.isatty() else None
-        print_table(requests_table(found[: last or SHOWN], now(), width))
+        print_table(requests_table(found[: last or SHOWN], now(), terminal.width(sys.stdout)))
 
 
 def _one(found: Sequence[Explained], given: str) -> Explained:
@@ -80,8 +79,7 @@ def requests_table(found: Sequence[Explained], moment: datetime, width: int | No
         )
         for one in found
     ]
-    count = columns_that_fit(HEADERS, rows, width, least=LEAST_HEADERS)
-    return table(HEADERS[:count], [row[:count] for row in rows])
+    return table(HEADERS, rows, width=width, spare=SPARE)
 
 
 def _count(tokens: int) -> str:

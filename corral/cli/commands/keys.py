@@ -15,7 +15,7 @@ from corral.access.scopes import SCOPES
 from corral.cli import connection
 from corral.cli.completion.keys import ACTIONS
 from corral.cli.display import terminal
-from corral.cli.display.tables import columns_that_fit, print_table, table
+from corral.cli.display.tables import print_table, table
 from corral.cli.display.text import printable
 from corral.cli.display.units import now, relative_time
 from corral.cli.framework.commands import Arguments, Count, command, program_name
@@ -103,8 +103,8 @@ def _show_new(key: Key, secret: str) -> None:
 
 
 HEADERS = ("ID", "NAME", "SCOPE", "MODELS", "REQUESTS/MIN", "TOKENS/MIN", "CREATED")
-LEAST_HEADERS = 3
-"""How many of these a narrow window shows."""
+SPARE = HEADERS[:2:-1]
+"""Those of them that a narrow window may do without, the last one first."""
 
 
 def keys_table(found: Sequence[Key], moment: datetime, width: int | None) -> str:
@@ -121,8 +121,7 @@ def keys_table(found: Sequence[Key], moment: datetime, width: int | None) -> str
         )
         for key in found
     ]
-    count = columns_that_fit(HEADERS, rows, width, least=LEAST_HEADERS)
-    return table(HEADERS[:count], [row[:count] for row in rows])
+    return table(HEADERS, rows, width=width, spare=SPARE)
 
 
 class _Keeper(Protocol):

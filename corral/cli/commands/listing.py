@@ -4,6 +4,7 @@ import sys
 from datetime import datetime
 
 from corral.cli import connection
+from corral.cli.display import terminal
 from corral.cli.display.tables import print_table, table
 from corral.cli.display.units import now, relative_time
 from corral.cli.framework.commands import Arguments, Count, command, program_name
@@ -15,11 +16,11 @@ from corral.golang.units import byte_text
 @command("list", "List models", count=Count(), completes=("models",), aliases=("ls",))
 def list_models(arguments: Arguments) -> None:
     found = connection.connect().tags()
-    print_table(models_table(found, arguments[0] if arguments else "", now()))
+    print_table(models_table(found, arguments[0] if arguments else "", now(), terminal.width(sys.stdout)))
 
 
-def models_table(found: tuple[Installed, ...], prefix: str, moment: datetime) -> str:
-    """The models whose name begins with `prefix` in any case."""
+def models_table(found: tuple[Installed, ...], prefix: str, moment: datetime, width: int | None = None) -> str:
+    """The models whose name begins with `prefix` in any case, for a window of so many columns."""
     rows = [
         (
             model.name,
@@ -30,7 +31,7 @@ def models_table(found: tuple[Installed, ...], prefix: str, moment: datetime) ->
         for model in found
         if model.name.lower().startswith(prefix.lower())
     ]
-    return table(("NAME", "ID", "SIZE", "MODIFIED"), rows)
+    return table(("NAME", "ID", "SIZE", "MODIFIED"), rows, width=width, spare=("ID", "MODIFIED"))
 
 
 @command(
@@ -48,11 +49,14 @@ def ps(arguments: Arguments, watch: bool) -> None:
         return
     found = connection.connect().ps()
     prefix = arguments[0] if arguments else ""
-    print_table(running_table(found, prefix, now(), derived=program_name() != "ollama"))
+    width, derived = terminal.width(sys.stdout), program_name() != "ollama"
+    print_table(running_table(found, prefix, now(), width, derived=derived))
 
 
-def running_table(found: tuple[Running, ...], prefix: str, moment: datetime, *, derived: bool = True) -> str:
-    """The loaded models whose name begins with `prefix` exactly.
+def running_table(
+    found: tuple[Running, ...], prefix: str, moment: datetime, width: int | None = None, *, derived: bool = True
+) -> str:
+    """The loaded models whose name begins with `prefix` exactly, for a window of so many columns.
 
     `derived`: where a file was made for the engine, a last column has its size.
     """
@@ -71,7 +75,8 @@ def running_table(found: tuple[Running, ...], prefix: str, moment: datetime, *, 
         for model in shown
     ]
     columns = ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL")
-    return table((*columns, "DERIVED") if derived else columns, rows)
+    spare = (*(["DERIVED"] if derived else []), "ID", "CONTEXT", "UNTIL", "PROCESSOR")
+    return table((*columns, "DERIVED") if derived else columns, rows, width=width, spare=spare)
 
 
 def processor_text(size: int, size_vram: int) -> str:

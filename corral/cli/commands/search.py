@@ -10,7 +10,7 @@ import click
 from corral.cli import connection
 from corral.cli.display import terminal
 from corral.cli.display.progress import spinning
-from corral.cli.display.tables import columns_that_fit, table
+from corral.cli.display.tables import table
 from corral.cli.display.text import filled, printable
 from corral.cli.display.units import now, relative_time
 from corral.cli.framework.commands import Arguments, Count, command
@@ -24,8 +24,8 @@ FITS = {"yes": "fits", "tight": "tight", "no": "too large"}
 PIPE_WIDTH = 100
 """Columns at which lists of quantisations are broken where the output is no terminal."""
 HEADERS = ("NAME", "SIZE", "MEMORY", "FITS", "DOWNLOADS", "UPDATED")
-LEAST_HEADERS = 4
-"""How many of these a narrow window shows."""
+SPARE = HEADERS[:3:-1]
+"""Those that a narrow window need not show, from the last on."""
 
 
 @command(
@@ -50,7 +50,7 @@ def search(arguments: Arguments, limit: int, json: bool) -> None:
     if not found:
         click.echo(f'no model in GGUF form has "{printable(words)}" in its name', err=True)
         return
-    columns = terminal.size(sys.stdout)[0] if sys.stdout.isatty() else None
+    columns = terminal.width(sys.stdout)
     click.echo("\n".join([*models_lines(found, columns, now()), "", *memory_lines(answer, columns or PIPE_WIDTH)]))
 
 
@@ -60,8 +60,7 @@ def models_lines(found: Sequence[Published], columns: int | None, moment: dateti
     `columns` of the terminal; None for no terminal.
     """
     rows = [_row(model, moment) for model in found]
-    count = columns_that_fit(HEADERS, rows, columns, least=LEAST_HEADERS)
-    head, *lines = table(HEADERS[:count], [row[:count] for row in rows]).splitlines()
+    head, *lines = table(HEADERS, rows, width=columns, spare=SPARE).splitlines()
     yield head
     for model, line in zip(found, lines, strict=True):
         yield line.rstrip()

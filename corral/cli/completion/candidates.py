@@ -131,5 +131,7 @@ def _words(kind: Completed, source: Source) -> Sequence[Candidate]:
             return source.engines()
         case "key actions":
             return source.key_actions()
+        case "quarantine actions":
+            return [Candidate("release", "Have the files of a model loaded all the same")]
         case "files":
             return ()

@@ -11,24 +11,21 @@ CELL_WIDTH = 30
 """Columns at which a cell is wrapped at its spaces."""
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, four blanks after each; the last header is followed by one."""
+def table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None = None, spare: Sequence[str] = ()
+) -> str:
+    """Columns as wide as their widest cell, four blanks after each; the last header is followed by one.
+
+    In a window of `width` columns those of the `spare` ones are left out, in that order, for which there is no room.
+    """
     lines = [line for row in rows for line in _wrapped(row, CELL_WIDTH)]
     widths = _widths([headers, *lines])
+    if width is not None and spare and sum(widths) + 4 * (len(widths) - 1) > width:
+        at = headers.index(spare[0])
+        others = [[*row[:at], *row[at + 1 :]] for row in (headers, *rows)]
+        return table(others[0], others[1:], width=width, spare=spare[1:])
     head = "    ".join(pad(name, width) for name, width in zip(headers, widths, strict=True)) + " "
     return "".join(f"{line}\n" for line in [head, *(_row(line, widths) for line in lines)])
-
-
-def columns_that_fit(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int | None, *, least: int) -> int:
-    """How many of a table's columns, from the first on, a window of `width` shows without wrapping; at least `least`.
-
-    All of them where there is no window (None). No cell may be one that `table` wraps.
-    """
-    widths = _widths([headers, *rows])
-    count = len(headers)
-    while width is not None and count > least and sum(widths[:count]) + 4 * (count - 1) > width:
-        count -= 1
-    return count
 
 
 def section(title: str, rows: Sequence[Sequence[str]], *, cell_width: int = CELL_WIDTH) -> str:

@@ -26,6 +26,11 @@ def can_write(stream: TextIO, text: str) -> bool:
     return True
 
 
+def width(stream: TextIO) -> int | None:
+    """Columns of the window; None where the stream is no terminal."""
+    return size(stream)[0] if stream.isatty() else None
+
+
 def size(stream: TextIO) -> tuple[int, int]:
     """Columns and lines; 80 and 24 where the terminal gives none."""
     try:

@@ -1,5 +1,6 @@
 """Commands and the group of all of them, which find, run and explain themselves. Source: spec cli §1."""
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from types import EllipsisType
 from typing import Any, Literal, TypeAlias
@@ -7,12 +8,21 @@ from typing import Any, Literal, TypeAlias
 import click
 
 from corral.cli.framework.flags import Flag, canonical
-from corral.cli.framework.help_pages import command_page, group_page, unknown_command
+from corral.cli.framework.help_pages import command_page, fitted, group_page, unknown_command
 from corral.errors import BadRequest
 
 Arguments = tuple[str, ...]
 Completed: TypeAlias = Literal[
-    "models", "models or files", "running", "files", "commands", "shells", "engine actions", "engines", "key actions"
+    "models",
+    "models or files",
+    "running",
+    "files",
+    "commands",
+    "shells",
+    "engine actions",
+    "engines",
+    "quarantine actions",
+    "key actions",
 ]
 """What a shell completes an argument with."""
 
@@ -71,7 +81,7 @@ class Command(click.Command):
         usage = f"{program} {self.synopsis} [flags]"
         sentence = (self.help or "").replace("{program}", program).replace("{Program}", program.capitalize())
         page = command_page(self.name or "", sentence, usage, self.aliases, self.flags(ctx), self.settings)
-        formatter.write(page)
+        formatter.write(_for_window(page))
 
 
 def command(
@@ -129,10 +139,19 @@ class Group(click.Group):
         return super().parse_args(ctx, canonical(args, self._flags(ctx), interspersed=False))
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write(group_page(program_name(ctx), self.help or "", self.table, self._flags(ctx)))
+        page = group_page(program_name(ctx), self.help or "", self.table, self._flags(ctx))
+        formatter.write(_for_window(page))
 
     def _flags(self, ctx: click.Context) -> list[Flag]:
         return [parameter for parameter in self.get_params(ctx) if isinstance(parameter, Flag)]
+
+
+def _for_window(page: str) -> str:
+    if not sys.stdout.isatty():
+        return page
+    from corral.cli.display import terminal
+
+    return fitted(page, terminal.size(sys.stdout)[0])
 
 
 def program_name(ctx: click.Context | None = None) -> str:

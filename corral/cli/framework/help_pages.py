@@ -1,11 +1,16 @@
 """Help pages, and what is said to a command that does not exist. Source: spec cli §1 and §1.1."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
 from corral.cli.framework.flags import Flag
 from corral.config import Config
 from corral.errors import BadRequest
+
+_LEAST_ROOM = 20
+"""Columns that a sentence gets beside its flag; with less it goes on below the flag."""
+_NARROW_INDENT = 10
 
 
 def command_page(
@@ -33,6 +38,23 @@ def group_page(program: str, sentence: str, commands: Mapping[str, str], flags: 
         f'Use "{program} [command] --help" for more information about a command.',
     ]
     return "\n\n".join(parts)
+
+
+def fitted(page: str, width: int) -> str:
+    """A page for a window of so many columns: what does not fit goes on in the next line, below where it began."""
+    return "\n".join(_fitted_line(line, width) for line in page.split("\n"))
+
+
+def _fitted_line(line: str, width: int) -> str:
+    """The last column of a row begins after its last gap of two blanks or more."""
+    begins = max((gap.end() for gap in re.finditer(r"(?<=\S) {2,}", line)), default=len(line) - len(line.lstrip()))
+    if width - begins < _LEAST_ROOM:
+        begins = min(begins, _NARROW_INDENT)
+    lines, rest = [], line
+    while len(rest) > width and (end := rest.rfind(" ", begins + 1, width + 1)) > begins:
+        lines.append(rest[:end])
+        rest = " " * begins + rest[end + 1 :]
+    return "\n".join([*lines, rest])
 
 
 def unknown_command(name: str, program: str, known: Iterable[str]) -> BadRequest:

@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 
 from corral.engine.llama import wire
+from corral.engine.llama.events import EventReader
 from corral.engine.llama.process import GRACE, WorkerProcess, discard
 from corral.errors import EngineDied, EngineError
 
@@ -24,6 +25,10 @@ HEALTH_INTERVAL = 0.02
 HANG_TIMEOUT, HANG_PINGS = 60.0, 6
 """Seconds in which a worker with requests has computed nothing and answered no ping, after which it is ended; and the
 pings in that time. A loaded machine gives every process some processor time in a minute."""
+
+RESENDS = 2
+"""How often a request is sent again whose connection a living worker has dropped unanswered. llama-server does that
+when a request does not come within five seconds of its connection, as where a machine has too much to do."""
 
 _GONE = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
@@ -53,10 +58,10 @@ class Connection:
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The JSON of an answer. `EngineDied`, or `EngineError` with what the engine says."""
-        data = None if body is None else await wire.encoded(body)
+        data = None if body is None else await wire.encoded(path, body)
         try:
             with self._watched():
-                async with self._session.request(method, path, data=data) as response:
+                async with await self._begun(method, path, data) as response:
                     answer = await response.read()
         except (aiohttp.ClientError, OSError) as error:
             raise await self.dead(error) from error
@@ -70,15 +75,10 @@ class Connection:
         """The data of each server-sent event of an answer; closing it frees the slot. Errors as those of `ask`."""
         try:
             async with self._streamed(path, body) as response:
-                rest = b""
+                reader = EventReader()
                 async for received in response.content.iter_any():
-                    *events, rest = (rest + received).split(b"\n\n")
-                    for event in events:
-                        data = event.lstrip(b"\n")
-                        if data.startswith(b"data: {"):
-                            yield data[6:]
-                        elif data.startswith(b"error: {"):  # as older ones put it
-                            raise wire.refusal(wire.decoded(wire.decode_error, data[7:]))
+                    for data in reader.feed(received):
+                        yield data
         except (aiohttp.ClientError, OSError) as error:
             raise await self.dead(error) from error
         except RuntimeError as error:
@@ -90,13 +90,23 @@ class Connection:
     async def _streamed(self, path: str, body: Any) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """An answer as it comes. Leaving it early closes the connection, which frees the slot."""
         with self.counted(), self._watched():
-            async with self._session.post(path, data=await wire.encoded(body)) as response:
+            async with await self._begun("POST", path, await wire.encoded(path, body)) as response:
                 try:
                     if response.status >= 400:
                         raise wire.refusal(wire.decoded(wire.decode_failed, await response.read()).error)
                     yield response
                 finally:
                     response.close()
+
+    async def _begun(self, method: str, path: str, data: bytes | None) -> aiohttp.ClientResponse:
+        """The head of an answer; its body is still to be read, and it has to be closed."""
+        for _ in range(RESENDS):
+            try:
+                return await self._session.request(method, path, data=data)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if not self._process.alive:
+                    raise
+        return await self._session.request(method, path, data=data)
 
     async def dead(self, error: BaseException | None) -> EngineError:
         """Why a connection broke. As a rule the worker is gone, but its exit may become known a moment later.

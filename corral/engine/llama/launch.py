@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from corral.cage import Cage
 from corral.engine.base import Keeping, LoadProgress, RunnerSpec
 from corral.engine.llama.client import LlamaEngine
 from corral.engine.llama.connection import HANG_TIMEOUT
@@ -33,6 +34,7 @@ async def launch(
     progress: LoadProgress | None = None,
     keeping: Keeping | None = None,
     spare: Spare | None = None,
+    cage: Cage = Cage(),  # noqa: B008 - frozen
 ) -> "LlamaEngine":
     """Starts a worker for `spec` and waits until it serves; cancelling ends the worker.
 
@@ -40,8 +42,8 @@ async def launch(
     `render` work. `template_error` is the reason where an earlier load has found that, and spares the first worker.
     `stall_timeout` is how many seconds the load may go by without progress, and `progress` is made to say how much of
     the model is in memory; `keeping` is where conversations are kept, None: nowhere; `spare` may have a process that
-    becomes the worker; the other arguments and the errors
-    are those of `WorkerProcess.start` and `WorkerProcess.ready`.
+    becomes the worker; the other arguments and the errors are
+    those of `WorkerProcess.start` and `WorkerProcess.ready`.
     """
 
     async def start(spec: RunnerSpec) -> LlamaEngine:
@@ -53,6 +55,7 @@ async def launch(
             slot_folder=f"{keeping.folder}{os.sep}" if keeping else "",
             without=sorted(_lacking[program]),
             waiting=None if program or spare is None else spare.take(),
+            cage=cage,
         )
         if progress is not None:
             progress.loaded = process.loaded

@@ -17,14 +17,22 @@ from typing import Any, BinaryIO
 import msgspec
 import psutil
 
+from corral.cage import Cage
 from corral.children import environment
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.log import WorkerLog
 from corral.engine.llama.worker import Ready, WorkerConfig
-from corral.errors import EngineDied, EngineError, OutOfMemory
+from corral.errors import EngineCrashed, EngineDied, EngineError, OutOfMemory
 
 TICK = 0.2
 """Seconds between looks at what a worker uses."""
+
+CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, getattr(signal, "SIGBUS", signal.SIGSEGV)})
+"""Signals by which a file ends a worker that loads it. An illegal instruction is the fault of the engine's build."""
+
+_REFUSED = "ermission denied"
+_OUTSIDE = "it runs in a cage (docs/safety.md): CORRAL_WORKER_FOLDERS names folders that it may read and write, too"
+"""What is said to who uses another llama-server that needs files which its cage does not hold."""
 
 GRACE = 5.0
 """Seconds a worker has to end after it was asked to."""
@@ -70,6 +78,7 @@ class WorkerProcess:
         self.cache_bytes = config.cache_ram_mib << 20
         self._process = process
         self._tries_template = config.spec.own_template
+        self._is_caged_program = bool(config.program) and config.cage.mode != "off"
         self._stopped = False
         self._given_up = ""
         self._exit = asyncio.ensure_future(process.wait())
@@ -85,12 +94,14 @@ class WorkerProcess:
         slot_folder: str = "",
         without: Sequence[str] = (),
         waiting: asyncio.subprocess.Process | None = None,
+        cage: Cage = Cage(),  # noqa: B008 - frozen
     ) -> "WorkerProcess":
         """Starts a worker for `spec`; `ready` waits for it. What it prints goes to `log`.
 
         `program` is another llama-server to run, `without` the flags that it lacks; `cache_ram_mib` bounds the
         prompt cache in MiB, `slot_folder` is where slots may be saved. `waiting` is a process that was started as a
-        `Spare` and becomes this worker. `EngineError` when the log cannot be written.
+        `Spare` and becomes this worker; `cage` is what it shuts itself in with before it opens a model's file.
+        `EngineError` when the log cannot be written.
         """
         config = WorkerConfig(
             spec=spec,
@@ -101,6 +112,7 @@ class WorkerProcess:
             log=str(log),
             cache_ram_mib=cache_ram_mib,
             slot_folder=slot_folder,
+            cage=cage,
         )
         with _create(log) as output:
             process = waiting or await start_process(output)
@@ -216,7 +228,12 @@ class WorkerProcess:
         if report.error:
             return EngineDied(f"{terminated}: {error}")
         last = error or self.log.last_line()
-        return EngineDied(f"{terminated}: {self.exit_reason()}{f': {last}' if last else ''}")
+        sentence = f"{terminated}: {self.exit_reason()}{f': {last}' if last else ''}"
+        if self._is_caged_program and _REFUSED in last:
+            sentence += f"\n{_OUTSIDE}"
+        if -(self._process.returncode or 0) in CRASHES and not self._given_up:
+            return EngineCrashed(sentence, how=self.exit_reason())
+        return EngineDied(sentence)
 
     def _failed_at_template(self, report: Ready) -> bool:
         """Whether the worker ended by itself, with a report or a crash, while it tried the model's own template."""

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from corral.engine.base import EngineChat, Finish, Piece, Sampling
+from corral.engine.llama import allowed
 from corral.engine.llama.prefill import PrefillStats
 from corral.errors import EngineError, EngineRefused
 from corral.media_kinds import kind_of
@@ -137,10 +138,16 @@ decode_failed = msgspec.json.Decoder(Failed).decode
 decode_error = msgspec.json.Decoder(Error).decode
 
 
-async def encoded(body: dict[str, Any]) -> bytes:
-    """The JSON of a body; that of a large one is made in a thread, so that it does not hold up the event loop."""
+async def encoded(path: str, body: dict[str, Any]) -> bytes:
+    """The JSON of a body that may be sent to this path; that of a large one is made in a thread, so that it does not
+    hold up the event loop. `EngineRefused` as `allowed.check` raises it."""
     if _size(body) > LARGE:
-        return await asyncio.to_thread(msgspec.json.encode, body)
+        return await asyncio.to_thread(_encoded, path, body)
+    return _encoded(path, body)
+
+
+def _encoded(path: str, body: dict[str, Any]) -> bytes:
+    allowed.check(path, body)
     return msgspec.json.encode(body)
 
 

@@ -7,22 +7,27 @@ is gone. Which options a model is loaded with stands in `corral.engine.load_opti
 
 import contextlib
 import enum
+import glob
 import os
 import signal
 import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from corral import names
+from corral.cage import Cage, Needs, enter
 from corral.children import end_with_parent, signal_at_parents_end, take_standard_output
 from corral.config import child_environment
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.log import FAILED, WorkerLog
 from corral.engine.load_options import Setting, settings, spared
+from corral.errors import ConfigError
 
 FAILURE = "Failed to init server"
 """How the engine's exception for any failed load begins; it carries no cause."""
@@ -53,6 +58,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Most main memory the prompt cache may take, in MiB."""
     slot_folder: str = ""
     """Where slots may be saved, with a separator at its end; empty: nowhere."""
+    cage: Cage = Cage()
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +85,6 @@ def main() -> None:
     config = msgspec.json.decode(line, type=WorkerConfig)
     if is_spare:
         _print_to(config.log)
-    end_with_parent(config.parent)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if config.program:
         _exec_external(config, report)
@@ -127,17 +132,54 @@ def _start_builtin(config: WorkerConfig) -> Any:
     """llama-server on a free loopback port, from the wheel."""
     import xllamacpp
 
-    return xllamacpp.Server(parameters(xllamacpp, config))
+    with _reserved_port() as port:
+        _shut_in(config, port)
+        return xllamacpp.Server(parameters(xllamacpp, config, port if sys.platform == "linux" else 0))
 
 
-def parameters(xllamacpp: Any, config: WorkerConfig) -> Any:
+def _shut_in(config: WorkerConfig, port: int) -> None:
+    """What comes before a model is opened. The thread that watches the parent is started in the cage, as all are."""
+    enter(config.cage, Needs(reads=_files(config), writes=_written(config), program=_program(config), port=port))
+    end_with_parent(config.parent)
+
+
+def _files(config: WorkerConfig) -> tuple[Path, ...]:
+    """What a worker reads: its model's files, and its own log, to say why a load failed."""
+    given = [Path(path) for path in (config.spec.model, *config.spec.projectors, *config.spec.adapters, config.log)]
+    return (*given, *(other for path in given for other in _of_set(path)))
+
+
+def _of_set(path: Path) -> Iterator[Path]:
+    """The other parts of a model in several files, which the engine finds by their names."""
+    if part := names.parse_split_part(path.name):
+        yield from (other for other in path.parent.glob(f"{glob.escape(part.stem)}-*") if other.suffix == path.suffix)
+
+
+def _written(config: WorkerConfig) -> tuple[Path, ...]:
+    return (Path(config.slot_folder),) if config.slot_folder else ()
+
+
+def _program(config: WorkerConfig) -> Path | None:
+    return Path(config.program) if config.program else None
+
+
+@contextlib.contextmanager
+def _reserved_port() -> Iterator[int]:
+    """A free port of loopback, kept until the engine listens on it too: both sockets say that they share it."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        yield kept.getsockname()[1]
+
+
+def parameters(xllamacpp: Any, config: WorkerConfig, port: int = 0) -> Any:
     """The `CommonParams` of the built-in engine; `arguments` says the same to a program.
 
     One difference stays: fitting a model into memory is for GPUs and doubles the time of a load on the CPU, so it is
     turned off here where there is no GPU. Another program knows its own devices.
     """
     params = xllamacpp.CommonParams()
-    params.port = 0
+    params.port = port
     params.api_keys = [config.key]
     params.cache_ram_mib = config.cache_ram_mib
     params.slot_save_path = config.slot_folder
@@ -168,12 +210,16 @@ def _has_gpu(xllamacpp: Any) -> bool:
 
 def _exec_external(config: WorkerConfig, report: Any) -> None:
     """Turns this process into another llama-server. The parent then asks its `/health` until it is ready."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with _reserved_port() as free:
+        port = free
     environment = child_environment(LLAMA_API_KEY=config.key)
     if not os.access(config.program, os.X_OK):
         _send(report, Ready(error=f'"{config.program}" is no program that can be run'))
+        sys.exit(1)
+    try:
+        _shut_in(config, port)
+    except ConfigError as error:
+        _send(report, Ready(error=str(error)))
         sys.exit(1)
     _send(report, Ready(port=port))
     os.execve(config.program, [config.program, *arguments(config, port)], environment)

@@ -15,6 +15,7 @@ from corral.server.http.images import ImageFetcher, LinkedImage
 from corral.server.http.reading import hold_more, release_body
 from corral.server.http.requests import runtime_of
 from corral.server.http.streaming import JSON
+from corral.server.http.weight import weight
 
 T = TypeVar("T", bound=Struct)
 Converted = TypeVar("Converted")
@@ -33,6 +34,9 @@ def encoded_reply(data: bytes) -> Response:
 LARGE = 1 << 18
 """Bytes of JSON whose reading, with base64 of pictures, would hold up the event loop: it is done in a thread."""
 
+LIGHT = 64 << 10
+"""Bytes that the values of a request may take without being counted."""
+
 
 async def body_as(request: Request, kind: type[T]) -> T:
     """The body read into a wire type; `EmptyBody` for an empty or blank one (spec api §1.1)."""
@@ -48,11 +52,14 @@ async def body_converted(
 ) -> tuple[T, Converted]:
     """The body read into a wire type, and what `convert` makes of that; both in a thread where the body is large.
 
+    What the values take beside their text counts as a part of the body, before they are made: errors as of `hold_more`.
     `links` finds the pictures that are named by their address. They are fetched between the two, if that is configured.
     """
     data = await request.body()
     if not data.strip():
         raise EmptyBody
+    if (more := weight(data)) > LIGHT:
+        await hold_more(request, more)
     is_large = len(data) > LARGE
 
     def work() -> tuple[T, Converted]:

@@ -1,7 +1,7 @@
 """How much memory the bodies of requests may take together, and how slowly they may come. Knows no route.
 
-A body reserves the bytes it announces before it is read, or grows as it comes when it announces none. What does not fit
-waits for its turn.
+A body reserves the bytes it announces before it is read, or grows as it comes when it announces none, and again what
+its values take. What does not fit waits for its turn. All of it is given back when the request has been answered.
 """
 
 import asyncio
@@ -17,16 +17,22 @@ WAIT_SECONDS = 30.0
 """How long a body waits for its turn."""
 
 GRACE_SECONDS = 30.0
-"""How long a client may take over a body, beside the time that it takes at `MIN_RATE`."""
+"""How long a client may be silent, or take longer than it would at `MIN_RATE`."""
 
 MIN_RATE = 32 << 10
-"""Bytes a second that a client has to send on average."""
+"""Bytes a second that a client has to send on average of a body that is kept in memory."""
+
+FILE_RATE = 1 << 10
+"""The same of one that goes to the disk, which may come over any line."""
+
+FILE_GRACE_SECONDS = 120.0
+"""How long the client of such a body may be silent."""
 
 
 class BodyBudget:
     """The bytes that all bodies being read or held may have together. Small ones may use all, large ones seven eighths.
 
-    `wait_seconds`: for a body's turn; `grace_seconds`: for a client, beside the time its bytes take at `MIN_RATE`.
+    `wait_seconds`: for a body's turn; `grace_seconds`: how long a client may be silent.
     """
 
     def __init__(self, total: int, *, wait_seconds: float = WAIT_SECONDS, grace_seconds: float = GRACE_SECONDS) -> None:
@@ -49,7 +55,7 @@ class BodyBudget:
 
     def pace(self) -> "Pace":
         """The pace that one client has to keep."""
-        return Pace(self._grace_seconds)
+        return Pace(self._grace_seconds, MIN_RATE)
 
     async def _reserve(self, lease: "Lease", size: int) -> None:
         waiter = _Waiter(lease, size)
@@ -103,10 +109,14 @@ class Lease:
 
 
 class Pace:
-    """Bounds the time spent waiting for a client, by how much it has sent."""
+    """Bounds the time spent waiting for a client, by how much it has sent; what it sent fast does not count for long.
 
-    def __init__(self, grace_seconds: float) -> None:
-        self._left = grace_seconds
+    `seconds`: how long it may be silent; `rate`: bytes a second on average.
+    """
+
+    def __init__(self, seconds: float, rate: float) -> None:
+        self._most = self._left = seconds
+        self._rate = rate
 
     @contextlib.asynccontextmanager
     async def waiting(self) -> AsyncIterator[None]:
@@ -122,7 +132,7 @@ class Pace:
 
     def received(self, size: int) -> None:
         """Notes that so many bytes have come."""
-        self._left += size / MIN_RATE
+        self._left = min(self._left + size / self._rate, self._most)
 
 
 class _Waiter:

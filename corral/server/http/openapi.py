@@ -53,7 +53,7 @@ PATH_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
 }
 
 BODY_ERRORS = (408, 413)
-"""Statuses of routes that read a body of JSON or a form."""
+"""Statuses of routes that read a body of JSON or a form, and the first of those that take a file."""
 
 
 def document(routes: Sequence[DocumentedRoute]) -> dict[str, Any]:
@@ -147,7 +147,9 @@ def _responses(
         for status in (301, 307):
             yield str(status), {"description": STATUSES[status]}
     for status in sorted(_error_statuses(route) - operation.success.keys()):
-        if status in BODY_ERRORS and operation.takes is None and operation.takes_form is None:
+        takes_body = operation.takes is not None or operation.takes_form is not None
+        has_to_come = status == 408 and operation.takes_bytes
+        if status in BODY_ERRORS and not takes_body and not has_to_come:
             continue
         envelope = _envelope(dialect, components)
         if status == 404 and has_parameters:

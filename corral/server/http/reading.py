@@ -1,4 +1,7 @@
-"""The body of a request, read whole within the budget for bodies, and let go of. Knows no route and no JSON."""
+"""The body of a request, read whole within the budget for bodies, and let go of, or part by part.
+
+Knows no route and no JSON.
+"""
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -6,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from starlette.requests import Request
 
 from corral.errors import BodyTooLarge
-from corral.server.http.budget import BodyBudget, Lease
+from corral.server.http.budget import FILE_GRACE_SECONDS, FILE_RATE, BodyBudget, Lease, Pace
 
 _HELD = "corral.body"
 """Key in a scope: the request's body."""
@@ -51,19 +54,34 @@ async def whole(request: Request, max_body: int) -> AsyncIterator[Request | None
 
 
 def release_body(request: Request) -> None:
-    """Lets go of the body, once everything in it has been turned into values: others may be read then."""
+    """Lets go of the bytes, once everything in them has been turned into values.
+
+    They count until the request has been answered: the values hold as much, also of requests that wait for a model.
+    """
     held: _Held = request.scope[_HELD]
     held.data = b""
-    held.lease.release()
 
 
 async def hold_more(request: Request, size: int) -> None:
-    """Counts what is fetched for a request as a part of its body. Errors as those of `whole`."""
+    """Counts what is made of a body, or fetched for it, as a part of it. Errors as those of `whole`."""
     held: _Held = request.scope[_HELD]
     budget: BodyBudget = request.app.state.body_budget
     if held.lease.size + size > budget.most:
-        raise BodyTooLarge(budget.most)
+        raise BodyTooLarge(budget.most, "request takes more memory than")
     await held.lease.grow(held.lease.size + size)
+
+
+async def parts_of(request: Request) -> AsyncGenerator[bytes, None]:
+    """A body that goes to the disk, as it comes. `ClientDisconnect`; `BodyTooSlow`, also for the largest."""
+    pace = Pace(FILE_GRACE_SECONDS, FILE_RATE)
+    async with contextlib.aclosing(request.stream()) as stream:
+        while True:
+            async with pace.waiting():
+                part = await anext(stream, None)
+            if part is None:
+                return
+            pace.received(len(part))
+            yield part
 
 
 async def _read(request: Request, most: int, lease: Lease, budget: BodyBudget) -> bytes | None:

@@ -27,15 +27,20 @@ def require_local(request: Request, *, or_our_page: bool = False) -> None:
     Strangers are other machines, and those who reach us from this one: pages in its browser, clients of its proxies.
     `or_our_page`: the page that this server sends is none, when it is opened on this machine.
     """
+    if not is_local(request, or_our_page=or_our_page):
+        raise Forbidden("files of the server's machine can only be named from there")
+
+
+def is_local(request: Request, *, or_our_page: bool = False) -> bool:
+    """Whether the client is a program of this machine, as `require_local` wants it."""
     host = request.client.host if request.client else ""
     try:
         address = ipaddress.ip_address(host)
         mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None  # one socket for both
-        local = (mapped or address).is_loopback
+        near = (mapped or address).is_loopback
     except ValueError:
-        local = False
+        return False
     signs = [header for header in _FROM_ELSEWHERE if header in request.headers]
     if or_our_page and request.headers.get("sec-fetch-site") == "same-origin":
         signs.remove("sec-fetch-site")
-    if not local or signs:
-        raise Forbidden("files of the server's machine can only be named from there")
+    return near and not signs

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from corral.errors import CorralError, InternalError, ServerStopping
 from corral.server.http.access import Access, access_of, outcome_of
 from corral.server.http.dialect import Dialect, dialect_of, note, note_of, set_dialect
+from corral.server.http.discretion import said_to
 from corral.server.http.kept_answers import own_kept_answer
 from corral.server.http.needs import Needs
 from corral.server.http.reading import whole
@@ -62,7 +63,9 @@ class Stream(Response):
 
     async def _fail(self, scope: Scope, send: Send, error: CorralError) -> None:
         note(scope, error)
-        await send({"type": "http.response.body", "body": dialect_of(scope).line(error), "more_body": True})
+        await send(
+            {"type": "http.response.body", "body": dialect_of(scope).line(said_to(scope, error)), "more_body": True}
+        )
 
 
 _STOPS = "corral.stops"
@@ -116,7 +119,7 @@ class Route:
             log.exception("%s %s failed", scope["method"], scope["path"])
             error = InternalError()
         note(scope, error)
-        await self._dialect.answer(error)(scope, receive, send)
+        await self._dialect.answer(said_to(scope, error))(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)

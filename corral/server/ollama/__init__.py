@@ -7,7 +7,18 @@ from corral.errors import ModelNotFound, ModelRequired, RemoteModel
 from corral.server.http.error_table import Row, Table
 from corral.server.http.needs import ADMIN, ASK, MANAGE, OPEN, READ
 from corral.server.http.routing import route
-from corral.server.ollama import answers, create, explain, keys, markdown, models, operations, routes, search
+from corral.server.ollama import (
+    answers,
+    create,
+    explain,
+    keys,
+    markdown,
+    models,
+    operations,
+    quarantine,
+    routes,
+    search,
+)
 from corral.server.ollama.errors import dialect
 
 _ANY = dialect()
@@ -44,6 +55,15 @@ ROUTES = (
     route("/api/log", explain.log, "GET", dialect=_ANY, operation=operations.LOG, needs=ADMIN),
     route("/api/blobs", create.new_blob, "POST", dialect=_ANY, operation=operations.NEW_BLOB, needs=MANAGE),
     route("/api/blobs/{digest}", create.blob, "HEAD", "POST", dialect=_ANY, operation=operations.BLOB, needs=MANAGE),
+    route("/api/quarantine", quarantine.listed, "GET", dialect=_ANY, operation=operations.QUARANTINE, needs=MANAGE),
+    route(
+        "/api/quarantine/release",
+        quarantine.release,
+        "POST",
+        dialect=_ANY,
+        operation=operations.RELEASE,
+        needs=MANAGE,
+    ),
     route("/api/copy", models.copy, "POST", dialect=_COPY, operation=operations.COPY, needs=MANAGE),
     route("/api/delete", models.delete, "DELETE", dialect=_ANY, operation=operations.DELETE, needs=MANAGE),
     route("/api/pull", models.pull, "POST", dialect=_ANY, operation=operations.PULL, needs=MANAGE),

@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from corral import names
+from corral import cage, names
 from corral.errors import BadRequest, Forbidden, NotFound, StoreError
 from corral.inference import Runtime
 from corral.machine.threads import threads_here
@@ -17,6 +17,7 @@ from corral.models import create as making
 from corral.models import given
 from corral.names import Digest, Name
 from corral.server.http.bodies import body_as, reply
+from corral.server.http.reading import parts_of
 from corral.server.http.requests import require_local, runtime_of
 from corral.server.ollama import wire
 from corral.server.ollama.errors import ServerFault
@@ -68,6 +69,7 @@ async def create(request: Request) -> Response:
         lambda name: pull_steps(runtime, name),
         threads=threads_here() or os.cpu_count() or 1,
         prune=not runtime.config.no_prune,
+        cage=cage.wanted(runtime.config),
     )
     return await progress_answer(request, steps, asked.stream)
 
@@ -145,14 +147,15 @@ async def blob(request: Request) -> Response:
     digest = names.parse_digest(request.path_params["digest"])
     store = runtime_of(request).models.store
     if await store.run(_has_sound, store, digest):
-        async for _ in request.stream():
+        async for _ in parts_of(request):
             pass  # a client that is still sending when the connection is closed never sees the answer
         return Response(status_code=200)
     if request.method == "HEAD":
         raise NotFound(f'blob "{digest}" not found')
     async with store.receiving() as writer:
-        async for part in request.stream():
-            await store.run(writer.write, part)
+        async with contextlib.aclosing(parts_of(request)) as parts:
+            async for part in parts:
+                await store.run(writer.write, part)
         await store.run(writer.commit, digest)
     return Response(status_code=201)
 
@@ -161,8 +164,9 @@ async def new_blob(request: Request) -> Response:
     """Takes a file whose digest its client does not know, as a browser with a large file, and says the digest."""
     store = runtime_of(request).models.store
     async with store.receiving() as writer:
-        async for part in request.stream():
-            await store.run(writer.write, part)
+        async with contextlib.aclosing(parts_of(request)) as parts:
+            async for part in parts:
+                await store.run(writer.write, part)
         digest, _ = await store.run(writer.commit)
     response = reply({"digest": str(digest)})
     response.status_code = 201

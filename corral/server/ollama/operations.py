@@ -21,7 +21,7 @@ from corral.server.http.operation import (
     nullable,
 )
 from corral.server.http.reranking import RANKED, WireRankRequest
-from corral.server.ollama import create, keys, models, search, wire
+from corral.server.ollama import create, keys, models, quarantine, search, wire
 
 ALWAYS = (403, 500, 503)
 """The statuses of errors of routes that ask nothing of the request."""
@@ -196,6 +196,29 @@ NEW_KEY = Operation(
     success={201: "The key was made. Its secret is not shown again."},
 )
 REVOKED = Operation(takes=keys.WireRevokeRequest, requires={"key": SOME_TEXT}, answers=_KEY)
+QUARANTINE = Operation(
+    answers=an_object(
+        {
+            "files": a_list(
+                an_object(
+                    {
+                        "digest": STRING,
+                        "reason": STRING,
+                        "models": a_list(STRING),
+                        "released": BOOLEAN,
+                        "for_good": BOOLEAN,
+                    }
+                )
+            )
+        }
+    ),
+    errors=ALWAYS,
+)
+RELEASE = Operation(
+    takes=quarantine.WireReleaseRequest,
+    requires={"model": SOME_TEXT},
+    answers=an_object({"released": a_list(STRING)}),
+)
 LOG = Operation(answers=an_object({"lines": a_list(STRING)}), errors=ALWAYS)
 
 

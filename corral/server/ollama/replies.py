@@ -11,6 +11,7 @@ from corral.errors import CorralError
 from corral.golang import gojson
 from corral.messages import Progress
 from corral.server.http.dialect import dialect_of, note
+from corral.server.http.discretion import said_to
 from corral.server.http.streaming import NDJSON, PLAIN_JSON, Stream
 from corral.server.ollama import wire as wire
 
@@ -31,7 +32,7 @@ async def progress_answer(request: Request, steps: AsyncGenerator[Progress, None
                 last = line
     except CorralError as error:
         note(request.scope, error)
-        response = dialect_of(request.scope).answer(error)
+        response = dialect_of(request.scope).answer(said_to(request.scope, error))
         response.headers["content-type"] = PLAIN_JSON
         return response
     return Response(last.rstrip(b"\n"), headers={"content-type": PLAIN_JSON})

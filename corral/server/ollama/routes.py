@@ -20,9 +20,11 @@ from corral.server.http.answers import describe
 from corral.server.http.bodies import body_as, body_converted, encoded_reply, reply
 from corral.server.http.folding import fold
 from corral.server.http.keep_alive import read_keep_alive
+from corral.server.http.reading import hold_more
 from corral.server.http.requests import runtime_of
 from corral.server.http.reranking import ranked
 from corral.server.http.streaming import NDJSON, Stream
+from corral.server.http.weight import VECTOR_BYTES
 from corral.server.ollama import wire
 from corral.server.ollama.replies import PLAIN_TEXT
 
@@ -125,7 +127,9 @@ async def embed(request: Request) -> Response:
     names.parse_reference(asked.model)
     if not wire.input_is_text(asked.input):
         raise BadRequest("invalid input type")
-    vectors = await inference.embed(runtime_of(request), wire.embed_request(asked, keep_alive))
+    converted = wire.embed_request(asked, keep_alive)
+    await hold_more(request, VECTOR_BYTES * len(converted.inputs))
+    vectors = await inference.embed(runtime_of(request), converted)
     if not vectors.vectors:
         return reply(wire.WireEmbedding(asked.model, []))
     response = encoded_reply(await asyncio.to_thread(_encoded, asked.model, vectors))

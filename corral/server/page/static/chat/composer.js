@@ -21,11 +21,11 @@ export class Composer {
       onpaste: (event) => this.#pasted(event),
     });
     const chooser = make("input", { type: "file", multiple: true, hidden: true, onchange: () => (this.files.take([...chooser.files]), (chooser.value = "")) });
-    this.sendButton = button(say("chat.send"), () => this.#submit(), { class: "main" });
+    this.sendButton = button(say("chat.send"), () => this.submit(), { class: "main" });
     this.stopButton = button(say("chat.stop"), stop, { class: "main", hidden: true });
     this.element = make(
       "form",
-      { class: "composer", onsubmit: (event) => (event.preventDefault(), this.#submit()) },
+      { class: "composer", onsubmit: (event) => (event.preventDefault(), this.submit()) },
       this.files.element,
       this.input,
       make(
@@ -74,7 +74,7 @@ export class Composer {
   #pressed(event) {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
-    this.#submit();
+    this.submit();
   }
 
   #pasted(event) {
@@ -84,7 +84,8 @@ export class Composer {
     this.files.take(files);
   }
 
-  #submit() {
+  /** Sends what is written, as Enter does. */
+  submit() {
     const draft = this.#draft();
     if (this.sendButton.hidden || (!draft.content && !draft.images.length && !draft.files.length)) return;
     if (this.send(draft) === false) return;

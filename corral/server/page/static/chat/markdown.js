@@ -5,7 +5,7 @@ import { icon } from "../icons.js";
 import { ask } from "../server.js";
 import { say } from "../words.js";
 
-/** Milliseconds between two looks at a text that grows. */
+/** Milliseconds between two renderings of a text that grows. */
 const EVERY = 250;
 /** Characters that are sent at once; the server takes a few more. */
 const LONGEST = 30000;
@@ -18,6 +18,7 @@ export class Markdown {
     this.open = []; // elements of the blocks after those
     this.busy = false;
     this.timer = null;
+    this.next = 0; // when a text that grows may be rendered again
   }
 
   /** Shows a text as it was written, until it is to be rendered. */
@@ -29,12 +30,17 @@ export class Markdown {
   show(text) {
     if (text === this.text) return;
     this.text = text;
-    if (!this.busy && !this.timer) this.#render();
+    if (!this.busy && !this.timer) this.#later(this.next - performance.now());
+  }
+
+  #later(wait) {
+    if (wait <= 0) this.#render();
+    else this.timer = setTimeout(() => ((this.timer = null), this.#render()), wait);
   }
 
   async #render() {
     this.busy = true;
-    const began = performance.now();
+    this.next = performance.now() + EVERY;
     const sent = this.text.slice(this.done, this.done + LONGEST);
     const seen = this.done + sent.length;
     const isAll = seen === this.text.length;
@@ -46,8 +52,7 @@ export class Markdown {
     }
     this.busy = false;
     if (seen === this.text.length) return;
-    const rest = isAll ? Math.max(0, EVERY - (performance.now() - began)) : 0;
-    this.timer = setTimeout(() => ((this.timer = null), this.#render()), rest);
+    this.#later(isAll ? this.next - performance.now() : 0);
   }
 
   /** Shows the blocks of what was sent. The last one stays open, unless it alone is longer than what can be sent. */

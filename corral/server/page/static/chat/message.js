@@ -9,6 +9,8 @@ import { tokens } from "./tokens.js";
 import { waiting } from "./waiting.js";
 
 const { say } = words;
+/** Milliseconds in which an answer under way is looked at once, whatever comes of it meanwhile. */
+const EVERY = 100;
 
 /** Tells elements that they have come near the window: only then is their Markdown rendered. */
 const nearWindow = new IntersectionObserver(
@@ -70,14 +72,18 @@ function answerParts(message, element, actions) {
   const calls = make("div", { class: "calls" });
   let isNear = false;
 
+  let ran = null;
+
   const update = () => {
     const runs = isRunning(message.id);
-    element.setAttribute("aria-busy", runs);
     thought.hidden = !message.thinking;
     if (thoughtText.textContent !== (message.thinking ?? "")) thoughtText.textContent = message.thinking ?? "";
     waiting(state, message, runs);
     if (isNear) rendered.show(message.content);
-    calls.replaceChildren(...(message.calls ?? []).map(call));
+    if (calls.childElementCount !== (message.calls ?? []).length) calls.replaceChildren(...message.calls.map(call));
+    if (runs === ran) return;
+    ran = runs;
+    element.setAttribute("aria-busy", runs);
     element.querySelector(":scope > footer")?.replaceWith(foot(message, actions));
   };
   element.addEventListener("near", () => {
@@ -98,11 +104,11 @@ function listenUntilDone(message, element, update) {
     if (!isRunning(message.id)) progress.removeEventListener(message.id, listener);
     if (isPlanned) return;
     isPlanned = true;
-    requestAnimationFrame(() => {
+    setTimeout(() => {
       isPlanned = false;
       update();
       element.dispatchEvent(new CustomEvent("grown", { bubbles: true }));
-    });
+    }, EVERY);
   };
   progress.addEventListener(message.id, listener);
 }

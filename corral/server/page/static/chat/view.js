@@ -15,7 +15,7 @@ import { Thread } from "./thread.js";
 const EMPTY = { system: "", options: {}, think: "", format: "", alternatives: false };
 
 export async function show(place, [id]) {
-  const view = new View(place, await models());
+  const view = new View(place, models());
   await view.open(id);
   return () => view.leave();
 }
@@ -31,6 +31,7 @@ async function models() {
 }
 
 class View {
+  /** `models` is a promise of those that are installed: a message can be written before they are known. */
   constructor(place, models) {
     this.models = models;
     this.sidebar = new Sidebar();
@@ -63,13 +64,21 @@ class View {
     if (this.conversation) answers.resume(this.conversation);
     this.#redraw();
     this.#untilEnded();
-    this.picker.offer(this.models, record?.model);
-    this.second.offer(this.models, undefined, say("chat.beside.none"));
     this.composer.focus();
+    this.offered = this.#offer(record?.model);
+  }
+
+  async #offer(wanted) {
+    const models = await this.models;
+    this.picker.offer(models, wanted);
+    this.second.offer(models, undefined, say("chat.beside.none"));
+    this.note.hidden = models.length > 0;
+    this.offered = null;
   }
 
   #main() {
     const note = make("p", {}, say("chat.no.models"), " ", make("a", { href: "#/models" }, say("view.models")));
+    this.note = make("div", { class: "welcome", hidden: true }, note);
     const section = make(
       "section",
       { class: "conversation" },
@@ -82,7 +91,7 @@ class View {
         make("span", { class: "space" }),
         button(say("settings"), () => this.#set(), { icon: "sliders", class: "plain" }),
       ),
-      this.models.length ? "" : make("div", { class: "welcome" }, note),
+      this.note,
       this.thread.element,
       this.composer.element,
     );
@@ -120,6 +129,10 @@ class View {
   }
 
   #send(draft) {
+    if (this.offered) {
+      this.offered.then(() => this.composer.submit());
+      return false;
+    }
     if (!this.picker.model) {
       notify(say("chat.no.models"), "error");
       return false;
