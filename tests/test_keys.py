@@ -35,9 +35,9 @@ NEEDED: dict[Scope | None, str] = {
     """,
     "manage": """
         /api/blobs /api/blobs/{digest} /api/copy /api/create /api/delete /api/export /api/import /api/pull /api/push
-        /api/quarantine /api/quarantine/release /api/search /metrics
+        /api/search /metrics
     """,
-    "admin": "/api/keys /api/log /api/requests",
+    "admin": "/api/keys /api/log /api/quarantine /api/quarantine/release /api/requests",
 }
 """Which scope each path needs."""
 COUNTED = """
@@ -246,7 +246,6 @@ def test_a_key_for_some_models_learns_nothing_of_others(keyed: Keyed, name: str)
         ("DELETE", "/api/delete", {"model": name}),
         ("POST", "/api/pull", {"model": name}),
         ("POST", "/api/push", {"model": name}),
-        ("POST", "/api/quarantine/release", {"model": name}),
         ("POST", "/api/export", {"models": [name], "path": "/tmp/x.tar"}),
         ("POST", "/api/import", {"model": name, "path": "/tmp/x.tar"}),
     ]
@@ -261,6 +260,15 @@ def test_a_key_for_some_models_learns_nothing_of_others(keyed: Keyed, name: str)
     sound = {"content-type": "multipart/form-data; boundary=x"}
     answer = keyed.ask("some", "POST", "/v1/audio/transcriptions", form.encode(), **sound)
     assert answer.status in (400, 403), answer.body
+
+
+def test_an_admin_of_some_models_releases_no_others_from_quarantine(keyed: Keyed) -> None:
+    keyed.make("half", scope="admin", models=["fake"])
+    for model in ("secret", "nothing", "sha256:" + "0" * 64):
+        assert keyed.ask("half", "POST", "/api/quarantine/release", {"model": model}).status == 403
+    nothing = keyed.ask("half", "POST", "/api/quarantine/release", {"model": "fake"})
+    assert nothing.error == "nothing of it is in quarantine"
+    assert keyed.ask("half", "GET", "/api/quarantine").json == {"files": []}
 
 
 def test_lists_show_a_key_its_models(keyed: Keyed) -> None:

@@ -36,7 +36,10 @@ from corral.store.manifest import parse_manifest
 
 SECONDS = 2.0
 MEGABYTES = 256
-"""Of memory for the whole process, which takes a fifth of it before the first input."""
+"""Of memory for the whole process, which takes a third of it before the first input."""
+
+MEGABYTES_OF = {"media": 1024}
+"""A picture may have 64 million pixels, also one of a few bytes; a server reads no more than two at once."""
 
 Target = Callable[[bytes], None]
 

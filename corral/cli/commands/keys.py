@@ -76,8 +76,7 @@ def keys(
     keeper = _keeper()
     match action:
         case "list":
-            width = terminal.size(sys.stdout)[0] if sys.stdout.isatty() else None
-            print_table(keys_table(keeper.keys(), now(), width))
+            print_table(keys_table(keeper.keys(), now(), terminal.width(sys.stdout)))
         case "create":
             from corral.access.keys import Wish
 
@@ -104,7 +103,7 @@ def _show_new(key: Key, secret: str) -> None:
 
 HEADERS = ("ID", "NAME", "SCOPE", "MODELS", "REQUESTS/MIN", "TOKENS/MIN", "CREATED")
 SPARE = HEADERS[:2:-1]
-"""Those of them that a narrow window may do without, the last one first."""
+"""Those that a narrow window need not show, from the last on."""
 
 
 def keys_table(found: Sequence[Key], moment: datetime, width: int | None) -> str:

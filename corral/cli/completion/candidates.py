@@ -129,9 +129,9 @@ def _words(kind: Completed, source: Source) -> Sequence[Candidate]:
             return source.engine_actions()
         case "engines":
             return source.engines()
-        case "key actions":
-            return source.key_actions()
         case "quarantine actions":
             return [Candidate("release", "Have the files of a model loaded all the same")]
+        case "key actions":
+            return source.key_actions()
         case "files":
             return ()

@@ -18,6 +18,7 @@ from corral.server.http.operation import (
     Schema,
     a_list,
     an_object,
+    constant,
     nullable,
 )
 from corral.server.http.reranking import RANKED, WireRankRequest
@@ -104,8 +105,8 @@ ROOT = Operation(text="text/plain", errors=ALWAYS)
 VERSION = Operation(answers=an_object({"version": STRING}), errors=ALWAYS)
 STATUS = Operation(answers=_CLOUD, errors=ALWAYS)
 ME = Operation(
-    answers=an_object({"error": STRING}, {"signin_url": STRING}),
-    success={401: "No account is signed in, or the server asks for a key."},
+    answers=an_object({"error": constant("unauthorized"), "signin_url": STRING}),
+    success={401: "No account is signed in."},
     errors=ALWAYS,
 )
 GENERATE = Operation(
@@ -180,22 +181,6 @@ ANSWER = Operation(
 STOPPED = Operation(answers=an_object({}), errors=(404, *ALWAYS))
 BLOB = Operation(takes_bytes=True, success=_DIGESTED)
 NEW_BLOB = Operation(takes_bytes=True, answers=an_object({"digest": STRING}), success={201: _DIGESTED[201]})
-_KEY = an_object(
-    {
-        **dict.fromkeys(("id", "name", "scope", "created_at"), STRING),
-        "models": a_list(STRING),
-        **dict.fromkeys(("requests_per_minute", "tokens_per_minute"), INTEGER),
-    }
-)
-KEY = Operation(answers=an_object({"needed": BOOLEAN, "key": nullable(_KEY)}), errors=ALWAYS)
-KEYS = Operation(answers=an_object({"keys": a_list(_KEY)}), errors=ALWAYS)
-NEW_KEY = Operation(
-    takes=keys.WireKeyRequest,
-    requires={"name": {**SOME_TEXT, "maxLength": MAX_NAME}},
-    answers={**_KEY, "properties": {**_KEY["properties"], "secret": STRING}, "required": [*_KEY["required"], "secret"]},
-    success={201: "The key was made. Its secret is not shown again."},
-)
-REVOKED = Operation(takes=keys.WireRevokeRequest, requires={"key": SOME_TEXT}, answers=_KEY)
 QUARANTINE = Operation(
     answers=an_object(
         {
@@ -219,6 +204,22 @@ RELEASE = Operation(
     requires={"model": SOME_TEXT},
     answers=an_object({"released": a_list(STRING)}),
 )
+_KEY = an_object(
+    {
+        **dict.fromkeys(("id", "name", "scope", "created_at"), STRING),
+        "models": a_list(STRING),
+        **dict.fromkeys(("requests_per_minute", "tokens_per_minute"), INTEGER),
+    }
+)
+KEY = Operation(answers=an_object({"needed": BOOLEAN, "key": nullable(_KEY)}), errors=ALWAYS)
+KEYS = Operation(answers=an_object({"keys": a_list(_KEY)}), errors=ALWAYS)
+NEW_KEY = Operation(
+    takes=keys.WireKeyRequest,
+    requires={"name": {**SOME_TEXT, "maxLength": MAX_NAME}},
+    answers={**_KEY, "properties": {**_KEY["properties"], "secret": STRING}, "required": [*_KEY["required"], "secret"]},
+    success={201: "The key was made. Its secret is not shown again."},
+)
+REVOKED = Operation(takes=keys.WireRevokeRequest, requires={"key": SOME_TEXT}, answers=_KEY)
 LOG = Operation(answers=an_object({"lines": a_list(STRING)}), errors=ALWAYS)
 
 
