@@ -262,6 +262,15 @@ def test_a_key_for_some_models_learns_nothing_of_others(keyed: Keyed, name: str)
     assert answer.status in (400, 403), answer.body
 
 
+def test_an_admin_of_some_models_releases_no_others_from_quarantine(keyed: Keyed) -> None:
+    keyed.make("half", scope="admin", models=["fake"])
+    for model in ("secret", "nothing", "sha256:" + "0" * 64):
+        assert keyed.ask("half", "POST", "/api/quarantine/release", {"model": model}).status == 403
+    nothing = keyed.ask("half", "POST", "/api/quarantine/release", {"model": "fake"})
+    assert nothing.error == "nothing of it is in quarantine"
+    assert keyed.ask("half", "GET", "/api/quarantine").json == {"files": []}
+
+
 def test_lists_show_a_key_its_models(keyed: Keyed) -> None:
     for name in ("fake", "secret"):
         assert keyed.ask("infer", "POST", "/api/generate", {"model": name}).status == 200
