@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -220,3 +222,19 @@ def test_others_are_answered_while_touched_weights_are_hashed_at_their_first_use
         while not all(one.done() for one in using):  # and the watch on the server's loop sees none of them held up
             httpx.get(f"{server.url}/api/version", timeout=60).raise_for_status()
     assert [one.result().status_code for one in using] == [200, 200, 200]
+
+
+def test_where_the_index_cannot_be_written_models_are_listed_without_it(store: Store) -> None:
+    program = f"""
+import asyncio, resource, signal
+from pathlib import Path
+from corral.models.model import Models
+from corral.store import Store
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+models = Models(Store(Path({str(store.root)!r})))
+print(sorted(one.stored.name.model for one in asyncio.run(models.list())))
+"""
+    outcome = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (outcome.stdout, outcome.stderr) == ("['bert', 'native']\n", "")
+    assert not index_of(store).exists()

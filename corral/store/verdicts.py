@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from corral.errors import InvalidName
 from corral.names import Digest, parse_digest
 from corral.store import disk
 
@@ -60,8 +61,10 @@ class Verdicts:
 
     def all(self) -> dict[Digest, Verdict]:
         """Those of all blobs."""
-        files = self._folder.iterdir() if self._folder.is_dir() else ()
-        digests = [parse_digest(file.name) for file in files if not file.name.startswith(_TEMPORARY)]
+        digests = []
+        for file in self._folder.iterdir() if self._folder.is_dir() else ():
+            with suppress(InvalidName):  # what other programs leave behind
+                digests.append(parse_digest(file.name))
         return {digest: self.get(digest) for digest in sorted(digests, key=str)}
 
     def forget(self, digest: Digest) -> None:
