@@ -125,7 +125,7 @@ class _Writing:
         """Writes a part as one file. With a `block`, long stretches share blocks; false where they cannot."""
         laid_out, shared = part.layout(), 0
         with disk.create(self._target / name) as file:
-            _write(file, laid_out.header)
+            disk.write_all(file, laid_out.header)
             for run in _runs(part):
                 if run.offset < 0:
                     self._compute(run.recipes[0], file)
@@ -136,7 +136,7 @@ class _Writing:
                     shared += length
                 else:
                     self._copy(run.offset, run.size, file)
-                _write(file, bytes(-file.tell() % part.alignment))
+                disk.write_all(file, bytes(-file.tell() % part.alignment))
             disk.flush(file)
         self._made(name, shared)
         self._check(name, laid_out.tensors)
@@ -151,7 +151,7 @@ class _Writing:
         if header is None or not self._sharing.clone(self._opened, path):
             return False
         with open(path, "r+b", buffering=0) as file:
-            _write(file, header)
+            disk.write_all(file, header)
             file.truncate(run.offset + run.size + -run.size % part.alignment)
             disk.flush(file)
         self._advance(run.size)
@@ -175,7 +175,7 @@ class _Writing:
                 return False
         first = layout(_subset(part, 0, count, tensors).fields, [], alignment=part.alignment)
         with disk.create(self._target / names[0]) as file:
-            _write(file, first.header)
+            disk.write_all(file, first.header)
             disk.flush(file)
         self._made(names[0], 0)
         self.files = [self.files[-1], *self.files[:-1]]
@@ -187,7 +187,7 @@ class _Writing:
     def _share(self, name: str, header: bytes, run: _Run, block: int) -> bool:
         """Writes a part whose whole blocks are those of the published file; false where it cannot share them."""
         with disk.create(self._target / name) as file:
-            _write(file, header)
+            disk.write_all(file, header)
             length = 0
             if _whole_blocks(run, block)[1]:
                 length = self._share_run(run, file, block)
@@ -195,7 +195,7 @@ class _Writing:
                     return False
             else:
                 self._copy(run.offset, run.size, file)
-            _write(file, bytes(-file.tell() % self._file.alignment))
+            disk.write_all(file, bytes(-file.tell() % self._file.alignment))
             disk.flush(file)
         self._made(name, length)
         return True
@@ -218,7 +218,7 @@ class _Writing:
             self._tell()
 
     def _compute(self, recipe: Recipe, file: FileIO) -> None:
-        _write(file, arithmetic.computed(recipe, self._opened))
+        disk.write_all(file, arithmetic.computed(recipe, self._opened))
         self._advance(recipe.tensor.size)
 
     def end(self) -> None:
@@ -338,9 +338,3 @@ def _padded(part: Part, recipes: Sequence[Recipe], end: int, modulus: int = 0) -
         return None
     fields = {**part.fields, PADDING: encode(ValueType.STRING, " " * room)}
     return layout(fields, tensors, alignment=part.alignment).header
-
-
-def _write(file: FileIO, data: bytes | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]

@@ -317,12 +317,10 @@ class BlobWriter:
             self._path.unlink(missing_ok=True)
 
     def write(self, chunk: bytes | bytearray | memoryview) -> None:
-        rest = memoryview(chunk)
-        self._hash.update(rest)
-        self.size += len(rest)
+        self._hash.update(chunk)
+        self.size += len(chunk)
         with disk.explained(self._path, "writing"):
-            while rest:
-                rest = rest[self._opened.write(rest) :]
+            disk.write_all(self._opened, chunk)
 
     @property
     def digest(self) -> Digest:

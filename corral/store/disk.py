@@ -184,11 +184,18 @@ def flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def write_all(file: FileIO, data: bytes | bytearray | memoryview) -> None:
+    """Writes all of it: a disk that is nearly full takes a part, and refuses the next one."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
 def write_whole(path: Path, data: bytes, temporary_path: Path) -> None:
     """Writes a file so that others see the old one or the new one, never a part."""
     try:
         with create(temporary_path) as file:
-            file.write(data)
+            write_all(file, data)
             flush(file)
         temporary_path.replace(path)
     finally:
@@ -333,10 +340,9 @@ def copy_range(source: FileIO, offset: int, target: FileIO, length: int) -> Iter
                 in_system = False
                 continue
         else:
-            chunk = memoryview(source.read(min(wanted, COPY_BYTES)))
+            chunk = source.read(min(wanted, COPY_BYTES))
             copied = len(chunk)
-            while chunk:
-                chunk = chunk[target.write(chunk) :]
+            write_all(target, chunk)
         if not copied:
             raise OSError(errno.EIO, "the file became shorter while it was read")
         done += copied

@@ -107,35 +107,29 @@ def _export(models: Sequence[Name], store: Store, path: Path, report: Report) ->
             _write_file(archive, _blob_name(digest), raw)
         for layer in sorted(blobs.values(), key=lambda layer: (layer.size, layer.digest)):
             _write_blob(archive, store, layer, report)
-        archive.write(tar.END)
+        disk.write_all(archive, tar.END)
         report(Progress("writing archive"))
 
 
 def _write_file(archive: FileIO, name: str, data: bytes) -> None:
-    _write(archive, tar.header(name, len(data)) + data + tar.padding(len(data)))
+    disk.write_all(archive, tar.header(name, len(data)) + data + tar.padding(len(data)))
 
 
 def _write_blob(archive: FileIO, store: Store, layer: Layer, report: Report) -> None:
     """Copies a blob; `StoreError` if its bytes are not those of its digest."""
     count = throttled_progress(report, f"exporting {layer.digest.short}", str(layer.digest), layer.size)
-    _write(archive, tar.header(_blob_name(layer.digest), layer.size))
+    disk.write_all(archive, tar.header(_blob_name(layer.digest), layer.size))
     state, done = hashlib.sha256(), 0
     with disk.open_regular(store.open_path(layer.digest)) as blob:
         while chunk := blob.read(disk.COPY_BYTES):
             state.update(chunk)
             done += len(chunk)
             if done <= layer.size:
-                _write(archive, chunk)
+                disk.write_all(archive, chunk)
                 count(done)
     if done != layer.size or state.hexdigest() != layer.digest.hex:
         raise StoreError(f'blob "{layer.digest}" is damaged: remove its model and pull it again')
-    _write(archive, tar.padding(layer.size))
-
-
-def _write(archive: FileIO, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[archive.write(rest) :]
+    disk.write_all(archive, tar.padding(layer.size))
 
 
 def _encode_index(models: Sequence[tuple[Name, Manifest]]) -> bytes:
