@@ -69,3 +69,4 @@ paint(localStorage.getItem(THEME));
 frame();
 addEventListener("hashchange", show);
 await show();
+for (const load of Object.values(VIEWS)) load().catch(() => {}); // so that a view can be shown when the server has gone

@@ -63,7 +63,7 @@ export default {
   "chat.thought": "Thoughts",
   "chat.tokens": "Tokens and their alternatives",
   "chat.stopped": "Stopped.",
-  "chat.interrupted": "The page was left before this answer had ended.",
+  "chat.interrupted": "This answer was cut off: the server was started anew, or the page was left for too long.",
   "chat.cut": "The server ended the answer too early.",
   "tokens.hint": "Choose a token to see what the model might have written instead.",
   "tokens.goOn": "Go on from this one",

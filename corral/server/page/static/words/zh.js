@@ -63,7 +63,7 @@ export default {
   "chat.thought": "思考过程",
   "chat.tokens": "词元及其备选",
   "chat.stopped": "已停止。",
-  "chat.interrupted": "回答结束之前离开了页面。",
+  "chat.interrupted": "回答被中断：服务器已重新启动，或离开页面太久。",
   "chat.cut": "服务器提前结束了回答。",
   "tokens.hint": "点击一个词元，查看模型还可能写出什么。",
   "tokens.goOn": "从这里继续",
