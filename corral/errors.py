@@ -12,13 +12,17 @@ CorralError              anything that stops a request or a command
 │   ├── ContextExceeded  the prompt or text is longer than the context, and may not be cut
 │   ├── BodyTooLarge     the request's body has more bytes than are read
 │   └── BodyTooSlow      the request's body takes too long
+├── KeyRequired          the server wants a key, and was given none that it knows
 ├── Forbidden
-│   └── RemoteModel      the name means a model that runs in the vendor's cloud
+│   ├── RemoteModel      the name means a model that runs in the vendor's cloud
+│   ├── ScopeMissing     the key is not for this
+│   └── ModelForbidden   the key is not for this model
 ├── NotFound
 │   ├── ModelNotFound    no manifest of that name in the store
 │   └── NotPublished     the registry or mirror that was asked has no such model
 ├── Busy                 trying again later may work
 │   ├── QueueFull        as many requests wait as may
+│   ├── LimitReached     the key has used what it may use a minute
 │   └── ServerStopping
 ├── ConfigError          a setting that cannot be used
 ├── StoreError           the disk or the store's files
@@ -41,6 +45,7 @@ CorralError              anything that stops a request or a command
 and envelope from kind and data, and the sentence where its clients match on other words (`server/ollama/errors.py`).
 """
 
+import math
 import re
 from typing import ClassVar
 
@@ -135,6 +140,16 @@ class BodyTooSlow(BadRequest):
         super().__init__("the request body comes too slowly")
 
 
+class KeyRequired(CorralError):
+    """The server wants a key, and was given none that it knows: the same error, whatever was wrong with it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this server wants an API key that it knows: set OLLAMA_API_KEY, or send the header "
+            '"Authorization: Bearer KEY"; on its machine, `corral keys create NAME` makes one'
+        )
+
+
 class Forbidden(CorralError):
     """What is not done for this caller, whatever the request says."""
 
@@ -144,6 +159,22 @@ class RemoteModel(Forbidden):
 
     def __init__(self, name: str) -> None:
         super().__init__(f'"{name}" runs in the cloud of its vendor, and Corral runs models on this machine only')
+        self.name = name
+
+
+class ScopeMissing(Forbidden):
+    """The key has another scope than what was asked for needs."""
+
+    def __init__(self, needed: str, scope: str) -> None:
+        super().__init__(f'this needs a key of the scope "{needed}", and yours has "{scope}"')
+        self.needed = needed
+
+
+class ModelForbidden(Forbidden):
+    """The key is for other models, whether this one is there or not. `name`: the whole name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'your key is not for the model "{name}"')
         self.name = name
 
 
@@ -172,6 +203,14 @@ class QueueFull(Busy):
 
     def __init__(self) -> None:
         super().__init__("server busy, please try again: too many requests are waiting")
+
+
+class LimitReached(Busy):
+    """The key has used what it may use a minute. `wait`: seconds until it may go on."""
+
+    def __init__(self, wait: float) -> None:
+        self.wait = max(1, math.ceil(wait))
+        super().__init__(f"your key has reached its limit for a minute; try again in {self.wait} seconds")
 
 
 class ServerStopping(Busy):

@@ -97,7 +97,8 @@ class Job(Generic[Result]):
 
         Arguments and result are values of msgspec or paths; they arrive as the function's annotations and `result` say.
         `doing` begins the sentence of an error: `quantizing the model`. In its cage the child may read the paths among
-        the arguments, and write the one that is called `target`; it has no network. `cage` None: it is not shut in.
+        the arguments, and write the one that is called `target`, which must be there; it has no network. `cage` None:
+        it is not shut in.
         """
         self._call = _Call(function, arguments, os.getpid(), cage)
         self._type = result

@@ -60,6 +60,8 @@ FILES = {
 BEFORE = [
     (r"/tmp/corral-\w{8}", "/tmp/corral-12345678"),
     (r"127\.0\.0\.1:[1-9]\d{4}", "127.0.0.1:11434"),
+    (r"(?<![-\w])[0-9a-f]{8}(?![-\w])", "KEYSIDIS"),
+    (r"\bcorral-[-\w]{43}(?![-\w])", "corral-SECRET"),
 ]
 """What differs from run to run: replaced before the terminal breaks lines."""
 
@@ -145,6 +147,7 @@ NOT_OURS = {
     "ssh": raw("SSH-2.0-OpenSSH_9.9\r\n"),
     "nothing": raw(""),
 }
+REFUSED = {"GET /api/tags": reply({"error": "this server wants an API key"}, 401)}
 MOVED = {**reply("", 301), "headers": {"Location": "https://elsewhere.example/"}}
 
 STEPS = [
@@ -209,6 +212,17 @@ STEPS = [
     Step("engine-nameless", "corral engine use"),
     Step("engine-action", "corral engine compile"),
     Step("engine-missing", "corral engine remove nope"),
+    Step("keys-none", "corral keys"),
+    Step("keys-create", "corral keys create alice --model 'llama*' --model me/captain --requests-per-minute 60"),
+    Step("keys-create-again", "corral keys create alice"),
+    Step("keys-create-admin", "corral keys create boss --scope admin"),
+    Step("keys-create-scope", "corral keys create bob --scope root"),
+    Step("keys-create-pattern", "corral keys create bob --model hf.co/*"),
+    Step("keys", "corral keys list", (80, 40, 200)),
+    Step("keys-revoke", "corral keys revoke alice"),
+    Step("keys-revoke-missing", "corral keys revoke alice"),
+    Step("keys-wanted", "corral list", routes=REFUSED),
+    Step("keys-unknown", "corral list", routes=REFUSED, variables={"OLLAMA_API_KEY": "none"}),
     Step("completion-none", "corral completion tcsh"),
     Step("unknown", "ollama lst"),
     Step("unknown-far", "corral frobnicate --all"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from corral import cage
-from corral.cage import Cage, Needs, Support
+from corral.cage import Cage, Needs, Support, places
 from corral.doctor.cage import judged
 from corral.engine.base import CompletionRequest, RunnerSpec
 from corral.engine.llama.launch import launch
@@ -183,3 +183,14 @@ async def test_a_job_has_no_network(monkeypatch: pytest.MonkeyPatch, caplog: pyt
 def test_the_doctor_says_what_holds_here(wish: Cage, found: Support | None, level: str, text: str) -> None:
     finding = judged(wish, found)
     assert (finding.level, finding.text[-len(text) :]) == (level, text)
+
+
+def test_a_home_folder_among_the_libraries_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `/usr/share/ollama` is for Ollama's service, or a home folder that is on Python's path."""
+    places._home.cache_clear()
+    monkeypatch.setenv("HOME", "/usr/local/someone")
+    monkeypatch.setattr(sys, "path", ["/usr/local/someone", "/usr/local/someone/packages"])
+    granted = set(places.libraries())
+    places._home.cache_clear()
+    assert Path("/usr/local/someone/packages") in granted
+    assert not granted & {Path("/usr/local/someone"), Path("/usr/local"), Path("/usr"), Path("/usr/share"), Path("/")}

@@ -645,7 +645,8 @@ def test_the_help_page_of_serve_explains_every_setting_of_the_server(capsys: pyt
     head, _, environment = capsys.readouterr().out.partition("Environment Variables:\n")
     assert head == (
         "Start Corral\n\nUsage:\n  corral serve [flags]\n\nAliases:\n  serve, start\n\n"
-        "Flags:\n  -h, --help   help for serve\n\n"
+        "Flags:\n  -h, --help               help for serve\n"
+        "      --insecure-no-auth   Let everyone who reaches the server do everything: ask for no key\n\n"
     )
     lines = environment.splitlines()
     assert [line.split()[0] for line in lines][:3] == ["OLLAMA_DEBUG", "OLLAMA_HOST", "OLLAMA_CONTEXT_LENGTH"]

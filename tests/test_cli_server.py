@@ -153,6 +153,13 @@ def test_a_command_starts_the_server_that_is_missing(lonely: Shell) -> None:
     assert len(servers_of(lonely, "Started")) == 1
 
 
+def test_a_server_that_a_command_starts_has_a_key_for_the_command(lonely: Shell) -> None:
+    listed = lonely.run("list", CORRAL_REQUIRE_KEY="1")
+    assert listed == Outcome(0, "NAME    ID    SIZE    MODIFIED \n", "")
+    secret = (lonely.home / ".ollama" / "corral-key").read_text().strip()
+    assert secret not in (lonely.home / "state" / "serve.log").read_text()
+
+
 def test_the_server_is_ours_whatever_lies_in_the_current_folder(lonely: Shell) -> None:
     (lonely.home / "corral.py").write_text("raise SystemExit('not this one')")
     assert lonely.run("list").status == 0
@@ -174,7 +181,7 @@ def test_a_server_that_was_started_ends_itself_when_idle(lonely: Shell) -> None:
 
 
 def test_a_conversation_outlives_the_server_it_began_with(lonely: Shell, tiny_gguf: Path) -> None:
-    engine = {"CORRAL_ENGINE": str(FAKE_ENGINE)}
+    engine = {"CORRAL_ENGINE": str(FAKE_ENGINE), "CORRAL_WORKER_FOLDERS": str(lonely.home)}
     assert lonely.run("pull", str(tiny_gguf), **engine).status == 0
     terminal = lonely.terminal("run", "tiny", variables=engine)
     terminal.wait_for("Send a message")

@@ -183,7 +183,8 @@ async def test_a_client_that_does_not_read_its_answer_loses_it_and_its_place(mon
         asking = await served.connect()
         cast(asyncio.Transport, asking.writer.transport).pause_reading()
         asking.ask("/endless")
-        await app.ended.wait()
+        async with asyncio.timeout(60):
+            await app.ended.wait()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import math
 import os
 import socket
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -167,10 +168,12 @@ OWN = Version("0.33.0", __version__)
         (
             ELSEWHERE,
             Answering(False, error="no route to host"),
-            [
-                ("wrong", "no server answers at http://gpu:11434: no route to host"),
-                ("note", "other machines can reach a server at gpu:11434, and need no password"),
-            ],
+            [("wrong", "no server answers at http://gpu:11434: no route to host")],
+        ),
+        (
+            HERE,
+            Answering(True, error="the server wants an API key", wants_key=True),
+            [("wrong", "the server wants an API key")],
         ),
     ],
 )
@@ -179,8 +182,12 @@ def test_who_answers_at_the_address(address: Address, found: Answering, expected
 
 
 def test_an_open_address_is_noted() -> None:
-    findings = said(network.judged(parse_address("0.0.0.0:11434"), Answering(False)))
-    assert findings[-1] == ("note", "other machines can reach a server at 0.0.0.0:11434, and need no password")
+    settings = Config(host=parse_address("0.0.0.0:11434"))
+    text = "other machines can reach a server at 0.0.0.0:11434"
+    assert said(network.reachable(settings)) == [("ok", f"{text}, with a key (`corral keys`)")]
+    is_open = replace(settings, insecure_no_auth=True)
+    assert said(network.reachable(is_open)) == [("wrong", f"{text}, and do everything without a key")]
+    assert said(network.reachable(Config())) == []
 
 
 def test_proxies_are_named_without_passwords(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,11 +30,11 @@ def test_random_bytes_are_read_or_refused(tmp_path: Path, target: str) -> None:
 def test_what_breaks_a_reader_is_found(tmp_path: Path) -> None:
     """A target that is broken on purpose: it cannot bear the bytes that it began with."""
     program = (
-        "import sys; from tests.fuzz import fuzzer, targets\n"
+        f"import sys; sys.argv[1:] = ['gguf', '10', {str(tmp_path)!r}]\n"
+        "from tests.fuzz import fuzzer, targets\n"
         "def broken(data):\n"
         "    if data.startswith(b'GGUF'): raise KeyError('found')\n"
         "targets.TARGETS['gguf'] = broken\n"
-        f"sys.argv[1:] = ['gguf', '10', {str(tmp_path)!r}]\n"
         "fuzzer.main()"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

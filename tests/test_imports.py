@@ -43,7 +43,7 @@ CONFIG = {
     "corral.golang.durations",
 }
 FRAMEWORK = {f"corral.cli.framework{module}" for module in ("", ".commands", ".flags", ".help_pages")}
-CLIENT = {"corral.client", "corral.client.answers"}
+CLIENT = {"corral.client", "corral.client.answers", "corral.access", "corral.access.own_key"}
 TABLES = {f"corral.cli.display{module}" for module in ("", ".tables", ".text", ".units")}
 
 

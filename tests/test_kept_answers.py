@@ -67,12 +67,12 @@ def test_what_is_not_kept_is_said(fake_server: RunningServer) -> None:
 
 def test_ended_answers_make_room() -> None:
     answers = kept_answers.KeptAnswers()
-    for number in range(kept_answers.MAX_ANSWERS):
-        assert answers.add(f"a{number}")
+    kept = {name: answers.add(name) for name in (f"a{number}" for number in range(kept_answers.MAX_ANSWERS))}
+    assert all(kept.values())
     assert answers.add("one more") is None
     assert answers.add("a3") is None
-    fourth = answers.get("a4")
+    fourth = kept["a4"]
     assert fourth
     fourth.end()
     assert answers.add("one more")
-    assert answers.get("a4") is None
+    assert answers.add("a4") is None  # it went, and there is no room for another

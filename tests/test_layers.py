@@ -22,6 +22,7 @@ WORDS = {
     "children",
     "job",
     "media_kinds",
+    "access",
 }
 FORMATS = {
     "gguf",

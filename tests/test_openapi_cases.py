@@ -2,15 +2,17 @@
 
 CORRAL_TEST_EXAMPLES=5000 pytest tests/test_openapi_cases.py    # more of them
 
+The server asks for keys, so each request is sent twice: without a key, to be refused, and with one.
+
 Checked of each reply: its status, its media type and its headers are documented; JSON, also every line of a stream,
 fits its schema; an error has its dialect's envelope; and 500 is only answered where `BLAMELESS` says why. The server
 and its workers live on, and its log has no traceback.
 
 Checks of schemathesis that are left out: `not_a_server_error`, since Ollama answers some bad requests with 500 and
 Corral does as well (`BLAMELESS` is stricter); `negative_data_rejection`, since requests are read leniently on purpose;
-`positive_data_acceptance`, since what a schema allows may name a model that is not there; `unsupported_method` and
-`allow_header_conformance`, since other tests have them; those about authentication, which the server does not have;
-and those about sequences of requests, since each request here stands alone.
+`positive_data_acceptance`, since what a schema allows may name a model that is not there; `unsupported_method`,
+`allow_header_conformance` and those about authentication, since other tests have them; and those about sequences of
+requests, since each request here stands alone.
 """
 
 import json
@@ -76,7 +78,7 @@ DOCUMENTED: list[Any] = CHECKS.get_by_names(
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "PIP_INDEX_URL"), CLOSED)
-    with dialect_server(tmp_path_factory.mktemp("cases"), **proxies) as running:
+    with dialect_server(tmp_path_factory.mktemp("cases"), CORRAL_REQUIRE_KEY="1", **proxies) as running:
         yield running
         assert running.process.poll() is None
         assert "Traceback" not in running.log.read_text("utf-8", "replace")
@@ -85,6 +87,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 @pytest.mark.parametrize(("path", "method", "mode"), OPERATIONS)
 def test_every_reply_is_as_documented(server: RunningServer, path: str, method: str, mode: GenerationMode) -> None:
     operation = SCHEMA[path][method]
+    key = {"authorization": f"Bearer {(server.home / '.ollama' / 'corral-key').read_text().strip()}"}
     count = math.ceil(EXAMPLES / len(OPERATIONS))
 
     @settings(
@@ -98,7 +101,10 @@ def test_every_reply_is_as_documented(server: RunningServer, path: str, method: 
     @given(case=operation.as_strategy(generation_mode=mode), data=st.data())
     def ask(case: Case[Any], data: st.DataObject) -> None:
         settle(case, data.draw, server.home)
-        response = case.call(base_url=server.url, timeout=60)
+        refused = case.call(base_url=server.url, timeout=60)
+        assert (refused.status_code == 401) is (path != "/")
+        case.validate_response(refused, checks=DOCUMENTED)
+        response = case.call(base_url=server.url, headers=key, timeout=60)
         case.validate_response(response, checks=[*DOCUMENTED, is_blameless, has_fitting_lines, has_whole_events])
 
     ask()

@@ -235,6 +235,7 @@ async def test_it_can_be_given_up_between_two_pieces(tmp_path: Path, monkeypatch
 async def test_it_runs_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     source = write_gguf(tmp_path / "a.gguf", LLAMA, {"blk.0.attn_q.weight": random(300, 512)})
+    (tmp_path / "b").touch()  # as a file of the store is there before it is written
     arguments = {"source": source, "target": tmp_path / "b", "kind": "Q4_0", "threads": 2, "imatrix": None}
     job = Job("corral.quantize:quantize", Written, "quantizing the model", cage=Cage(), **arguments)
     assert [step.completed async for step in job.steps()] == [0, 300 * 2048]

@@ -216,14 +216,14 @@ def test_localhost_means_the_address_that_clients_take_it_for(start_server: Star
 
 
 def test_no_host_is_refused_when_everybody_is_served(start_server: StartServer) -> None:
-    server = start_server(OLLAMA_HOST="0.0.0.0:0")
+    server = start_server(CORRAL_INSECURE_NO_AUTH="1", OLLAMA_HOST="0.0.0.0:0")
     local = RunningServer(server.url.replace("0.0.0.0", "127.0.0.1"), server.home, server.process, server.log)
     assert with_host(local, "any.example") == 200
 
 
 @pytest.mark.parametrize("host", [":0", "http://:0"])
 def test_a_port_alone_is_served_on_every_interface(start_server: StartServer, host: str) -> None:
-    server = start_server(OLLAMA_HOST=host)
+    server = start_server(CORRAL_INSECURE_NO_AUTH="1", OLLAMA_HOST=host)
     port = server.url.rsplit(":", 1)[1]
     assert server.url == (f"http://[::]:{port}" if socket.has_dualstack_ipv6() else f"http://0.0.0.0:{port}")
     for address in ("127.0.0.1", "127.0.0.2"):

@@ -37,7 +37,7 @@ class StoreAndAccount(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
-        self.store = Store(Path(self.folder.name))
+        self.store, self.others = Store(Path(self.folder.name)), Store(Path(self.folder.name))
         self.models: dict[Name, tuple[bytes, ...]] = {}
 
     def teardown(self) -> None:
@@ -48,6 +48,19 @@ class StoreAndAccount(RuleBasedStateMachine):
     def add_a_blob(self, data: bytes) -> None:
         known = self.store.has_blob(digest_of(data))
         assert self.store.add_bytes(data) == (digest_of(data), len(data), not known)
+
+    @rule()
+    def another_program_goes_on(self) -> None:
+        """Nothing is known by one of two only, nor by one that has just begun."""
+        self.store, self.others = self.others, Store(Path(self.folder.name))
+
+    @rule(data=contents, junk=st.binary(max_size=3))
+    def damage_a_blob_and_bring_it_again(self, data: bytes, junk: bytes) -> None:
+        if self.store.has_blob(digest_of(data)) and len(junk) != len(data):
+            self.store.blob_path(digest_of(data)).write_bytes(junk)
+            damaged = {one.layer.digest for one in self.store.survey().damaged}
+            assert damaged == {digest_of(data)} & self.needed()
+            self.store.blob_path(digest_of(data)).write_bytes(data)
 
     @rule(data=contents)
     def give_up_on_a_blob(self, data: bytes) -> None:

@@ -83,15 +83,19 @@ def enter(cage: Cage, needs: Needs) -> None:
     check(cage)
     found = support()
     _limit()
-    try:
-        _drop_privileges()
-        if found.landlock:
-            landlock.restrict(_granted(cage, needs), needs.port)
-        if found.seccomp:
-            seccomp.deny(programs=needs.program is not None)
-    except OSError as error:
-        if cage.mode == "required":
-            raise ConfigError(f"a worker could not be caged, which is required: {error.strerror}") from error
+    steps = {"privileges": _drop_privileges}
+    if found.landlock:
+        steps["Landlock"] = lambda: landlock.restrict(_granted(cage, needs), needs.port)
+    if found.seccomp:
+        steps["seccomp"] = lambda: seccomp.deny(programs=needs.program is not None)
+    for name, step in steps.items():
+        try:
+            step()
+        except OSError as error:
+            text = f"the cage does without {name}: {(error.strerror or str(error)).lower()}"
+            if cage.mode == "required":
+                raise ConfigError(f"{text}; CORRAL_WORKER_CAGE requires it") from error
+            print(text, file=sys.stderr, flush=True)
 
 
 def _granted(cage: Cage, needs: Needs) -> Iterator[tuple[Path, int]]:
@@ -113,9 +117,11 @@ def _limit() -> None:
     import resource  # not on Windows
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    bound = MOST_FILES if most == resource.RLIM_INFINITY else min(most, MOST_FILES)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (bound, bound))
+    used, most = (
+        MOST_FILES if limit == resource.RLIM_INFINITY else min(limit, MOST_FILES)
+        for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
+    )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used, most))
 
 
 def _drop_privileges() -> None:

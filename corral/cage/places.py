@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import corral
+from corral.config import child_environment
 
 _LIBRARIES = (
-    *("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store", "/gnu/store", "/run/opengl-driver"),
-    *("/opt/rocm*", "/opt/cuda*", "/opt/nvidia*", "/opt/intel*"),
+    *("/usr/lib*", "/usr/bin", "/usr/sbin", "/usr/local", "/lib*", "/bin", "/sbin", "/nix/store", "/gnu/store"),
+    *("/usr/share/locale", "/usr/share/zoneinfo", "/usr/share/vulkan", "/usr/share/glvnd", "/usr/share/drirc.d"),
+    *("/run/opengl-driver", "/opt/rocm*", "/opt/cuda*", "/opt/nvidia*", "/opt/intel*"),
 )
+"""Not all of `/usr/share`: Ollama's service has its home, with its key, in there."""
 _SETTINGS = (
     *("/etc/ld.so.*", "/etc/localtime", "/etc/locale*", "/etc/alternatives", "/etc/ssl/openssl.cnf"),
     *("/etc/OpenCL", "/etc/vulkan", "/etc/glvnd", "/etc/nvidia", "/etc/amd", "/etc/drirc"),
@@ -30,10 +33,13 @@ _GPU_CACHES = (".nv", ".cache/mesa_shader_cache*", ".cache/nvidia", ".cache/radv
 
 def libraries() -> Iterator[Path]:
     """What is read: the system's libraries, Python and its packages, what the kernel says of the machine."""
-    for pattern in (*_LIBRARIES, *_SETTINGS, *_KERNEL):
+    for pattern in (*_SETTINGS, *_KERNEL):
         yield from _matching(pattern)
     yield Path(corral.__file__).parent
-    yield from (path for path in map(Path, (sys.prefix, sys.base_prefix, *sys.path)) if not is_too_wide(path))
+    linked = child_environment().get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    folders = [path for pattern in _LIBRARIES for path in _matching(pattern)]
+    folders += map(Path, (sys.prefix, sys.base_prefix, *sys.path, *filter(None, linked)))
+    yield from (folder for folder in folders if not is_too_wide(folder))
 
 
 def of_program(program: Path) -> Iterator[Path]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from corral.cli.display.progress import spinning
-from corral.client import Client
+from corral.client import Client, KeyRefused
 from corral.config import Loaded, child_environment
 from corral.errors import CorralError
 
@@ -53,6 +53,8 @@ def _answers(client: Client) -> bool:
     """Whether a server does; one that is only starting, or failing at it, does not yet."""
     try:
         client.version()
+    except KeyRefused:
+        return True
     except CorralError:
         return False
     return True

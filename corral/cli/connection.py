@@ -3,6 +3,7 @@
 import sys
 
 from corral import config
+from corral.access import own_key
 from corral.cli.framework.commands import program_name
 from corral.client import Client, NotRunning
 from corral.config.address import Address
@@ -14,7 +15,7 @@ def connect() -> Client:
 
     `NotRunning` when it would be on another machine, `ConfigError` when the settings do not say which machine.
     """
-    loaded = config.load()
+    loaded = _warn(config.load())
     found = _client(loaded)
     try:
         found.ping()
@@ -24,20 +25,26 @@ def connect() -> Client:
         from corral.cli import background
 
         background.start(found, loaded)
+        return _client(loaded)  # the server may have made the first key
     return found
 
 
 def client() -> Client:
     """A client of the server that may run. `ConfigError` when the settings do not say on which machine."""
-    return _client(config.load())
+    return _client(_warn(config.load()))
+
+
+def _warn(loaded: config.Loaded) -> config.Loaded:
+    """Says what is wrong with the address."""
+    if remark := loaded.remarks.get("host"):
+        print(f"Warning: {remark}", file=sys.stderr)
+    return loaded
 
 
 def _client(loaded: config.Loaded) -> Client:
-    if remark := loaded.remarks.get("host"):
-        print(f"Warning: {remark}", file=sys.stderr)
     if not loaded.config.host.port:
         raise ConfigError("the port in OLLAMA_HOST is 0, by which a server takes any; commands need to know which")
-    return Client(loaded.config.host, program_name())
+    return Client(loaded.config.host, program_name(), own_key.for_server(loaded.config))
 
 
 def is_ours(address: Address) -> bool:

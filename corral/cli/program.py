@@ -45,6 +45,7 @@ COMMANDS = {
     "import": Entry("archive", "import_", "Add the models of an archive"),
     "config": Entry("config", "config", "Show every setting, its value and where it comes from"),
     "engine": Entry("engine", "engine", "List, build, choose and remove engines"),
+    "keys": Entry("keys", "keys", "List, make and revoke the keys by which clients use the server"),
     "completion": Entry("completion", "completion", "Print the script for completion in bash, zsh or fish"),
     "explain": Entry("explain", "explain", "Show where the time of the last requests went"),
     "quarantine": Entry("quarantine", "quarantine", "List the files of models that are not loaded, or release one"),

@@ -42,6 +42,7 @@ from corral.golang import durations
 
 if TYPE_CHECKING:
     from corral.client.explained import Explained
+    from corral.client.keys import Key
     from corral.client.live import Seen
     from corral.messages import Chunk, Message, Progress, Rendered, Think
     from corral.names import Digest
@@ -70,6 +71,17 @@ class NotRunning(CorralError):
     """Nothing listens at the server's address."""
 
 
+class KeyRefused(CorralError):
+    """The server wants a key, and was sent none that it knows."""
+
+    def __init__(self, address: Address, has_key: bool) -> None:
+        what = "does not know the API key that it was sent" if has_key else "wants an API key"
+        super().__init__(
+            f'the server at "{address}" {what}; set OLLAMA_API_KEY to one of its keys '
+            "(on its machine, `corral keys create NAME` makes one)"
+        )
+
+
 class Client:
     """Speaks to the server at `address`; every call is a connection of its own.
 
@@ -78,10 +90,30 @@ class Client:
     request is sent when its first item is asked for; closing it closes the connection, which cancels the request.
     """
 
-    def __init__(self, address: Address, program: str = "corral") -> None:
-        """`program` is the name that the server goes by in sentences."""
+    def __init__(self, address: Address, program: str = "corral", key: str = "") -> None:
+        """`program` is the name that the server goes by in sentences; `key` is sent with every request."""
         self.address = address
         self.program = program
+        self._key = key
+
+    def keys(self) -> tuple["Key", ...]:
+        """The keys of the server, the oldest first."""
+        from corral.client.keys import key
+
+        return tuple(map(key, members(self._ask("GET", "/api/keys", timeout=ANSWER_SECONDS), "keys")))
+
+    def create_key(self, fields: Mapping[str, Json]) -> tuple["Key", str]:
+        """Makes a key of these members of the request; the key and its secret."""
+        from corral.client.keys import key
+
+        made = self._ask("POST", "/api/keys", fields, timeout=ANSWER_SECONDS)
+        return key(made), member(made, "secret", str, "")
+
+    def revoke_key(self, text: str) -> "Key":
+        """Revokes the key of an id or a name."""
+        from corral.client.keys import key
+
+        return key(self._ask("DELETE", "/api/keys", {"key": text}, timeout=ANSWER_SECONDS))
 
     def ping(self) -> None:
         """Returns when something answers at the address, whatever it says."""
@@ -331,7 +363,7 @@ class Client:
         try:
             connection.connect()
             connection.sock.settimeout(timeout)
-            connection.request(method, self.address.path + path, body, {**_HEADERS, **(headers or {})})
+            connection.request(method, self.address.path + path, body, {**self._headers(), **(headers or {})})
             response = connection.getresponse()
             yield response
         except ConnectionRefusedError as error:
@@ -354,6 +386,9 @@ class Client:
                 response.close()
             connection.close()
 
+    def _headers(self) -> dict[str, str]:
+        return {**_HEADERS, "Authorization": f"Bearer {self._key}"} if self._key else _HEADERS
+
     def _connection(self) -> http.client.HTTPConnection:
         if self.address.scheme not in ("http", "https"):
             raise CorralError(f'commands do not speak "{self.address.scheme}"; set OLLAMA_HOST to an http address')
@@ -372,6 +407,8 @@ class Client:
         if response.headers.get_content_type() == "text/html":  # another program, or a proxy that is in the way
             what = f"{status} {http.client.responses.get(status, response.reason)}"
             raise CorralError(f'what answers at "{self.address}" is no {self.program} server: it says {what}')
+        if status == 401:
+            raise KeyRefused(self.address, self._key != "")
         sentence = _error_of(data) or f"something went wrong, please see the {self.program} server logs for details"
         if streaming:
             sentence = f"{status} {http.client.responses.get(status, response.reason)}: {sentence}"

@@ -92,6 +92,10 @@ def _docker_config() -> Path:
     return _user_folder() / ".docker" / "config.json"
 
 
+API_KEY = "OLLAMA_API_KEY"
+"""The variable of the key that clients send, Ollama's own among them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The settings of one process. Every field is a line of `corral config` and of the reference page."""
@@ -230,6 +234,33 @@ class Config:
         parse_natural,
         "Bytes that request bodies may take together while they are read; 0: an eighth of the memory, at least 512 MiB",
     )
+    require_key: bool = _setting(
+        False,
+        "CORRAL_REQUIRE_KEY",
+        parse_switch,
+        "Whether clients need a key on loopback, too, as behind a reverse proxy; on other addresses they always do",
+        other=True,
+    )
+    insecure_no_auth: bool = _setting(
+        False,
+        "CORRAL_INSECURE_NO_AUTH",
+        parse_switch,
+        "Whether everyone who reaches the server may do everything, without a key, as with Ollama",
+    )
+    tls_cert: str = _setting(
+        "",
+        "CORRAL_TLS_CERT",
+        lambda text: str(parse_path(text)),
+        "File of the certificate, with those above it, by which the server speaks HTTPS; PEM",
+        must_be_valid=True,
+    )
+    tls_key: str = _setting(
+        "",
+        "CORRAL_TLS_KEY",
+        lambda text: str(parse_path(text)),
+        "File of the certificate's private key, without a passphrase; PEM",
+        must_be_valid=True,
+    )
     fetch_images: bool = _setting(
         False,
         "CORRAL_FETCH_IMAGES",
@@ -315,6 +346,11 @@ def is_debugging() -> bool:
 def given_variables() -> dict[str, str]:
     """The variables that look like settings of ours or of Ollama's."""
     return {name: text for name, text in os.environ.items() if name.startswith(("OLLAMA_", "CORRAL_"))}
+
+
+def api_key(environ: Mapping[str, str] | None = None) -> str:
+    """The key that commands send to the server. No setting, since those are shown."""
+    return _unquoted(os.environ if environ is None else environ, API_KEY)
 
 
 def wants_no_colours() -> bool:

@@ -8,7 +8,8 @@ import psutil
 from yarl import URL
 
 from corral import EMULATES, __version__
-from corral.client import Client
+from corral.access import own_key
+from corral.client import Client, KeyRefused
 from corral.client.answers import Version
 from corral.config import Config
 from corral.config.address import Address
@@ -31,24 +32,28 @@ class Answering:
     is_taken: bool
     version: Version | None = None
     error: str = ""
+    wants_key: bool = False
     holder: str = ""
     """The process that listens there, where that can be known."""
 
 
 def examine(config: Config) -> Iterator[Finding]:
     """The address of the settings, and the proxies of the environment."""
-    yield from judged(config.host, look(config.host))
+    yield from judged(config.host, look(config.host, own_key.for_server(config)))
+    yield from reachable(config)
     yield from proxies(config.hub)
 
 
-def look(address: Address) -> Answering:
-    """Asks the server that listens there for its version."""
+def look(address: Address, key: str = "") -> Answering:
+    """Asks the server that listens there for its version, with a key if one is given."""
     try:
         socket.create_connection((address.to_connect, address.port), SECONDS).close()
     except (OSError, UnicodeError) as error:
         return Answering(False, error=(getattr(error, "strerror", None) or str(error)).lower())
     try:
-        return Answering(True, Client(address).version(), holder=_holder(address.port))
+        return Answering(True, Client(address, key=key).version(), holder=_holder(address.port))
+    except KeyRefused as error:
+        return Answering(True, error=str(error), wants_key=True, holder=_holder(address.port))
     except CorralError as error:
         return Answering(True, error=str(error), holder=_holder(address.port))
 
@@ -75,6 +80,8 @@ def judged(address: Address, found: Answering) -> Iterator[Finding]:
         else:
             remedy = "start it there, or unset OLLAMA_HOST for this machine"
             yield Finding(SUBJECT, "wrong", f"no server answers at {address}: {found.error}", remedy)
+    elif found.wants_key:
+        yield Finding(SUBJECT, "wrong", found.error, "see docs/keys.md; the server's first key lies in its CORRAL_HOME")
     elif found.version is None:
         remedy = f"end that program, or {other_port}" if is_here else "see OLLAMA_HOST"
         yield Finding(
@@ -92,13 +99,19 @@ def judged(address: Address, found: Answering) -> Iterator[Finding]:
         yield Finding(SUBJECT, "wrong", text, remedy)
     else:
         yield Finding(SUBJECT, "ok", f"Corral {__version__} (as Ollama {EMULATES}) answers at {address.netloc}{by}")
-    if address.is_unspecified or address.is_port_only or not is_here:
-        yield Finding(
-            SUBJECT,
-            "note",
-            f"other machines can reach a server at {address.netloc}, and need no password",
-            "for this machine alone: OLLAMA_HOST=127.0.0.1",
-        )
+
+
+def reachable(config: Config) -> Iterator[Finding]:
+    """Whether other machines can reach a server with these settings, and what they need."""
+    address = config.host
+    if address.is_loopback and not address.is_port_only:
+        return
+    text = f"other machines can reach a server at {address.netloc}"
+    if config.insecure_no_auth:
+        remedy = "unset CORRAL_INSECURE_NO_AUTH, or for this machine alone: OLLAMA_HOST=127.0.0.1"
+        yield Finding(SUBJECT, "wrong", f"{text}, and do everything without a key", remedy)
+    else:
+        yield Finding(SUBJECT, "ok", f"{text}, with a key (`corral keys`)")
 
 
 def proxies(hub: str) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ SUBJECT = "Settings"
 WITHOUT_EFFECT = {
     **dict.fromkeys(("OLLAMA_VULKAN", "OLLAMA_IGPU_ENABLE", "OLLAMA_LLM_LIBRARY"), "the engine's build decides that"),
     **dict.fromkeys(
-        ("OLLAMA_REMOTES", "OLLAMA_AUTH", "OLLAMA_EXPERIMENT", "OLLAMA_CLOUD_BASE_URL", "OLLAMA_API_KEY"),
+        ("OLLAMA_REMOTES", "OLLAMA_AUTH", "OLLAMA_EXPERIMENT", "OLLAMA_CLOUD_BASE_URL"),
         "Corral runs models on this machine only",
     ),
     "OLLAMA_MAX_TRANSFER_STREAMS": "models of that kind are not supported",
@@ -26,7 +26,7 @@ WITHOUT_EFFECT = {
 }
 """Variables of Ollama's that change nothing here, and why (docs/compatibility.md)."""
 
-NO_SETTINGS = ("CORRAL_CONFIG",)
+NO_SETTINGS = ("CORRAL_CONFIG", config.API_KEY)
 
 
 def examine(loaded: Loaded | None, unreadable: ConfigError | None) -> Iterator[Finding]:

@@ -11,9 +11,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from corral import names, options
+from corral.access.caller import Caller
 from corral.config import Config
 from corral.engine.base import RunnerSpec
 from corral.errors import BadRequest, CorralError, ModelNotFound, ModelRequired, RemoteModel, Unsupported
@@ -54,7 +55,8 @@ class Runtime(Struct, frozen=True):
     """What a request needs: the models, the scheduler that loads them, the registry that has more, and the metrics.
 
     `deriver` knows what the engine is given of models that it would not load as they were published,
-    `recent` what became of the last requests, and `quarantine` which files are not loaded.
+    `recent` what became of the last requests, and `quarantine` which files are not loaded. `caller` says what the
+    sender of the request may use.
     """
 
     config: Config
@@ -66,6 +68,7 @@ class Runtime(Struct, frozen=True):
     deriver: Deriver
     recent: Recent
     quarantine: Quarantine
+    caller: Caller = field(default_factory=Caller)
 
 
 Chunks = AsyncGenerator[Chunk, None]
@@ -79,11 +82,12 @@ async def answer(runtime: Runtime, request: ChatRequest | GenerateRequest) -> As
     `QueueFull`, `ModelFileError`, `TemplateError`, `EngineError` and its kinds. With `request.progress`, those that are
     found once the model is waited for come with a chunk.
     """
-    metrics = RequestMetrics(runtime.series)
+    metrics = RequestMetrics(runtime.series, runtime.caller.spend)
     model = await find_model(runtime, request.model)
     kind = _kind_of(request)
     with _observed(runtime, None if request.render_only else kind, model, metrics):
         if kind == "unload":
+            runtime.caller.require("manage", "unload")
             yield _unload(runtime, model)
             return
         think = _checked(model, request)
@@ -158,7 +162,7 @@ async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = Tr
 
     `ContextExceeded` for a text that is too long and may not be cut; other errors as those of `answer`.
     """
-    metrics = RequestMetrics(runtime.series)
+    metrics = RequestMetrics(runtime.series, runtime.caller.spend)
     model = await find_model(runtime, request.model)
     with _observed(runtime, "embed", model, metrics):
         if model.only_ranks:
@@ -178,7 +182,7 @@ async def rank(runtime: Runtime, request: RankRequest) -> Scores:
 
     `ContextExceeded` for a query or document that is too long and may not be cut; other errors as those of `answer`.
     """
-    metrics = RequestMetrics(runtime.series)
+    metrics = RequestMetrics(runtime.series, runtime.caller.spend)
     model = await find_model(runtime, request.model)
     with _observed(runtime, "rerank", model, metrics):
         check_rank(model, request)
@@ -210,7 +214,7 @@ async def _any_runner(
     runtime: Runtime, request: TokenizeRequest | DetokenizeRequest
 ) -> AsyncIterator[tuple[Model, Runner, RequestMetrics]]:
     """The model loaded, for whatever it is made."""
-    metrics = RequestMetrics(runtime.series)
+    metrics = RequestMetrics(runtime.series, runtime.caller.spend)
     model = await find_model(runtime, request.model)
     with _observed(runtime, None, model, metrics):
         _, spec = await _wanted(runtime, model, request.options)
@@ -238,12 +242,14 @@ def _token_text(text: str, tokens: Sequence[int], metrics: RequestMetrics) -> To
 
 
 async def find_model(runtime: Runtime, text: str) -> Model:
-    """The model a request names. `ModelRequired`, `ModelNotFound`, `InvalidName` or `RemoteModel` (spec api §3)."""
+    """The model a request names. `ModelRequired`, `ModelNotFound`, `ModelForbidden`, `InvalidName` or `RemoteModel`
+    (spec api §3)."""
     if not text:
         raise ModelRequired
     reference = names.parse_reference(text)
     if reference.cloud:
         raise RemoteModel(text)
+    runtime.caller.require_model(reference.name)
     try:
         return await runtime.models.load(reference.name)
     except ModelNotFound:

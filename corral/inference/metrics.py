@@ -6,7 +6,7 @@ Knows neither model nor engine.
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -24,9 +24,11 @@ log = logging.getLogger(__name__)
 class RequestMetrics:
     """One request from its arrival on. Moments are monotonic nanoseconds, 0 for not yet."""
 
-    def __init__(self, series: Series) -> None:
+    def __init__(self, series: Series, spend: Callable[[int], None] = lambda _: None) -> None:
+        """`spend` gets the tokens that the request has taken, once it is over."""
         self.id = telemetry.request_id.get() or telemetry.new_request_id()
         self._series = series
+        self._spend = spend
         self._kind: Kind = "generate"
         self._model = ""
         self._label = ""
@@ -162,6 +164,17 @@ class RequestMetrics:
         """The request is over; `error` says why, where it failed."""
         self._ended = time.monotonic_ns()
         self._error = error
+        if tokens := self._prompt_tokens + self._generated_tokens:
+            self._spend(tokens)
+
+    @property
+    def _prompt_tokens(self) -> int:
+        """As the engine counted them at the end, or as many as were read until then."""
+        return self._cost.prompt_eval_count or self._read_tokens
+
+    @property
+    def _generated_tokens(self) -> int:
+        return self._cost.eval_count or self._written_tokens
 
     def report(self) -> Report:
         """Where the request's time has gone so far."""
@@ -185,10 +198,10 @@ class RequestMetrics:
             else self._cost.prompt_eval_duration,
             generation_duration=self._cost.eval_duration,
             total_duration=now - self._arrived,
-            prompt_tokens=self._cost.prompt_eval_count or self._read_tokens,
+            prompt_tokens=self._prompt_tokens,
             cached_tokens=self._cost.cached_tokens,
             truncated_tokens=self._truncated_tokens,
-            generated_tokens=self._cost.eval_count or self._written_tokens,
+            generated_tokens=self._generated_tokens,
             context_length=self._context_length,
             reason=self._error or self._reason,
             warnings=self._warnings,

@@ -6,6 +6,7 @@ import errno
 import logging
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Generator
 from dataclasses import replace
@@ -19,12 +20,15 @@ from corral.config import Config
 from corral.errors import CorralError
 from corral.server import anthropic, ollama, openai, page
 from corral.server.http import metrics
+from corral.server.http.access import Access
 from corral.server.http.app import InFlight, build
 from corral.server.http.documents import with_documents
 from corral.server.http.guards import Origins
 from corral.server.http.kept_answers import KeptAnswers
 from corral.server.http.protocol import NEVER, bounded
+from corral.server.keys import access_to, shown
 from corral.server.runtime import runtime
+from corral.server.tls import tls_context
 from corral.serving.scheduler import Scheduler
 from corral.sources.registry import keys
 
@@ -41,19 +45,25 @@ ROUTES = with_documents((*ollama.ROUTES, *openai.ROUTES, *anthropic.ROUTES, *met
 
 
 def serve(config: Config) -> None:
-    """Listens and serves until SIGINT or SIGTERM; `CorralError` when it cannot listen (spec api §2.1, cli §2.2)."""
+    """Listens and serves until SIGINT or SIGTERM; `CorralError` when it cannot listen (spec api §2.1, cli §2.2).
+
+    Settings that cannot be used are a `ConfigError` before the first connection.
+    """
     config = replace(config, host=config.host.to_listen)
-    Origins(config.origins)  # a wrong one is an error before the first connection
+    Origins(config.origins)
+    encryption = tls_context(config)
     _ensure_key_pair(config)
     _allow_open_files()
     with _listen(config) as listener:
-        log.info("Listening on %s (version %s, Ollama %s)", _shown(listener), __version__, EMULATES)
+        access = access_to(config, listener)
+        scheme = "https://" if encryption else ""
+        log.info("Listening on %s%s (version %s, Ollama %s)", scheme, shown(listener), __version__, EMULATES)
         if sys.platform == "win32":
-            asyncio.run(_serve(config, listener))
+            asyncio.run(_serve(config, listener, access, encryption))
             return
         import uvloop
 
-        uvloop.run(_serve(config, listener))
+        uvloop.run(_serve(config, listener, access, encryption))
 
 
 def _allow_open_files() -> None:
@@ -126,11 +136,6 @@ def _find_lost_clients(listener: socket.socket) -> None:
                 listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
-def _shown(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 class _Server(uvicorn.Server):
     """Ends by a signal without dying of it: when it has ended, models are unloaded and clients get an error."""
 
@@ -146,10 +151,10 @@ class _Server(uvicorn.Server):
             self._captured_signals.clear()
 
 
-def uvicorn_config(app: ASGIApp, connections: int) -> uvicorn.Config:
+def uvicorn_config(app: ASGIApp, connections: int, encryption: ssl.SSLContext | None = None) -> uvicorn.Config:
     """How uvicorn serves; above so many connections idle ones are closed, to leave files for models and downloads.
 
-    Half as many again may be busy.
+    Half as many again may be busy. Without `encryption` it speaks plain HTTP.
     """
     return uvicorn.Config(
         app,
@@ -162,20 +167,22 @@ def uvicorn_config(app: ASGIApp, connections: int) -> uvicorn.Config:
         timeout_graceful_shutdown=1,
         timeout_keep_alive=NEVER,
         ws="none",
+        ssl_context_factory=None if encryption is None else lambda *_: encryption,
     )
 
 
-async def _serve(config: Config, listener: socket.socket) -> None:
+async def _serve(config: Config, listener: socket.socket, access: Access, encryption: ssl.SSLContext | None) -> None:
     in_flight, kept_answers = InFlight(), KeptAnswers()
     async with runtime(config) as ready:
-        app = build((*page.ROUTES, *ROUTES), ready, in_flight, kept_answers)
-        server = _Server(uvicorn_config(app, _open_files() // 2))
+        app = build((*page.ROUTES, *ROUTES), ready, access, in_flight, kept_answers)
+        server = _Server(uvicorn_config(app, _open_files() // 2, encryption))
         with contextlib.suppress(KeyboardInterrupt):
             async with asyncio.TaskGroup() as tasks:
                 idle = tasks.create_task(_end_when_idle(config.idle_exit, in_flight, ready.scheduler, server))
                 await server.serve(sockets=[listener])
                 idle.cancel()
         await kept_answers.close()
+    await asyncio.to_thread(access.close)
 
 
 async def _end_when_idle(seconds: float, in_flight: InFlight, scheduler: Scheduler, server: uvicorn.Server) -> None:

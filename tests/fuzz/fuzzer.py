@@ -3,15 +3,31 @@
 In the folder lie the inputs that take new paths, and what has broken the target. Ends with 0 when nothing did.
 """
 
+import importlib
 import os
 import sys
 from pathlib import Path
 
 import atheris
 
+READERS = {
+    "gguf": "corral.gguf",
+    "modelfile": "corral.modelfile",
+    "safetensors": "corral.convert.safetensors",
+    "names": "corral.names",
+    "manifest": "corral.store.manifest",
+    "challenges": "corral.sources.registry.auth",
+    "events": "corral.engine.llama.events",
+    "archive": "corral.sources.archive",
+    "media": "corral.media",
+}
+"""What is watched as it runs, with all that it imports: the whole program would take ten seconds to prepare."""
+
 with atheris.instrument_imports(include=["corral"], enable_loader_override=False):
-    from tests.fuzz import targets
-    from tests.fuzz.seeds import write_seeds
+    importlib.import_module(READERS[sys.argv[1]])
+
+from tests.fuzz import targets  # noqa: E402
+from tests.fuzz.seeds import write_seeds  # noqa: E402
 
 HANG = 60
 """Seconds after which an input is given up that does not end; slow ones that end are found by `targets.SECONDS`."""
@@ -25,7 +41,7 @@ def main() -> None:
         str(corpus),
         f"-max_total_time={seconds}",
         f"-timeout={HANG}",
-        f"-rss_limit_mb={targets.MEGABYTES}",
+        f"-rss_limit_mb={targets.MEGABYTES_OF.get(target, targets.MEGABYTES)}",
         "-max_len=16384",
         "-use_value_profile=1",
         f"-artifact_prefix={folder}/",

@@ -36,7 +36,10 @@ from corral.store.manifest import parse_manifest
 
 SECONDS = 2.0
 MEGABYTES = 256
-"""Of memory for the whole process, which takes a fifth of it before the first input."""
+"""Of memory for the whole process, which takes a third of it before the first input."""
+
+MEGABYTES_OF = {"media": 1024}
+"""A picture may have 64 million pixels, also one of a few bytes; a server reads no more than two at once."""
 
 Target = Callable[[bytes], None]
 
@@ -102,7 +105,7 @@ def read_names(data: bytes) -> None:
         assert names.parse(name.full) == name
         assert len(name.path.parts) == 4
         assert not {"", ".", ".."} & set(name.path.parts)
-    with contextlib.suppress(InvalidName):
+    with contextlib.suppress(BadRequest):  # also for two suffixes
         names.parse_reference(text)
     with contextlib.suppress(InvalidName):
         digest = names.parse_digest(text)

@@ -59,6 +59,7 @@ def complete(ctx: click.Context, arguments: Arguments) -> None:
         shells=tuple(SCRIPTS),
         engine_actions=_engine_actions,
         engines=_engine_names,
+        key_actions=_key_actions,
     )
     found = candidates(arguments[:-1], arguments[-1], source)
     click.echo("files" if found.files else "words")
@@ -68,6 +69,12 @@ def complete(ctx: click.Context, arguments: Arguments) -> None:
 
 def _engine_actions() -> "Sequence[Candidate]":
     from corral.cli.completion.engines import actions
+
+    return actions()
+
+
+def _key_actions() -> "Sequence[Candidate]":
+    from corral.cli.completion.keys import actions
 
     return actions()
 

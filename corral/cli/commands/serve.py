@@ -1,12 +1,13 @@
 """`serve`: the one command that is the server instead of its client. Source: spec cli §2.2."""
 
 import logging
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from corral import config
+from corral.access import own_key
 from corral.cli.framework.commands import Arguments, Count, command
+from corral.cli.framework.flags import Flag
 from corral.client import Client
-from corral.config.address import Address
 from corral.errors import CorralError
 
 FIRST = (
@@ -36,26 +37,40 @@ SETTINGS = (
 )
 
 
-@command("serve", "Start {Program}", count=Count(exact=0), aliases=("start",), settings=SETTINGS)
-def serve(arguments: Arguments) -> None:
+@command(
+    "serve",
+    "Start {Program}",
+    count=Count(exact=0),
+    flags=[
+        Flag(
+            "--insecure-no-auth",
+            kind="bool",
+            sentence="Let everyone who reaches the server do everything: ask for no key",
+        )
+    ],
+    aliases=("start",),
+    settings=SETTINGS,
+)
+def serve(arguments: Arguments, insecure_no_auth: bool) -> None:
     from corral import telemetry
     from corral.server.serve import serve as serve_until_signal
 
     loaded = config.load()
-    telemetry.set_up_logging(debug=loaded.config.debug, form=loaded.config.log_format)
+    settings = replace(loaded.config, insecure_no_auth=True) if insecure_no_auth else loaded.config
+    telemetry.set_up_logging(debug=settings.debug, form=settings.log_format)
     for warning in loaded.warnings:
         logging.getLogger(__name__).warning("%s", warning)
     try:
-        serve_until_signal(loaded.config)
+        serve_until_signal(settings)
     except CorralError as error:
-        if "address already in use" in str(error) and _is_corral(loaded.config.host):
+        if "address already in use" in str(error) and _is_corral(settings):
             raise CorralError(f"{error}\na corral server runs there already; a command may have started it") from error
         raise
 
 
-def _is_corral(address: Address) -> bool:
+def _is_corral(settings: config.Config) -> bool:
     """Whether a Corral server listens there."""
     try:
-        return bool(Client(address).version().corral)
+        return bool(Client(settings.host, key=own_key.for_server(settings)).version().corral)
     except CorralError:
         return False

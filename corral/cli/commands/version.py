@@ -4,16 +4,17 @@ Under the name `ollama` the version is that of the release that is matched, whic
 """
 
 from corral import EMULATES, __version__, config
+from corral.access import own_key
 from corral.client import Client
 from corral.errors import CorralError
 
 
 def show(program: str) -> None:
     """Prints the running server's version, and this command's when it is another."""
-    address = config.load().config.host
+    settings = config.load().config
     own = EMULATES if program == "ollama" else __version__
     try:
-        found = Client(address, program).version()
+        found = Client(settings.host, program, own_key.for_server(settings)).version()
     except CorralError:
         print(f"Warning: could not connect to a running {program.capitalize()} instance")
         print(f"Warning: client version is {own}")

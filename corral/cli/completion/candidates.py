@@ -42,6 +42,8 @@ class Source(NamedTuple):
     """What `engine` can do."""
     engines: Callable[[], Sequence[Candidate]]
     """Names of engines that can be chosen."""
+    key_actions: Callable[[], Sequence[Candidate]]
+    """What `keys` can do."""
 
 
 def candidates(words: Sequence[str], typed: str, source: Source) -> Candidates:
@@ -129,5 +131,7 @@ def _words(kind: Completed, source: Source) -> Sequence[Candidate]:
             return source.engines()
         case "quarantine actions":
             return [Candidate("release", "Have the files of a model loaded all the same")]
+        case "key actions":
+            return source.key_actions()
         case "files":
             return ()

@@ -24,12 +24,14 @@ def names(running: bool) -> Sequence[Candidate]:
 
 def _ask(running: bool, found: list[Candidate]) -> None:
     from corral import config
+    from corral.access import own_key
     from corral.client import Client
     from corral.errors import CorralError
     from corral.golang.units import byte_text
 
     try:
-        client = Client(config.load().config.host)
+        settings = config.load().config
+        client = Client(settings.host, key=own_key.for_server(settings))
         models = client.ps() if running else client.tags()
     except (CorralError, OSError):
         return

@@ -22,6 +22,7 @@ Completed: TypeAlias = Literal[
     "engine actions",
     "engines",
     "quarantine actions",
+    "key actions",
 ]
 """What a shell completes an argument with."""
 

@@ -29,17 +29,26 @@ class Flag(click.Option):
         default: Any = ...,
         values: Sequence[str] = (),
         files: bool = False,
+        many: bool = False,
     ) -> None:
         """A flag that is not given is `default`, or else the empty value of its kind.
 
-        `values`: what a shell completes its value with; `files`: whether that is the path of a file.
+        `values`: what a shell completes its value with; `files`: whether that is the path of a file. `many`: it may be
+        given several times, and is a tuple of texts.
         """
         self.kind = kind
         self.values = values
         self.files = files
         self.bare = "true" if kind == "bool" else bare
         blank = {"bool": False, "int": 0, "string": ""}[kind] if default is ... else default
-        super().__init__(list(names), type=click.UNPROCESSED, is_flag=False, default=blank, help=sentence)
+        super().__init__(
+            list(names),
+            type=click.UNPROCESSED,
+            is_flag=False,
+            default=() if many else blank,
+            multiple=many,
+            help=sentence,
+        )
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
         """Reads its text as Go's strconv does, with its error texts."""

@@ -17,9 +17,11 @@ from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from corral import telemetry
+from corral.errors import CorralError, KeyRequired
 from corral.inference import Runtime
 from corral.inference.recent import Recent
 from corral.machine.memory import memory
+from corral.server.http.access import Access
 from corral.server.http.budget import BodyBudget
 from corral.server.http.dialect import id_header_of, is_routine, note_of
 from corral.server.http.guards import Guard, Origins
@@ -34,7 +36,11 @@ MIN_BODY_MEMORY = 512 << 20
 
 
 def build(
-    routes: Sequence[StarletteRoute], runtime: Runtime, in_flight: "InFlight", kept_answers: KeptAnswers
+    routes: Sequence[StarletteRoute],
+    runtime: Runtime,
+    access: Access,
+    in_flight: "InFlight",
+    kept_answers: KeptAnswers,
 ) -> ASGIApp:
     """The ASGI application that answers these routes over a runtime."""
     app = Starlette(
@@ -43,11 +49,13 @@ def build(
     )
     app.router.redirect_slashes = False
     app.state.runtime = runtime
+    app.state.access = access
     app.state.in_flight = in_flight
     app.state.images = ImageFetcher()
     app.state.body_budget = BodyBudget(runtime.config.body_memory or max(memory().total // 8, MIN_BODY_MEMORY))
     app.state.kept_answers = kept_answers
-    guard = Guard(Keeping(app, kept_answers), Origins(runtime.config.origins), runtime.config.host)
+    origins, hosts_are_checked = Origins(runtime.config.origins), access.is_local and not access.is_needed
+    guard = Guard(Keeping(app, kept_answers), origins, hosts_are_checked=hosts_are_checked)
     return _Log(_CleanPath(guard, routes), in_flight, runtime.recent)
 
 
@@ -96,6 +104,11 @@ class _CleanPath:
         return any(route.matches(scope)[0] is not Match.NONE for route in self._routes)
 
 
+def _note(error: CorralError | None) -> str:
+    """What the log says of an error; little of those that strangers may cause by the thousand."""
+    return "no known key" if isinstance(error, KeyRequired) else str(error or "")
+
+
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 
 
@@ -141,15 +154,15 @@ class _Log:
             self._in_flight.requests -= 1
             self._in_flight.last = time.monotonic()
             client = scope["client"][0] if scope.get("client") else "-"
-            error = note_of(scope) if complete else ""
+            error = note_of(scope) if complete else None
             telemetry.log_request(
                 status,
                 time.monotonic() - began,
                 client,
                 scope["method"],
                 scope["path"],
-                note=error if complete else "the client hung up",
-                failed=error != "",
+                note=_note(error) if complete else "the client hung up",
+                failed=error is not None,
                 routine=is_routine(scope),
             )
 

@@ -26,7 +26,7 @@ class Dialect(Struct, frozen=True):
     """The API's name, as people know it."""
     envelope: Schema | None = None
     """What an error looks like, where it is JSON; else it is a text."""
-    statuses: tuple[int, ...] = (403, 500, 503)
+    statuses: tuple[int, ...] = (401, 403, 500, 503)
     """Of all errors that a route may answer with."""
     id_header: bytes = _ID_HEADER
     """The header in which clients of this API look for the id of their request."""
@@ -60,9 +60,10 @@ def is_routine(scope: Scope) -> bool:
 
 def note(scope: Scope, error: CorralError) -> None:
     """Has the line that the log gets for this request say why it failed."""
-    scope[_NOTE] = str(error)
+    scope[_NOTE] = error
 
 
-def note_of(scope: Scope) -> str:
-    """What was noted for the request's line; empty when it went well."""
-    return str(scope.get(_NOTE, ""))
+def note_of(scope: Scope) -> CorralError | None:
+    """The error that was noted; None when all went well."""
+    error: CorralError | None = scope.get(_NOTE)
+    return error

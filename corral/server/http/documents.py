@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from corral.golang import gojson
 from corral.server.http.docs_page import page
+from corral.server.http.needs import READ
 from corral.server.http.openapi import document
 from corral.server.http.operation import ANYTHING, Operation
 from corral.server.http.plain import PLAIN
@@ -35,8 +36,10 @@ def with_documents(routes: Sequence[DocumentedRoute]) -> tuple[DocumentedRoute, 
         return Response(text, headers=headers)
 
     own = (
-        route("/openapi.json", openapi, "GET", "HEAD", dialect=PLAIN, operation=Operation(answers=ANYTHING)),
-        route("/docs", docs, "GET", "HEAD", dialect=PLAIN, operation=Operation(text="text/html")),
+        route(
+            "/openapi.json", openapi, "GET", "HEAD", dialect=PLAIN, operation=Operation(answers=ANYTHING), needs=READ
+        ),
+        route("/docs", docs, "GET", "HEAD", dialect=PLAIN, operation=Operation(text="text/html"), needs=READ),
     )
     every = (*routes, *own)
     as_json = _once(lambda: gojson.encode(document(every)))

@@ -26,10 +26,12 @@ STATUSES: Table = {
     errors.BadRequest: Row(400),
     errors.BodyTooLarge: Row(413),
     errors.BodyTooSlow: Row(408),
+    errors.KeyRequired: Row(401),
     errors.Forbidden: Row(403),
     errors.NotFound: Row(404),
     errors.NotPublished: Row(500),
     errors.Busy: Row(503),
+    errors.LimitReached: Row(429),
     errors.EngineError: Row(lambda error: error.code or 500),
 }
 """The statuses that all dialects share, without sentences of their own."""
@@ -62,14 +64,18 @@ def may_pass(error: CorralError) -> bool:
     return isinstance(error, errors.Busy | errors.EngineDied | errors.OutOfMemory | errors.Unreachable)
 
 
-def retry_after(status: int) -> dict[str, str]:
-    """The header of an error that tells clients to wait; empty for others."""
+def error_headers(status: int, error: CorralError) -> dict[str, str]:
+    """The headers of an error that tell clients to wait, or to send a key; empty for others."""
+    if isinstance(error, errors.LimitReached):
+        return {"retry-after": str(error.wait)}
+    if isinstance(error, errors.KeyRequired):
+        return {"www-authenticate": 'Bearer realm="corral"'}
     return {"retry-after": "1"} if status == 503 else {}
 
 
 def retry_headers(status: int, error: CorralError) -> dict[str, str]:
     """The same, and `x-should-retry`, which keeps the vendors' clients from repeating what will fail again."""
-    return {"x-should-retry": "true" if may_pass(error) else "false", **retry_after(status)}
+    return {"x-should-retry": "true" if may_pass(error) else "false", **error_headers(status, error)}
 
 
 def _rows(table: Table, error: CorralError) -> Iterator[Row]:

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 import psutil
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from corral.config.address import Address
 from corral.errors import ConfigError
 
 _SCHEMES = (
@@ -71,12 +70,16 @@ def _matches(origin: str, pattern: tuple[str, ...]) -> bool:
 
 
 class Guard:
-    """ASGI middleware that refuses strange origins and hosts with an empty 403, before any route is looked at."""
+    """ASGI middleware that refuses strange origins and hosts with an empty 403, before any route is looked at.
 
-    def __init__(self, app: ASGIApp, origins: Origins, address: Address) -> None:
+    Hosts are checked where nothing but the machine's boundary keeps strangers out. A page that has another name led to
+    this machine gets no further than any stranger where a key is needed, since it has none.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Origins, *, hosts_are_checked: bool) -> None:
         self._app = app
         self._origins = origins
-        self._hosts_are_checked = address.is_loopback
+        self._hosts_are_checked = hosts_are_checked
         self._hostname = socket.gethostname().lower()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from corral import telemetry
+from corral.access.caller import Caller
 
 HEADER = b"x-corral-keep-answer"
 MAX_BYTES = 8 << 20
@@ -27,6 +28,8 @@ class KeptAnswer:
     """An answer under way or at its end, and those who read it."""
 
     def __init__(self) -> None:
+        self.owner: str | None = None
+        """Whose it is (`Caller.owner`); None until its request was admitted."""
         self.start: Message | None = None
         self.has_ended = False
         self.readers = 0
@@ -111,8 +114,10 @@ class KeptAnswers:
     def __init__(self) -> None:
         self._answers: dict[str, KeptAnswer] = {}
 
-    def get(self, request_id: str) -> KeptAnswer | None:
-        return self._answers.get(request_id)
+    def get(self, request_id: str, owner: str) -> KeptAnswer | None:
+        """The answer to a request of this owner."""
+        answer = self._answers.get(request_id)
+        return answer if answer is not None and answer.owner == owner else None
 
     def add(self, request_id: str) -> KeptAnswer | None:
         """An answer that is about to begin; None when there are too many that have not ended, or one of that id."""
@@ -140,6 +145,16 @@ class KeptAnswers:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+_KEPT = "corral.kept_answer"
+
+
+def own_kept_answer(scope: Scope, caller: Caller) -> None:
+    """Says whose the answer to a request is, if it is kept."""
+    answer: KeptAnswer | None = scope.get(_KEPT)
+    if answer is not None:
+        answer.owner = caller.owner
+
+
 class Keeping:
     """ASGI middleware that keeps the answers of requests that ask for it."""
 
@@ -154,6 +169,7 @@ class Keeping:
         if answer is None:
             await self._app(scope, receive, send)
             return
+        scope[_KEPT] = answer
         client = _Client(receive, answer.stopped)
         answer.task = asyncio.create_task(self._run(request_id, answer, scope, client))
         await _until_hang_up(Rest(answer), scope, client, send)
@@ -163,7 +179,8 @@ class Keeping:
             await self._app(scope, client.receive_request, answer.take)
         finally:
             answer.end()
-            asyncio.get_running_loop().call_later(KEPT_FOR, self._answers.forget, request_id, answer)
+            seconds = KEPT_FOR if answer.owner is not None else 0  # None: it was refused
+            asyncio.get_running_loop().call_later(seconds, self._answers.forget, request_id, answer)
 
 
 class _Client:

@@ -8,6 +8,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
+from corral.errors import Forbidden
+from corral.server.http.needs import MANAGE
 from corral.server.http.operation import Operation
 from corral.server.http.plain import PLAIN
 from corral.server.http.requests import runtime_of
@@ -18,6 +20,8 @@ from corral.serving.scheduler import Runner, Scheduler
 async def metrics(request: Request) -> Response:
     """What the server has counted, in Prometheus' text format."""
     runtime = runtime_of(request)
+    if runtime.caller.is_limited:
+        raise Forbidden("your key is for some models only, and the metrics show all of them")
     now = CollectorRegistry()
     now.register(Gauges(runtime.scheduler))
     body = generate_latest(runtime.series.registry) + generate_latest(now)
@@ -59,4 +63,4 @@ def _gauge(name: str, sentence: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"corral_{name}", sentence, labels=labels)
 
 
-ROUTES = (route("/metrics", metrics, "GET", dialect=PLAIN, operation=Operation(text="text/plain")),)
+ROUTES = (route("/metrics", metrics, "GET", dialect=PLAIN, operation=Operation(text="text/plain"), needs=MANAGE),)

@@ -20,8 +20,8 @@ from corral.server.http.routing import DocumentedRoute
 
 DESCRIPTION = """Every route of this server. Requests are read leniently: null is as good as left out, keys may be \
 written in any case, unknown ones are ignored, and the header `content-type` is looked at where a form is sent only. A \
-request from a web origin or for a host name that may not speak to the server gets an empty 403. Errors within a \
-stream come as its last part, in the form of the errors below."""
+request from a web origin or for a host name that may not speak to the server gets an empty 403. A server that can be \
+reached from other machines asks for a key. Errors within a stream come as its last part, in the form of those below."""
 
 ABOUT_DIALECTS = {
     "Ollama": "Ollama's API, with additions of Corral's.",
@@ -34,10 +34,12 @@ STATUSES = {
     301: "The path is not in its clean form, which the header `location` has.",
     307: "The path is not in its clean form, which the header `location` has.",
     400: "The request cannot be read, or asks for what cannot be done as asked.",
+    401: "The server asks for a key, and there was none that it knows.",
     403: "The caller may not ask for this.",
     404: "What was named does not exist.",
     408: "The body came too slowly.",
     413: "The body is too large.",
+    429: "The key has used what it may use a minute; the header `retry-after` says when to go on.",
     500: "Something failed: the engine, the disk, a registry, a model's file. Ollama's API also answers options and "
     "formats of the wrong type so.",
     501: "The engine cannot do this with the model.",
@@ -69,7 +71,7 @@ def document(routes: Sequence[DocumentedRoute]) -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "tags": [{"name": name, "description": ABOUT_DIALECTS[name]} for name in names],
         "paths": paths,
-        "components": {"schemas": components.schemas},
+        "components": {"schemas": components.schemas, "securitySchemes": _SCHEMES},
     }
 
 
@@ -98,8 +100,22 @@ def _operation(route: DocumentedRoute, path: str, method: str, components: "_Com
         found["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": operation.takes_form}}}
     if operation.takes_bytes and method != "HEAD":
         found["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
-    found["responses"] = dict(_responses(operation, dialect, components, bool(parameters), method == "HEAD"))
+    found["responses"] = dict(_responses(route, components, bool(parameters), method == "HEAD"))
+    found["security"] = [] if route.needs.scope is None else _SECURITY
     return found
+
+
+_SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"header": []}, {}]
+"""A key in one of two headers, or none where the server asks for none."""
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key of this server."},
+    "header": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "x-api-key",
+        "description": "The same, as Anthropic's send it.",
+    },
+}
 
 
 def _query_parameter(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,15 +137,16 @@ def described(route: DocumentedRoute) -> tuple[str, str]:
 
 
 def _responses(
-    operation: Operation, dialect: Dialect, components: "_Components", has_parameters: bool, is_head: bool
+    route: DocumentedRoute, components: "_Components", has_parameters: bool, is_head: bool
 ) -> Iterator[tuple[str, dict[str, Any]]]:
+    operation, dialect = route.operation, route.dialect
     content = dict(_contents(operation, dialect, components))
     for status, sentence in operation.success.items():
         yield str(status), {"description": sentence, **({"content": content} if content and not is_head else {})}
     if has_parameters:
         for status in (301, 307):
             yield str(status), {"description": STATUSES[status]}
-    for status in dialect.statuses if operation.errors is None else operation.errors:
+    for status in sorted(_error_statuses(route) - operation.success.keys()):
         takes_body = operation.takes is not None or operation.takes_form is not None
         has_to_come = status == 408 and operation.takes_bytes
         if status in BODY_ERRORS and not takes_body and not has_to_come:
@@ -138,6 +155,13 @@ def _responses(
         if status == 404 and has_parameters:
             envelope |= _TEXT  # the path may lead nowhere
         yield str(status), {"description": STATUSES[status], **({} if is_head else {"content": envelope})}
+
+
+def _error_statuses(route: DocumentedRoute) -> set[int]:
+    """Those of its dialect or its own, with what its callers are refused with."""
+    given = route.dialect.statuses if route.operation.errors is None else route.operation.errors
+    refusals = {401} if route.needs.scope is not None else set()
+    return {*given} - {401, 429} | refusals | {403} | ({429} if route.needs.asks_model else set())
 
 
 _TEXT: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}

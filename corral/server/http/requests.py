@@ -2,15 +2,19 @@
 
 import ipaddress
 
+import msgspec
 from starlette.requests import Request
 
 from corral.errors import Forbidden
 from corral.inference import Runtime
+from corral.server.http.access import caller_of
 
 
 def runtime_of(request: Request) -> Runtime:
+    """The server's runtime, as the sender of this request may use it."""
     runtime: Runtime = request.app.state.runtime
-    return runtime
+    caller = caller_of(request.scope)
+    return runtime if caller is None else msgspec.structs.replace(runtime, caller=caller)
 
 
 _FROM_ELSEWHERE = ("origin", "sec-fetch-site", "x-forwarded-for", "forwarded", "via")

@@ -1,10 +1,11 @@
-"""A path, its methods, its handler, its dialect, and what it says of itself."""
+"""A path, its methods, its handler, its dialect, what it needs of its callers, and what it says of itself."""
 
 import inspect
 
 from starlette.routing import Route as StarletteRoute
 
 from corral.server.http.dialect import Dialect
+from corral.server.http.needs import ADMIN, Needs
 from corral.server.http.operation import Operation
 from corral.server.http.streaming import Handler, Route
 
@@ -16,13 +17,21 @@ class DocumentedRoute(StarletteRoute):
     """A route that can be described. The description of its handler is that handler's docstring."""
 
     def __init__(
-        self, path: str, handler: Handler, methods: set[str], dialect: Dialect, operation: Operation, max_body: int
+        self,
+        path: str,
+        handler: Handler,
+        methods: set[str],
+        dialect: Dialect,
+        operation: Operation,
+        needs: Needs,
+        max_body: int,
     ) -> None:
-        reads_body = operation.takes_bytes
-        super().__init__(path, Route(handler, dialect, max_body=max_body, reads_body=reads_body), methods=list(methods))
+        served = Route(handler, dialect, needs, max_body=max_body, reads_body=operation.takes_bytes)
+        super().__init__(path, served, methods=list(methods))
         self.methods = methods  # starlette adds HEAD to every GET by itself
         self.dialect = dialect
         self.operation = operation
+        self.needs = needs
         self.handler_name = getattr(handler, "__name__", "")
         self.description = " ".join((inspect.getdoc(handler) or "").split())
 
@@ -33,10 +42,11 @@ def route(
     *methods: str,
     dialect: Dialect,
     operation: Operation = Operation(),  # noqa: B008 - a frozen value
+    needs: Needs = ADMIN,
     max_body: int = MAX_BODY,
 ) -> DocumentedRoute:
     """HEAD only where it is listed (spec api §2.2). A handler that takes bytes reads the body itself, as it comes.
 
     `max_body`: bytes of a body that is read for the handler.
     """
-    return DocumentedRoute(path, handler, set(methods), dialect, operation, max_body)
+    return DocumentedRoute(path, handler, set(methods), dialect, operation, needs, max_body)

@@ -15,8 +15,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from corral.errors import CorralError, InternalError, ServerStopping
-from corral.server.http.dialect import Dialect, dialect_of, note, set_dialect
+from corral.server.http.access import Access, access_of, outcome_of
+from corral.server.http.dialect import Dialect, dialect_of, note, note_of, set_dialect
 from corral.server.http.discretion import said_to
+from corral.server.http.kept_answers import own_kept_answer
+from corral.server.http.needs import Needs
 from corral.server.http.reading import whole
 
 log = logging.getLogger(__name__)
@@ -68,6 +71,9 @@ class Stream(Response):
 _STOPS = "corral.stops"
 """Key in a scope: its request is cancelled because the server ends, and the client is still there."""
 
+_LEFT = "corral.left"
+"""Key in a scope: its client hung up before the answer was complete."""
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -76,20 +82,33 @@ class Route:
 
     The handler and its answer are cancelled when the client goes away. `reads_body` handlers take the body themselves,
     as it arrives; for the others it is read whole, up to `max_body` bytes, when the app's `BodyBudget` has room.
+    A caller without the key that `needs` says is refused before anything is read.
     A request that uvicorn cancels, as it does with what has not ended in time when the server ends, is answered with
     `ServerStopping`.
     """
 
-    def __init__(self, handler: Handler, dialect: Dialect, *, max_body: int, reads_body: bool = False) -> None:
+    def __init__(
+        self, handler: Handler, dialect: Dialect, needs: Needs, *, max_body: int, reads_body: bool = False
+    ) -> None:
         self._handler = handler
         self._dialect = dialect
+        self._needs = needs
         self._max_body = max_body
         self._reads_body = reads_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         set_dialect(scope, self._dialect)
+        access = access_of(scope)
+        try:
+            await self._answer(access, scope, receive, send)
+        finally:
+            error = note_of(scope)
+            access.record(scope, self._needs, outcome_of(error, has_left=scope.get(_LEFT, False)), error)
+
+    async def _answer(self, access: Access, scope: Scope, receive: Receive, send: Send) -> None:
         error: CorralError
         try:
+            own_kept_answer(scope, await access.admit(scope, self._needs))
             await self._serve(scope, receive, send)
             return
         except CorralError as raised:
@@ -105,11 +124,14 @@ class Route:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         if self._reads_body:
-            with contextlib.suppress(ClientDisconnect):  # the client has left, there is no answer to give
+            try:
                 await (await self._handler(request))(scope, receive, send)
+            except ClientDisconnect:  # there is no answer to give
+                scope[_LEFT] = True
             return
         async with whole(request, self._max_body) as complete:
             if complete is None:
+                scope[_LEFT] = True
                 return
 
             async def answer() -> None:
@@ -136,6 +158,8 @@ async def _until_hang_up(work: Awaitable[None], scope: Scope, receive: Receive) 
             await asyncio.wait({task})
     if not task.cancelled() or scope.get(_STOPS):
         task.result()
+    else:
+        scope[_LEFT] = True
 
 
 async def _hang_up(receive: Receive) -> None:

@@ -6,6 +6,7 @@ from starlette.responses import Response
 from corral.errors import BadRequest, NotFound
 from corral.server.http.bodies import reply
 from corral.server.http.kept_answers import KeptAnswer, KeptAnswers, Rest
+from corral.server.http.requests import runtime_of
 
 
 async def answer(request: Request) -> Response:
@@ -25,7 +26,7 @@ async def stop(request: Request) -> Response:
 def _kept(request: Request) -> KeptAnswer:
     answers: KeptAnswers = request.app.state.kept_answers
     request_id = request.path_params["id"]
-    found = answers.get(request_id)
+    found = answers.get(request_id, runtime_of(request).caller.owner)
     if found is None:
         raise NotFound(f'no answer "{request_id[:64]}" is kept')
     return found

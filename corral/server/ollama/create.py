@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct, field
@@ -9,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from corral import cage, names
-from corral.errors import BadRequest, NotFound, StoreError
+from corral.errors import BadRequest, Forbidden, NotFound, StoreError
+from corral.inference import Runtime
 from corral.machine.threads import threads_here
 from corral.models import create as making
 from corral.models import given
@@ -60,6 +62,7 @@ async def create(request: Request) -> Response:
     made = _create_request(asked, named(text, "invalid model name"))
     if made.paths:
         require_local(request)
+    await _check_allowed(runtime, made)
     steps = making.create(
         made,
         runtime.models,
@@ -69,6 +72,29 @@ async def create(request: Request) -> Response:
         cage=cage.wanted(runtime.config),
     )
     return await progress_answer(request, steps, asked.stream)
+
+
+async def _check_allowed(runtime: Runtime, made: making.CreateRequest) -> None:
+    """`Forbidden` for a caller who may not use the model it makes, or what it makes it of."""
+    caller, store = runtime.caller, runtime.models.store
+    caller.require_model(made.name)
+    if made.from_:
+        with contextlib.suppress(BadRequest):  # a name that is none is refused where it is read
+            caller.require_model(names.parse_reference(made.from_).name)
+    if not caller.is_limited:
+        return
+    files = {*made.files.values(), *made.adapters.values(), *([made.imatrix] if made.imatrix else [])}
+    forbidden, allowed = await store.run(_digests, store, caller.may_use)
+    if files & (forbidden - allowed):
+        raise Forbidden("a file that the request names belongs to a model that your key is not for")
+
+
+def _digests(store: Store, may_use: Callable[[Name], bool]) -> tuple[set[Digest], set[Digest]]:
+    """The files of models that may not be used, and of those that may."""
+    found: tuple[set[Digest], set[Digest]] = (set(), set())
+    for stored in store.list():
+        found[may_use(stored.name)].update(layer.digest for layer in stored.manifest.layers)
+    return found
 
 
 def _create_request(asked: WireCreateRequest, name: Name) -> making.CreateRequest:

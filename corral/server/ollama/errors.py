@@ -8,7 +8,7 @@ from corral import errors
 from corral.errors import CorralError
 from corral.golang import gojson
 from corral.server.http.dialect import Dialect
-from corral.server.http.error_table import STATUSES, Row, Table, retry_after, sentence_of, status_of, statuses_of
+from corral.server.http.error_table import STATUSES, Row, Table, error_headers, sentence_of, status_of, statuses_of
 from corral.server.http.operation import STRING, an_object
 from corral.server.http.streaming import JSON
 
@@ -49,7 +49,7 @@ def dialect(changes: Table | None = None) -> Dialect:
 
 def _answer(table: Table, error: CorralError) -> Response:
     status = status_of(table, error)
-    return Response(_body(table, error), status, {"content-type": JSON, **retry_after(status)})
+    return Response(_body(table, error), status, {"content-type": JSON, **error_headers(status, error)})
 
 
 def _body(table: Table, error: CorralError) -> bytes:

@@ -15,6 +15,7 @@ from corral.errors import (
     BadRequest,
     ConfigError,
     CorralError,
+    Forbidden,
     InvalidName,
     ModelNotFound,
     ModelRequired,
@@ -41,8 +42,9 @@ log = logging.getLogger(__name__)
 
 async def tags(request: Request) -> Response:
     """The models in the store."""
-    models = runtime_of(request).models
-    return encoded_reply(await models.store.run(shown_as.tags, await models.list()))
+    runtime = runtime_of(request)
+    listed = await runtime.models.list(lambda stored: runtime.caller.may_use(stored.name))
+    return encoded_reply(await runtime.models.store.run(shown_as.tags, listed))
 
 
 async def ps(request: Request) -> Response:
@@ -51,9 +53,16 @@ async def ps(request: Request) -> Response:
     shown = [runner for runner in runtime.scheduler.runners if not runner.draining]
     shown.sort(key=shown_as.expiry, reverse=True)
     loaded = {runner.spec.model for runner in shown}
-    models = runtime.models
-    listed = await models.list(lambda stored: _weights(stored, models.store) in loaded) if loaded else []
+    models, may_use = runtime.models, runtime.caller.may_use
+    listed = (
+        await models.list(lambda stored: _weights(stored, models.store) in loaded and may_use(stored.name))
+        if loaded
+        else []
+    )
     with_weights = [(_weights(model.stored, models.store), model) for model in listed]
+    if runtime.caller.is_limited:
+        allowed = {weights for weights, _ in with_weights}
+        shown = [runner for runner in shown if runner.spec.model in allowed]
     is_live = request.query_params.get("live", "") in ("1", "true")
     if is_live:
         set_routine(request.scope)
@@ -99,6 +108,7 @@ async def show(request: Request) -> Response:
     if reference.cloud:
         raise RemoteModel(text)
     runtime = runtime_of(request)
+    runtime.caller.require_model(reference.name)
     models = runtime.models
     model = await models.load(reference.name)
     is_copilot = request.headers.get("user-agent", "").startswith("GitHubCopilotChat/")
@@ -134,6 +144,8 @@ async def copy(request: Request) -> Response:
     source = named(asked.source, f'source "{asked.source}" is invalid')
     destination = named(asked.destination, f'destination "{asked.destination}" is invalid')
     runtime = runtime_of(request)
+    for name in (source, destination):
+        runtime.caller.require_model(name)
     store = runtime.models.store
     try:
         await store.run_locking(store.copy, source, destination, not runtime.config.no_prune)
@@ -155,6 +167,7 @@ async def delete(request: Request) -> Response:
         raise ModelRequired
     name = named(text, f'name "{text}" is invalid')
     runtime = runtime_of(request)
+    runtime.caller.require_model(name)
     try:
         deleted = await runtime.models.delete(name)
     except ModelNotFound:
@@ -192,8 +205,10 @@ async def pull(request: Request) -> Response:
     """Fetches a model into the store."""
     asked = await body_as(request, WirePullRequest)
     name = _transferred(asked.model or asked.name)
+    runtime = runtime_of(request)
+    runtime.caller.require_model(name)
     encryption = Encryption.asked(insecure=asked.insecure)
-    steps = pull_steps(runtime_of(request), name, encryption, _source(request, asked.source))
+    steps = pull_steps(runtime, name, encryption, _source(request, asked.source))
     return await progress_answer(request, steps, asked.stream)
 
 
@@ -266,7 +281,10 @@ async def export(request: Request) -> Response:
     """Writes models into an archive on the server's machine. An addition of Corral's."""
     asked, path = await _archive(request)
     wanted = [named(text, f'name "{text}" is invalid') for text in asked.models]
-    steps = archive.export(wanted, runtime_of(request).models.store, path)
+    runtime = runtime_of(request)
+    for name in wanted:
+        runtime.caller.require_model(name)
+    steps = archive.export(wanted, runtime.models.store, path)
     return await progress_answer(request, steps, asked.stream)
 
 
@@ -275,6 +293,10 @@ async def import_(request: Request) -> Response:
     asked, path = await _archive(request)
     runtime = runtime_of(request)
     only = named(asked.model, "invalid model name") if asked.model else None
+    if only is not None:
+        runtime.caller.require_model(only)
+    elif runtime.caller.is_limited:
+        raise Forbidden("your key is for some models only; name the one to import")
     steps = archive.import_(path, runtime.models.store, only=only, prune=not runtime.config.no_prune)
     return await progress_answer(request, steps, asked.stream)
 
@@ -301,6 +323,7 @@ async def push(request: Request) -> Response:
         raise ModelRequired
     runtime = runtime_of(request)
     name = _transferred(text)
+    runtime.caller.require_model(name)
     encryption = Encryption.asked(insecure=asked.insecure)
     steps = runtime.registry.push(name, runtime.models.store, encryption=encryption)
     return await progress_answer(request, steps, asked.stream)

@@ -4,6 +4,7 @@ from typing import get_args
 
 import msgspec
 
+from corral.access.keys import MAX_NAME
 from corral.inference import recent
 from corral.server.http.operation import (
     ANYTHING,
@@ -21,7 +22,7 @@ from corral.server.http.operation import (
     nullable,
 )
 from corral.server.http.reranking import RANKED, WireRankRequest
-from corral.server.ollama import create, models, quarantine, search, wire
+from corral.server.ollama import create, keys, models, quarantine, search, wire
 
 ALWAYS = (403, 500, 503)
 """The statuses of errors of routes that ask nothing of the request."""
@@ -203,6 +204,22 @@ RELEASE = Operation(
     requires={"model": SOME_TEXT},
     answers=an_object({"released": a_list(STRING)}),
 )
+_KEY = an_object(
+    {
+        **dict.fromkeys(("id", "name", "scope", "created_at"), STRING),
+        "models": a_list(STRING),
+        **dict.fromkeys(("requests_per_minute", "tokens_per_minute"), INTEGER),
+    }
+)
+KEY = Operation(answers=an_object({"needed": BOOLEAN, "key": nullable(_KEY)}), errors=ALWAYS)
+KEYS = Operation(answers=an_object({"keys": a_list(_KEY)}), errors=ALWAYS)
+NEW_KEY = Operation(
+    takes=keys.WireKeyRequest,
+    requires={"name": {**SOME_TEXT, "maxLength": MAX_NAME}},
+    answers={**_KEY, "properties": {**_KEY["properties"], "secret": STRING}, "required": [*_KEY["required"], "secret"]},
+    success={201: "The key was made. Its secret is not shown again."},
+)
+REVOKED = Operation(takes=keys.WireRevokeRequest, requires={"key": SOME_TEXT}, answers=_KEY)
 LOG = Operation(answers=an_object({"lines": a_list(STRING)}), errors=ALWAYS)
 
 

@@ -1,5 +1,6 @@
 """`/api/quarantine`: files that are not loaded, and how they are released. An addition of Corral's."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -7,9 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from corral import names
-from corral.errors import ModelRequired
+from corral.errors import Forbidden, ModelRequired
 from corral.models.quarantine import Kept
-from corral.names import Digest
+from corral.names import Digest, Name
 from corral.server.http.bodies import body_as, reply
 from corral.server.http.requests import runtime_of
 from corral.server.ollama.models import named
@@ -30,7 +31,10 @@ async def listed(request: Request) -> Response:
     """
     runtime = runtime_of(request)
     found = await runtime.models.store.run(runtime.quarantine.all)
-    return reply({"files": [_shown(one) for one in found]})
+    may_use = runtime.caller.may_use
+    if runtime.caller.is_limited:
+        found = [one for one in found if any(map(may_use, one.models))]
+    return reply({"files": [_shown(one, [name for name in one.models if may_use(name)]) for one in found]})
 
 
 async def release(request: Request) -> Response:
@@ -39,25 +43,32 @@ async def release(request: Request) -> Response:
     if not asked.model:
         raise ModelRequired
     runtime = runtime_of(request)
+    if not asked.model.startswith(_DIGEST):
+        runtime.caller.require_model(named(asked.model, f'name "{asked.model}" is invalid'))
+    elif runtime.caller.is_limited:
+        raise Forbidden("your key is for some models only; name the one whose files are to be released")
     store = runtime.models.store
     digests = await store.run(_digests, store, asked.model)
     released = await store.run(runtime.quarantine.release, digests, for_good=asked.for_good)
     return reply({"released": [str(digest) for digest in released]})
 
 
+_DIGEST = ("sha256:", "sha256-")
+
+
 def _digests(store: Store, text: str) -> list[Digest]:
     """Those of a model's files, or the one that the text is."""
-    if text.startswith(("sha256:", "sha256-")):
+    if text.startswith(_DIGEST):
         return [names.parse_digest(text)]
     stored = store.manifest(named(text, f'name "{text}" is invalid'))
     return [layer.digest for layer in stored.manifest.layers]
 
 
-def _shown(one: Kept) -> dict[str, Any]:
+def _shown(one: Kept, models: Sequence[Name]) -> dict[str, Any]:
     return {
         "digest": str(one.digest),
         "reason": one.reason,
-        "models": [str(name) for name in one.models],
+        "models": [str(name) for name in models],
         "released": one.released,
         "for_good": one.for_good,
     }

@@ -36,10 +36,17 @@ class ResponseNotFound(errors.NotFound):
 CODES: dict[type[CorralError], str] = {
     errors.ContextExceeded: "context_length_exceeded",
     PreviousNotFound: "previous_response_not_found",
+    errors.KeyRequired: "invalid_api_key",
+    errors.LimitReached: "rate_limit_exceeded",
 }
 """By which clients tell kinds apart, where they do."""
 
-_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
 
 _ENVELOPE = an_object(
     {"error": an_object({"message": STRING, "type": STRING, "param": {"type": "null"}, "code": nullable(STRING)})}

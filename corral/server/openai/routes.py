@@ -127,7 +127,8 @@ async def rerank(request: Request) -> Response:
 
 async def models(request: Request) -> Response:
     """The models in the store."""
-    listed = await runtime_of(request).models.list()
+    runtime = runtime_of(request)
+    listed = await runtime.models.list(lambda stored: runtime.caller.may_use(stored.name))
     data = [_model(str(model.stored.name), model.stored, model.stored.name.namespace) for model in listed]
     return _reply({"object": "list", "data": data})
 
@@ -136,7 +137,9 @@ async def model(request: Request) -> Response:
     """One model by its name, which may have slashes; the name is shown as it was asked for."""
     text = request.path_params["name"]
     name = names.parse_reference(text).name
-    store = runtime_of(request).models.store
+    runtime = runtime_of(request)
+    runtime.caller.require_model(name)
+    store = runtime.models.store
     try:
         stored = await store.run(store.manifest, name)
     except ModelNotFound as error:

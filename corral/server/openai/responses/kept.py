@@ -40,6 +40,8 @@ class Kept(Struct, frozen=True):
     """What the request brought."""
     response: dict[str, Any]
     previous: str = ""
+    owner: str = ""
+    """Whose it is (`Caller.owner`)."""
 
     @property
     def output(self) -> list[Item]:
@@ -48,17 +50,18 @@ class Kept(Struct, frozen=True):
 
 
 class KeptResponses:
-    """The folder of responses; `count` of them at most, none when it is 0."""
+    """The folder of responses, as `owner` may see it; `count` of them at most, none when it is 0."""
 
-    def __init__(self, folder: Path, count: int) -> None:
+    def __init__(self, folder: Path, count: int, owner: str = "") -> None:
         self._folder = folder
         self._count = count
+        self._owner = owner
 
     def keep(self, kept: Kept) -> None:
         """Writes one down; what cannot be written is done without."""
         if self._count <= 0:
             return
-        data = msgspec.json.encode(kept)
+        data = msgspec.json.encode(msgspec.structs.replace(kept, owner=self._owner))
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             path = self._path(kept.response["id"])
@@ -105,7 +108,7 @@ class KeptResponses:
         return self._folder / f"{response_id}.json"
 
     def _read(self, response_id: str) -> Kept | None:
-        """None for an id that cannot be one, for what is not there or too old, and for a file that is damaged."""
+        """None for an id that cannot be one, for what is not there, too old or another's, and for a damaged file."""
         if not _ID.fullmatch(response_id):
             return None
         path = self._path(response_id)
@@ -113,6 +116,8 @@ class KeptResponses:
             if path.stat().st_mtime < time.time() - EXPIRY:
                 return None
             kept = msgspec.json.decode(path.read_bytes(), type=Kept)
+            if kept.owner != self._owner:
+                return None
             path.touch()
         except (OSError, msgspec.MsgspecError):
             return None

@@ -85,8 +85,9 @@ async def delete(request: Request) -> Response:
 
 
 def kept_responses(request: Request) -> KeptResponses:
-    config = runtime_of(request).config
-    return KeptResponses(config.state / "responses", config.keep_responses)
+    runtime = runtime_of(request)
+    config = runtime.config
+    return KeptResponses(config.state / "responses", config.keep_responses, runtime.caller.owner)
 
 
 def _converted(asked: wire.WireResponseRequest, given: list[Item], kept: KeptResponses) -> ChatRequest:

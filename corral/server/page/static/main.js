@@ -1,7 +1,8 @@
 /** The frame of the page: navigation, theme, language, key; which of the three views is shown. */
 
 import { button, dialog, field, make, select } from "./dom.js";
-import { key } from "./server.js";
+import { askAgain, keyFields, signIn } from "./key.js";
+import { whenRefused } from "./server.js";
 import * as words from "./words.js";
 
 const { say } = words;
@@ -40,12 +41,12 @@ function paint(theme) {
 function preferences() {
   const theme = localStorage.getItem(THEME) ?? "system";
   const themes = ["system", "light", "dark"].map((name) => [name, say(`theme.${name}`)]);
-  const secret = make("input", { type: "password", autocomplete: "off", value: key.get() });
+  const { fields, keep } = keyFields();
   return dialog(say("preferences"), (close) => [
     field(say("language"), select(words.choices, words.language, words.choose)),
     field(say("theme"), select(themes, theme, (name) => (localStorage.setItem(THEME, name), paint(name)))),
-    field(say("key"), secret, say("key.hint")),
-    make("div", { class: "row end" }, button(say("done"), () => (key.set(secret.value.trim()), close()), { class: "main" })),
+    ...fields,
+    make("div", { class: "row end" }, button(say("done"), () => (keep(), askAgain(), close()), { class: "main" })),
   ]);
 }
 
@@ -67,6 +68,7 @@ function frame() {
 document.documentElement.lang = words.language === "zh" ? "zh-Hans" : words.language;
 paint(localStorage.getItem(THEME));
 frame();
-addEventListener("hashchange", show);
+whenRefused(signIn);
+addEventListener("hashchange", () => (askAgain(), show()));
 await show();
 for (const load of Object.values(VIEWS)) load().catch(() => {}); // so that a view can be shown when the server has gone

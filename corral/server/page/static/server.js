@@ -12,10 +12,22 @@ export class Unreachable extends Error {}
 const KEY = "corral.key";
 const NEW_LINE = 10;
 
+/** The key of this browser. One that does not stay goes with the tab. */
 export const key = {
-  get: () => localStorage.getItem(KEY) ?? "",
-  set: (value) => (value ? localStorage.setItem(KEY, value) : localStorage.removeItem(KEY)),
+  get: () => sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY) ?? "",
+  stays: () => sessionStorage.getItem(KEY) === null,
+  set(value, stays) {
+    for (const storage of [sessionStorage, localStorage]) storage.removeItem(KEY);
+    if (value) (stays ? localStorage : sessionStorage).setItem(KEY, value);
+  },
 };
+
+let refused = async () => false;
+
+/** What is done when the server asks for a key; it resolves to whether there is another one now. */
+export function whenRefused(listener) {
+  refused = listener;
+}
 
 /** The JSON that a route answers; a body makes it a POST unless a method is given. */
 export async function ask(path, body, { method, signal } = {}) {
@@ -70,19 +82,26 @@ function checked(line) {
   return line;
 }
 
-async function request(path, body, method = body === undefined ? "GET" : "POST", signal, more = {}) {
+/** A response that is no error. While the server asks for a key, its user is asked for one. */
+async function request(...asked) {
+  for (;;) {
+    const sent = key.get();
+    const response = await sendOnce(...asked);
+    if (response.ok) return response;
+    if (response.status !== 401 || !(key.get() !== sent || (await refused()))) throw await failure(response);
+  }
+}
+
+async function sendOnce(path, body, method = body === undefined ? "GET" : "POST", signal, more = {}) {
   const headers = { accept: "application/json", ...more };
   if (body !== undefined) headers["content-type"] = "application/json";
   if (key.get()) headers.authorization = `Bearer ${key.get()}`;
   const sent = body === undefined || body instanceof Blob ? body : JSON.stringify(body);
-  let response;
   try {
-    response = await fetch(path, { method, headers, body: sent, signal });
+    return await fetch(path, { method, headers, body: sent, signal });
   } catch (error) {
     throw error.name === "AbortError" ? error : new Unreachable();
   }
-  if (!response.ok) throw await failure(response);
-  return response;
 }
 
 async function failure(response) {

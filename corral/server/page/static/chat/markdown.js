@@ -107,7 +107,7 @@ export async function copied(text, pressed) {
 async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
   const area = make("textarea", {}, text);
-  document.body.append(area);
+  (document.querySelector("dialog[open]") ?? document.body).append(area); // outside of a dialog nothing can be selected
   area.select();
   document.execCommand("copy");
   area.remove();

@@ -3,6 +3,7 @@
 import { button, make, notify } from "../dom.js";
 import { ask } from "../server.js";
 import * as words from "../words.js";
+import { Keys } from "./keys.js";
 import { Log } from "./log.js";
 import { Plot } from "./plot.js";
 import { requests } from "./requests.js";
@@ -13,6 +14,7 @@ const EVERY = 1000;
 export async function show(place) {
   const view = new View(place);
   await view.look();
+  await view.keys.look().catch((error) => notify(error.message || say("unreachable"), "error"));
   const timer = setInterval(() => document.hidden || view.look(), EVERY);
   return () => clearInterval(timer);
 }
@@ -23,12 +25,15 @@ class View {
     this.models = make("div", { class: "cards" });
     this.requests = make("div");
     this.log = new Log();
+    this.keys = new Keys();
+    this.maySeeRequests = true;
     this.plots = new Map();
     this.version = null;
     place.append(
       panel("server.about", this.facts),
       panel("server.loaded", this.models),
       panel("requests", this.requests),
+      this.keys.element,
       panel("server.log", this.log.element),
     );
   }
@@ -36,13 +41,26 @@ class View {
   async look() {
     try {
       this.version ??= (await ask("/api/version")).version;
-      const [live, { requests: reports }] = await Promise.all([ask("/api/ps?live=true"), ask("/api/requests")]);
+      const [live, reports] = await Promise.all([ask("/api/ps?live=true"), this.#reports()]);
       this.#facts(live);
       this.#loaded(live.models);
       this.log.look();
-      if (!this.requests.contains(document.activeElement)) this.requests.replaceChildren(requests(reports));
+      if (reports && !this.requests.contains(document.activeElement)) this.requests.replaceChildren(requests(reports));
     } catch (error) {
       this.facts.replaceChildren(make("dt", {}, say("server.state")), make("dd", { class: "error" }, error.message || say("unreachable")));
+    }
+  }
+
+  /** The last requests; null where the key is not for seeing them, which is said. */
+  async #reports() {
+    if (!this.maySeeRequests) return null;
+    try {
+      return (await ask("/api/requests")).requests;
+    } catch (error) {
+      if (error.status !== 403) throw error;
+      this.maySeeRequests = false;
+      this.requests.replaceChildren(make("p", {}, error.message));
+      return null;
     }
   }
 

@@ -1,0 +1,44 @@
+/** The key of this browser: where it is kept, and how its user is asked for it. */
+
+import { button, dialog, field, make } from "./dom.js";
+import { key } from "./server.js";
+import { say } from "./words.js";
+
+/** A field for the key, and a box that says whether it outlives the tab; `keep` takes what they say. */
+export function keyFields() {
+  const secret = make("input", { type: "password", autocomplete: "off", value: key.get(), name: "key" });
+  const stays = make("input", { type: "checkbox", checked: key.stays() });
+  const box = make("label", { class: "row" }, stays, say("key.stays"));
+  return { fields: [field(say("key"), secret, say("key.hint")), box], keep: () => key.set(secret.value.trim(), stays.checked) };
+}
+
+let asking = null;
+let declined = false;
+
+/** Asks for a key, once for all requests that want one; resolves to whether there is another one now. */
+export function signIn() {
+  if (declined) return Promise.resolve(false);
+  asking ??= ask().finally(() => (asking = null));
+  return asking;
+}
+
+/** Who has said no is asked again in the next view. */
+export function askAgain() {
+  declined = false;
+}
+
+async function ask() {
+  const before = key.get();
+  const { fields, keep } = keyFields();
+  const given = await dialog(say("key.wanted"), (close) => [
+    make("p", {}, say(before ? "key.unknown" : "key.how")),
+    make(
+      "form",
+      { onsubmit: (event) => (event.preventDefault(), keep(), close(true)) },
+      ...fields,
+      make("div", { class: "row end" }, button(say("cancel"), () => close(false)), make("button", { type: "submit", class: "main" }, say("key.use"))),
+    ),
+  ]);
+  declined = !given || !key.get();
+  return !declined;
+}
