@@ -119,6 +119,7 @@ class Answer:
     `!tokens=N` so many tokens `w1 w2 …`; `!say=a|b` just these pieces (percent-encoded), each a token, which may be
     a part of a character only; `!think=…` thoughts before them and `!call=a|b` calls of tools after them (chat only),
     with `!arguments=…|…` (percent-encoded JSON) where they are not to be about Oslo;
+    `!read=S` seconds for each part of a prompt that is read in parts, and for its rest until the file `go` appears;
     `!delay=S` seconds before each token; `!hold=N` waits after N tokens until the file `go` appears in the home
     folder; `!hang` and `!hang-after=N` answer nothing more; `!error=STATUS`, `!error-after=N` and `!old-error-after=N`
     refuse; `!drop=N` closes the first N connections of all that ask so, unanswered;
@@ -343,9 +344,11 @@ class Handler(BaseHTTPRequestHandler):
                 return
             check_prompt(tokens)
             cached = CACHE.found(tokens) if body["cache_prompt"] else 0
-            if body["stream"]:
+            if not body["stream"]:
+                self.pause(float(answer.words.get("read", 0)))
+            else:
                 self.begin_stream()
-                for progress in self.read(body, len(tokens), cached):
+                for progress in self.read(body, len(tokens), cached, answer):
                     head = {"index": 0, "content": "", "tokens": [0], "stop": False, "id_slot": -1}
                     counts = {"tokens_predicted": 0, "tokens_evaluated": len(tokens)}
                     self.event({**head, **counts, "prompt_progress": progress})
@@ -382,7 +385,7 @@ class Handler(BaseHTTPRequestHandler):
             check_prompt(tokens)
             self.begin_stream()
             cached = CACHE.found(tokens) if body["cache_prompt"] else 0
-            for progress in self.read(body, len(tokens), cached):
+            for progress in self.read(body, len(tokens), cached, answer):
                 self.delta({"role": "assistant", "content": None}, {"prompt_progress": progress})
             self.delta({"role": "assistant", "content": None})
             for thought in filter(None, answer.words.get("think", "").split("|")):
@@ -409,10 +412,12 @@ class Handler(BaseHTTPRequestHandler):
         self.chunk(b"data: [DONE]\n\n")
         self.chunk(b"")
 
-    def read(self, body: dict[str, Any], total: int, cached: int) -> Iterator[dict[str, Any]]:
+    def read(self, body: dict[str, Any], total: int, cached: int, answer: Answer) -> Iterator[dict[str, Any]]:
         """How far a prompt has been read, where that is asked for: at the beginning, and after each batch."""
         if body.get("return_progress"):
             yield {"total": total, "cache": cached, "processed": cached, "time_ms": 0}
+            while "read" in answer.words and not (HOME / "go").exists():
+                self.pause(0.01)
             for processed in [*range(cached + OPTIONS.batch_size, total, OPTIONS.batch_size), total]:
                 yield {"total": total, "cache": cached, "processed": processed, "time_ms": int(PROMPT_MS)}
 

@@ -2,28 +2,20 @@
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, FilePayload, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from corral.server.page.files import files
 from tests import kits
 from tests.conftest import FAKE_ENGINE, RunningServer, add_model, running_server
 from tests.hub_api import running_hub_api
+from tests.page_actions import answers, say, spoken
 from tests.registry import RegistryServer
-from tests.tiny_models import tiny_llama
 
-pytest_plugins = ["tests.registry_fixtures"]
+pytest_plugins = ["tests.page_fixtures", "tests.registry_fixtures"]
 
-JINJA = (  # of no known family, so that the engine renders and parses
-    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
-    "{% if tools %}{{ tools }}{{ m.tool_calls }}{% endif %}"
-)
-CHROMIUM = shutil.which("chromium") or "chromium"
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYPj/HwADAgH/p9zBhAAAAABJRU5ErkJggg=="
 PASTE = """(target, picture) => {
   const bytes = Uint8Array.from(atob(picture), (character) => character.charCodeAt(0));
@@ -33,58 +25,6 @@ PASTE = """(target, picture) => {
 }"""
 """What pasting a picture amounts to."""
 STATIC = Path(__file__).parent.parent / "corral" / "server" / "page" / "static"
-
-
-@pytest.fixture(scope="module")
-def corral(tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path) -> Iterator[RunningServer]:
-    """One server for all tests; each has a browser profile of its own, so none sees another's conversations."""
-    home = tmp_path_factory.mktemp("page")
-    for name in ("fake", "other"):
-        add_model(home / ".ollama" / "models", name, tiny_gguf)
-    jinja = tiny_llama(home / "jinja.gguf", seed=1, chat_template=JINJA)
-    add_model(home / ".ollama" / "models", "turns", jinja)
-    with running_server(home, CORRAL_ENGINE=str(FAKE_ENGINE)) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-
-
-@pytest.fixture
-def page(browser: Browser, corral: RunningServer) -> Iterator[Page]:
-    """A new window on the page. Errors in it fail the test, and so does anything that its policy refused."""
-    (corral.home / "go").unlink(missing_ok=True)
-    context = browser.new_context(locale="en-GB", viewport={"width": 1200, "height": 800}, accept_downloads=True)
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on(
-        "console", lambda message: errors.append(message.text) if "Content Security Policy" in message.text else None
-    )
-    page.goto(corral.url)
-    yield page
-    context.close()
-    assert errors == []
-
-
-def say(page: Page, text: str) -> None:
-    """Types a message and sends it by Enter."""
-    page.get_by_role("textbox", name="Write a message").fill(text)
-    page.get_by_role("textbox", name="Write a message").press("Enter")
-
-
-def answers(page: Page, text: str) -> None:
-    """Waits for an answer that has this text, and for its end."""
-    expect(page.locator("article.assistant .text").last).to_have_text(text)
-    expect(page.get_by_role("button", name="Send")).to_be_visible()
-
-
-def spoken(text: str) -> str:
-    """What has the fake engine say a text."""
-    return f"!say={quote(text, safe='')}"
 
 
 def test_a_conversation_is_answered_and_kept(page: Page) -> None:

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.asking import ask
 from tests.conftest import FAKE_ENGINE, RunningServer, add_model, running_server
-from tests.test_page import CHROMIUM, answers, say
+from tests.page_actions import CHROMIUM, answers, say
 
 
 @pytest.fixture(scope="module")

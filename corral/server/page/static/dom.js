@@ -29,6 +29,26 @@ export function field(label, control, hint = "") {
   return make("label", { class: "field" }, make("span", {}, label), control, hint && make("small", {}, hint));
 }
 
+/** A form whose `submit` is called when it is sent. The page stays as it is. */
+export function form(submit, attributes = {}, ...children) {
+  return make("form", { onsubmit: (event) => (event.preventDefault(), submit()), ...attributes }, ...children);
+}
+
+/** The button that sends the form around it. */
+export function submitter(label, attributes = { class: "main" }) {
+  return make("button", { type: "submit", ...attributes }, label);
+}
+
+/** The last line of a dialog, with its buttons. */
+export function buttons(...shown) {
+  return make("div", { class: "row end" }, ...shown);
+}
+
+/** A list of facts, given as `[name, value]`. */
+export function facts(rows) {
+  return make("dl", { class: "facts" }, rows.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
+}
+
 /** A select with choices `[value, text]`. */
 export function select(choices, chosen, listener, attributes = {}) {
   const element = make("select", { onchange: () => listener(element.value), ...attributes });
@@ -40,10 +60,22 @@ export function fill(element, choices, chosen) {
   element.replaceChildren(...choices.map(([value, text]) => make("option", { value, selected: value === chosen }, text)));
 }
 
-/** Shows a sentence at the foot of the window for some seconds, read out by screen readers. */
+/** Takes files that are dropped anywhere in the window, until `signal` is aborted. Dropped text goes where it always goes. */
+export function takeDrops(take, signal) {
+  const files = (listener) => (event) => {
+    if (!event.dataTransfer?.types.includes("Files")) return;
+    event.preventDefault();
+    listener(event.dataTransfer);
+  };
+  addEventListener("dragover", files((data) => (data.dropEffect = "copy")), { signal });
+  addEventListener("drop", files((data) => take([...data.files])), { signal });
+}
+
+/** Shows a sentence at the foot of the window for some seconds, read out by screen readers. One that is shown is not shown twice. */
 export function notify(sentence, kind = "note") {
   let shelf = document.getElementById("notices");
   if (!shelf) document.body.append((shelf = make("div", { id: "notices", role: "status", "aria-live": "polite" })));
+  if ([...shelf.children].some((shown) => shown.firstChild.data === sentence)) return;
   const notice = make("p", { class: `notice ${kind}` }, sentence);
   notice.append(button(say("close"), () => notice.remove(), { icon: "close", class: "plain" }));
   shelf.append(notice);
@@ -73,7 +105,7 @@ export function dialog(title, build, attributes = {}) {
 /** Asks before something that cannot be undone. */
 export function confirmed(question, yes, no) {
   return dialog(question, (close) => [
-    make("div", { class: "row end" }, button(no, () => close(false)), button(yes, () => close(true), { class: "danger", autofocus: true })),
+    buttons(button(no, () => close(false)), button(yes, () => close(true), { class: "danger", autofocus: true })),
   ]);
 }
 

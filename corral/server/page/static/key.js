@@ -1,6 +1,6 @@
 /** The key of this browser: where it is kept, and how its user is asked for it. */
 
-import { button, dialog, field, make } from "./dom.js";
+import { button, buttons, dialog, field, form, make, submitter } from "./dom.js";
 import { key } from "./server.js";
 import { say } from "./words.js";
 
@@ -32,12 +32,7 @@ async function ask() {
   const { fields, keep } = keyFields();
   const given = await dialog(say("key.wanted"), (close) => [
     make("p", {}, say(before ? "key.unknown" : "key.how")),
-    make(
-      "form",
-      { onsubmit: (event) => (event.preventDefault(), keep(), close(true)) },
-      ...fields,
-      make("div", { class: "row end" }, button(say("cancel"), () => close(false)), make("button", { type: "submit", class: "main" }, say("key.use"))),
-    ),
+    form(() => (keep(), close(true)), {}, ...fields, buttons(button(say("cancel"), () => close(false)), submitter(say("key.use")))),
   ]);
   declined = !given || !key.get();
   return !declined;

@@ -1,6 +1,6 @@
 /** The frame of the page: navigation, theme, language, key; which of the three views is shown. */
 
-import { button, dialog, field, make, select } from "./dom.js";
+import { button, buttons, dialog, field, make, select } from "./dom.js";
 import { askAgain, keyFields, signIn } from "./key.js";
 import { whenRefused } from "./server.js";
 import * as words from "./words.js";
@@ -46,7 +46,7 @@ function preferences() {
     field(say("language"), select(words.choices, words.language, words.choose)),
     field(say("theme"), select(themes, theme, (name) => (localStorage.setItem(THEME, name), paint(name)))),
     ...fields,
-    make("div", { class: "row end" }, button(say("done"), () => (keep(), askAgain(), close()), { class: "main" })),
+    buttons(button(say("done"), () => (keep(), askAgain(), close()), { class: "main" })),
   ]);
 }
 
@@ -71,3 +71,4 @@ frame();
 whenRefused(signIn);
 addEventListener("hashchange", () => (askAgain(), show()));
 await show();
+for (const load of Object.values(VIEWS)) load().catch(() => {}); // so that a view can be shown when the server has gone

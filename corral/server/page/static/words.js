@@ -47,10 +47,10 @@ export function bytes(value) {
 
 /** Seconds, with minutes or hours where there are some. */
 export function duration(seconds) {
-  if (seconds < 10) return `${decimal(seconds)} s`;
+  if (seconds < 10) return say("time.seconds", { seconds: decimal(seconds) });
   const whole = Math.round(seconds);
-  if (whole < 60) return `${whole} s`;
+  if (whole < 60) return say("time.seconds", { seconds: whole });
   const minutes = Math.floor(whole / 60);
-  if (minutes < 60) return `${minutes} min ${whole % 60} s`;
-  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  if (minutes < 60) return say("time.minutes", { minutes, seconds: whole % 60 });
+  return say("time.hours", { hours: Math.floor(minutes / 60), minutes: minutes % 60 });
 }

@@ -18,9 +18,12 @@ export const progress = new EventTarget();
 
 export const isRunning = (id) => running.has(id);
 
-export function stop(id) {
-  running.get(id)?.control.abort();
-  ask(`/api/answers/${id}`, undefined, { method: "DELETE" }).catch(() => {}); // it may have ended by itself
+/** Ends an answer. That it was stopped is kept first, for tabs that read along. */
+export async function stop(id) {
+  const { control, ended } = running.get(id);
+  control.abort();
+  await ended;
+  await ask(`/api/answers/${id}`, undefined, { method: "DELETE" }).catch(() => {}); // it may have ended by itself
 }
 
 /** The ids of a conversation's messages that are under way. */
@@ -47,15 +50,25 @@ export async function answer(conversation, parent, model, { begin = "", group } 
 
 /** Goes on with the answers of a conversation that this page began before it was loaded again. */
 export function resume(conversation) {
+  for (const message of conversation.messages.values()) if (message.state === "running") goOn(conversation, message);
+}
+
+/** Reads along with the answers that another tab has begun. One of which nothing has come may not be at the server yet. */
+export function readAlong(conversation) {
   for (const message of conversation.messages.values()) {
-    if (message.state !== "running" || isRunning(message.id)) continue;
-    run(conversation, message, (control) => rest(conversation, message, control));
+    if (message.state !== "running") grown(message);
+    else if (message.received) goOn(conversation, message);
   }
+}
+
+function goOn(conversation, message) {
+  if (!isRunning(message.id)) run(conversation, message, (control) => rest(conversation, message, control));
 }
 
 /** Runs an answer to its end, through lost connections. `message` is changed as it comes. */
 function run(conversation, message, begin) {
   const control = new AbortController();
+  conversation.writing.add(message.id);
   const ended = untilEnd(conversation, message, begin, control);
   running.set(message.id, { control, ended });
 }
@@ -67,9 +80,14 @@ async function untilEnd(conversation, message, begin, control) {
   } catch (error) {
     problem = await again(conversation, message, control, error);
   }
+  const isStopped = control.signal.aborted;
+  const elsewhere = problem && !isStopped ? await conversation.keptOf(message) : null;
+  if (elsewhere && elsewhere.state !== "running") Object.assign(message, elsewhere); // another tab has stopped it
+  else end(message, problem, isStopped);
   running.delete(message.id);
-  end(message, problem, control.signal.aborted);
-  await conversation.save(message);
+  await conversation.keep(message);
+  conversation.writing.delete(message.id);
+  conversation.tellOthers();
   grown(message);
 }
 
@@ -94,12 +112,14 @@ function rest(conversation, message, control) {
 async function follow(conversation, message, incoming) {
   let saved = performance.now();
   for await (const [line, bytes] of incoming) {
+    const isFirst = !message.received;
     take(message, line);
     message.received += bytes;
     grown(message);
+    if (isFirst) conversation.keep(message).then(() => conversation.tellOthers());
     if (performance.now() - saved > SAVED_EVERY) {
       saved = performance.now();
-      conversation.save(message);
+      conversation.keep(message);
     }
   }
   if (!message.stats) throw new ServerError(say("chat.cut"), 200);

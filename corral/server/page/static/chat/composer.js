@@ -1,6 +1,6 @@
 /** Where a message is written: text, files, send and stop. Enter sends, Shift and Enter begin a new line. */
 
-import { button, make } from "../dom.js";
+import { button, form, make } from "../dom.js";
 import { say } from "../words.js";
 import { Attachments } from "./attachments.js";
 import { Meter } from "./meter.js";
@@ -23,9 +23,9 @@ export class Composer {
     const chooser = make("input", { type: "file", multiple: true, hidden: true, onchange: () => (this.files.take([...chooser.files]), (chooser.value = "")) });
     this.sendButton = button(say("chat.send"), () => this.submit(), { class: "main" });
     this.stopButton = button(say("chat.stop"), stop, { class: "main", hidden: true });
-    this.element = make(
-      "form",
-      { class: "composer", onsubmit: (event) => (event.preventDefault(), this.submit()) },
+    this.element = form(
+      () => this.submit(),
+      { class: "composer" },
       this.files.element,
       this.input,
       make(
@@ -43,8 +43,11 @@ export class Composer {
 
   /** Whether an answer is under way: it can be stopped, and nothing can be sent. */
   set busy(isBusy) {
+    const pressed = document.activeElement;
     this.sendButton.hidden = isBusy;
     this.stopButton.hidden = !isBusy;
+    if (pressed === this.sendButton && isBusy) this.stopButton.focus();
+    if (pressed === this.stopButton && !isBusy) this.focus();
   }
 
   /** Counts the draft anew, when something else than its text has changed. */

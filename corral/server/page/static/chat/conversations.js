@@ -38,11 +38,23 @@ async function kept(work) {
   }
 }
 
+/** Tries once more to keep what there was no room for. */
+async function keepRest() {
+  for (const conversation of opened.values()) if (conversation.isUnkept && !(await conversation.keep())) return;
+}
+
 /** An open conversation: its record and its messages in a Map by id. */
 export class Conversation {
   constructor(record, messages) {
     this.record = record;
     this.messages = new Map(messages.map((message) => [message.id, message]));
+    /** The ids of messages that an answer of this tab is being written into. */
+    this.writing = new Set();
+    /** The ids of messages that could not be kept yet. */
+    this.unkept = new Set();
+    this.isUnkept = false;
+    /** Whether another tab has deleted it. */
+    this.isGone = false;
   }
 
   static async open(id) {
@@ -74,34 +86,52 @@ export class Conversation {
     this.messages.set(message.id, message);
     Object.assign(this.record, { leaf: message.id, changed: Date.now() });
     if (!this.record.title && role === "user") this.record.title = titleOf(message);
-    await kept(database.putTogether(this.record, [message]));
+    await this.keep(message);
     told("list");
     told("conversation", this.id);
     return message;
   }
 
-  /** Takes over what another tab has changed. What is being written here stays as it is. */
+  /** Takes over what another tab has changed. What is being written here, or could not be kept, stays as it is. */
   async refresh() {
     const [record, messages] = await Promise.all([database.get("conversations", this.id), database.messagesOf(this.id)]);
-    Object.assign(this.record, record);
+    this.isGone = !record && !this.isUnkept;
+    if (!this.isUnkept) Object.assign(this.record, record);
+    const isOurs = (id) => this.writing.has(id) || this.unkept.has(id);
     const kept = new Set(messages.map(({ id }) => id));
-    for (const { id, state } of this.messages.values()) if (!kept.has(id) && state !== "running") this.messages.delete(id);
+    for (const id of this.messages.keys()) if (!kept.has(id) && !isOurs(id)) this.messages.delete(id);
     for (const message of messages) {
       const mine = this.messages.get(message.id);
       if (!mine) this.messages.set(message.id, message);
-      else if (mine.state !== "running") Object.assign(mine, message);
+      else if (!isOurs(message.id)) Object.assign(mine, message);
     }
   }
 
-  /** Keeps a message as it is now. */
-  async save(message) {
-    await kept(database.put("messages", message));
+  /** Keeps the record and messages as they are now, with those that could not be kept before; gives whether that worked. */
+  async keep(...messages) {
+    if (this.isGone) return true;
+    for (const { id } of messages) this.unkept.add(id);
+    const wanted = [...this.unkept];
+    const found = wanted.map((id) => this.messages.get(id)).filter(Boolean);
+    this.isUnkept = !(await kept(database.putTogether(this.record, found)));
+    if (!this.isUnkept) for (const id of wanted) this.unkept.delete(id);
+    return !this.isUnkept;
+  }
+
+  /** Has other tabs show it as it is kept now. */
+  tellOthers() {
+    OTHERS.postMessage({ type: "conversation", id: this.id });
+  }
+
+  /** What is kept of a message, which another tab may have written. */
+  keptOf(message) {
+    return database.get("messages", message.id);
   }
 
   /** Keeps changes of the conversation's own fields. */
   async set(fields) {
     Object.assign(this.record, fields);
-    await kept(database.put("conversations", this.record));
+    await this.keep();
     told("list");
   }
 
@@ -119,6 +149,7 @@ export class Conversation {
     await this.set({ leaf: beside ? tree.newestLeaf(this.messages, beside.id) : message.parent });
     await kept(Promise.all(gone.map((id) => database.remove("messages", id))));
     told("conversation", this.id);
+    await keepRest();
   }
 }
 
@@ -127,9 +158,22 @@ function titleOf({ content, files = [] }) {
   return line.length > 60 ? `${line.slice(0, 59)}…` : line;
 }
 
-/** The records of all conversations, the last changed first. */
+/** The records of all conversations, the last changed first; also of those for which there was no room. */
 export async function list() {
-  return (await database.all("conversations")).sort((a, b) => b.changed - a.changed);
+  const records = new Map((await database.all("conversations")).map((record) => [record.id, record]));
+  for (const { id, isUnkept, record } of opened.values()) if (isUnkept) records.set(id, record);
+  return [...records.values()].sort((a, b) => b.changed - a.changed);
+}
+
+/** Conversations with all their messages, as they are shown here or else as they are kept. */
+export function whole(ids) {
+  return Promise.all(
+    ids.map(async (id) => {
+      const shown = opened.get(id);
+      if (shown) return { ...shown.record, messages: [...shown.messages.values()] };
+      return { ...(await database.get("conversations", id)), messages: await database.messagesOf(id) };
+    }),
+  );
 }
 
 /** Those that have a text in their title or in a message. */
@@ -141,7 +185,10 @@ export async function search(text) {
 
 export async function remove(id) {
   opened.delete(id);
-  if (await kept(database.removeConversation(id))) told("list");
+  if (!(await kept(database.removeConversation(id)))) return;
+  told("list");
+  OTHERS.postMessage({ type: "conversation", id });
+  await keepRest();
 }
 
 /** Keeps conversations as `exchange.js` read them. */

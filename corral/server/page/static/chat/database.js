@@ -22,8 +22,7 @@ async function transaction(stores, mode, act) {
   return new Promise((resolve, reject) => {
     const request = act(...stores.map((name) => open.objectStore(name)));
     open.oncomplete = () => resolve(request?.result);
-    open.onabort = () => reject(open.error ?? new DOMException("", "AbortError"));
-    open.onerror = () => reject(open.error);
+    open.onabort = () => reject(open.error ?? new DOMException("", "AbortError")); // follows every error
   });
 }
 

@@ -2,18 +2,13 @@
 
 import { newId } from "../dom.js";
 import { say } from "../words.js";
-import * as database from "./database.js";
 import * as tree from "./tree.js";
 
 const FORMAT = "corral-conversations";
 
-/** All conversations, or those with the ids, as a JSON text. */
-export async function asJson(ids) {
-  const records = await Promise.all(ids.map((id) => database.get("conversations", id)));
-  const whole = await Promise.all(
-    records.filter(Boolean).map(async (record) => ({ ...record, messages: await database.messagesOf(record.id) })),
-  );
-  return JSON.stringify({ format: FORMAT, version: 1, conversations: whole }, null, 1);
+/** Conversations, each with its messages, as a JSON text. */
+export function asJson(conversations) {
+  return JSON.stringify({ format: FORMAT, version: 1, conversations }, null, 1);
 }
 
 /** What is shown of a conversation, as Markdown. */

@@ -1,6 +1,6 @@
 /** What a conversation asks of its model: system prompt, options, thinking, format; and sets of these under a name. */
 
-import { button, dialog, field, make, notify, select } from "../dom.js";
+import { button, buttons, dialog, field, form, make, notify, select, submitter } from "../dom.js";
 import { say } from "../words.js";
 import * as database from "./database.js";
 
@@ -23,23 +23,16 @@ export async function settings(record, capabilities) {
   return dialog(
     say("settings"),
     (close) => {
-      const form = new Form(record, capabilities);
-      return [
-        presetRow(presets, form),
-        make("form", { class: "settings", onsubmit: (event) => (event.preventDefault(), form.read(close)) }, form.fields, make(
-          "div",
-          { class: "row end" },
-          button(say("preset.save"), () => form.read(savePreset)),
-          button(say("cancel"), () => close()),
-          make("button", { type: "submit", class: "main" }, say("done")),
-        )),
-      ];
+      const chosen = new Choices(record, capabilities);
+      const save = button(say("preset.save"), () => chosen.read(savePreset));
+      const act = buttons(save, button(say("cancel"), () => close()), submitter(say("done")));
+      return [presetRow(presets, chosen), form(() => chosen.read(close), { class: "settings" }, chosen.fields, act)];
     },
     { class: "broad" },
   );
 }
 
-class Form {
+class Choices {
   constructor(record, capabilities) {
     this.system = make("textarea", { rows: "4" });
     this.format = make("textarea", { rows: "3", class: "mono", placeholder: '{"type": "object", …}', spellcheck: "false" });
@@ -87,12 +80,12 @@ class Form {
   }
 }
 
-function presetRow(presets, form) {
+function presetRow(presets, chosen) {
   if (!presets.length) return "";
   const choices = [["", say("preset.choose")], ...presets.map(({ name }) => [name, name])];
   const chooser = select(choices, "", (name) => {
     const found = presets.find((preset) => preset.name === name);
-    if (found) form.show(found);
+    if (found) chosen.show(found);
   });
   const drop = async () => {
     if (!chooser.value) return;
@@ -105,11 +98,7 @@ function presetRow(presets, form) {
 async function savePreset(values) {
   const name = make("input", { maxlength: "60", required: true });
   const wanted = await dialog(say("preset.save"), (close) => [
-    make("form", { onsubmit: (event) => (event.preventDefault(), close(name.value.trim())) }, field(say("preset.name"), name), make(
-      "div",
-      { class: "row end" },
-      make("button", { type: "submit", class: "main" }, say("preset.save")),
-    )),
+    form(() => close(name.value.trim()), {}, field(say("preset.name"), name), buttons(submitter(say("preset.save")))),
   ]);
   if (!wanted) return;
   await database.put("presets", { name: wanted, ...Object.fromEntries(KEPT.map((kind) => [kind, values[kind]])) });

@@ -1,6 +1,6 @@
 /** The conversations at the side: search, a new one, what can be done with one of them or all. */
 
-import { button, confirmed, debounced, dialog, field, make, notify } from "../dom.js";
+import { button, confirmed, debounced, dialog, field, form, make, notify } from "../dom.js";
 import { date, say } from "../words.js";
 import * as conversations from "./conversations.js";
 import * as exchange from "./exchange.js";
@@ -49,14 +49,17 @@ export class Sidebar {
     const found = wanted ? await conversations.search(wanted) : await conversations.list();
     if (wanted !== this.search.value.trim()) return;
     const nothing = make("li", { class: "empty" }, say(wanted ? "chats.none.found" : "chats.none"));
+    const focused = this.list.contains(document.activeElement) ? document.activeElement : null;
+    const same = focused && `li[data-id="${focused.closest("li").dataset.id}"] ${focused.localName}`;
     this.list.replaceChildren(...(found.length ? found.map((record) => this.#entry(record)) : [nothing]));
+    if (same) (this.list.querySelector(same) ?? this.search).focus();
   }
 
   #entry(record) {
     const current = record.id === this.open ? { "aria-current": "page" } : {};
     return make(
       "li",
-      {},
+      { "data-id": record.id },
       make("a", { href: `#/chat/${record.id}`, title: date(record.changed), ...current }, record.title || say("chat.untitled")),
       button(say("chats.more"), () => this.#more(record), { icon: "more", class: "plain" }),
     );
@@ -66,7 +69,7 @@ export class Sidebar {
     const title = make("input", { value: record.title, maxlength: "200" });
     const act = (name, close, attributes) => button(say(`chats.${name}`), () => close(name), attributes);
     const chosen = await dialog(record.title, (close) => [
-      make("form", { onsubmit: (event) => (event.preventDefault(), close("rename")) }, field(say("chats.title"), title)),
+      form(() => close("rename"), {}, field(say("chats.title"), title)),
       make("div", { class: "column" }, act("rename", close), act("markdown", close), act("json", close), act("delete", close, { class: "danger" })),
     ]);
     if (chosen) await this[`_${chosen}`](record, title.value.trim());
@@ -83,7 +86,7 @@ export class Sidebar {
   }
 
   async _json(record) {
-    exchange.download(`${record.title}.json`, await exchange.asJson([record.id]), "application/json");
+    exchange.download(`${record.title}.json`, exchange.asJson(await conversations.whole([record.id])), "application/json");
   }
 
   async _delete(record) {
@@ -94,7 +97,7 @@ export class Sidebar {
 
   async #exportAll() {
     const ids = (await conversations.list()).map(({ id }) => id);
-    exchange.download("corral.json", await exchange.asJson(ids), "application/json");
+    exchange.download("corral.json", exchange.asJson(await conversations.whole(ids)), "application/json");
   }
 
   async #import(chooser) {

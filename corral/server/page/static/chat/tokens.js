@@ -1,6 +1,6 @@
 /** The tokens of an answer with what the model might have written instead, and going on from another one. */
 
-import { button, dialog, make } from "../dom.js";
+import { button, buttons, dialog, make } from "../dom.js";
 import { decimal, say } from "../words.js";
 
 /** Opens a view of a message's tokens. `goOn(text)` is called with the text up to a chosen alternative. */
@@ -11,7 +11,7 @@ export async function tokens(message, goOn) {
       const show = () => others.replaceChildren(...alternatives(message.tokens, place, close));
       return make("button", { type: "button", class: "token", "data-sure": sureness(token), onclick: show }, visible(token.token));
     });
-    return [make("div", { class: "tokens" }, all), others, make("div", { class: "row end" }, button(say("done"), () => close()))];
+    return [make("div", { class: "tokens" }, all), others, buttons(button(say("done"), () => close()))];
   });
   if (text !== undefined) goOn(text);
 }

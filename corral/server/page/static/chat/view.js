@@ -1,7 +1,7 @@
 /** The view of conversations: the side bar, the open conversation, and where a message is written. */
 
-import { button, confirmed, dialog, field, make, newId, notify } from "../dom.js";
-import { ServerError } from "../server.js";
+import { button, buttons, confirmed, dialog, field, make, newId, notify, takeDrops } from "../dom.js";
+import { Unreachable } from "../server.js";
 import { say } from "../words.js";
 import * as answers from "./answers.js";
 import { Composer } from "./composer.js";
@@ -12,28 +12,20 @@ import { settings } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
 import { Thread } from "./thread.js";
 
+/** Milliseconds until a server that did not answer is asked again. */
+const RETRY = 2000;
 const EMPTY = { system: "", options: {}, think: "", format: "", alternatives: false };
 
 export async function show(place, [id]) {
-  const view = new View(place, models());
+  const view = new View(place);
   await view.open(id);
   return () => view.leave();
 }
 
-/** What is installed; nothing when that cannot be told, which is said. */
-async function models() {
-  try {
-    return await installed();
-  } catch (error) {
-    notify(error instanceof ServerError ? error.message : say("unreachable"), "error");
-    return [];
-  }
-}
-
 class View {
-  /** `models` is a promise of those that are installed: a message can be written before they are known. */
-  constructor(place, models) {
-    this.models = models;
+  constructor(place) {
+    this.left = new AbortController();
+    this.models = this.#installed();
     this.sidebar = new Sidebar();
     this.picker = new Picker((model) => this.#chose(model), say("chat.pick"));
     this.second = new Picker(() => {}, say("chat.beside"));
@@ -45,11 +37,13 @@ class View {
     });
     this.settings = { ...EMPTY };
     place.append(this.sidebar.element, this.#main());
-    this.changed = ({ detail }) => detail === this.conversation?.id && this.#redraw();
+    takeDrops((files) => this.composer.take(files), this.left.signal);
+    this.changed = ({ detail }) => detail === this.conversation?.id && this.#change();
     conversations.changes.addEventListener("conversation", this.changed);
   }
 
   leave() {
+    this.left.abort();
     conversations.changes.removeEventListener("conversation", this.changed);
     this.sidebar.leave();
   }
@@ -68,6 +62,19 @@ class View {
     this.offered = this.#offer(record?.model);
   }
 
+  /** What is installed; waits for a server that does not answer, which is said once. A message can be written meanwhile. */
+  async #installed() {
+    for (let isSaid = false; ; isSaid = true) {
+      try {
+        return await installed();
+      } catch (error) {
+        if (!isSaid) notify(error instanceof Unreachable ? say("unreachable") : error.message, "error");
+        if (!(error instanceof Unreachable) || this.left.signal.aborted) return [];
+      }
+      await new Promise((resolve) => setTimeout(resolve, RETRY));
+    }
+  }
+
   async #offer(wanted) {
     const models = await this.models;
     this.picker.offer(models, wanted);
@@ -79,7 +86,7 @@ class View {
   #main() {
     const note = make("p", {}, say("chat.no.models"), " ", make("a", { href: "#/models" }, say("view.models")));
     this.note = make("div", { class: "welcome", hidden: true }, note);
-    const section = make(
+    return make(
       "section",
       { class: "conversation" },
       make(
@@ -95,12 +102,18 @@ class View {
       this.thread.element,
       this.composer.element,
     );
-    section.addEventListener("dragover", (event) => event.preventDefault());
-    section.addEventListener("drop", (event) => {
-      event.preventDefault();
-      this.composer.take([...event.dataTransfer.files]);
-    });
-    return section;
+  }
+
+  /** The conversation was changed, here or in another tab. */
+  #change() {
+    if (this.conversation.isGone) {
+      notify(say("chat.gone"), "error");
+      location.hash = "#/chat";
+      return;
+    }
+    answers.readAlong(this.conversation);
+    this.#redraw();
+    this.#untilEnded();
   }
 
   #redraw() {
@@ -201,7 +214,7 @@ class View {
       say("chat.edit"),
       (close) => [
         field(say("chat.edit.hint"), input),
-        make("div", { class: "row end" }, button(say("cancel"), () => close()), button(say("chat.send"), () => close(input.value.trim()), { class: "main" })),
+        buttons(button(say("cancel"), () => close()), button(say("chat.send"), () => close(input.value.trim()), { class: "main" })),
       ],
       { class: "broad" },
     );

@@ -5,6 +5,9 @@ import * as words from "../words.js";
 
 const { say } = words;
 
+/** When messages were first seen to be read, and how far that was: a page that is loaded again begins anew. */
+const seen = new WeakMap();
+
 /** Shows in `state` what a message waits for, or what became of it; hides it when there is nothing to say. */
 export function waiting(state, message, runs) {
   const sentence = runs ? before(message) : ended(message);
@@ -18,22 +21,24 @@ export function waiting(state, message, runs) {
 function before(message) {
   if (message.content || message.calls?.length) return "";
   if (!message.waiting) return message.thinking ? say("wait.thinking") : say("wait.any");
-  const { stage, completed, total, cached = 0, ahead } = message.waiting;
+  const { stage, completed, total, ahead } = message.waiting;
   if (stage === "queued") return ahead ? say("wait.queued.behind", { count: ahead }) : say("wait.queued");
   if (stage === "loading" || stage === "preparing") return say(`wait.${stage}`);
   if (completed >= total) return say("wait.any");
-  return `${say("wait.reading", { completed: words.count(completed), total: words.count(total) })}${left(message, completed - cached, total - completed)}`;
+  return `${say("wait.reading", { completed: words.count(completed), total: words.count(total) })}${left(message, completed, total)}`;
 }
 
 /** The time that reading the rest will take, when enough was read to tell. */
-function left(message, read, rest) {
-  message.readingSince ??= performance.now();
-  const seconds = (performance.now() - message.readingSince) / 1000;
-  return read > 0 && seconds > 1 ? ` · ${say("wait.left", { time: words.duration((rest * seconds) / read) })}` : "";
+function left(message, completed, total) {
+  if (!seen.has(message)) seen.set(message, { since: performance.now(), from: completed });
+  const { since, from } = seen.get(message);
+  const seconds = (performance.now() - since) / 1000;
+  if (completed <= from || seconds < 1) return "";
+  return ` · ${say("wait.left", { time: words.duration(((total - completed) * seconds) / (completed - from)) })}`;
 }
 
 function ended({ state, error }) {
   if (state === "stopped") return say("chat.stopped");
-  if (state === "running") return say("chat.interrupted");
+  if (state === "running") return say("wait.any"); // in another tab, and nothing has come yet
   return state === "failed" ? error : "";
 }

@@ -1,6 +1,6 @@
 /** New models of one that is there: a copy, or one with another system prompt and parameters. */
 
-import { button, dialog, field, make, notify } from "../dom.js";
+import { button, buttons, dialog, field, form, make, notify, submitter } from "../dom.js";
 import { ask, lines } from "../server.js";
 import { say } from "../words.js";
 
@@ -9,7 +9,7 @@ const PARAMETERS = ["temperature", "num_ctx", "top_p", "repeat_penalty", "seed"]
 /** Asks for a name and copies; resolves to whether a model was made. */
 export async function copy(name) {
   const input = make("input", { value: `${name.split(":")[0]}-copy`, required: true });
-  const wanted = await dialog(say("models.copy.title", { name }), (close) => [form([field(say("models.name"), input)], close, () => input.value.trim())]);
+  const wanted = await dialog(say("models.copy.title", { name }), (close) => [asked([field(say("models.name"), input)], close, () => input.value.trim())]);
   return wanted ? done(ask("/api/copy", { source: name, destination: wanted }), wanted) : false;
 }
 
@@ -29,7 +29,7 @@ export async function derive(name) {
     ...(system.value.trim() ? { system: system.value.trim() } : {}),
     parameters: Object.fromEntries(numbers.filter(([, number]) => number.value).map(([option, number]) => [option, number.valueAsNumber])),
   });
-  const wanted = await dialog(say("models.derive.title", { name }), (close) => [form(fields, close, read)], { class: "broad" });
+  const wanted = await dialog(say("models.derive.title", { name }), (close) => [asked(fields, close, read)], { class: "broad" });
   return wanted ? done(made(wanted), wanted.model) : false;
 }
 
@@ -38,14 +38,9 @@ async function made(wanted) {
   throw new Error(say("chat.cut"));
 }
 
-function form(fields, close, read) {
-  const act = make(
-    "div",
-    { class: "row end" },
-    button(say("cancel"), () => close()),
-    make("button", { type: "submit", class: "main" }, say("models.make")),
-  );
-  return make("form", { onsubmit: (event) => (event.preventDefault(), close(read())) }, ...fields, act);
+/** A form that closes its dialog with what it reads. */
+function asked(fields, close, read) {
+  return form(() => close(read()), {}, fields, buttons(button(say("cancel"), () => close()), submitter(say("models.make"))));
 }
 
 async function done(work, name) {

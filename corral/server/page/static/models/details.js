@@ -1,6 +1,6 @@
 /** All about one model: its facts, parameters, template, licence. */
 
-import { button, dialog, make, notify } from "../dom.js";
+import { button, buttons, dialog, facts, make, notify } from "../dom.js";
 import { ask } from "../server.js";
 import { bytes, count, say } from "../words.js";
 
@@ -14,19 +14,19 @@ export async function details(name) {
   return dialog(
     name,
     (close) => [
-      facts(shown),
+      about(shown),
       ...source("models.system", shown.system),
       ...source("models.parameters", shown.parameters),
       ...source("models.template", shown.template),
       ...source("models.modelfile", shown.modelfile),
       ...source("models.license", shown.license),
-      make("div", { class: "row end" }, button(say("done"), () => close(), { class: "main" })),
+      buttons(button(say("done"), () => close(), { class: "main" })),
     ],
     { class: "broad" },
   );
 }
 
-function facts({ details: kind = {}, model_info: info = {}, capabilities = [], requirements }) {
+function about({ details: kind = {}, model_info: info = {}, capabilities = [], requirements }) {
   const architecture = info["general.architecture"] ?? kind.family;
   const rows = [
     ["models.architecture", architecture],
@@ -36,12 +36,8 @@ function facts({ details: kind = {}, model_info: info = {}, capabilities = [], r
     ["models.memory", requirements && say("models.memory.of", { memory: bytes(requirements.total), tokens: count(requirements.context_length) })],
     ["models.capabilities", capabilities.map((one) => say(`capability.${one}`)).join(", ")],
   ];
-  const shown = rows.filter(([, value]) => value);
-  return make(
-    "dl",
-    { class: "facts" },
-    shown.flatMap(([label, value]) => [make("dt", {}, say(label)), make("dd", {}, typeof value === "number" ? count(value) : value)]),
-  );
+  const text = (value) => (typeof value === "number" ? count(value) : value);
+  return facts(rows.filter(([, value]) => value).map(([label, value]) => [say(label), text(value)]));
 }
 
 function source(label, text) {

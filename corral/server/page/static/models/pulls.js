@@ -17,10 +17,12 @@ for (const { name, insecure } of JSON.parse(localStorage.getItem(UNFINISHED) ?? 
 
 /** Starts a pull or goes on with it: the server continues with what is there. `insecure`: plain HTTP will do. */
 export async function start(name, insecure = false) {
+  if (pulls.get(name)?.state === "running") return;
   const control = new AbortController();
   const pull = { name, insecure, state: "running", status: "", parts: new Map(), control, began: performance.now(), before: null };
   pulls.set(name, pull);
   remember();
+  changes.dispatchEvent(new Event("change"));
   try {
     for await (const [line] of lines("/api/pull", { model: name, insecure }, control)) take(pull, line);
     pull.state = "done";

@@ -1,6 +1,6 @@
 /** Looking for models on the hub that the server is configured for. */
 
-import { button, make } from "../dom.js";
+import { button, form, make, submitter } from "../dom.js";
 import { ask } from "../server.js";
 import { bytes, count, say } from "../words.js";
 
@@ -8,8 +8,7 @@ import { bytes, count, say } from "../words.js";
 export function search(pull) {
   const input = make("input", { type: "search", "aria-label": say("models.search"), placeholder: say("models.search") });
   const found = make("div", { "aria-live": "polite" });
-  const look = async (event) => {
-    event.preventDefault();
+  const look = async () => {
     found.replaceChildren(say("models.searching"));
     try {
       const { models } = await ask(`/api/search?q=${encodeURIComponent(input.value.trim())}`);
@@ -18,7 +17,7 @@ export function search(pull) {
       found.replaceChildren(make("p", { class: "error" }, error.message));
     }
   };
-  return [make("form", { class: "row", onsubmit: look }, input, make("button", { type: "submit" }, say("models.search.do"))), found];
+  return [form(look, { class: "row" }, input, submitter(say("models.search.do"), {})), found];
 }
 
 function table(models, pull) {

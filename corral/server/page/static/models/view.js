@@ -1,65 +1,38 @@
 /** The view of models: those that are installed, those that are being fetched, and where others come from. */
 
-import { button, confirmed, make, notify } from "../dom.js";
+import { button, confirmed, form, make, notify, submitter } from "../dom.js";
 import { ask } from "../server.js";
-import { bytes, count, duration, say } from "../words.js";
+import { bytes, count, say } from "../words.js";
 import * as create from "./create.js";
 import { details } from "./details.js";
+import { downloads } from "./downloads.js";
 import { importer } from "./file.js";
 import * as pulls from "./pulls.js";
 import { search } from "./search.js";
 
 export async function show(place) {
   const cards = make("div", { class: "cards" });
-  const downloads = make("div", { "aria-live": "off" });
+  const left = new AbortController();
+  const { signal } = left;
   const redraw = () => draw(cards);
-  const redrawPulls = () => downloads.replaceChildren(...[...pulls.pulls.values()].map(download));
-  const finished = () => (redrawPulls(), redraw());
-  pulls.changes.addEventListener("change", redrawPulls);
-  pulls.changes.addEventListener("done", finished);
+  pulls.changes.addEventListener("done", redraw, { signal });
   place.append(
-    make("section", { class: "panel" }, make("h2", {}, say("models.pull")), pullForm(), downloads, importer(redraw)),
+    make("section", { class: "panel" }, make("h2", {}, say("models.pull")), pullForm(), downloads(signal), importer(redraw, signal)),
     make("section", { class: "panel" }, make("h2", {}, say("models.installed")), cards),
     make("section", { class: "panel" }, make("h2", {}, say("models.search")), ...search(pulls.start)),
   );
-  redrawPulls();
   await redraw();
-  return () => {
-    pulls.changes.removeEventListener("change", redrawPulls);
-    pulls.changes.removeEventListener("done", finished);
-  };
+  return () => left.abort();
 }
 
 function pullForm() {
   const input = make("input", { "aria-label": say("models.name"), placeholder: "llama3.2", required: true, spellcheck: "false" });
   const insecure = make("input", { type: "checkbox" });
-  const submit = (event) => {
-    event.preventDefault();
+  const submit = () => {
     pulls.start(input.value.trim(), insecure.checked);
     input.value = "";
   };
-  return make("form", { class: "row", onsubmit: submit }, input, make("button", { type: "submit", class: "main" }, say("models.pull.do")), make("label", { class: "check" }, insecure, say("models.insecure")));
-}
-
-function download(pull) {
-  const { completed, total, rate, left } = pulls.progress(pull);
-  const isRunning = pull.state === "running";
-  const shown = [pull.status, total ? `${bytes(completed)} / ${bytes(total)}` : "", rate > 0 ? `${bytes(rate)}/s` : "", left ? say("wait.left", { time: duration(left) }) : ""];
-  const sentence = isRunning ? shown.filter(Boolean).join(" · ") : pull.state === "failed" ? pull.error : say("models.paused");
-  return make(
-    "div",
-    { class: "download" },
-    make(
-      "div",
-      { class: "row" },
-      make("b", {}, pull.name),
-      make("span", { class: "space" }),
-      isRunning ? button(say("models.pause"), () => pulls.pause(pull.name)) : button(say("models.resume"), () => pulls.start(pull.name, pull.insecure)),
-      isRunning ? "" : button(say("models.forget"), () => pulls.forget(pull.name), { icon: "close", class: "plain" }),
-    ),
-    isRunning ? make("progress", { max: "1", "aria-label": pull.name, ...(total ? { value: completed / total } : {}) }) : "",
-    make("small", { class: pull.state === "failed" ? "error" : "" }, sentence),
-  );
+  return form(submit, { class: "row" }, input, submitter(say("models.pull.do")), make("label", { class: "check" }, insecure, say("models.insecure")));
 }
 
 async function draw(cards) {

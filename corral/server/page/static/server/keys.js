@@ -1,7 +1,7 @@
 /** The keys of the server: listed, made and revoked. Only for those who may. */
 
 import { copied } from "../chat/markdown.js";
-import { button, confirmed, dialog, field, make, notify, select } from "../dom.js";
+import { button, buttons, confirmed, dialog, field, form, make, notify, select, submitter } from "../dom.js";
 import { ask } from "../server.js";
 import * as words from "../words.js";
 
@@ -85,14 +85,14 @@ function wish() {
     tokens_per_minute: tokens.valueAsNumber || 0,
   });
   return dialog(say("keys.make"), (close) => [
-    make(
-      "form",
-      { onsubmit: (event) => (event.preventDefault(), close(read())) },
+    form(
+      () => close(read()),
+      {},
       field(say("keys.name"), name),
       field(say("keys.scope"), select(choices, scope, (one) => (scope = one))),
       field(say("keys.models"), models, say("keys.models.hint")),
       make("div", { class: "grid" }, field(say("keys.requests"), requests), field(say("keys.tokens"), tokens)),
-      make("div", { class: "row end" }, button(say("cancel"), () => close()), make("button", { type: "submit", class: "main" }, say("models.make"))),
+      buttons(button(say("cancel"), () => close()), submitter(say("models.make"))),
     ),
   ]);
 }
@@ -103,6 +103,6 @@ function shown({ name, secret }) {
   return dialog(say("keys.made", { name }), (close) => [
     make("p", {}, say("keys.made.hint")),
     text,
-    make("div", { class: "row end" }, button(say("copy"), (event) => copied(secret, event.currentTarget)), button(say("done"), () => close(), { class: "main" })),
+    buttons(button(say("copy"), (event) => copied(secret, event.currentTarget)), button(say("done"), () => close(), { class: "main" })),
   ]);
 }

@@ -1,6 +1,6 @@
 /** The view of the server: what is loaded and how busy it is, memory, the last requests. */
 
-import { button, make, notify } from "../dom.js";
+import { button, facts, make, notify } from "../dom.js";
 import { ask } from "../server.js";
 import * as words from "../words.js";
 import { Keys } from "./keys.js";
@@ -21,13 +21,13 @@ export async function show(place) {
 
 class View {
   constructor(place) {
-    this.facts = make("dl", { class: "facts" });
+    this.facts = make("div");
     this.models = make("div", { class: "cards" });
     this.requests = make("div");
     this.log = new Log();
     this.keys = new Keys();
     this.maySeeRequests = true;
-    this.plots = new Map();
+    this.cards = new Map();
     this.version = null;
     place.append(
       panel("server.about", this.facts),
@@ -47,7 +47,7 @@ class View {
       this.log.look();
       if (reports && !this.requests.contains(document.activeElement)) this.requests.replaceChildren(requests(reports));
     } catch (error) {
-      this.facts.replaceChildren(make("dt", {}, say("server.state")), make("dd", { class: "error" }, error.message || say("unreachable")));
+      this.facts.replaceChildren(facts([[say("server.state"), make("span", { class: "error" }, error.message || say("unreachable"))]]));
     }
   }
 
@@ -71,28 +71,36 @@ class View {
       [say("server.memory"), say("server.memory.of", { free: words.bytes(available), total: words.bytes(total), models: words.bytes(workers) })],
       [say("server.waiting"), words.count(waiting)],
     ];
-    this.facts.replaceChildren(...rows.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
+    this.facts.replaceChildren(facts(rows));
   }
 
   #loaded(models) {
-    for (const name of this.plots.keys()) if (!models.some((model) => model.name === name)) this.plots.delete(name);
-    this.models.replaceChildren(...(models.length ? models.map((model) => this.#model(model)) : [make("p", {}, say("server.none.loaded"))]));
+    const names = models.map(({ name }) => name);
+    const isSame = names.length === this.cards.size && names.every((name) => this.cards.has(name));
+    for (const name of this.cards.keys()) if (!names.includes(name)) this.cards.delete(name);
+    for (const name of names) if (!this.cards.has(name)) this.cards.set(name, new Card(name));
+    for (const model of models) this.cards.get(model.name).update(model);
+    if (isSame && names.length) return;
+    const elements = names.map((name) => this.cards.get(name).element);
+    this.models.replaceChildren(...(elements.length ? elements : [make("p", {}, say("server.none.loaded"))]));
+  }
+}
+
+/** A loaded model. Its button stays the same element, so that one can press it and the focus stays on it. */
+class Card {
+  constructor(name) {
+    this.plot = new Plot(say("server.rate"));
+    this.facts = facts([]);
+    const act = make("div", { class: "row" }, button(say("server.unload"), () => unload(name)));
+    this.element = make("article", { class: "card", "aria-label": name }, make("h3", {}, name), this.facts, this.plot.element, act);
   }
 
-  #model(model) {
+  update(model) {
     const { live = {} } = model;
-    if (!this.plots.has(model.name)) this.plots.set(model.name, new Plot(say("server.rate")));
-    const plot = this.plots.get(model.name);
-    plot.add((live.generated_tokens_per_second ?? 0) + (live.prompt_tokens_per_second ?? 0));
-    const rows = live.state === "loading" ? [[say("server.state"), say("wait.loading")]] : busy(model, live);
-    return make(
-      "article",
-      { class: "card", "aria-label": model.name },
-      make("h3", {}, model.name),
-      make("dl", { class: "facts" }, rows.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])),
-      plot.element,
-      make("div", { class: "row" }, button(say("server.unload"), () => unload(model.name))),
-    );
+    this.plot.add((live.generated_tokens_per_second ?? 0) + (live.prompt_tokens_per_second ?? 0));
+    const shown = facts(live.state === "loading" ? [[say("server.state"), say("wait.loading")]] : busy(model, live));
+    this.facts.replaceWith(shown);
+    this.facts = shown;
   }
 }
 

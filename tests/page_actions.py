@@ -1,0 +1,25 @@
+"""What a person does on the page, for tests in Chromium."""
+
+import shutil
+from urllib.parse import quote
+
+from playwright.sync_api import Page, expect
+
+CHROMIUM = shutil.which("chromium") or "chromium"
+
+
+def say(page: Page, text: str) -> None:
+    """Types a message and sends it by Enter."""
+    page.get_by_role("textbox", name="Write a message").fill(text)
+    page.get_by_role("textbox", name="Write a message").press("Enter")
+
+
+def answers(page: Page, text: str) -> None:
+    """Waits for an answer that has this text, and for its end."""
+    expect(page.locator("article.assistant .text").last).to_have_text(text)
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+
+
+def spoken(text: str) -> str:
+    """What has the fake engine say a text."""
+    return f"!say={quote(text, safe='')}"
