@@ -7,8 +7,9 @@ Wants Playwright (`pip install 'corral[test]'`) and a Chromium. Prints:
 - the time from the address until a message can be typed, in a new profile, on loopback;
 - the longest frame (the browser's own count) while an answer of 2,000 tokens streams into a conversation of 1,000
   messages, and while that is scrolled from end to end. The answer is the fake engine's, 100 tokens a second;
-- an answer of MODEL read by the page and by a client that only reads, in turns: the server's processor time for a
-  token, and the model's tokens a second, each with the ratio of page to client.
+- an answer of MODEL read by the page, by a client that only reads, and by one that also sends the page's requests but
+  draws nothing, in turns: the server's processor time for a token, and the model's tokens a second, each with its ratio
+  to the client that only reads. The browser's own work is part of the page's figures where both share the cores.
 """
 
 import argparse
@@ -48,6 +49,8 @@ SCROLL = """async () => {
   }
 }"""
 PARAGRAPH = "Some **words** in a paragraph with `code`, a [link](https://example.org) and a list:\n\n- one\n- two\n\n"
+RENDERED_EVERY = 0.25
+"""Seconds, as in `chat/markdown.js`."""
 PROMPT = "Tell a very long story about a ship and its crew."
 
 
@@ -129,22 +132,18 @@ def costs(browser: Browser, one: Server, rounds: int, tokens: int) -> None:
         "messages": [{"role": "user", "content": PROMPT}],
         "options": {"num_predict": tokens, "temperature": 0},
     }
-    taken: dict[str, list[tuple[float, float]]] = {"client": [], "page": []}
+    taken: dict[str, list[tuple[float, float]]] = {"client": [], "requests": [], "page": []}
     with opened(browser, one) as page:
-        page.get_by_role("button", name="Settings of this conversation").click()
-        page.get_by_label("num_predict").fill(str(tokens))
-        page.get_by_label("temperature").fill("0")
-        page.get_by_role("dialog").get_by_role("button", name="Done").click()
         list(one.lines("/api/chat", asked))  # loads the model
         for _ in range(rounds):
             taken["client"].append(_by_client(one, asked))
-            taken["page"].append(_by_page(one, page))
+            taken["requests"].append(_by_requests(one, asked))
+            taken["page"].append(_by_page(one, page, tokens))
     for place, (name, unit) in enumerate((("processor time a token", "µs"), ("speed", "tokens/s"))):
         values = {side: [pair[place] for pair in pairs] for side, pairs in taken.items()}
-        ratios = [ours / theirs for ours, theirs in zip(values["page"], values["client"], strict=True)]
-        for side in ("client", "page"):
-            print(f"{name}, {side:<15} {_shown(values[side], unit)}")
-        print(f"{name}, page : client   {_shown(ratios, '')}")
+        for side in taken:
+            ratios = [ours / theirs for ours, theirs in zip(values[side], values["client"], strict=True)]
+            print(f"{name}, {side:<10} {_shown(values[side], unit):<30} : client {_shown(ratios, '')}")
 
 
 def _by_client(one: Server, asked: dict[str, Any]) -> tuple[float, float]:
@@ -153,10 +152,26 @@ def _by_client(one: Server, asked: dict[str, Any]) -> tuple[float, float]:
     return _figures(one.seconds() - before, last["eval_count"], last["eval_duration"])
 
 
-def _by_page(one: Server, page: Page) -> tuple[float, float]:
+def _by_requests(one: Server, asked: dict[str, Any]) -> tuple[float, float]:
+    """Has the text rendered as often as the page does."""
+    before, text, rendered, line = one.seconds(), "", 0.0, b""
+    for line in one.lines("/api/chat", asked):
+        text += json.loads(line)["message"]["content"]
+        if time.perf_counter() - rendered > RENDERED_EVERY:
+            rendered = time.perf_counter()
+            list(one.lines("/api/markdown", {"text": text}))
+    last = json.loads(line)
+    return _figures(one.seconds() - before, last["eval_count"], last["eval_duration"])
+
+
+def _by_page(one: Server, page: Page, tokens: int) -> tuple[float, float]:
     """A new conversation, so that the prompt is the same."""
     page.get_by_role("link", name="New conversation").click()
     page.wait_for_selector(".hello")
+    page.get_by_role("button", name="Settings of this conversation").click()
+    page.get_by_label("num_predict").fill(str(tokens))
+    page.get_by_label("temperature").fill("0")
+    page.get_by_role("dialog").get_by_role("button", name="Done").click()
     before = one.seconds()
     with page.expect_response("**/api/chat") as answered:
         page.fill(".composer textarea", PROMPT)
