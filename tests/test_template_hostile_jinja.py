@@ -28,11 +28,21 @@ HOSTILE = {
     "doubling text": (SHOUT + "{% endfor %}", STRAINS),
     "a wide margin": ("{{ messages | tojson(indent=1000000000) }}", STRAINS),
     "a macro that calls itself": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", FAILED + "signal: "),
-    "branches without end": ("{% if true %}" * 20_000 + "{% endif %}" * 20_000, FAILED + "signal: "),
-    "parentheses without end": ("{{ " + "(" * 100_000 + "1" + ")" * 100_000 + " }}", FAILED + "signal: "),
     "no syntax": ("{% for %}", FAILED + "Unexpected token: %}"),
     "a refusal": ("{{ raise_exception('not with me') }}", FAILED + "not with me"),
 }
+
+QUARANTINED = {
+    "branches without end": (
+        "{% if true %}" * 20_000 + "{% endif %}" * 20_000,
+        "has 480026 characters, more than 262144",
+    ),
+    "parentheses without end": (
+        "{{ " + "(" * 100_000 + "1" + ")" * 100_000 + " }}",
+        "has brackets nested deeper than 500",
+    ),
+}
+"""Found before the engine runs them."""
 
 FOOLING = {
     "endless text": "{% if 'now' in messages[-1].content %}{{ 'a' * 100000000000 }}{% endif %}",
@@ -83,6 +93,22 @@ def test_a_hostile_template_fails_the_requests_that_need_it(server: RunningServe
     raw = {"model": "hostile", "prompt": "hello", "raw": True, "stream": False, "options": {"num_predict": 2}}
     assert post(server, "/api/generate", raw).status == 200
     assert "hostile:latest" in loaded(server)
+
+
+@pytest.mark.parametrize("name", QUARANTINED)
+def test_a_template_without_end_is_in_quarantine_until_the_user_says_otherwise(
+    server: RunningServer, name: str
+) -> None:
+    jinja, reason = QUARANTINED[name]
+    add(server, "hostile", jinja)
+    assert (
+        f'model "hostile:latest" is in quarantine: key "tokenizer.chat_template" {reason}'
+        in chat(server, "hostile").error
+    )
+    assert post(server, "/api/quarantine/release", {"model": "hostile"}).status == 200
+    assert chat(server, "hostile").error.startswith(FAILED + "signal: ")
+    raw = {"model": "hostile", "prompt": "hello", "raw": True, "stream": False, "options": {"num_predict": 2}}
+    assert post(server, "/api/generate", raw).status == 200
 
 
 def test_another_template_in_its_place_is_all_that_is_run(server: RunningServer) -> None:
