@@ -7,9 +7,11 @@ import http.client
 import json
 import random
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -17,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
+from corral.config import Config
 from corral.errors import BodyTooSlow, Busy
 from corral.server.http import reading
 from corral.server.http.budget import SMALL, BodyBudget, Lease, Pace
@@ -24,6 +27,7 @@ from corral.server.http.operation import Operation
 from corral.server.http.reading import release_body
 from corral.server.http.routing import route
 from corral.server.http.streaming import Handler
+from corral.server.keys import access_to
 from corral.server.ollama.errors import dialect
 from corral.server.serve import uvicorn_config
 from tests.asking import Answer, ask, post
@@ -163,17 +167,20 @@ async def serving(
     handler: Handler,
     operation: Operation = Operation(),  # noqa: B008 - a frozen value
 ) -> AsyncIterator[int]:
-    """The port of a server with one route, `/`."""
+    """The port of a server with one route, `/`; the block has half a minute."""
     app = Starlette(routes=[route("/", handler, "POST", dialect=dialect(), operation=operation)])
     app.state.body_budget = budget
     server = uvicorn.Server(uvicorn_config(app, 100))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with tempfile.TemporaryDirectory() as home, socket.create_server(("127.0.0.1", 0)) as listener:
+        app.state.access = access_to(Config(home=Path(home), state=Path(home)), listener)
         running = asyncio.create_task(server.serve(sockets=[listener]))
         try:
-            yield listener.getsockname()[1]
+            async with asyncio.timeout(30):
+                yield listener.getsockname()[1]
         finally:
             server.should_exit = True
             await running
+            app.state.access.close()
 
 
 async def answered(port: int, data: bytes, length: str) -> tuple[bytes, bytes]:
