@@ -99,6 +99,10 @@ class RunningServer:
 StartServer = Callable[..., RunningServer]
 
 
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+"""Programs that are scripts, as the fake engine is, run under this interpreter: another `python3` may lie where the
+cage of workers does not let them read."""
+
 LOOP_LOG = Path(tempfile.mkdtemp(prefix="corral-loops-")) / "held.jsonl"
 """Where servers write what has held up their event loops; see `tests/loop_watch/sitecustomize.py`."""
 
@@ -124,11 +128,9 @@ def environment(home: Path, host: str, extra: Mapping[str, str] | None = None) -
     """The environment of a person with this home folder, and nothing of ours but what finds programs and packages."""
     kept = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "TMPDIR", "LD_LIBRARY_PATH")}
     pip = {key: value for key, value in os.environ.items() if key.startswith(("PIP_", "SSL_", "REQUESTS_"))}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"  # a fake engine runs under this interpreter
     return {
         **kept,
         **pip,
-        "PATH": path,
         "HOME": str(home),
         "OLLAMA_HOST": host,
         "CORRAL_STATE": str(home / "state"),

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -182,9 +181,7 @@ def test_a_server_that_was_started_ends_itself_when_idle(lonely: Shell) -> None:
 
 
 def test_a_conversation_outlives_the_server_it_began_with(lonely: Shell, tiny_gguf: Path) -> None:
-    # The fake engine runs under this interpreter; what stands for Python on the path may lead out of the cage.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    engine = {"CORRAL_ENGINE": str(FAKE_ENGINE), "CORRAL_WORKER_FOLDERS": str(lonely.home), "PATH": path}
+    engine = {"CORRAL_ENGINE": str(FAKE_ENGINE), "CORRAL_WORKER_FOLDERS": str(lonely.home)}
     assert lonely.run("pull", str(tiny_gguf), **engine).status == 0
     terminal = lonely.terminal("run", "tiny", variables=engine)
     terminal.wait_for("Send a message")
