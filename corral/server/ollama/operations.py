@@ -18,7 +18,6 @@ from corral.server.http.operation import (
     Schema,
     a_list,
     an_object,
-    constant,
     nullable,
 )
 from corral.server.http.reranking import RANKED, WireRankRequest
@@ -105,8 +104,8 @@ ROOT = Operation(text="text/plain", errors=ALWAYS)
 VERSION = Operation(answers=an_object({"version": STRING}), errors=ALWAYS)
 STATUS = Operation(answers=_CLOUD, errors=ALWAYS)
 ME = Operation(
-    answers=an_object({"error": constant("unauthorized"), "signin_url": STRING}),
-    success={401: "No account is signed in."},
+    answers=an_object({"error": STRING}, {"signin_url": STRING}),
+    success={401: 'No account is signed in: `error` is "unauthorized". Or a key is missing, and `error` says so.'},
     errors=ALWAYS,
 )
 GENERATE = Operation(
