@@ -284,6 +284,9 @@ def started(model: Path | None, queue: int, *, rough: bool) -> Iterator[Subject]
             "OLLAMA_MAX_QUEUE": str(queue),
             "OLLAMA_MAX_LOADED_MODELS": "2",
             "CORRAL_SPARE_WORKER": "0",
+            # A fake engine is a script, which runs under this interpreter and keeps a journal in its home folder.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "CORRAL_WORKER_FOLDERS": folder,
             **({} if model else {"CORRAL_ENGINE": str(ROOT / "tests" / "fake_engine.py")}),
         }
         log = home / "serve.log"
