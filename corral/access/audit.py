@@ -1,7 +1,6 @@
 """The audit log: a line of JSON for each managing action, in a file of its own. Written by a thread."""
 
 import logging
-import os
 import queue
 from io import TextIOWrapper
 from logging.handlers import QueueListener, RotatingFileHandler
@@ -11,7 +10,7 @@ from typing import Literal, TypeAlias
 import msgspec
 from msgspec import Struct, field
 
-from corral.access.private_file import MODE
+from corral.access import private_file
 from corral.golang import timestamps
 
 log = logging.getLogger(__name__)
@@ -84,13 +83,9 @@ class _File(RotatingFileHandler):
 
     def _open(self) -> TextIOWrapper:
         Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
-        return open(self.baseFilename, "a", encoding="utf-8", opener=_private)
+        return open(self.baseFilename, "a", encoding="utf-8", opener=private_file.opener)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name that logging calls
         if not self._has_failed:
             log.exception("the audit log cannot be written to %s", self.baseFilename)
         self._has_failed = True
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, MODE)

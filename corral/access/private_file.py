@@ -14,6 +14,11 @@ def opened(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), MODE)
 
 
+def opener(path: str, flags: int) -> int:
+    """What `open` takes to make a private file."""
+    return os.open(path, flags, MODE)
+
+
 def write(path: Path, data: bytes) -> None:
     """Replaces a file by one with these bytes, which are on the disk before it gets its name."""
     path.parent.mkdir(parents=True, exist_ok=True)

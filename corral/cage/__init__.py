@@ -77,10 +77,9 @@ def check(cage: Cage) -> None:
 
 def enter(cage: Cage, needs: Needs) -> None:
     """Shuts this process in. `ConfigError` where that is required and cannot be done; else what there is, is done."""
-    if cage.mode == "off" or sys.platform != "linux":
-        check(cage)
-        return
     check(cage)
+    if cage.mode == "off" or sys.platform != "linux":
+        return
     found = support()
     _limit()
     steps = {"privileges": _drop_privileges}

@@ -62,11 +62,21 @@ class PromptWriter:
         after, before = [index for index in questions if index > first], [index for index in questions if index < first]
         for beginning in (first, *after[:1], *before[-1:]):
             kept = tuple(keep_from(messages, beginning))
-            with_questions = alternating_turns(kept)
-            joined = alternating_turns(with_system_first(kept)) if self._takes_system else with_questions
-            without = alternating_turns(with_system_as_questions(kept)) if self._shows_system else kept
-            forms = (kept, joined, with_questions, without)
-            yield from (form for number, form in enumerate(forms) if form not in forms[:number])
+            yield kept  # as a rule the only one that is wanted, so the others are made when they are
+            made = [kept]
+            for arrange in self._arrangements():
+                form = alternating_turns(arrange(kept))
+                if form not in made:
+                    made.append(form)
+                    yield form
+
+    def _arrangements(self) -> Iterator[Callable[[Sequence[Message]], Sequence[Message]]]:
+        """What may be done with system texts."""
+        if self._takes_system:
+            yield with_system_first
+        yield tuple
+        if self._shows_system:
+            yield with_system_as_questions
 
     async def _has_system_texts(self, messages: Sequence[Message], prompt: str) -> bool:
         """Whether a prompt holds every system text of its messages, though perhaps in another spelling."""

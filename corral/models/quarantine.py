@@ -80,27 +80,35 @@ class Quarantine:
         `NotFound` when none is. A release ends with the rules' version unless it is `for_good`. `StoreError`.
         """
         engine = self._engine()
-        found = [digest for digest in digests if reason_of(self._store.verdicts.get(digest), engine)]
+        verdicts = {digest: self._store.verdicts.get(digest) for digest in digests}
+        found = {digest: verdict for digest, verdict in verdicts.items() if reason_of(verdict, engine)}
         if not found:
             raise NotFound("nothing of it is in quarantine")
-        for digest in found:
-            verdict = self._store.verdicts.get(digest)
-            released = ALWAYS if for_good else gguf.RULES
+        released = ALWAYS if for_good else gguf.RULES
+        for digest, verdict in found.items():
             self._store.verdicts.put(digest, msgspec.structs.replace(verdict, released=released))
-        return found
+        return list(found)
 
     def all(self) -> list[Kept]:
         """Every file in quarantine, and those that were released. `StoreError` when the store cannot be read."""
         engine = self._engine()
-        return [
-            Kept(digest, reason, self._models_with(digest), is_released(verdict), verdict.released == ALWAYS)
+        found = {
+            digest: (verdict, reason)
             for digest, verdict in self._store.verdicts.all().items()
             if (reason := reason_of(verdict, engine)) and self._store.has_blob(digest)
+        }
+        models = self._store.list() if found else []
+        digests = {one.name: {layer.digest for layer in one.manifest.layers} for one in models}
+        return [
+            Kept(
+                digest,
+                reason,
+                tuple(name for name, theirs in digests.items() if digest in theirs),
+                is_released(verdict),
+                verdict.released == ALWAYS,
+            )
+            for digest, (verdict, reason) in found.items()
         ]
-
-    def _models_with(self, digest: Digest) -> tuple[Name, ...]:
-        models = self._store.list()
-        return tuple(one.name for one in models if digest in {layer.digest for layer in one.manifest.layers})
 
     def _checked(self, digest: Digest, path: Path, rules: str, model: Path) -> Verdict:
         """The verdict on a file by these rules, those of today; an adapter's are those for its model."""

@@ -5,7 +5,6 @@ there are too many; none is kept for longer than `EXPIRY`. Blocking: to be calle
 """
 
 import logging
-import os
 import re
 import time
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from corral.access import private_file
 from corral.server.openai.errors import PreviousNotFound, ResponseNotFound
 from corral.server.openai.responses.items import Item
 
@@ -66,7 +66,7 @@ class KeptResponses:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             path = self._path(kept.response["id"])
             temporary = path.with_suffix(".new")
-            with open(temporary, "xb", opener=_private) as file:
+            with open(temporary, "xb", opener=private_file.opener) as file:
                 file.write(data)
             temporary.replace(path)
             self._forget_old()
@@ -136,8 +136,3 @@ class KeptResponses:
             size += bytes_
             if number >= self._count or size > MAX_BYTES or used < oldest:
                 path.unlink(missing_ok=True)
-
-
-def _private(path: str, flags: int) -> int:
-    """Opens a file that no other user can read."""
-    return os.open(path, flags, 0o600)
