@@ -21,7 +21,7 @@ class Pair:
 
     def command(self, namespace: str, *words: str) -> list[str]:
         """A command line that runs in a namespace, as the user who asks."""
-        return [*_as_root(), "ip", "netns", "exec", namespace, *words]
+        return [*as_root(), "ip", "netns", "exec", namespace, *words]
 
 
 @contextlib.contextmanager
@@ -44,12 +44,12 @@ def two_machines() -> Iterator[Pair]:
 
 
 def _ip(*words: str) -> None:
-    done = subprocess.run([*_as_root(), "ip", *words], capture_output=True, text=True)
+    done = subprocess.run([*as_root(), "ip", *words], capture_output=True, text=True)
     assert done.returncode == 0, (
         f"`ip {' '.join(words)}` failed: {done.stderr.strip()}\n"
         "this test needs to make network namespaces: run it as root on a kernel that allows it"
     )
 
 
-def _as_root() -> Sequence[str]:
+def as_root() -> Sequence[str]:
     return () if os.geteuid() == 0 else ("sudo", "--non-interactive", "--preserve-env")

@@ -90,6 +90,7 @@ SLOW = {
     "test_search": "starts a server and a stand-in of the hub for most tests",
     "test_seeing_the_prompt": REAL_ENGINE,
     "test_server_faults": CRASHES,
+    "test_service": "starts a systemd, which starts a server",
     "test_shared_folder": CRASHES,
     "test_soak": REQUESTS,
     "test_sounds_server": REAL_ENGINE,

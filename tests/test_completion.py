@@ -28,7 +28,7 @@ THINK = ["--think=true", "--think=false", "--think=high", "--think=medium", "--t
 
 CASES: list[tuple[list[str], list[str]]] = [
     ([""], ["words", *program.COMMANDS]),
-    (["s"], ["words", "serve", "show", "stop", "search"]),
+    (["s"], ["words", "serve", "show", "stop", "search", "service"]),
     (["-"], ["words", "--help", "--nowordwrap", "--verbose", "--version"]),
     (["--verbose", "sh"], ["words", "show"]),
     (["nonsense", ""], ["words"]),

@@ -27,6 +27,7 @@ from corral.serving.scheduler import Scheduler
 from tests.asking import InBackground, ask, generate, metric, post, streaming, until
 from tests.conftest import FAKE_ENGINE, RunningServer, StartServer, add_model, running_server
 from tests.engines import engines, tell
+from tests.namespaces import as_root
 from tests.stub_engines import Launcher, turn_the_loop
 from tests.tiny_models import tiny_llama
 
@@ -180,13 +181,12 @@ def mounted(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     real, folder = tmp_path / "disk", tmp_path / "home" / ".ollama" / "models"
     for path in (real, folder):
         path.mkdir(parents=True)
-    mount = subprocess.run(["mount", "--bind", real, folder], capture_output=True, text=True)
-    if mount.returncode:
-        pytest.skip(f"mounting takes rights that this run does not have: {mount.stderr.strip()}")
+    done = subprocess.run([*as_root(), "mount", "--bind", real, folder], capture_output=True, text=True)
+    assert done.returncode == 0, f"this test needs to mount a folder: run it as root ({done.stderr.strip()})"
     try:
         yield real, folder
     finally:
-        subprocess.run(["umount", "--lazy", folder], capture_output=True)
+        subprocess.run([*as_root(), "umount", "--lazy", folder], capture_output=True)
 
 
 def test_a_disk_that_becomes_read_only_or_goes_away_and_comes_back(
@@ -197,18 +197,18 @@ def test_a_disk_that_becomes_read_only_or_goes_away_and_comes_back(
     server = start_server(home, CORRAL_ENGINE=str(FAKE_ENGINE))
     copy = ("/api/copy", {"source": "fake", "destination": "copy"})
     assert post(server, *copy).status == 200
-    subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+    subprocess.run([*as_root(), "mount", "-o", "remount,ro,bind", folder], check=True)
     create = ("/api/create", {"model": "x", "from": "fake", "system": "y"})
     for path, body in (copy, ("/api/blobs", b"x" * 5000), create):
         assert "read-only file system" in post(server, path, body).lines[-1]["error"]
     assert "read-only" in ask(server, "DELETE", "/api/delete", {"model": "copy"}).error
     assert [generate(server, "hello", model).status for model in ("fake", "other")] == [200, 200]
-    subprocess.run(["mount", "-o", "remount,rw,bind", folder], check=True)
+    subprocess.run([*as_root(), "mount", "-o", "remount,rw,bind", folder], check=True)
     assert post(server, *copy).status == 200
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    subprocess.run([*as_root(), "umount", "--lazy", folder], check=True)
     assert ask(server, "GET", "/api/tags").json == {"models": []}
     assert generate(server, "hello", "copy").status == 404
-    subprocess.run(["mount", "--bind", real, folder], check=True)
+    subprocess.run([*as_root(), "mount", "--bind", real, folder], check=True)
     assert len(ask(server, "GET", "/api/tags").json["models"]) == 3
     assert [generate(server, "hello", model).status for model in ("fake", "other", "copy")] == [200] * 3
     assert sound(real)

@@ -61,6 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client": WORDS,
     "builds": BELOW_MACHINES | MACHINES | {"models", "sources"},
     "doctor": BELOW_MACHINES | MACHINES | {"builds", "models", "serving", "sources.registry", "client"},
+    "services": WORDS | {"store"},
     "cli": WORDS | {"client", "modelfile"},
     "__main__": {"corral", "cli"},
 }
@@ -70,6 +71,7 @@ EXCEPTIONS = {
     ("cli/commands/serve.py", "server"),  # inside the command that is the server
     ("cli/commands/doctor.py", "doctor"),  # inside the command that looks itself
     ("cli/completion/engines.py", "builds"),  # when the name of an engine is typed
+    ("cli/commands/service.py", "services"),  # inside the command that installs it
     ("cli/commands/engine.py", "builds"),  # inside the command that builds by itself
     ("cli/commands/engine.py", "engine"),
     ("cli/commands/engine.py", "machine"),

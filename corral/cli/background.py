@@ -32,7 +32,7 @@ def start(client: Client, loaded: Loaded) -> None:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with _turn(log.with_name("start.lock")):
-            if not _answers(client):
+            if not answers(client):
                 _start(client, loaded, log)
     except OSError as error:
         raise CorralError(f'could not start a server: cannot write "{error.filename}": {error.strerror}') from error
@@ -49,7 +49,7 @@ def _turn(lock: Path) -> Iterator[None]:
         yield
 
 
-def _answers(client: Client) -> bool:
+def answers(client: Client) -> bool:
     """Whether a server does; one that is only starting, or failing at it, does not yet."""
     try:
         client.version()
@@ -66,7 +66,7 @@ def _start(client: Client, loaded: Loaded, log: Path) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             ended = child.poll() is not None
-            if _answers(client):
+            if answers(client):
                 return
             if ended:  # and no other process took the port
                 break

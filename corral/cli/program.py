@@ -46,6 +46,8 @@ COMMANDS = {
     "config": Entry("config", "config", "Show every setting, its value and where it comes from"),
     "engine": Entry("engine", "engine", "List, build, choose and remove engines"),
     "keys": Entry("keys", "keys", "List, make and revoke the keys by which clients use the server"),
+    "service": Entry("service", "service", "Have the system start the server"),
+    "update": Entry("update", "update", "Show how to update Corral, the way it was installed"),
     "completion": Entry("completion", "completion", "Print the script for completion in bash, zsh or fish"),
     "explain": Entry("explain", "explain", "Show where the time of the last requests went"),
     "quarantine": Entry("quarantine", "quarantine", "List the files of models that are not loaded, or release one"),

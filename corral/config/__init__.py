@@ -61,7 +61,8 @@ def _setting(
     return field(default=default, metadata=metadata)
 
 
-def _user_folder() -> Path:
+def user_folder() -> Path:
+    """The user's home folder. `ConfigError` when it is not known."""
     try:
         return Path.home()
     except RuntimeError as error:  # a container may run under a user number without a name
@@ -71,17 +72,17 @@ def _user_folder() -> Path:
 def _state_folder(environ: Mapping[str, str] | None = None) -> Path:
     """`$XDG_STATE_HOME`, or where that is by default; a relative one counts for nothing (XDG's specification)."""
     base = Path((environ or {}).get("XDG_STATE_HOME", ""))
-    return (base if base.is_absolute() else _user_folder() / ".local" / "state") / "corral"
+    return (base if base.is_absolute() else user_folder() / ".local" / "state") / "corral"
 
 
 def _engines_folder(environ: Mapping[str, str] | None = None) -> Path:
     """Below `$XDG_DATA_HOME`, or where that is by default; a relative one counts for nothing, as for the state."""
     base = Path((environ or {}).get("XDG_DATA_HOME", ""))
-    return (base if base.is_absolute() else _user_folder() / ".local" / "share") / "corral" / "engines"
+    return (base if base.is_absolute() else user_folder() / ".local" / "share") / "corral" / "engines"
 
 
 def _home_folder() -> Path:
-    return _user_folder() / ".ollama"
+    return user_folder() / ".ollama"
 
 
 def _models_folder() -> Path:
@@ -89,7 +90,7 @@ def _models_folder() -> Path:
 
 
 def _docker_config() -> Path:
-    return _user_folder() / ".docker" / "config.json"
+    return user_folder() / ".docker" / "config.json"
 
 
 API_KEY = "OLLAMA_API_KEY"
@@ -348,6 +349,18 @@ def given_variables() -> dict[str, str]:
     return {name: text for name, text in os.environ.items() if name.startswith(("OLLAMA_", "CORRAL_"))}
 
 
+def variables_of(loaded: Loaded, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables by which a server elsewhere gets the same settings: those of `loaded` and its file's name."""
+    environ = os.environ if environ is None else environ
+    settings = {setting.metadata["variable"] for setting in fields(Config)} & set(loaded.origins.values())
+    return {name: environ[name] for name in sorted(settings | {"CORRAL_CONFIG"}) if name in environ}
+
+
+def sudo_user(environ: Mapping[str, str] | None = None) -> str:
+    """Who called `sudo` for this program; empty when nobody did."""
+    return (os.environ if environ is None else environ).get("SUDO_USER", "")
+
+
 def api_key(environ: Mapping[str, str] | None = None) -> str:
     """The key that commands send to the server. No setting, since those are shown."""
     return _unquoted(os.environ if environ is None else environ, API_KEY)
@@ -386,8 +399,13 @@ def config_file(environ: Mapping[str, str]) -> Path:
             return parse_path(named)
         except ValueError as error:
             raise ConfigError(f'CORRAL_CONFIG names no file: "{named}"') from error
-    base = environ.get("XDG_CONFIG_HOME") or str(_user_folder() / ".config")
-    return Path(base) / "corral" / "corral.toml"
+    return config_folder(environ) / "corral" / "corral.toml"
+
+
+def config_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """Where programs keep the user's configuration."""
+    environ = os.environ if environ is None else environ
+    return Path(environ.get("XDG_CONFIG_HOME") or user_folder() / ".config")
 
 
 def _read_file(file: Path) -> dict[str, Any]:

@@ -23,18 +23,31 @@ SCRIPTS = {"bash": "bash.sh", "zsh": "zsh.sh", "fish": "fish.fish"}
 HELP = """\
 Print the script that completes commands, flags and models when you press Tab
 
-To have it in every new shell, add one line:
-  bash   echo 'source <({program} completion bash)' >> ~/.bashrc
-  zsh    echo 'source <({program} completion zsh)' >> ~/.zshrc
-  fish   echo '{program} completion fish | source' >> ~/.config/fish/config.fish"""
+With --install, every new shell has it: a line is added to the file that the shell reads when it starts, unless it is
+there. By hand, that line is
+  bash   source <({program} completion bash)       in ~/.bashrc
+  zsh    source <({program} completion zsh)        in ~/.zshrc
+  fish   {program} completion fish | source        in ~/.config/fish/config.fish"""
 
 
-@command("completion SHELL", HELP, count=Count(exact=1), completes=("shells",), settings=())
-def completion(arguments: Arguments) -> None:
+@command(
+    "completion SHELL",
+    HELP,
+    count=Count(exact=1),
+    completes=("shells",),
+    flags=[Flag("--install", kind="bool", sentence="Have every new shell complete")],
+    settings=(),
+)
+def completion(arguments: Arguments, install: bool) -> None:
     from corral.cli import completion as package
 
     if (script := SCRIPTS.get(arguments[0])) is None:
         raise BadRequest(f'no completion for "{arguments[0]}": the shells are {", ".join(SCRIPTS)}')
+    if install:
+        from corral.cli.completion.installing import install as add
+
+        add(arguments[0], program_name())
+        return
     folder = Path(package.__file__).parent
     click.echo((folder / script).read_text("utf-8").replace("@PROGRAM@", program_name()), nl=False)
 
@@ -57,26 +70,12 @@ def complete(ctx: click.Context, arguments: Arguments) -> None:
         find=find,
         models=names,
         shells=tuple(SCRIPTS),
-        engine_actions=_engine_actions,
         engines=_engine_names,
-        key_actions=_key_actions,
     )
     found = candidates(arguments[:-1], arguments[-1], source)
     click.echo("files" if found.files else "words")
     for word, sentence in found.words:
         click.echo(f"{word}\t{sentence}")
-
-
-def _engine_actions() -> "Sequence[Candidate]":
-    from corral.cli.completion.engines import actions
-
-    return actions()
-
-
-def _key_actions() -> "Sequence[Candidate]":
-    from corral.cli.completion.keys import actions
-
-    return actions()
 
 
 def _engine_names() -> "Sequence[Candidate]":

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from corral.cli.completion.engines import ACTIONS
 from corral.cli.display import terminal
 from corral.cli.display.progress import Display, shown, spinning
 from corral.cli.display.tables import print_table, table
@@ -28,6 +27,13 @@ if TYPE_CHECKING:
 NOISE = 1.5
 """How many times the lowest ratio the highest is, from where the pairs say little."""
 
+ACTIONS = {
+    "list": "Show the engines there are",
+    "build": "Compile one for this processor, try it, and use it if it is faster",
+    "use": "Choose one: the next load of a model takes it",
+    "remove": "Remove one that was compiled here",
+}
+
 HELP = """\
 List, build, choose and remove engines
 
@@ -43,7 +49,8 @@ A choice counts from the next load of a model on."""
     "engine [ACTION] [NAME]",
     HELP,
     count=Count(least=0, most=2),
-    completes=("engine actions", "engines"),
+    completes=("actions", "engines"),
+    actions=ACTIONS,
     flags=[
         Flag("--model", kind="string", sentence="With build: the model to try it with, or a GGUF file"),
         Flag("--keep", kind="bool", sentence="With build: keep an engine that is not faster; it is not chosen"),

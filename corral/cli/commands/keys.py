@@ -13,7 +13,6 @@ from corral import config
 from corral.access import own_key
 from corral.access.scopes import SCOPES
 from corral.cli import connection
-from corral.cli.completion.keys import ACTIONS
 from corral.cli.display import terminal
 from corral.cli.display.tables import print_table, table
 from corral.cli.display.text import printable
@@ -27,6 +26,12 @@ if TYPE_CHECKING:
     from corral.access.keys import Key as KeptKey
     from corral.access.keys import Wish
     from corral.client import Client
+
+ACTIONS = {
+    "list": "Show the keys there are",
+    "create": "Make one, which is shown once",
+    "revoke": "Take one out, by its id or name",
+}
 
 HELP = """\
 List, make and revoke the keys by which clients use the server
@@ -42,7 +47,8 @@ Keys are needed where the server listens on an address that other machines reach
     "keys [ACTION] [NAME]",
     HELP,
     count=Count(least=0, most=2),
-    completes=("key actions",),
+    completes=("actions",),
+    actions=ACTIONS,
     flags=[
         Flag(
             "--scope",

@@ -25,7 +25,8 @@ twice in a row. It stays where it is. Deleting the model is all that is to be do
     "quarantine [release MODEL]",
     HELP.strip(),
     count=Count(most=2),
-    completes=("quarantine actions", "models"),
+    completes=("actions", "models"),
+    actions={"release": "Have the files of a model loaded all the same"},
     flags=[Flag("--for-good", kind="bool", sentence="Release it for good, also when the checks have changed")],
 )
 def quarantine(arguments: Arguments, for_good: bool) -> None:

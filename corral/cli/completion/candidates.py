@@ -38,12 +38,8 @@ class Source(NamedTuple):
     models: Callable[[bool], Sequence[Candidate]]
     """The models that there are, or only those that are loaded."""
     shells: Sequence[str]
-    engine_actions: Callable[[], Sequence[Candidate]]
-    """What `engine` can do."""
     engines: Callable[[], Sequence[Candidate]]
     """Names of engines that can be chosen."""
-    key_actions: Callable[[], Sequence[Candidate]]
-    """What `keys` can do."""
 
 
 def candidates(words: Sequence[str], typed: str, source: Source) -> Candidates:
@@ -77,7 +73,7 @@ def _of_command(command: Command, words: Sequence[str], typed: str, source: Sour
     if kind is None:
         return Candidates()
     return Candidates(
-        [candidate for candidate in _words(kind, source) if candidate.word not in arguments],
+        [candidate for candidate in _words(kind, command, source) if candidate.word not in arguments],
         files=kind in ("files", "models or files"),
     )
 
@@ -115,7 +111,7 @@ def _kind(kinds: Sequence[Completed | EllipsisType], place: int) -> Completed | 
     return named[-1] if len(named) < len(kinds) else None
 
 
-def _words(kind: Completed, source: Source) -> Sequence[Candidate]:
+def _words(kind: Completed, command: Command, source: Source) -> Sequence[Candidate]:
     match kind:
         case "models" | "models or files":
             return source.models(False)
@@ -125,13 +121,9 @@ def _words(kind: Completed, source: Source) -> Sequence[Candidate]:
             return source.commands
         case "shells":
             return [Candidate(shell) for shell in source.shells]
-        case "engine actions":
-            return source.engine_actions()
+        case "actions":
+            return [Candidate(action, sentence) for action, sentence in command.actions.items()]
         case "engines":
             return source.engines()
-        case "quarantine actions":
-            return [Candidate("release", "Have the files of a model loaded all the same")]
-        case "key actions":
-            return source.key_actions()
         case "files":
             return ()

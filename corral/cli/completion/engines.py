@@ -1,19 +1,8 @@
-"""What `engine` is completed with: its actions, and the names of engines. Loaded when one of them is typed."""
+"""The names of engines, with which `engine use` is completed. Loaded when one is typed."""
 
 from collections.abc import Sequence
 
 from corral.cli.completion.candidates import Candidate
-
-ACTIONS = {
-    "list": "Show the engines there are",
-    "build": "Compile one for this processor, try it, and use it if it is faster",
-    "use": "Choose one: the next load of a model takes it",
-    "remove": "Remove one that was compiled here",
-}
-
-
-def actions() -> Sequence[Candidate]:
-    return [Candidate(action, sentence) for action, sentence in ACTIONS.items()]
 
 
 def names() -> Sequence[Candidate]:

@@ -1,8 +1,8 @@
 """Commands and the group of all of them, which find, run and explain themselves. Source: spec cli §1."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from types import EllipsisType
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import EllipsisType, MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import click
@@ -19,10 +19,8 @@ Completed: TypeAlias = Literal[
     "files",
     "commands",
     "shells",
-    "engine actions",
+    "actions",
     "engines",
-    "quarantine actions",
-    "key actions",
 ]
 """What a shell completes an argument with."""
 
@@ -48,7 +46,8 @@ class Command(click.Command):
     """A command with its help page, whose `{program}` and `{Program}` become the name that the program goes by.
 
     `settings` are the fields of `Config` that its page explains, `completes` what the arguments are, one after the
-    other; `...` at its end: all others are as the last one.
+    other; `...` at its end: all others are as the last one. `actions`: the words that its first argument may be, and
+    what each does.
     """
 
     def __init__(
@@ -57,6 +56,7 @@ class Command(click.Command):
         *,
         count: Count,
         completes: Sequence[Completed | EllipsisType],
+        actions: Mapping[str, str],
         aliases: Sequence[str],
         settings: Sequence[str],
         **rest: Any,
@@ -65,6 +65,7 @@ class Command(click.Command):
         self.synopsis = synopsis
         self.count = count
         self.completes = completes
+        self.actions = actions
         self.aliases = aliases
         self.settings = settings
 
@@ -90,6 +91,7 @@ def command(
     *,
     count: Count,
     completes: Sequence[Completed | EllipsisType] = (),
+    actions: Mapping[str, str] = MappingProxyType({}),
     flags: Iterable[Flag] = (),
     aliases: Sequence[str] = (),
     settings: Sequence[str] = ("host",),
@@ -101,6 +103,7 @@ def command(
             synopsis,
             count=count,
             completes=completes,
+            actions=actions,
             aliases=aliases,
             settings=settings,
             name=synopsis.split()[0],
