@@ -36,5 +36,5 @@ def source(url: str, **more: object) -> str:
 )
 def test_the_way_it_was_installed(prefix: str, installer: str, direct_url: str, line: str) -> None:
     options = {"installer": installer, "source": direct_url}
-    assert ways(PurePath(prefix), "/v/python", **options, is_container=False)[-1] == line
-    assert "podman" in ways(PurePath(prefix), "/v/python", **options, is_container=True)[0]
+    assert ways(PurePath(prefix), "/v/python", **options, is_image=False)[-1] == line
+    assert "podman" in ways(PurePath(prefix), "/v/python", **options, is_image=True)[0]

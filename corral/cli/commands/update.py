@@ -16,6 +16,8 @@ from corral.cli.display.text import printable
 from corral.cli.framework.commands import Arguments, Count, command, program_name
 
 PACKAGE = "corral"
+IMAGE_PREFIX = "/opt/corral"
+"""Where the Containerfile installs it."""
 CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
 """Files that Docker and Podman put into their containers."""
 
@@ -31,7 +33,7 @@ def update(arguments: Arguments) -> None:
         sys.executable,
         installer=(found.read_text("INSTALLER") or "").strip(),
         source=found.read_text("direct_url.json") or "",
-        is_container=any(map(Path.exists, map(Path, CONTAINER_MARKS))),
+        is_image=sys.prefix == IMAGE_PREFIX and any(map(Path.exists, map(Path, CONTAINER_MARKS))),
     )
     click.echo("\n".join(f"    {printable(line)}" for line in lines))
     click.echo(
@@ -39,13 +41,13 @@ def update(arguments: Arguments) -> None:
     )
 
 
-def ways(prefix: PurePath, python: str, *, installer: str, source: str, is_container: bool) -> list[str]:
+def ways(prefix: PurePath, python: str, *, installer: str, source: str, is_image: bool) -> list[str]:
     """The commands, one after the other.
 
     `prefix`: the environment's folder. `installer` and `source`: what `INSTALLER` and `direct_url.json` say; see the
     packaging specification "Recording installed projects".
     """
-    if is_container:
+    if is_image:
         return ["podman pull IMAGE, or build it again: podman build --tag corral .", "and start the container anew"]
     match prefix.parts:
         case (*_, "pipx", "venvs", _):
