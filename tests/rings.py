@@ -38,6 +38,7 @@ SLOW = {
     "test_conversation_real": REAL_ENGINE,
     "test_conversation_terminal": TERMINAL,
     "test_conversations_survive": REAL_ENGINE,
+    "test_container": "builds a container",
     "test_convert_adapters": REAL_ENGINE,
     "test_convert_minilm": REAL_ENGINE,
     "test_convert_reference": REAL_ENGINE,

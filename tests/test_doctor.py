@@ -86,6 +86,12 @@ def test_an_engine_that_hangs_fails_or_is_missing(tmp_path: Path) -> None:
     assert (finding.level, finding.remedy[:25]) == ("wrong", 'CORRAL_ENGINE is "/opt/x"')
 
 
+def test_a_library_that_the_engine_misses_is_named() -> None:
+    error = "it ended with exit status 1: ImportError: libgomp.so.1: cannot open shared object file: No such file"
+    (finding,) = engine.examine(Engine("wheel"), Probe(error=error), frozenset(), can_build=True)
+    assert finding.remedy.startswith("libgomp.so.1 is missing on this machine: install libgomp1 on Debian and Ubuntu,")
+
+
 def test_cores_and_what_keeps_us_from_them() -> None:
     assert said(processor.judged(8, 4, 8, math.inf)) == [("ok", "4 cores; a model computes with 4 threads")]
     assert said(processor.judged(8, 4, 2, 1.5)) == [

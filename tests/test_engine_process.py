@@ -157,6 +157,13 @@ async def test_a_crash_at_load_is_shown_with_its_first_error(home: Path) -> None
     assert all(not engine.alive for engine in engines(home))
 
 
+async def test_a_missing_library_is_named_with_its_package(home: Path) -> None:
+    """As on small images of containers, which have no OpenMP."""
+    tell(home, fails="llama-server: error while loading shared libraries: libgomp.so.1: cannot open shared object file")
+    with pytest.raises(EngineDied, match=r"does not start: libgomp\.so\.1 is missing .*: install libgomp1 on Debian"):
+        await start(home)
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -9,6 +9,7 @@ from typing import Any
 
 from corral.builds import tools
 from corral.doctor.findings import Finding
+from corral.engine import libraries
 from corral.engine.choice import Engine
 from corral.engine.program import printed
 from corral.errors import NotFound
@@ -122,7 +123,9 @@ def examine(used: Engine, found: Probe, processor: frozenset[str], *, can_build:
     if used.remark:
         yield Finding(SUBJECT, "note", f"the engine of the wheel is used: {used.remark}")
     if found.error:
-        yield Finding(SUBJECT, "wrong", f"the engine does not work: {found.error}", _remedy(used))
+        yield Finding(
+            SUBJECT, "wrong", f"the engine does not work: {found.error}", libraries.advice(found.error) or _remedy(used)
+        )
         return
     if used.program:
         how = "CORRAL_ENGINE" if used.name == "CORRAL_ENGINE" else f"chosen with `corral engine use {used.name}`"

@@ -19,6 +19,7 @@ import psutil
 
 from corral.cage import Cage
 from corral.children import environment
+from corral.engine import libraries
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.log import WorkerLog
 from corral.engine.llama.worker import Ready, WorkerConfig
@@ -225,9 +226,11 @@ class WorkerProcess:
         error = report.error or self.log.first_error()
         if report.out_of_memory or (not report.error and self.log.is_out_of_memory()):
             return OutOfMemory(f"not enough memory to load the model: {error}")
+        last = error or self.log.last_line()
+        if missing := libraries.advice(last):
+            return EngineDied(f"the engine does not start: {missing}")
         if report.error:
             return EngineDied(f"{terminated}: {error}")
-        last = error or self.log.last_line()
         sentence = f"{terminated}: {self.exit_reason()}{f': {last}' if last else ''}"
         if self._is_caged_program and _REFUSED in last:
             sentence += f"\n{_OUTSIDE}"
