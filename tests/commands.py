@@ -3,19 +3,23 @@
 import codecs
 import os
 import pty
+import re
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fcntl import ioctl
 from pathlib import Path
 
 from tests.conftest import WATCHED
 from tests.fake_server import command_environment
+from tests.processes import wait_for_end
 
 OUTPUT_TIMEOUT = 60
 """Seconds without any output after which a command is taken to hang."""
@@ -30,6 +34,29 @@ class Outcome:
     status: int
     stdout: str
     stderr: str
+
+
+@contextmanager
+def shell_without_server(home: Path) -> "Iterator[Shell]":
+    """A shell at whose address no server runs; those that commands start there are ended with the block."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shell = Shell(home, f"127.0.0.1:{port}")
+    try:
+        yield shell
+    finally:
+        for process in servers_of(shell, "Started"):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGTERM)
+            wait_for_end(process)
+
+
+def servers_of(shell: "Shell", event: str) -> list[int]:
+    """The processes that the log says are `Started` or `Finished`."""
+    log = shell.home / "state" / "serve.log"
+    text = log.read_text() if log.exists() else ""
+    return [int(number) for number in re.findall(rf"{event} server process \[(\d+)\]", text)]
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ SLOW = {
     "test_loop_watch": CRASHES,
     "test_metrics": REAL_ENGINE,
     "test_native_api": REAL_ENGINE,
+    "test_newcomer": "installs Corral, and fetches a model",
     "test_no_secrets": REQUESTS,
     "test_numeric_settings": REAL_ENGINE,
     "test_openapi_cases": REQUESTS,

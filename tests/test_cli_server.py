@@ -6,12 +6,12 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.commands import Outcome, Shell
+from tests.commands import Outcome, Shell, servers_of, shell_without_server
 from tests.conftest import FAKE_ENGINE, RunningServer, StartServer
 from tests.fake_server import FakeServer, reply
 from tests.processes import wait_for_end
@@ -119,16 +119,8 @@ def test_serve_ends_well_when_asked_to(start_server: StartServer, number: signal
 
 @pytest.fixture
 def lonely(tmp_path: Path) -> Iterator[Shell]:
-    """A shell at whose address no server runs; the server that a command starts there is ended with the test."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shell = Shell(tmp_path, f"127.0.0.1:{port}")
-    yield shell
-    for process in servers_of(shell, "Started"):
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGTERM)
-        wait_for_end(process)
+    with shell_without_server(tmp_path) as shell:
+        yield shell
 
 
 def test_a_server_that_a_command_starts_at_a_port_alone_serves_this_machine_only(lonely: Shell) -> None:
@@ -138,13 +130,6 @@ def test_a_server_that_a_command_starts_at_a_port_alone_serves_this_machine_only
         pass
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.2", int(port)))
-
-
-def servers_of(shell: Shell, event: str) -> list[int]:
-    """The processes that the log says are `Started` or `Finished`."""
-    log = shell.home / "state" / "serve.log"
-    text = log.read_text() if log.exists() else ""
-    return [int(number) for number in re.findall(rf"{event} server process \[(\d+)\]", text)]
 
 
 def test_a_command_starts_the_server_that_is_missing(lonely: Shell) -> None:

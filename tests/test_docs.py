@@ -11,7 +11,14 @@ import pytest
 from corral.config import Config
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", *map(str, (ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    "README.md",
+    "README.zh.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    *map(str, (ROOT / "docs").rglob("*.md")),
+]
 
 
 def test_the_reference_is_what_the_code_makes() -> None:
