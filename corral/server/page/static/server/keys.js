@@ -41,7 +41,7 @@ export class Keys {
       "tr",
       { title: key.id },
       make("td", {}, isOwn ? say("keys.own", { name: key.name }) : key.name),
-      make("td", {}, key.scope),
+      make("td", {}, say(`keys.scope.${key.scope}`)),
       make("td", {}, key.models.join(", ") || say("keys.all")),
       limit(key.requests_per_minute),
       limit(key.tokens_per_minute),
