@@ -142,11 +142,9 @@ class Config:
     kv_cache_type: str = _setting(
         "f16", "OLLAMA_KV_CACHE_TYPE", parse_choice(*CACHE_TYPES), "Number type of the KV cache"
     )
-    gpu_overhead: int = _setting(
-        0, "OLLAMA_GPU_OVERHEAD", parse_natural, "Bytes kept free on each GPU; has no effect yet"
-    )
+    gpu_overhead: int = _setting(0, "OLLAMA_GPU_OVERHEAD", parse_natural, "Bytes kept free on each GPU")
     sched_spread: bool = _setting(
-        False, "OLLAMA_SCHED_SPREAD", parse_switch, "Spread every model over all GPUs; has no effect yet", other=True
+        False, "OLLAMA_SCHED_SPREAD", parse_switch, "Spread every model over all GPUs", other=True
     )
     go_template: Literal["on", "off", ""] = _setting(
         "",

@@ -4,11 +4,12 @@ Knows no process and no wire format.
 """
 
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
+from corral.engine.placement import Bytes, Parts, Placement
 from corral.messages import AnswerProgress, Json, Message, Think, TokenLogprob, Tool, ToolCall
 
 CacheType: TypeAlias = str
@@ -67,6 +68,10 @@ class RunnerSpec(Struct, frozen=True, kw_only=True):
     """Size of all files, an estimate of what the weights take."""
     cache_bytes_per_token: int = 0
     """Bytes of KV cache a token takes."""
+    parts: Parts | None = None
+    """What the weights consist of; None: not known, and the engine places them itself."""
+    placement: Placement | None = None
+    """Where they are to lie; None: there are no devices, or the engine decides."""
     resumable: bool = False
     """Whether a conversation that is written to disk and read again goes on exactly as it would have."""
 
@@ -285,6 +290,14 @@ class Engine(Protocol):
 
     def memory(self) -> int:
         """Bytes of main memory it holds now; 0 when it is gone."""
+        ...
+
+    def on_devices(self) -> Mapping[str, Bytes]:
+        """What it holds on each device by its own figures after the load; empty where it did not say."""
+        ...
+
+    async def device_error(self) -> str:
+        """What it said of a device that failed, after it has ended; empty where none did."""
         ...
 
     async def keep(self) -> None:

@@ -22,7 +22,7 @@ from corral.children import environment
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.log import WorkerLog
 from corral.engine.llama.worker import Ready, WorkerConfig
-from corral.errors import EngineCrashed, EngineDied, EngineError, OutOfMemory
+from corral.errors import DeviceFailed, EngineCrashed, EngineDied, EngineError, OutOfMemory
 
 TICK = 0.2
 """Seconds between looks at what a worker uses."""
@@ -225,6 +225,8 @@ class WorkerProcess:
         error = report.error or self.log.first_error()
         if report.out_of_memory or (not report.error and self.log.is_out_of_memory()):
             return OutOfMemory(f"not enough memory to load the model: {error}")
+        if (failed := self.log.device_error()) and not self._given_up:
+            return DeviceFailed(f"{terminated}: {self.exit_reason()}: {failed}")
         if report.error:
             return EngineDied(f"{terminated}: {error}")
         last = error or self.log.last_line()
