@@ -183,6 +183,12 @@ class Config:
     engines: Path = _setting(
         _engines_folder, "CORRAL_ENGINES", parse_path, "Folder of the engines that `corral engine build` has compiled"
     )
+    engine_packages: dict[str, tuple[str, ...]] = _setting(
+        {},
+        "CORRAL_ENGINE_PACKAGES",
+        parse_mirrors,
+        "Packages with a llama-server for `corral engine install`: `cuda=PACKAGE;rocm=PACKAGE;vulkan=PACKAGE`",
+    )
     pool_contexts: int = _setting(
         4, "CORRAL_POOL_CONTEXTS", parse_natural, "Full contexts that the KV pool of a model holds, memory permitting"
     )

@@ -207,6 +207,8 @@ class LoadProgress:
     def __init__(self) -> None:
         self.loaded: Callable[[], int] = lambda: 0
         """Bytes of the model that are in memory, about."""
+        self.pool: int | None = None
+        """Tokens of the pool that the engine has instead of the one that was wanted; None: it has that."""
         self.preparing: tuple[int, int] | None = None
         """Bytes that are written of all that are wanted, while files are made for the engine before it loads."""
 

@@ -193,6 +193,9 @@ COMMON = (
 )
 """What every worker sets, whatever it loads."""
 
+PER_SLOT = "--kv-unified-per-slot"
+"""Without it a slot may fill the whole pool, so that the pool has to be one context."""
+
 SPARED: dict[str, dict[str, tuple[str, ...]]] = {
     "--no-webui": {},
     "--offline": {},
@@ -201,6 +204,7 @@ SPARED: dict[str, dict[str, tuple[str, ...]]] = {
     "--cache-ram": {},
     "--slot-save-path": {},
     "--fit": {},
+    PER_SLOT: {},
     "--device": {},
     "--n-cpu-moe": {},
     "--override-tensor": {},

@@ -6,9 +6,6 @@ from pathlib import Path
 VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
 """PCI numbers of those who make GPUs that llama.cpp computes on."""
 
-ENGINES = {"NVIDIA": "cuda", "AMD": "rocm", "Intel": "vulkan"}
-"""What `corral engine install` takes for each."""
-
 
 def vendors(root: Path = Path("/")) -> list[str]:
     """Who has made the graphics devices that Linux lists; one entry a device."""
@@ -29,4 +26,4 @@ def advice(makers: list[str]) -> str:
 
     Intel's are in every processor of theirs: for those alone nothing is advised.
     """
-    return next((f"corral engine install {ENGINES[maker]}" for maker in makers if maker != "Intel"), "")
+    return "corral engine install vulkan" if any(maker != "Intel" for maker in makers) else ""

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapp
 from functools import partial
 from typing import Any, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from corral.engine.base import Engine, LoadProgress, RunnerSpec
@@ -95,6 +96,19 @@ class Runner:
         placement = self.spec.placement
         shares = () if placement is None else placement.shares
         return self.held or tuple((share.device, share.bytes.total) for share in shares)
+
+    @property
+    def size_vram(self) -> int:
+        """Bytes on all devices together."""
+        return sum(size for _, size in self.on_devices)
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes: what its process holds of main memory, or its parts here and on devices."""
+        if self.loading is not None:
+            return self.spec.weights_bytes
+        placement = self.spec.placement
+        return self.size_vram + placement.host if placement and placement.shares else self.engine.memory()
 
     @property
     def loaded(self) -> int:
@@ -345,6 +359,9 @@ class Scheduler:
     async def _load(self, runner: Runner) -> None:
         runner.load_began = time.monotonic_ns()
         runner.engine = await self._launch_with_fallback(runner)
+        if (pool := runner.progress.pool) is not None:
+            log.info("model %s: this engine cannot share a pool of several contexts among its slots", runner.label)
+            self._change(runner, msgspec.structs.replace(runner.spec, pool=pool))
         runner.load_ended = time.monotonic_ns()
         seconds = (runner.load_ended - runner.load_began) / 1e9
         log.info("model %s loaded in %.2f s, context %d", runner.label, seconds, runner.spec.num_ctx)

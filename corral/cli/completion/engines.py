@@ -7,6 +7,7 @@ from corral.cli.completion.candidates import Candidate
 ACTIONS = {
     "list": "Show the engines there are",
     "build": "Compile one for this processor, try it, and use it if it is faster",
+    "install": "Fetch one for a GPU, try it, and use it if it is faster",
     "use": "Choose one: the next load of a model takes it",
     "remove": "Remove one that was compiled here",
 }

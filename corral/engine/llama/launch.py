@@ -15,7 +15,7 @@ from corral.engine.llama.client import LlamaEngine
 from corral.engine.llama.connection import HANG_TIMEOUT
 from corral.engine.llama.process import UnusableTemplateError, WorkerProcess
 from corral.engine.llama.spare import Spare
-from corral.engine.load_options import SPARED
+from corral.engine.load_options import PER_SLOT, SPARED
 from corral.errors import EngineDied
 
 _REFUSED_FLAG = re.compile(r"invalid argument: (--[a-z0-9-]+)")
@@ -61,6 +61,11 @@ async def launch(
     without = await _flags_lacking(program, flags_cache)
 
     async def start(spec: RunnerSpec) -> LlamaEngine:
+        shares_no_pool = PER_SLOT in without and spec.pool > spec.num_ctx
+        if shares_no_pool:
+            spec = msgspec.structs.replace(spec, pool=spec.num_ctx)
+        if progress is not None:
+            progress.pool = spec.pool if shares_no_pool else None
         process = await WorkerProcess.start(
             spec,
             log=log,
