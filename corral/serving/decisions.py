@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from corral.engine.base import RunnerSpec
 from corral.engine.load_options import TEXT_BATCH, can_serve, same_model
-from corral.engine.placement import Parts, Ratios
+from corral.engine.placement import Parts, Ratios, Share
 from corral.machine.gpus import Gpu
 from corral.machine.memory import Memory
 from corral.serving.placing import Devices, place
@@ -189,6 +189,24 @@ def replaced(spec: RunnerSpec, layers: int, memory: Memory, limits: SchedulerLim
     assert asked.placement is not None
     reason = asked.placement.reason.replace("as num_gpu asks for", "after the engine ran out of memory with more")
     return msgspec.structs.replace(spec, placement=msgspec.structs.replace(asked.placement, reason=reason, short=()))
+
+
+def with_pool(spec: RunnerSpec, pool: int) -> RunnerSpec:
+    """The specification as it was loaded: with a smaller pool than was planned, of which each device holds less."""
+    placement = spec.placement
+    if placement is not None and spec.pool:
+        shares = tuple(_with_pool(spec, pool, share) for share in placement.shares)
+        placement = msgspec.structs.replace(placement, shares=shares)
+    return msgspec.structs.replace(spec, pool=pool, placement=placement)
+
+
+def _with_pool(spec: RunnerSpec, pool: int, share: Share) -> Share:
+    """The cache goes with the pool; of what computing takes, that which does."""
+    held = share.bytes
+    other = 0 if spec.parts is None else spec.parts.per_token // 2
+    compute = held.compute * (other + pool) // (other + spec.pool)
+    held = msgspec.structs.replace(held, cache=held.cache * pool // spec.pool, compute=compute)
+    return msgspec.structs.replace(share, bytes=held)
 
 
 def _short_of(now: RunnerSpec, alone: RunnerSpec) -> set[str]:

@@ -15,7 +15,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapp
 from functools import partial
 from typing import Any, TypeVar
 
-import msgspec
 from msgspec import Struct
 
 from corral.engine.base import Engine, LoadProgress, RunnerSpec
@@ -35,6 +34,7 @@ from corral.serving.decisions import (
     is_longer,
     replaced,
     smaller,
+    with_pool,
 )
 from corral.serving.figures import Figures
 from corral.serving.place import Place
@@ -361,7 +361,7 @@ class Scheduler:
         runner.engine = await self._launch_with_fallback(runner)
         if (pool := runner.progress.pool) is not None:
             log.info("model %s: this engine cannot share a pool of several contexts among its slots", runner.label)
-            self._change(runner, msgspec.structs.replace(runner.spec, pool=pool))
+            self._change(runner, with_pool(runner.spec, pool))
         runner.load_ended = time.monotonic_ns()
         seconds = (runner.load_ended - runner.load_began) / 1e9
         log.info("model %s loaded in %.2f s, context %d", runner.label, seconds, runner.spec.num_ctx)
