@@ -16,7 +16,7 @@ from corral.config import child_environment
 
 _BEGINNINGS = (
     *("CUDA_", "GGML_", "GOMP_", "HIP_", "HSA_", "KMP_", "LC_", "LLAMA_ARG_", "MKL_", "NVIDIA_", "OMP_", "OPENBLAS_"),
-    *("ROCR_", "SYCL_", "VK_", "ZE_"),
+    *("LIBGL_", "MESA_", "RADV_", "ROCR_", "SYCL_", "VK_", "ZE_"),
 )
 """What the names of settings of engines, their numeric libraries and their devices begin with."""
 

@@ -36,7 +36,8 @@ CorralError              anything that stops a request or a command
 ├── EngineError          the engine failed
 │   ├── EngineRefused    the engine calls the request bad
 │   ├── EngineDied       the worker is gone
-│   │   └── EngineCrashed a fault of native code ended it while it loaded
+│   │   ├── EngineCrashed a fault of native code ended it while it loaded
+│   │   └── DeviceFailed  a GPU or its driver failed
 │   └── OutOfMemory
 ├── JobDied              a child process with a long computation is gone
 └── InternalError        a mistake of Corral's own
@@ -285,6 +286,10 @@ class EngineCrashed(EngineDied):
     def __init__(self, sentence: str, *, how: str) -> None:
         super().__init__(sentence)
         self.how = how
+
+
+class DeviceFailed(EngineDied):
+    """The engine ended by itself because a GPU or its driver failed."""
 
 
 class OutOfMemory(EngineError):

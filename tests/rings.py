@@ -51,6 +51,8 @@ SLOW = {
     "test_every_token": REAL_ENGINE,
     "test_faults": CRASHES,
     "test_fuzz": FUZZ,
+    "test_gpu_vulkan": REAL_ENGINE,
+    "test_gpus": CRASHES,
     "test_hanging_worker": CRASHES,
     "test_hostile_gguf": REAL_ENGINE,
     "test_images_by_url": "starts a server, and has one hang",

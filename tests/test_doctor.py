@@ -20,6 +20,7 @@ from corral.doctor.engine import Probe
 from corral.doctor.findings import Finding
 from corral.doctor.network import Answering
 from corral.engine.choice import Engine
+from corral.machine import makers
 from corral.machine.gpus import Gpu
 from corral.machine.memory import GIB, Memory
 from corral.machine.processor import features
@@ -52,10 +53,9 @@ def test_what_engines_say_of_themselves() -> None:
         "version": "1.2",
         "build": {"build_number": 7, "build_target": "Linux x86_64", "commit": "unknown"},
         "system": "CPU : AVX2 = 1 | SVE = 0 | ",
-        "gpus": [["CUDA0", "A GPU", 8, 6]],
     }
     own = engine.own_probe(["a driver's noise", f"ABOUT {json.dumps(about)}"])
-    assert own == Probe("1.2", "b7, Linux x86_64", frozenset({"AVX2"}), (Gpu("CUDA0", "A GPU", 8, 6),))
+    assert own == Probe("1.2", "b7, Linux x86_64", frozenset({"AVX2"}))
     assert engine.own_probe(["nothing"]).error == "it says nothing of itself"
     lines = ["version: 6789 (abcdef)", "built with GNU 14 for x86_64"]
     assert engine.other_probe(lines).version == "6789 (abcdef)"
@@ -128,15 +128,14 @@ def test_gpus_of_the_system_and_of_the_engine(tmp_path: Path) -> None:
     for card, vendor in (("card0", "0x8086"), ("card1", "0x10de"), ("card1-DP-1", "0x10de"), ("card2", "0xffff")):
         (tmp_path / "sys/class/drm" / card / "device").mkdir(parents=True)
         (tmp_path / "sys/class/drm" / card / "device/vendor").write_text(f"{vendor}\n")
-    assert gpus.vendors(tmp_path) == ["Intel", "NVIDIA"]
-    assert gpus.vendors(tmp_path / "none") == []
+    assert makers.vendors(tmp_path) == ["Intel", "NVIDIA"]
+    assert makers.vendors(tmp_path / "none") == []
     usable = Probe(gpus=(Gpu("CUDA0", "A GPU", 8 * 10**9, 6 * 10**9),))
-    assert said(gpus.judged("", usable, ["NVIDIA"])) == [("ok", "A GPU: 6 GB of 8 GB are free")]
-    assert said(gpus.judged("", Probe(), ["Intel", "NVIDIA"])) == [
+    assert said(gpus.judged(usable, ["NVIDIA"])) == [("ok", "CUDA0, A GPU: 6 GB of 8 GB are free")]
+    assert said(gpus.judged(Probe(), ["Intel", "NVIDIA"])) == [
         ("note", "the system has a GPU (Intel, NVIDIA), but the engine computes on the processor only")
     ]
-    assert [level for level, _ in said(gpus.judged("", Probe(), ["Intel"]))] == ["ok"]
-    assert [level for level, _ in said(gpus.judged("/opt/x", Probe(), []))] == ["note"]
+    assert [level for level, _ in said(gpus.judged(Probe(), ["Intel"]))] == ["ok"]
 
 
 HERE = parse_address("127.0.0.1:11434")

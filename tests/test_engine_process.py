@@ -11,7 +11,7 @@ import msgspec
 import psutil
 import pytest
 
-from corral.engine.base import RunnerSpec
+from corral.engine.base import LoadProgress, RunnerSpec
 from corral.engine.llama.client import LlamaEngine
 from corral.engine.llama.launch import launch
 from corral.engine.llama.process import WorkerProcess
@@ -246,7 +246,7 @@ ORPHAN = """
 import asyncio, sys
 from pathlib import Path
 from corral.cage import Cage
-from corral.engine.base import RunnerSpec
+from corral.engine.base import LoadProgress, RunnerSpec
 from corral.engine.llama.launch import launch
 
 async def main():
@@ -300,6 +300,13 @@ async def test_an_older_llama_server_is_started_without_the_flags_that_it_lacks(
     started = engines(home)
     assert [one.options["cache_ram"] for one in started] == [None, None], "the second load asks for it no more"
     assert started[0].options["ctx_size"] == spec.pool
-    oldest = older("oldest", "--kv-unified-per-slot")
-    with pytest.raises(EngineDied, match="invalid argument: --kv-unified-per-slot"):
+    several = msgspec.structs.replace(spec, pool=4 * spec.num_ctx)
+    unshared, progress = older("unshared", "--kv-unified-per-slot"), LoadProgress()
+    engine = await launch(
+        several, log=home / "worker.log", stall_timeout=20, program=unshared, progress=progress, cage=open_to(home)
+    )
+    await engine.close()
+    assert engines(home)[-1].options["ctx_size"] == progress.pool == spec.num_ctx, "each slot could fill the whole pool"
+    oldest = older("oldest", "--cache-type-k")
+    with pytest.raises(EngineDied, match="invalid argument: --cache-type-k"):
         await launch(spec, log=home / "worker.log", stall_timeout=20, program=oldest, cage=open_to(home))

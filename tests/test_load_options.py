@@ -12,6 +12,7 @@ import xllamacpp
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.worker import WorkerConfig, arguments, parameters
 from corral.engine.load_options import LOAD_OPTIONS
+from corral.engine.placement import Bytes, Parts, Placement, Share
 from corral.options import Options
 
 SPEC = RunnerSpec(model="model.gguf", num_ctx=2048, slots=4, pool=8192)
@@ -36,6 +37,14 @@ SPECS: dict[str, dict[str, object]] = {
     "some layers": {"num_gpu": 7},
     "first gpu": {"main_gpu": 0},
     "second gpu": {"main_gpu": 1},
+    "parts": {"parts": Parts((1,), (0,), 1)},
+    "in main memory": {"placement": Placement(of=3, devices=1), "projectors": ("p.gguf",), "main_gpu": 1},
+    "partly on a GPU": {"placement": Placement(of=3, devices=1, shares=(Share("Vulkan0", 0, 2, Bytes()),), cpu_moe=1)},
+    "over GPUs": {
+        "placement": Placement(
+            of=9, devices=3, shares=(Share("CUDA2", 2, 5, Bytes()), Share("CUDA0", 0, 4, Bytes())), reason="why"
+        )
+    },
     "mmap": {"use_mmap": True},
     "no mmap": {"use_mmap": False},
     "threads": {"num_thread": 3},
@@ -89,6 +98,7 @@ SWITCHES: dict[str, tuple[str, bool]] = {
     "--kv-unified": ("kv_unified", True),
     "--embeddings": ("embedding", True),
     "--context-shift": ("ctx_shift", True),
+    "--no-mmproj-offload": ("mmproj_use_gpu", False),
 }
 FLAGS: dict[str, Callable[[Any, str], None]] = {
     "--port": put("port", lambda text: 0),  # the built-in engine chooses a free one itself
@@ -114,15 +124,27 @@ FLAGS: dict[str, Callable[[Any, str], None]] = {
     "--cache-type-k": put("cache_type_k", CACHE_TYPES.__getitem__),
     "--cache-type-v": put("cache_type_v", CACHE_TYPES.__getitem__),
     "--flash-attn": put("flash_attn_type", ATTENTION.__getitem__),
+    "--verbosity": put("verbosity", int),
+    "--tensor-split": lambda params, text: split(params, text),
 }
 """llama-server's flags as its own parser reads them, written here from its help and not from our table."""
+
+
+NOT_IN_THE_WHEEL = ("--device", "--n-cpu-moe")
+"""Without `--device` shares of the tensors are by all devices, in their order."""
+
+
+def split(params: Any, text: str) -> None:
+    params.tensor_split = [*map(float, text.split(",")), *params.tensor_split][:128]
 
 
 def parsed(line: list[str]) -> Any:
     params = xllamacpp.CommonParams()
     words = iter(line)
     for word in words:
-        if word in SWITCHES:
+        if word in NOT_IN_THE_WHEEL:
+            next(words)
+        elif word in SWITCHES:
             setattr(params, *SWITCHES[word])
         else:
             FLAGS[word](params, next(words))
@@ -148,7 +170,10 @@ def test_the_built_in_engine_and_a_program_are_set_alike(case: str) -> None:
     own, program = facts(parameters(xllamacpp, config)), facts(parsed(arguments(config, 1234)))
     assert own.pop("api_keys") == ["secret"]
     assert program.pop("api_keys") == [], "a program gets the key in its environment, where no list of processes shows"
-    if spec.num_gpu < 0:  # the built-in engine fits a model only where there is a GPU
+    if spec.placement is not None and len(spec.placement.shares) > 1:
+        assert own.pop("tensor_split")[:4] == [4.0, 0.0, 5.0, 0.0]
+        assert program.pop("tensor_split")[:3] == [5.0, 4.0, 0.0]
+    if spec.num_gpu < 0 and spec.placement is None:  # the built-in engine fits a model only where there is a GPU
         has_gpu = any(device["type"] != CPU for device in xllamacpp.get_device_info())
         assert (own.pop("fit_params"), program.pop("fit_params")) == (has_gpu, True)
     assert own == program

@@ -106,7 +106,7 @@ BESIDE_THE_LEAVING = {
 @pytest.mark.parametrize("case", BESIDE_THE_LEAVING)
 def test_nothing_is_made_smaller_or_evicted_for_a_model_that_leaves(case: str) -> None:
     contexts, changes, expected = BESIDE_THE_LEAVING[case]
-    limits = SchedulerLimits(max_loaded=3, **changes)
+    limits = msgspec.structs.replace(SchedulerLimits(max_loaded=3), **changes)
     memory = room_for(B, contexts * B.num_ctx)
     assert decide(B, [at(A, 1, draining=True), at(C)], memory, limits) == expected
     staying = decide(B, [at(A, 1), at(C)], memory, limits)

@@ -101,7 +101,7 @@ class Building:
 
     async def steps(self) -> AsyncGenerator[Progress, None]:
         try:
-            with _scratch(self._folder) as scratch:
+            with scratch_folder(self._folder) as scratch:
                 self.logs.mkdir(parents=True, exist_ok=True)
                 self.log.write_bytes(b"")
                 async with aclosing(self._made(scratch)) as steps:
@@ -198,7 +198,7 @@ def jobs_here() -> int:
 
 
 @contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
+def scratch_folder(folder: Path) -> Iterator[Path]:
     """A folder of this build's own, removed with the block, as is what killed builds have left. `Busy`, `DiskFull`."""
     if sys.platform == "win32":
         raise BadRequest("engines are compiled on Linux and macOS only")

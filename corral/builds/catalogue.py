@@ -27,20 +27,24 @@ _DEVICE = re.compile(r"\s+([A-Za-z]+)\d*: (.+)")
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What is known of a compiled engine; in a file beside it. Ratios as in `trial.Trial`; 0: not measured."""
+    """What is known of an engine that was compiled here or installed from a package; in a file beside it.
+
+    Ratios as in `trial.Trial`; 0: not measured.
+    """
 
     version: str
     level: str
     wheel: str
     read: float = 0.0
     written: float = 0.0
+    backend: str = "cpu"
 
 
 class Entry(msgspec.Struct, frozen=True):
     """One engine. `backend`: `cpu`, `cuda`, `rocm`, `vulkan`, `metal`; `problem`: why it cannot be used."""
 
     name: str
-    kind: Literal["wheel", "built", "found"]
+    kind: Literal["wheel", "built", "installed", "found"]
     version: str = ""
     backend: str = ""
     program: str = ""
@@ -70,7 +74,8 @@ def built(folder: Path) -> Iterator[Entry]:
             yield Entry(name, "built", problem=f'"{record}" cannot be read: {error}')
             continue
         problem = "" if os.access(program, os.X_OK) else "the program is gone"
-        yield Entry(name, "built", known.version, "cpu", str(program), known, problem)
+        kind: Literal["built", "installed"] = "built" if known.backend == "cpu" else "installed"
+        yield Entry(name, kind, known.version, known.backend, str(program), known, problem)
 
 
 def find(config: Config, name: str) -> Entry:

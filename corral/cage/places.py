@@ -4,6 +4,7 @@ import functools
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import corral
@@ -29,6 +30,9 @@ _GPUS = (
     "/dev/udmabuf",
 )
 _GPU_CACHES = (".nv", ".cache/mesa_shader_cache*", ".cache/nvidia", ".cache/radv_builtin_shaders*", ".AMD")
+_MADE_CACHES = (".cache/mesa_shader_cache", ".cache/mesa_shader_cache_db", ".nv")
+"""Those that are made where they are missing: a process in the cage could not, and would compile at each load again."""
+_CACHE_VARIABLES = ("MESA_SHADER_CACHE_DIR", "CUDA_CACHE_PATH")
 
 
 def libraries() -> Iterator[Path]:
@@ -61,8 +65,13 @@ def devices() -> Iterator[Path]:
 
 def for_gpus() -> Iterator[Path]:
     """What drivers of GPUs write: shared memory, and programs for the GPU that they have compiled. None without one."""
+    named = [child_environment().get(name, "") for name in _CACHE_VARIABLES]
+    yield from (folder for folder in map(Path, filter(None, named)) if not is_too_wide(folder))
     if any(path.exists() for pattern in _GPUS for path in _matching(pattern)):
         yield Path("/dev/shm")
+        for name in _MADE_CACHES:
+            with suppress(OSError):
+                (_home() / name).mkdir(parents=True, exist_ok=True)
         for pattern in _GPU_CACHES:
             yield from _home().glob(pattern)
 

@@ -59,6 +59,8 @@ class Running:
     """None where the server was not asked, or does not say."""
     derived: int = 0
     """Bytes of files that were made for the engine of those of the model; 0: none, or the server does not say."""
+    placement: str = ""
+    """Where it lies and why, as a sentence; empty: there are no GPUs, or the server does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +237,7 @@ def running(value: Mapping[str, Json]) -> Running:
         expires_at=moment(value, "expires_at"),
         live=_live(member(value, "live", dict, {})),
         derived=member(member(value, "derived", dict, {}), "size", int, 0),
+        placement=member(member(value, "placement", dict, {}), "reason", str, ""),
     )
 
 

@@ -27,6 +27,8 @@ class Explained:
     truncated_tokens: int
     generated_tokens: int
     context_length: int
+    placement: str
+    """Where the model lay and why; empty where there is no GPU."""
     warnings: tuple[str, ...]
 
 
@@ -52,5 +54,6 @@ def explained(value: Mapping[str, Json]) -> Explained:
         truncated_tokens=number("truncated_tokens"),
         generated_tokens=number("generated_tokens"),
         context_length=number("context_length"),
+        placement=text("placement"),
         warnings=tuple_of(member(value, "warnings", list, []), str, "warnings"),
     )

@@ -143,11 +143,9 @@ class Config:
     kv_cache_type: str = _setting(
         "f16", "OLLAMA_KV_CACHE_TYPE", parse_choice(*CACHE_TYPES), "Number type of the KV cache"
     )
-    gpu_overhead: int = _setting(
-        0, "OLLAMA_GPU_OVERHEAD", parse_natural, "Bytes kept free on each GPU; has no effect yet"
-    )
+    gpu_overhead: int = _setting(0, "OLLAMA_GPU_OVERHEAD", parse_natural, "Bytes kept free on each GPU")
     sched_spread: bool = _setting(
-        False, "OLLAMA_SCHED_SPREAD", parse_switch, "Spread every model over all GPUs; has no effect yet", other=True
+        False, "OLLAMA_SCHED_SPREAD", parse_switch, "Spread every model over all GPUs", other=True
     )
     go_template: Literal["on", "off", ""] = _setting(
         "",
@@ -185,6 +183,12 @@ class Config:
     )
     engines: Path = _setting(
         _engines_folder, "CORRAL_ENGINES", parse_path, "Folder of the engines that `corral engine build` has compiled"
+    )
+    engine_packages: Mapping[str, tuple[str, ...]] = _setting(
+        dict,
+        "CORRAL_ENGINE_PACKAGES",
+        parse_mirrors,
+        "Packages with a llama-server for `corral engine install`: `cuda=PACKAGE;rocm=PACKAGE;vulkan=PACKAGE`",
     )
     pool_contexts: int = _setting(
         4, "CORRAL_POOL_CONTEXTS", parse_natural, "Full contexts that the KV pool of a model holds, memory permitting"

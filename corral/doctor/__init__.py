@@ -36,7 +36,7 @@ def examine(*, verify: Callable[[str, int, int], None] | None = None) -> Iterato
     yield from cage.examine(chosen)
     yield from processor.examine()
     yield from memory.examine(chosen, probe.gpus)
-    yield from gpus.examine(used.program, probe)
+    yield from gpus.examine(probe)
     yield from disk.examine(chosen.models)
     yield from store.examine(chosen.models, verify)
     yield from quarantine.examine(chosen)

@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from corral.builds import tools
@@ -13,6 +13,7 @@ from corral.engine import libraries
 from corral.engine.choice import Engine
 from corral.engine.program import printed
 from corral.errors import NotFound
+from corral.machine import gpus
 from corral.machine.gpus import Gpu
 
 SUBJECT = "Engine"
@@ -21,13 +22,10 @@ SECONDS = 60.0
 
 _ASK = """
 import json, xllamacpp
-cpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
-rows = [d for d in xllamacpp.get_device_info() if d["type"] != cpu]
 print("ABOUT " + json.dumps({
     "version": xllamacpp.__version__,
     "build": getattr(xllamacpp, "BUILD_INFO", {}),
     "system": xllamacpp.get_system_info(),
-    "gpus": [[d["name"], d["description"], d["memory_total"], d["memory_free"]] for d in rows],
 }))
 """
 
@@ -52,7 +50,11 @@ def probe(program: str, seconds: float = SECONDS) -> Probe:
     lines, problem = printed(command, seconds)
     if problem:
         return Probe(error=problem + "".join(f": {line.strip()}" for line in lines[-1:]))
-    return other_probe(lines) if program else own_probe(lines)
+    found = other_probe(lines) if program else own_probe(lines)
+    if found.error:
+        return found
+    devices, unknown = printed(gpus.command(program), seconds)
+    return replace(found, gpus=() if unknown else gpus.listed(devices))
 
 
 def own_probe(lines: Sequence[str]) -> Probe:
@@ -60,8 +62,7 @@ def own_probe(lines: Sequence[str]) -> Probe:
     for line in lines:
         if line.startswith("ABOUT "):
             said: dict[str, Any] = json.loads(line.removeprefix("ABOUT "))
-            gpus = tuple(Gpu(*row) for row in said["gpus"])
-            return Probe(said["version"], build_text(said["build"]), features_of(said["system"]), gpus)
+            return Probe(said["version"], build_text(said["build"]), features_of(said["system"]))
     return Probe(error="it says nothing of itself")
 
 

@@ -19,8 +19,6 @@ WITHOUT_EFFECT = {
     ),
     "OLLAMA_MAX_TRANSFER_STREAMS": "models of that kind are not supported",
     "OLLAMA_DEBUG_LOG_REQUESTS": "requests are not logged",
-    "OLLAMA_GPU_OVERHEAD": "it is read, but nothing follows from it yet",
-    "OLLAMA_SCHED_SPREAD": "it is read, but nothing follows from it yet",
     "OLLAMA_EDITOR": "it is read, but nothing follows from it yet",
     "OLLAMA_NO_CLOUD": "Corral runs models on this machine only, always",
 }

@@ -4,11 +4,12 @@ Knows no process and no wire format.
 """
 
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
+from corral.engine.placement import Bytes, Parts, Placement
 from corral.messages import AnswerProgress, Json, Message, Think, TokenLogprob, Tool, ToolCall
 
 CacheType: TypeAlias = str
@@ -67,6 +68,10 @@ class RunnerSpec(Struct, frozen=True, kw_only=True):
     """Size of all files, an estimate of what the weights take."""
     cache_bytes_per_token: int = 0
     """Bytes of KV cache a token takes."""
+    parts: Parts | None = None
+    """What the weights consist of; None: not known, and the engine places them itself."""
+    placement: Placement | None = None
+    """Where they are to lie; None: there are no devices, or the engine decides."""
     resumable: bool = False
     """Whether a conversation that is written to disk and read again goes on exactly as it would have."""
 
@@ -202,6 +207,8 @@ class LoadProgress:
     def __init__(self) -> None:
         self.loaded: Callable[[], int] = lambda: 0
         """Bytes of the model that are in memory, about."""
+        self.pool: int | None = None
+        """Tokens of the pool that the engine has instead of the one that was wanted; None: it has that."""
         self.preparing: tuple[int, int] | None = None
         """Bytes that are written of all that are wanted, while files are made for the engine before it loads."""
 
@@ -285,6 +292,14 @@ class Engine(Protocol):
 
     def memory(self) -> int:
         """Bytes of main memory it holds now; 0 when it is gone."""
+        ...
+
+    def on_devices(self) -> Mapping[str, Bytes]:
+        """What it holds on each device by its own figures after the load; empty where it did not say."""
+        ...
+
+    async def device_error(self) -> str:
+        """What it said of a device that failed, after it has ended; empty where none did."""
         ...
 
     async def keep(self) -> None:

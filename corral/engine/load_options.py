@@ -10,6 +10,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from corral.engine.base import RunnerSpec
+from corral.engine.placement import Placement
 
 PLAIN_TEMPLATE = "chatml"
 """A built-in chat template that replaces the file's own where the engine must not run that one."""
@@ -24,6 +25,7 @@ class Setting(Struct, frozen=True):
     """One choice in both forms: `parameter` of xllamacpp's `CommonParams` (a dotted path) and its `value`, and the
     `arguments` that mean the same on llama-server's command line.
 
+    An empty `parameter` has no counterpart in the wheel's engine.
     An enumeration's member is given by the end of its name, in lower case: `q8_0`, `mean`.
     """
 
@@ -119,10 +121,41 @@ def _batch(spec: RunnerSpec) -> Sequence[Setting]:
 
 
 def _gpu_layers(spec: RunnerSpec) -> Sequence[Setting]:
-    """A given number of layers is loaded as it is. Without one the engine fits the model into the GPUs' memory."""
+    """A placement or a given number of layers is loaded as it is. Without, the engine fits the model into the GPUs'
+    memory."""
+    if spec.placement is not None:
+        return _placed(spec, spec.placement)
     if spec.num_gpu < 0:
         return []
     return [_number("n_gpu_layers", "--gpu-layers", spec.num_gpu), Setting("fit_params", False, ("--fit", "off"))]
+
+
+def _placed(spec: RunnerSpec, placement: Placement) -> Sequence[Setting]:
+    """The wheel's engine cannot be told which devices to use: those without a layer get no share of the tensors."""
+    names = ",".join(share.device for share in placement.shares) or "none"
+    found: list[Setting] = [
+        _number("n_gpu_layers", "--gpu-layers", placement.layers),
+        Setting("fit_params", False, ("--fit", "off")),
+        Setting("", names, ("--device", names)),
+    ]
+    if placement.devices > 1 and placement.shares:
+        parts = ",".join(str(share.layers) for share in placement.shares)
+        split = placement.split if len(placement.split) <= _SPLITS else placement.split[:_SPLITS]
+        found.append(Setting("tensor_split", tuple(map(str, split)), ("--tensor-split", parts)))
+    if placement.cpu_moe:
+        found.append(Setting("", placement.cpu_moe, ("--n-cpu-moe", str(placement.cpu_moe))))
+    if spec.projectors and not placement.shares:
+        found.append(Setting("mmproj_use_gpu", False, ("--no-mmproj-offload",)))
+    if placement.shares:
+        found.append(_number("verbosity", "--verbosity", _SAYS_BUFFERS))
+    return found
+
+
+_SPLITS = 128
+"""Devices that the wheel's engine has room for."""
+
+_SAYS_BUFFERS = 4
+"""The level from which llama.cpp says what it holds on each device."""
 
 
 def _threads(spec: RunnerSpec) -> Sequence[Setting]:
@@ -160,6 +193,9 @@ COMMON = (
 )
 """What every worker sets, whatever it loads."""
 
+PER_SLOT = "--kv-unified-per-slot"
+"""Without it a slot may fill the whole pool, so that the pool has to be one context."""
+
 SPARED: dict[str, dict[str, tuple[str, ...]]] = {
     "--no-webui": {},
     "--offline": {},
@@ -168,6 +204,12 @@ SPARED: dict[str, dict[str, tuple[str, ...]]] = {
     "--cache-ram": {},
     "--slot-save-path": {},
     "--fit": {},
+    PER_SLOT: {},
+    "--device": {},
+    "--n-cpu-moe": {},
+    "--override-tensor": {},
+    "--verbosity": {},
+    "--no-mmproj-offload": {},
     "--load-mode": {"none": ("--no-mmap",)},
     "--context-shift": {},
     "--image-min-tokens": {},
@@ -180,7 +222,15 @@ def spared(arguments: Sequence[str], without: Sequence[str]) -> Sequence[str]:
     """The arguments of one setting for a llama-server that lacks some flags."""
     if not arguments or arguments[0] not in without:
         return arguments
+    if arguments[0] == "--n-cpu-moe" and "--override-tensor" not in without:
+        return ("--override-tensor", _experts_of(int(arguments[1])))
     return SPARED[arguments[0]].get(arguments[1] if len(arguments) > 1 else "", ())
+
+
+def _experts_of(layers: int) -> str:
+    """What `--n-cpu-moe` stands for: the tensors of the experts of the first layers, and where they lie."""
+    numbers = "|".join(map(str, range(layers)))
+    return rf"blk\.({numbers})\.ffn_(up|down|gate|gate_up)_(ch|)exps=CPU"
 
 
 IDENTITY = ("model", "mode", "pooling")
@@ -214,7 +264,11 @@ LOAD_OPTIONS: tuple[LoadOption, ...] = (
         field="main_gpu",
         option="main_gpu",
         can_serve=_same_if_given("main_gpu", default=0),
-        settings=lambda spec: [] if spec.main_gpu is None else [_number("main_gpu", "--main-gpu", spec.main_gpu)],
+        settings=lambda spec: (
+            []
+            if spec.main_gpu is None or spec.placement is not None
+            else [_number("main_gpu", "--main-gpu", spec.main_gpu)]
+        ),
     ),
     LoadOption(field="use_mmap", option="use_mmap", can_serve=_same_if_given("use_mmap"), settings=_mmap),
     LoadOption(
@@ -255,6 +309,8 @@ LOAD_OPTIONS: tuple[LoadOption, ...] = (
     LoadOption(field="flash_attention", can_serve=_always, settings=_flash_attention),
     LoadOption(field="weights_bytes", can_serve=_always),
     LoadOption(field="cache_bytes_per_token", can_serve=_always),
+    LoadOption(field="parts", can_serve=_always),
+    LoadOption(field="placement", can_serve=_always),
     LoadOption(field="resumable", can_serve=_always),
 )
 """One row a field of `RunnerSpec`, in its order."""

@@ -41,6 +41,7 @@ class RequestMetrics:
         """Tokens of the prompt, for the first chunk; 0: not counted."""
         self._written_tokens = 0
         self._context_length = 0
+        self._placement = ""
         self._cost = Metrics()
         self._reason = ""
         self._warnings: tuple[str, ...] = ()
@@ -64,6 +65,7 @@ class RequestMetrics:
         self._label = runner.label
         self._traffic = runner.traffic
         self._context_length = runner.spec.num_ctx
+        self._placement = "" if runner.spec.placement is None else runner.spec.placement.reason
         self._loaded = time.monotonic_ns()
         self._load = max(0, runner.load_ended - max(self._arrived, runner.load_began))
 
@@ -203,6 +205,7 @@ class RequestMetrics:
             truncated_tokens=self._truncated_tokens,
             generated_tokens=self._generated_tokens,
             context_length=self._context_length,
+            placement=self._placement,
             reason=self._error or self._reason,
             warnings=self._warnings,
         )

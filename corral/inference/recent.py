@@ -46,6 +46,8 @@ class Report(Struct, frozen=True, kw_only=True):
     """Those that were left out to fit the context."""
     generated_tokens: int = 0
     context_length: int = 0
+    placement: str = ""
+    """Where its model lay and why; empty where there is no GPU."""
     reason: str = ""
     """Why the answer ended, or the error."""
     warnings: tuple[str, ...] = ()

@@ -31,6 +31,7 @@ from corral.models.model import Models
 from corral.models.quarantine import Quarantine
 from corral.names import parse_digest
 from corral.serving.decisions import SchedulerLimits
+from corral.serving.figures import Figures
 from corral.serving.scheduler import Scheduler, SchedulerEvents
 from corral.sources.registry import Registry
 from corral.store import Store
@@ -56,7 +57,7 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     """
     cage.check(cage.wanted(config))
     store = Store(config.models)
-    machine = Machine()
+    machine = Machine(lambda: choice.current(config).program)
     startup = asyncio.ensure_future(_startup_tasks(config, store, machine))
     series = Series()
     limits = SchedulerLimits(
@@ -64,6 +65,8 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
         max_queue=config.max_queue,
         pool_contexts=config.pool_contexts,
         keep_alive=config.keep_alive,
+        gpu_overhead=config.gpu_overhead,
+        spread=config.sched_spread,
     )
     quarantine = Quarantine(store, lambda: build(choice.current(config).program))
     deriver = Deriver(
@@ -77,7 +80,8 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     if config.spare_worker and not choice.current(config).program:
         spare.prepare()
     launching = _guarded(_launcher(config, store, deriver, spare), store, quarantine)
-    scheduler = Scheduler(launching, machine.memory, limits, _events(series))
+    figures = await asyncio.to_thread(Figures, config.state / "device-memory.json")
+    scheduler = Scheduler(launching, machine.memory, limits, _events(series), look=machine.look_again, figures=figures)
     registry = Registry(docker_config=config.docker_config, key_folder=config.home)
     models = Models(store, config.go_template)
     try:
@@ -118,7 +122,8 @@ def _guarded(launching: Launch, store: Store, quarantine: Quarantine) -> Launch:
         try:
             engine = await launching(spec, label, progress)
         except EngineCrashed as error:
-            await store.run(quarantine.crashed, files, error)
+            if spec.placement is None or not spec.placement.shares:  # else it may be a driver's fault
+                await store.run(quarantine.crashed, files, error)
             raise
         try:
             await store.run(quarantine.loaded, files)
@@ -161,6 +166,7 @@ def _launcher(config: Config, store: Store, deriver: Deriver, spare: Spare) -> L
             keeping=keeping,
             spare=spare,
             cage=shut_in,
+            flags_cache=config.state / "engine-flags",
         )
         if config.spare_worker and not chosen.program:
             spare.prepare(DELAY)
@@ -186,6 +192,7 @@ def _keeping(config: Config, store: Store, spec: RunnerSpec, files: EngineFiles,
         way = (
             *(build(program), files.model, spec.adapters, spec.own_template, spec.num_ctx),
             *(spec.cache_type, spec.flash_attention, spec.num_gpu, spec.main_gpu),
+            *(() if spec.placement is None else (spec.placement.split, spec.placement.cpu_moe)),
         )
         key = hashlib.sha256(repr(way).encode()).hexdigest()[:16]
         digest = parse_digest(Path(spec.model).name)

@@ -11,7 +11,10 @@ from msgspec import Struct
 
 from corral.engine.base import RunnerSpec
 from corral.engine.load_options import TEXT_BATCH, can_serve, same_model
+from corral.engine.placement import Parts, Ratios, Share
+from corral.machine.gpus import Gpu
 from corral.machine.memory import Memory
+from corral.serving.placing import Devices, place
 from corral.serving.spec import CONTEXT_STEP
 
 OVERHEAD = 64 << 20
@@ -46,6 +49,10 @@ class SchedulerLimits(Struct, frozen=True, kw_only=True):
     """Seconds that an idle model stays loaded unless a request says otherwise."""
     ping_after: float = 10.0
     """Seconds of idleness after which a runner is pinged before it is used."""
+    gpu_overhead: int = 0
+    """Bytes kept free on each GPU."""
+    spread: bool = False
+    """Whether a model is spread over all GPUs even where one suffices."""
 
 
 class RunnerState(Struct, frozen=True, kw_only=True):
@@ -59,6 +66,8 @@ class RunnerState(Struct, frozen=True, kw_only=True):
     draining: bool = False
     """Whether it gets no new users and is unloaded after those it has."""
     loading: bool = False
+    held: tuple[tuple[str, int], ...] = ()
+    """Bytes on devices, by their names: as the engine said, or by the estimate."""
 
 
 class Reuse(Struct, frozen=True):
@@ -94,8 +103,12 @@ def decide(
     limits: SchedulerLimits,
     *,
     grows: bool = False,
+    ratios: Ratios = Ratios(),  # noqa: B008 - frozen
+    unusable: str = "",
 ) -> Decision:
     """What to do for a request that wants `wanted`; `grows`: its model was unloaded since its context was too short.
+
+    `ratios`: by how much earlier estimates for this model were wrong; `unusable`: why it may use no GPU now.
 
     1. The model is loaded: reuse it when it can serve the request, else evict it.
     2. Another model is being loaded, whose memory is not taken yet: wait.
@@ -115,11 +128,106 @@ def decide(
     drains = any(state.draining for state in loaded)
     if loaded and len(loaded) >= (limits.max_loaded or MODELS_PER_GPU * max(1, len(memory.gpus))):
         return Wait() if drains else Evict(victim(loaded), "as many models are loaded as may be")
+    if wanted.parts is not None and memory.gpus:
+        devices = Devices(memory.gpus, limits.gpu_overhead, limits.spread, ratios, unusable)
+        placed = _placed(wanted, wanted.parts, loaded, memory, devices, limits, grows=grows)
+        if not isinstance(placed, RunnerSpec):
+            return placed
+        wanted = placed
     room = int(_free(wanted, loaded, memory) * SHARE) - wanted.weights_bytes - wanted.compute_bytes - OVERHEAD
     if loaded and room < wanted.num_ctx * wanted.cache_bytes_per_token:
         return Wait() if drains else Evict(victim(loaded), "memory does not suffice for another model beside it")
     spec = _sized(wanted, room, limits, grows=grows)
     return Wait() if drains and spec != _sized(wanted, _PLENTY, limits, grows=grows) else Start(spec)
+
+
+def _placed(
+    wanted: RunnerSpec,
+    parts: Parts,
+    loaded: Sequence[RunnerState],
+    memory: Memory,
+    devices: Devices,
+    limits: SchedulerLimits,
+    *,
+    grows: bool,
+) -> Decision | RunnerSpec:
+    """The same where there are GPUs: a model that would lie better without those that are loaded has one of them
+    evicted, of those that hold memory where it would lie. A specification: not one layer is to lie on a GPU."""
+    beside = msgspec.structs.replace(devices, gpus=tuple(_beside(gpu, loaded, memory) for gpu in memory.gpus))
+    now = _best(wanted, parts, beside, limits, grows=grows)
+    short = _short_of(now, _best(wanted, parts, devices, limits, grows=grows)) if loaded else set()
+    holders = [index for index, state in enumerate(loaded) if short & {name for name, _ in state.held}]
+    drains = any(state.draining for state in loaded)
+    if holders:
+        which = holders[victim([loaded[index] for index in holders])]
+        names = ", ".join(sorted(short))
+        return Wait() if drains else Evict(which, f"{names} has no room for another model beside it")
+    assert now.placement is not None
+    if not now.placement.shares:
+        return msgspec.structs.replace(wanted, placement=now.placement)
+    if loaded and int(memory.available * SHARE) < now.placement.host + OVERHEAD:
+        return Wait() if drains else Evict(victim(loaded), "memory does not suffice for another model beside it")
+    return Start(now)
+
+
+def _best(wanted: RunnerSpec, parts: Parts, devices: Devices, limits: SchedulerLimits, *, grows: bool) -> RunnerSpec:
+    """With pool and placement; with its grown context, too, where it `grows` and lies as well with that."""
+    found = place(wanted, parts, devices, _pools(wanted, limits.pool_contexts))
+    if not grows or wanted.grown_ctx <= wanted.num_ctx:
+        return found
+    longer = msgspec.structs.replace(wanted, num_ctx=wanted.grown_ctx)
+    grown = place(longer, parts, devices, _pools(longer, limits.pool_contexts))
+    return found if _short_of(grown, found) else grown
+
+
+def replaced(spec: RunnerSpec, layers: int, memory: Memory, limits: SchedulerLimits, ratios: Ratios) -> RunnerSpec:
+    """The specification with so many of its layers on GPUs, whether they seem to fit or not: what was estimated before
+    was wrong. Other options stay."""
+    assert spec.parts is not None
+    devices = Devices(memory.gpus, limits.gpu_overhead, limits.spread, ratios)
+    asked = place(msgspec.structs.replace(spec, num_gpu=layers), spec.parts, devices, [spec.pool])
+    assert asked.placement is not None
+    reason = asked.placement.reason.replace("as num_gpu asks for", "after the engine ran out of memory with more")
+    return msgspec.structs.replace(spec, placement=msgspec.structs.replace(asked.placement, reason=reason, short=()))
+
+
+def with_pool(spec: RunnerSpec, pool: int) -> RunnerSpec:
+    """The specification as it was loaded: with a smaller pool than was planned, of which each device holds less."""
+    placement = spec.placement
+    if placement is not None and spec.pool:
+        shares = tuple(_with_pool(spec, pool, share) for share in placement.shares)
+        placement = msgspec.structs.replace(placement, shares=shares)
+    return msgspec.structs.replace(spec, pool=pool, placement=placement)
+
+
+def _with_pool(spec: RunnerSpec, pool: int, share: Share) -> Share:
+    """The cache goes with the pool; of what computing takes, that which does."""
+    held = share.bytes
+    other = 0 if spec.parts is None else spec.parts.per_token // 2
+    compute = held.compute * (other + pool) // (other + spec.pool)
+    held = msgspec.structs.replace(held, cache=held.cache * pool // spec.pool, compute=compute)
+    return msgspec.structs.replace(share, bytes=held)
+
+
+def _short_of(now: RunnerSpec, alone: RunnerSpec) -> set[str]:
+    """The devices of which a model would get more if it were alone; none where it would lie no better."""
+    here, there = now.placement, alone.placement
+    assert here is not None
+    assert there is not None
+    is_worse = (here.layers, -here.cpu_moe, -len(here.short)) < (there.layers, -there.cpu_moe, -len(there.short))
+    return {share.device for share in there.shares} if is_worse else set()
+
+
+def _beside(gpu: Gpu, loaded: Sequence[RunnerState], memory: Memory) -> Gpu:
+    """A device without what loaded models hold of it; one without memory of its own has no more than is available."""
+    held = sum(size for state in loaded for name, size in state.held if name == gpu.name)
+    free = max(0, gpu.free - held)
+    return msgspec.structs.replace(gpu, free=min(free, memory.available) if gpu.shared else free)
+
+
+def _pools(spec: RunnerSpec, contexts: int) -> list[int]:
+    """Sizes of the pool to try, from all contexts to one."""
+    return [number * spec.num_ctx for number in range(pool_size(spec, _PLENTY, contexts) // spec.num_ctx, 0, -1)]
 
 
 def _sized(wanted: RunnerSpec, room: int, limits: SchedulerLimits, *, grows: bool) -> RunnerSpec:
@@ -150,7 +258,7 @@ def _free(wanted: RunnerSpec, loaded: Sequence[RunnerState], memory: Memory) -> 
 
 def _uses_gpus(spec: RunnerSpec) -> bool:
     """Whether layers of the model may lie in GPU memory, where there is any."""
-    return spec.num_gpu != 0
+    return spec.num_gpu != 0 and (spec.placement is None or bool(spec.placement.shares))
 
 
 def loaded_size(spec: RunnerSpec) -> int:

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from corral.engine.base import Engine, LoadProgress, RunnerSpec
 from corral.engine.load_options import can_serve, same_model
-from corral.errors import EngineDied, EngineError, OutOfMemory, QueueFull, ServerStopping
+from corral.errors import DeviceFailed, EngineCrashed, EngineDied, EngineError, OutOfMemory, QueueFull, ServerStopping
 from corral.machine.memory import Memory
 from corral.messages import AnswerProgress
 from corral.serving.admission import Pool
@@ -32,9 +32,13 @@ from corral.serving.decisions import (
     Wait,
     decide,
     is_longer,
+    replaced,
     smaller,
+    with_pool,
 )
+from corral.serving.figures import Figures
 from corral.serving.place import Place
+from corral.serving.steps import Step, after_out_of_memory, without_gpus
 from corral.serving.traffic import Traffic
 
 log = logging.getLogger(__name__)
@@ -43,6 +47,9 @@ T = TypeVar("T")
 
 KEEP_SECONDS = 3.0
 """How long writing conversations to disk may hold up the end of a model."""
+
+WITHOUT_GPU_SECONDS = 600.0
+"""How long a model is loaded into main memory after a GPU has failed under it."""
 
 
 class Runner:
@@ -57,6 +64,8 @@ class Runner:
         self.pool = Pool(spec.pool, spec.slots)
         self.traffic = Traffic()
         self.progress = LoadProgress()
+        self.held: tuple[tuple[str, int], ...] = ()
+        """Bytes on each device, as the engine said."""
         self.keep_alive = keep_alive
         self.expires_at = math.inf
         self.users = 0
@@ -78,7 +87,28 @@ class Runner:
             keep_alive=self.keep_alive,
             draining=self.draining,
             loading=self.loading is not None,
+            held=self.on_devices,
         )
+
+    @property
+    def on_devices(self) -> tuple[tuple[str, int], ...]:
+        """Bytes on each device, by its name: as the engine said, before that by the estimate."""
+        placement = self.spec.placement
+        shares = () if placement is None else placement.shares
+        return self.held or tuple((share.device, share.bytes.total) for share in shares)
+
+    @property
+    def size_vram(self) -> int:
+        """Bytes on all devices together."""
+        return sum(size for _, size in self.on_devices)
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes: what its process holds of main memory, or its parts here and on devices."""
+        if self.loading is not None:
+            return self.spec.weights_bytes
+        placement = self.spec.placement
+        return self.size_vram + placement.host if placement and placement.shares else self.engine.memory()
 
     @property
     def loaded(self) -> int:
@@ -135,11 +165,19 @@ class Scheduler:
         memory: Callable[[], Memory],
         limits: SchedulerLimits,
         events: SchedulerEvents = SchedulerEvents(),  # noqa: B008 - frozen
+        look: Callable[[Mapping[str, int]], Awaitable[None]] | None = None,
+        figures: Figures | None = None,
     ) -> None:
+        """`look` asks the devices anew before a load, given what our models hold of each; `figures`: what earlier loads
+        taught about estimates."""
         self._launch = launch
         self._memory = memory
         self._limits = limits
         self._events = events
+        self._look = look
+        self._figures = figures or Figures()
+        self._without_gpu: dict[str, tuple[float, str]] = {}
+        """Models under which a GPU failed: until when they do without, in monotonic seconds, and why."""
         self._runners: list[Runner] = []
         self._waiting: deque[_Ticket] = deque()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -175,6 +213,8 @@ class Scheduler:
     async def _acquire(self, spec: RunnerSpec, label: str, keep_alive: float | None, place: Place) -> Runner:
         """Waits for a runner that works; one that turns out not to is replaced, once."""
         for is_retry in (False, True):
+            if self._look is not None and self._ready_for(spec) is None:
+                await self._look(self._held())
             ticket = _Ticket(spec, label, keep_alive)
             with place.waits(partial(self._ahead, ticket)):
                 runner = await self._wait_in_queue(ticket, is_retry)
@@ -256,7 +296,15 @@ class Scheduler:
                 self._waiting.popleft()
                 continue
             states = [runner.state for runner in self._runners]
-            match decide(ticket.spec, states, self._memory(), self._limits, grows=ticket.grows):
+            match decide(
+                ticket.spec,
+                states,
+                self._memory(),
+                self._limits,
+                grows=ticket.grows,
+                ratios=self._figures.of(ticket.spec),
+                unusable=self._unusable(ticket.spec),
+            ):
                 case Reuse(index):
                     self._waiting.popleft()
                     self._grant(ticket, self._runners[index])
@@ -311,9 +359,13 @@ class Scheduler:
     async def _load(self, runner: Runner) -> None:
         runner.load_began = time.monotonic_ns()
         runner.engine = await self._launch_with_fallback(runner)
+        if (pool := runner.progress.pool) is not None:
+            log.info("model %s: this engine cannot share a pool of several contexts among its slots", runner.label)
+            self._change(runner, with_pool(runner.spec, pool))
         runner.load_ended = time.monotonic_ns()
         seconds = (runner.load_ended - runner.load_began) / 1e9
         log.info("model %s loaded in %.2f s, context %d", runner.label, seconds, runner.spec.num_ctx)
+        self._account(runner)
         self._events.loaded(runner.label, seconds)
 
     def _on_load_done(self, runner: Runner, load: asyncio.Task[None]) -> None:
@@ -330,7 +382,62 @@ class Scheduler:
                 self._on_idle(runner)
         self._advance()
 
+    def _account(self, runner: Runner) -> None:
+        """Takes what the engine says that it holds on devices, and says where the model lies."""
+        placement = runner.spec.placement
+        if placement is None:
+            return
+        if placement.shares:
+            said = dict(runner.engine.on_devices())
+            runner.held = tuple(
+                (share.device, said[share.device].total) for share in placement.shares if share.device in said
+            )
+            if self._figures.learn(runner.spec, said):
+                self._task(asyncio.to_thread(self._figures.save))
+        log.info("model %s: %s", runner.label, placement.reason)
+
+    def _held(self) -> dict[str, int]:
+        """Bytes that our models hold of each device."""
+        found: dict[str, int] = {}
+        for runner in self._runners:
+            for name, size in runner.on_devices:
+                found[name] = found.get(name, 0) + size
+        return found
+
+    def _unusable(self, spec: RunnerSpec) -> str:
+        """Why the model is to use no GPU now; empty: it may."""
+        until, reason = self._without_gpu.get(spec.model, (0.0, ""))
+        return reason if time.monotonic() < until else ""
+
+    def _do_without_gpu(self, spec: RunnerSpec, reason: str) -> None:
+        self._without_gpu[spec.model] = (time.monotonic() + WITHOUT_GPU_SECONDS, reason)
+
     async def _launch_with_fallback(self, runner: Runner) -> Engine:
+        """On GPUs less and less of it when their memory does not suffice, and none when one fails."""
+        while runner.spec.placement is not None and runner.spec.placement.shares:
+            try:
+                return await self._launch(runner.spec, runner.label, runner.progress)
+            except OutOfMemory as error:
+                step = after_out_of_memory(runner.spec, runner.least_ctx, self._replaced)
+                cause = str(error)
+            except (DeviceFailed, EngineCrashed) as error:
+                cause = str(error)
+                self._do_without_gpu(runner.spec, f"the engine failed when it was loaded on a GPU: {cause}")
+                step = Step(without_gpus(runner.spec, self._unusable(runner.spec)), "main memory only")
+            assert step is not None
+            log.warning("model %s: %s; trying %s", runner.label, cause, step.what)
+            self._change(runner, step.spec)
+        return await self._launch_in_memory(runner)
+
+    def _replaced(self, spec: RunnerSpec, layers: int) -> RunnerSpec:
+        return replaced(spec, layers, self._memory(), self._limits, self._figures.of(spec))
+
+    def _change(self, runner: Runner, spec: RunnerSpec) -> None:
+        """What a model that loads is loaded with instead."""
+        runner.spec = spec
+        runner.pool = Pool(spec.pool, spec.slots)
+
+    async def _launch_in_memory(self, runner: Runner) -> Engine:
         """One more try when memory did not suffice: with a smaller context or pool, else without the other models."""
         try:
             return await self._launch(runner.spec, runner.label, runner.progress)
@@ -344,8 +451,7 @@ class Scheduler:
         await asyncio.gather(*(other.gone.wait() for other in others))
         if less is not None:
             log.warning("model %s: not enough memory, trying a context of %d", runner.label, less.num_ctx)
-            runner.spec = less
-            runner.pool = Pool(less.pool, less.slots)
+            self._change(runner, less)
         return await self._launch(runner.spec, runner.label, runner.progress)
 
     async def _watch(self, runner: Runner) -> None:
@@ -361,6 +467,10 @@ class Scheduler:
         reason = await ended
         retiring.cancel()
         if runner.closing is None:
+            if runner.on_devices and (said := await runner.engine.device_error()):
+                reason = f"{reason}: {said}"
+                self._do_without_gpu(runner.spec, f"a GPU failed: {said}")
+                log.warning("model %s does without GPUs for %d s", runner.label, WITHOUT_GPU_SECONDS)
             log.error("model %s ended unexpectedly: %s", runner.label, reason)
             self._discard(runner, reason)
 

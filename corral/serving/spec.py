@@ -13,6 +13,7 @@ from corral.gguf.attention import attends_to_all
 from corral.machine.memory import GIB, Memory
 from corral.models.model import Model
 from corral.options import Options
+from corral.serving.parts import KnownParts
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ CACHE_BYTES = {
     "iq4_nl": 18 / 32,
 }
 """Bytes an element of the KV cache takes."""
+
+_KNOWN = KnownParts()
 
 
 def runner_spec(
@@ -103,6 +106,7 @@ def runner_spec(
         cache_type=config.kv_cache_type,
         flash_attention=config.flash_attention,
         weights_bytes=model.size,
+        parts=_KNOWN.of(model),
         cache_bytes_per_token=per_token,
         resumable=not (embed or embeds or model.projectors) and attends_to_all(model.gguf),
     )

@@ -20,6 +20,8 @@ from corral.errors import BadRequest
 if TYPE_CHECKING:
     from corral.builds.building import Building, Outcome
     from corral.builds.catalogue import Entry, Record
+    from corral.builds.installing import Installed, Installing
+    from corral.builds.trial import Trial
     from corral.config import Config
     from corral.engine.choice import Engine
     from corral.messages import Progress
@@ -30,6 +32,7 @@ NOISE = 1.5
 ACTIONS = {
     "list": "Show the engines there are",
     "build": "Compile one for this processor, try it, and use it if it is faster",
+    "install": "Fetch one for a GPU, try it, and use it if it is faster",
     "use": "Choose one: the next load of a model takes it",
     "remove": "Remove one that was compiled here",
 }
@@ -39,6 +42,7 @@ List, build, choose and remove engines
 
   {program} engine [list]        Show the engines there are
   {program} engine build [NAME]  Compile one for this processor, try it, and use it if it is faster
+  {program} engine install KIND  Fetch one for a GPU (cuda, rocm, vulkan), try it, and use it if it is faster
   {program} engine use NAME      Choose one, by name or path; "wheel" is the one that {Program} brings along
   {program} engine remove NAME   Remove one that was compiled here
 
@@ -52,24 +56,34 @@ A choice counts from the next load of a model on."""
     completes=("actions", "engines"),
     actions=ACTIONS,
     flags=[
-        Flag("--model", kind="string", sentence="With build: the model to try it with, or a GGUF file"),
-        Flag("--keep", kind="bool", sentence="With build: keep an engine that is not faster; it is not chosen"),
+        Flag("--model", kind="string", sentence="With build and install: the model to try it with, or a GGUF file"),
+        Flag(
+            "--keep",
+            kind="bool",
+            sentence="With build and install: keep an engine that is not faster; it is not chosen",
+        ),
+        Flag("--package", kind="string", sentence="With install: the Python package to take the engine from"),
+        Flag("--anyway", kind="bool", sentence="With install: use it even where it is not faster"),
         Flag("--jobs", kind="int", sentence="With build: how many compilers run at once"),
     ],
     settings=("engines", "engine", "models"),
 )
-def engine(arguments: Arguments, model: str, keep: bool, jobs: int) -> None:
+def engine(arguments: Arguments, model: str, keep: bool, package: str, anyway: bool, jobs: int) -> None:
     from corral.config import load
 
     action, *names = arguments or ("list",)
     if action not in ACTIONS:
         raise BadRequest(f'no action "{action}": there are {", ".join(ACTIONS)}')
-    if action in ("use", "remove") and not names:
+    if action in ("use", "remove", "install") and not names:
         raise BadRequest(f"requires the name of an engine: {program_name()} engine {action} NAME")
     if action == "list" and names:
         raise BadRequest(f'"{names[0]}" is one argument too many')
-    if action != "build" and (model or keep or jobs):
-        raise BadRequest("--model, --keep and --jobs belong to `engine build`")
+    if action not in ("build", "install") and (model or keep):
+        raise BadRequest("--model and --keep belong to `engine build` and `engine install`")
+    if action != "build" and jobs:
+        raise BadRequest("--jobs belongs to `engine build`")
+    if action != "install" and (package or anyway):
+        raise BadRequest("--package and --anyway belong to `engine install`")
     if jobs < 0:
         raise BadRequest(f"--jobs is a number above 0, not {jobs}")
     config = load().config
@@ -78,6 +92,8 @@ def engine(arguments: Arguments, model: str, keep: bool, jobs: int) -> None:
             _list(config)
         case "build":
             _build(config, "".join(names), model, keep=keep, jobs=jobs)
+        case "install":
+            _install(config, names[0], model, package=package, keep=keep, anyway=anyway)
         case "use":
             _use(config, names[0])
         case "remove":
@@ -153,7 +169,43 @@ def _build(config: "Config", name: str, model: str, *, keep: bool, jobs: int) ->
         click.get_current_context().exit(1)
 
 
-async def _shown(building: "Building", display: Display) -> None:
+def _install(config: "Config", kind: str, model: str, *, package: str, keep: bool, anyway: bool) -> None:
+    import asyncio
+
+    from corral.builds.installing import Installing
+    from corral.builds.models import file_of
+
+    installing = Installing(config, kind, file_of(config, model), package=package, keep=keep, anyway=anyway)
+    with shown() as display:
+        asyncio.run(_shown(installing, display))
+    for line in installed_lines(installing.outcome, program_name()):
+        click.echo(printable(line))
+    _warn_of_variable(config)
+    if installing.outcome.trial.difference:
+        click.get_current_context().exit(1)
+
+
+def installed_lines(outcome: "Installed", program: str) -> Sequence[str]:
+    """What became of an installation, for a person."""
+    trial = outcome.trial
+    if trial.difference:
+        return ("the engine answers differently from the wheel's, and was not taken:", f"  {trial.difference}")
+    lines = [f"computes on {device}" for device in outcome.devices]
+    lines += [f"version {version} was built for another processor" for version in outcome.passed_over]
+    lines += [
+        f"llama.cpp {outcome.version}, compared with the wheel's in pairs (above 1 is faster):",
+        *ratio_lines(trial),
+    ]
+    if outcome.chosen:
+        lines.append(f"models are loaded with '{outcome.name}' from now on; `{program} engine use wheel` goes back")
+    elif outcome.kept:
+        lines.append(f"it is kept, not used: `{program} engine use {outcome.name}` chooses it")
+    else:
+        lines.append("it is not faster for sure, and was not kept; with --keep it would be, with --anyway it is used")
+    return lines
+
+
+async def _shown(building: "Building | Installing", display: Display) -> None:
     from contextlib import aclosing
 
     async with aclosing(building.steps()) as steps:
@@ -186,9 +238,7 @@ def outcome_lines(outcome: "Outcome", program: str) -> Sequence[str]:
         lines.append("a build with all features of the processor is ended by it; this one has fewer")
     lines += [
         f"llama.cpp {outcome.version}, compared with the wheel's in pairs (above 1 is faster):",
-        f"  prompts  x{trial.read:.2f}  ({trial.read_range[0]:.2f} to {trial.read_range[1]:.2f})",
-        f"  answers  x{trial.written:.2f}  ({trial.written_range[0]:.2f} to {trial.written_range[1]:.2f})",
-        f"  it is faster in {trial.share:.0%} of the pairs",
+        *ratio_lines(trial),
     ]
     if outcome.chosen:
         lines.append(f"models are loaded with '{outcome.name}' from now on; `{program} engine use wheel` goes back")
@@ -199,3 +249,12 @@ def outcome_lines(outcome: "Outcome", program: str) -> Sequence[str]:
     if not outcome.chosen and trial.read_range[1] > NOISE * trial.read_range[0]:
         lines.append("the pairs differ much: this machine does other work, and a build when it is idle says more")
     return lines
+
+
+def ratio_lines(trial: "Trial") -> Sequence[str]:
+    """How fast an engine is beside the wheel's."""
+    return (
+        f"  prompts  x{trial.read:.2f}  ({trial.read_range[0]:.2f} to {trial.read_range[1]:.2f})",
+        f"  answers  x{trial.written:.2f}  ({trial.written_range[0]:.2f} to {trial.written_range[1]:.2f})",
+        f"  it is faster in {trial.share:.0%} of the pairs",
+    )

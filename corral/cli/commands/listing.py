@@ -3,9 +3,12 @@
 import sys
 from datetime import datetime
 
+import click
+
 from corral.cli import connection
 from corral.cli.display import terminal
 from corral.cli.display.tables import print_table, table
+from corral.cli.display.text import printable
 from corral.cli.display.units import now, relative_time
 from corral.cli.framework.commands import Arguments, Count, command, program_name
 from corral.cli.framework.flags import Flag
@@ -51,6 +54,9 @@ def ps(arguments: Arguments, watch: bool) -> None:
     prefix = arguments[0] if arguments else ""
     width, derived = terminal.width(sys.stdout), program_name() != "ollama"
     print_table(running_table(found, prefix, now(), width, derived=derived))
+    for model in found if derived else ():
+        if model.placement and model.name.startswith(prefix) and model.size_vram != model.size:
+            click.echo(f"{printable(model.name)}: {printable(model.placement)}")
 
 
 def running_table(

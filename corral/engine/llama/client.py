@@ -7,7 +7,7 @@ Its JSON is `wire.py`'s subject, what it holds back of an answer that of `held_b
 import asyncio
 import base64
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from corral.engine.llama.process import (
     discard,
 )
 from corral.engine.llama.recent import RecentPrompts
+from corral.engine.placement import Bytes
 from corral.errors import EngineError
 from corral.messages import TokenLogprob
 
@@ -57,6 +58,8 @@ class LlamaEngine:
         template_error: str = "",
     ) -> None:
         self.template_error = template_error
+        self.devices: Mapping[str, Bytes] = {}
+        """What it said that it holds on each, the CPU among them."""
         self._process = process
         self._connection = Connection(process, hang_timeout)
         self._has_llguidance = has_llguidance
@@ -342,6 +345,12 @@ class LlamaEngine:
 
     def memory(self) -> int:
         return self._process.memory()
+
+    def on_devices(self) -> Mapping[str, Bytes]:
+        return self.devices
+
+    async def device_error(self) -> str:
+        return await asyncio.to_thread(self._process.log.device_error)
 
     async def close(self) -> None:
         await self._connection.close()

@@ -1,26 +1,36 @@
 """A model loaded: a worker is started, again where it has to do without something, and connected to."""
 
+import asyncio
 import os
 import re
-from collections import defaultdict
 from pathlib import Path
 
 import msgspec
 
 from corral.cage import Cage
 from corral.engine.base import Keeping, LoadProgress, RunnerSpec
+from corral.engine.llama import flags
+from corral.engine.llama.build import build
 from corral.engine.llama.client import LlamaEngine
 from corral.engine.llama.connection import HANG_TIMEOUT
 from corral.engine.llama.process import UnusableTemplateError, WorkerProcess
 from corral.engine.llama.spare import Spare
-from corral.engine.load_options import SPARED
+from corral.engine.load_options import PER_SLOT, SPARED
 from corral.errors import EngineDied
 
 _REFUSED_FLAG = re.compile(r"invalid argument: (--[a-z0-9-]+)")
 """How a llama-server of another age refuses a flag that it does not know."""
 
-_lacking: defaultdict[str, set[str]] = defaultdict(set)
-"""The flags that programs have refused, by their paths."""
+_lacking: dict[str, set[str]] = {}
+"""The flags that builds of programs lack, as their help says, and those that they have refused."""
+
+
+async def _flags_lacking(program: str, cache: Path | None) -> set[str]:
+    """Those of this build of a program: it is asked once."""
+    state = build(program)
+    if program and state not in _lacking:
+        _lacking[state] = set(await asyncio.to_thread(flags.lacking, program, cache))
+    return _lacking.setdefault(state, set())
 
 
 async def launch(
@@ -35,6 +45,7 @@ async def launch(
     keeping: Keeping | None = None,
     spare: Spare | None = None,
     cage: Cage = Cage(),  # noqa: B008 - frozen
+    flags_cache: Path | None = None,
 ) -> "LlamaEngine":
     """Starts a worker for `spec` and waits until it serves; cancelling ends the worker.
 
@@ -42,18 +53,26 @@ async def launch(
     `render` work. `template_error` is the reason where an earlier load has found that, and spares the first worker.
     `stall_timeout` is how many seconds the load may go by without progress, and `progress` is made to say how much of
     the model is in memory; `keeping` is where conversations are kept, None: nowhere; `spare` may have a process that
-    becomes the worker; the other arguments and the errors are
+    becomes the worker; `flags_cache` is the folder for
+    what programs say of their flags; the other arguments and the errors are
     those of `WorkerProcess.start` and `WorkerProcess.ready`.
     """
 
+    without = await _flags_lacking(program, flags_cache)
+
     async def start(spec: RunnerSpec) -> LlamaEngine:
+        shares_no_pool = PER_SLOT in without and spec.pool > spec.num_ctx
+        if shares_no_pool:
+            spec = msgspec.structs.replace(spec, pool=spec.num_ctx)
+        if progress is not None:
+            progress.pool = spec.pool if shares_no_pool else None
         process = await WorkerProcess.start(
             spec,
             log=log,
             program=program,
             cache_ram_mib=cache_ram_mib,
             slot_folder=f"{keeping.folder}{os.sep}" if keeping else "",
-            without=sorted(_lacking[program]),
+            without=sorted(without),
             waiting=None if program or spare is None else spare.take(),
             cage=cage,
         )
@@ -68,6 +87,8 @@ async def launch(
         )
         if not serves:
             await engine.wait_until_served(stall_timeout)
+        if spec.placement is not None and spec.placement.shares:
+            engine.devices = await asyncio.to_thread(process.log.buffers)
         if keeping is not None:
             engine.keeps(keeping, spec.cache_bytes_per_token)
         return engine
@@ -79,9 +100,9 @@ async def launch(
                 return await start(spec)
             except EngineDied as error:
                 refused = _REFUSED_FLAG.search(str(error))
-                if not program or not refused or refused[1] not in SPARED.keys() - _lacking[program]:
+                if not program or not refused or refused[1] not in SPARED.keys() - without:
                     raise
-                _lacking[program].add(refused[1])
+                without.add(refused[1])
 
     if not template_error:
         try:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from corral.engine.placement import Bytes
+
 LOADED = b"initializing, n_slots"
 """What llama-server prints when all is loaded but the model's chat template, which it tries next."""
 
@@ -32,6 +34,16 @@ _ERROR_WORDS = re.compile(
 
 _TEMPLATE_ERROR = re.compile(r"(?:common_chat_templates_init: error|^Error): (?:Jinja Exception: )?(.+)", re.MULTILINE)
 """Why a template does not parse; or, after lines that show where in the template, why it fails when it is tried."""
+
+_BUFFER = re.compile(r"\s*(\S{1,64}) (model|KV|RS|compute|output) buffer size = +(\d{1,9}\.\d+) MiB\s*")
+_KIND = {"model": "weights", "KV": "cache", "RS": "cache", "compute": "compute", "output": "compute"}
+"""What llama.cpp says that it holds, and on which device; a loader of each kind may say so more than once."""
+
+_DEVICE_LOST = re.compile(
+    r"\bErrorDeviceLost\b|\bdevice (?:is )?lost\b|\bvk::\w+Error\b|\b(?:CUDA|ROCm|HIP|MUSA|SYCL|Metal) error\b"
+    r"|ggml_(?:cuda|metal|vulkan|vk|sycl)\w*: .*(?:failed|error)",
+    re.IGNORECASE,
+)
 
 _PART_FAILED = re.compile(r"failed to load (?:lora adapter|multimodal model),? '.*'")
 """Names the file of a model's part that cannot be loaded; the errors before it do not."""
@@ -87,6 +99,27 @@ class WorkerLog:
     def is_out_of_memory(self) -> bool:
         """Whether the first error is that memory could not be had."""
         return _OUT_OF_MEMORY.match(next(_errors(self._read(0, _MOST)), "")) is not None
+
+    def buffers(self) -> dict[str, Bytes]:
+        """What the engine says it holds on each device, the CPU's buffers among them; blocks."""
+        found: dict[str, dict[str, float]] = {}
+        for line in self._read(0, _MOST).decode("utf-8", "replace").splitlines():
+            text = _LINE.fullmatch(line.strip())
+            if text is not None and (said := _BUFFER.fullmatch(text["text"])):
+                held = found.setdefault(said[1], {})
+                kind = _KIND[said[2]]
+                held[kind] = held.get(kind, 0.0) + float(said[3])
+        return {
+            name: Bytes(**{kind: int(mib * (1 << 20)) for kind, mib in held.items()}) for name, held in found.items()
+        }
+
+    def device_error(self) -> str:
+        """The last line that says that a device or its driver failed; empty without one."""
+        for line in reversed(self._tail().decode("utf-8", "replace").splitlines()):
+            if _DEVICE_LOST.search(line):
+                found = _LINE.fullmatch(line.strip())
+                return (found["text"] if found else line.strip())[:200]
+        return ""
 
     def last_error(self) -> str:
         """The last error among the latest lines; empty without one."""

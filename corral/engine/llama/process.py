@@ -23,7 +23,7 @@ from corral.engine import libraries
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.log import WorkerLog
 from corral.engine.llama.worker import Ready, WorkerConfig
-from corral.errors import EngineCrashed, EngineDied, EngineError, OutOfMemory
+from corral.errors import DeviceFailed, EngineCrashed, EngineDied, EngineError, OutOfMemory
 
 TICK = 0.2
 """Seconds between looks at what a worker uses."""
@@ -229,6 +229,8 @@ class WorkerProcess:
         last = error or self.log.last_line()
         if missing := libraries.advice(last):
             return EngineDied(f"the engine does not start: {missing}")
+        if (failed := self.log.device_error()) and not self._given_up:
+            return DeviceFailed(f"{terminated}: {self.exit_reason()}: {failed}")
         if report.error:
             return EngineDied(f"{terminated}: {error}")
         sentence = f"{terminated}: {self.exit_reason()}{f': {last}' if last else ''}"

@@ -190,12 +190,16 @@ def parameters(xllamacpp: Any, config: WorkerConfig, port: int = 0) -> Any:
 
 
 def _set(xllamacpp: Any, params: Any, setting: Setting) -> None:
+    if not setting.parameter:
+        return
     *path, name = setting.parameter.split(".")
     for part in path:
         params = getattr(params, part)
     current = getattr(params, name)
     value: Any = setting.value
-    if isinstance(value, tuple):
+    if name == "tensor_split":
+        value = [*map(float, value), *current[len(value) :]]
+    elif isinstance(value, tuple):
         value = [xllamacpp.CommonAdapterLoraInfo(path, 1.0) for path in value]
     elif isinstance(current, enum.Enum):
         members = type(current).__members__

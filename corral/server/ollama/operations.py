@@ -79,9 +79,17 @@ _LIVE = an_object(
     dict.fromkeys(("loading", "preparing"), an_object({"completed": INTEGER, "total": INTEGER})),
 )
 _MEMORY = an_object({"total": INTEGER, "available": INTEGER, "workers": INTEGER})
+_DEVICE = an_object({"name": STRING, "description": STRING, "total": INTEGER, "available": INTEGER, "workers": INTEGER})
+_PLACED = an_object(
+    {
+        **dict.fromkeys(("layers", "of", "experts_in_memory"), INTEGER),
+        "devices": a_list(an_object({"name": STRING, "layers": INTEGER, "size": INTEGER})),
+        "reason": STRING,
+    }
+)
 _RUNNING = an_object(
     {**_NAMED, "expires_at": STRING, "size_vram": INTEGER, "context_length": INTEGER},
-    {"live": _LIVE, "derived": an_object({"size": INTEGER, "disk": INTEGER})},
+    {"live": _LIVE, "derived": an_object({"size": INTEGER, "disk": INTEGER}), "placement": _PLACED},
 )
 _SHOWN = an_object(
     {"details": _DETAILS, "model_info": ANYTHING, "modified_at": STRING},
@@ -139,7 +147,9 @@ MARKDOWN = Operation(
 TAGS = Operation(answers=an_object({"models": a_list(_TAG)}), errors=ALWAYS)
 PS = Operation(
     query={"live": {**BOOLEAN, "description": "Whether to say how busy the models are, too."}},
-    answers=an_object({"models": a_list(_RUNNING)}, {"waiting": INTEGER, "memory": _MEMORY}),
+    answers=an_object(
+        {"models": a_list(_RUNNING)}, {"waiting": INTEGER, "memory": _MEMORY, "devices": a_list(_DEVICE)}
+    ),
     errors=ALWAYS,
 )
 _REPORT = an_object(
@@ -153,6 +163,7 @@ _REPORT = an_object(
         },
         **{f"{name}_tokens": INTEGER for name in ("prompt", "cached", "truncated", "generated")},
         "context_length": INTEGER,
+        "placement": STRING,
         "warnings": a_list(STRING),
     }
 )

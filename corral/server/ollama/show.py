@@ -3,13 +3,14 @@
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from corral import modelfile
+from corral.engine.placement import Placement
 from corral.gguf import GGUF, Tensor
 from corral.golang import gojson, timestamps
 from corral.golang.text import number_text, quote
@@ -68,14 +69,33 @@ def running(
     return {
         "name": name,
         "model": name,
-        "size": runner.engine.memory() if runner.loading is None else runner.spec.weights_bytes,
+        "size": runner.size,
         "digest": "" if model is None else model.stored.digest.hex,
         "details": (_UNKNOWN if model is None else _details(model.stored, model.summary)) | {"parent_model": ""},
         "expires_at": timestamps.local(int(expiry(runner) * 1e9)),
-        "size_vram": 0,
+        "size_vram": runner.size_vram if runner.loading is None else 0,
         "context_length": runner.spec.num_ctx,
+        **(
+            {}
+            if runner.spec.placement is None
+            else {"placement": _placed(runner.spec.placement, dict(runner.on_devices))}
+        ),
         **({"live": _live(runner)} if is_live else {}),
         **({} if derived is None else {"derived": {"size": derived.size, "disk": derived.disk}}),
+    }
+
+
+def _placed(placement: Placement, held: Mapping[str, int]) -> dict[str, Any]:
+    """Where a model lies, and why: an addition of ours, where there are GPUs. Layers count the output as one."""
+    return {
+        "layers": placement.layers,
+        "of": placement.of,
+        "experts_in_memory": placement.cpu_moe,
+        "devices": [
+            {"name": share.device, "layers": share.layers, "size": held.get(share.device, share.bytes.total)}
+            for share in placement.shares
+        ],
+        "reason": placement.reason,
     }
 
 
@@ -104,9 +124,23 @@ def live_server(scheduler: Scheduler, memory: Memory) -> dict[str, Any]:
     """Requests that wait for anything, and bytes of the machine's memory, with what the loaded models hold of it."""
     ready = [runner for runner in scheduler.runners if runner.loading is None]
     held = sum(runner.engine.memory() for runner in ready)
+    ours: dict[str, int] = {}
+    for runner in ready:
+        for name, size in runner.on_devices:
+            ours[name] = ours.get(name, 0) + size
     return {
         "waiting": scheduler.queued,
         "memory": {"total": memory.total, "available": memory.available, "workers": held},
+        "devices": [
+            {
+                "name": gpu.name,
+                "description": gpu.description,
+                "total": gpu.total,
+                "available": max(0, gpu.free - ours.get(gpu.name, 0)),
+                "workers": ours.get(gpu.name, 0),
+            }
+            for gpu in memory.gpus
+        ],
     }
 
 

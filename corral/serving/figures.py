@@ -1,0 +1,63 @@
+"""What loads taught about estimates: for each model, by how much the engine's own figures differed. One small file."""
+
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from corral.engine.base import RunnerSpec
+from corral.engine.placement import Bytes, Ratios, compared
+
+log = logging.getLogger(__name__)
+
+_MOST_MODELS = 256
+_MOST_BYTES = 1 << 20
+
+
+class Figures:
+    """The ratios of models, in memory and in a file, where it has a path. What cannot be read is forgotten."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._known: dict[str, Ratios] = {}
+        with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+            if path is not None:
+                with open(path, "rb") as opened:
+                    self._known = msgspec.json.decode(opened.read(_MOST_BYTES), type=dict[str, Ratios])
+
+    def of(self, spec: RunnerSpec) -> Ratios:
+        """What is known of the model in this use."""
+        return self._known.get(_key(spec), Ratios())
+
+    def learn(self, spec: RunnerSpec, said: dict[str, Bytes]) -> bool:
+        """Takes what the engine said after a load by this specification; whether anything is new by a twentieth."""
+        if spec.placement is None or not spec.placement.shares:
+            return False
+        before = self.of(spec)
+        after = compared(spec.placement.shares, said, before)
+        self._known.pop(_key(spec), None)
+        self._known[_key(spec)] = after
+        while len(self._known) > _MOST_MODELS:
+            self._known.pop(next(iter(self._known)))
+        return any(abs(getattr(after, name) / getattr(before, name) - 1) > 0.05 for name in Ratios.__struct_fields__)
+
+    def save(self) -> None:
+        """Writes the file, in one step. Blocks; what goes wrong is logged: the figures are a help, no more."""
+        if self._path is None:
+            return
+        fresh = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            fresh.write_bytes(msgspec.json.encode(dict(self._known)))
+            fresh.replace(self._path)
+        except OSError as error:
+            log.info("the engine's figures are not kept: %s", error)
+            with suppress(OSError):
+                fresh.unlink()
+
+
+def _key(spec: RunnerSpec) -> str:
+    """By the weights' name, which is their digest, and what changes the sizes of buffers beside the context."""
+    return f"{Path(spec.model).name} {spec.mode} {spec.cache_type} {spec.flash_attention}"
