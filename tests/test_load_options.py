@@ -41,6 +41,7 @@ SPECS: dict[str, dict[str, object]] = {
     "threads": {"num_thread": 3},
     "no draft": {"draft_num_predict": 0},
     "draft": {"draft_num_predict": 4},
+    "drafts": {"ngram_draft": 8},
     "other template": {"own_template": False},
     "image tokens": {"image_min_tokens": 1024},
     "attention": {"flash_attention": "on"},
@@ -79,6 +80,7 @@ LOAD_MODES = {
     "none": xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_NONE,
     "mmap": xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_MMAP,
 }
+SPECULATION = {"ngram-simple": [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE]}
 POOLING = {"mean": xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN}
 
 SWITCHES: dict[str, tuple[str, bool]] = {
@@ -113,6 +115,9 @@ FLAGS: dict[str, Callable[[Any, str], None]] = {
     "--image-min-tokens": put("image_min_tokens", int),
     "--cache-type-k": put("cache_type_k", CACHE_TYPES.__getitem__),
     "--cache-type-v": put("cache_type_v", CACHE_TYPES.__getitem__),
+    "--spec-type": put("speculative.types", SPECULATION.__getitem__),
+    "--spec-ngram-simple-size-n": put("speculative.ngram_simple.size_n", int),
+    "--spec-ngram-simple-size-m": put("speculative.ngram_simple.size_m", int),
     "--flash-attn": put("flash_attn_type", ATTENTION.__getitem__),
 }
 """llama-server's flags as its own parser reads them, written here from its help and not from our table."""

@@ -198,6 +198,8 @@ def _metrics(line: Mapping[str, Json]) -> "Metrics":
         eval_count=member(line, "eval_count", int, 0),
         eval_duration=member(line, "eval_duration", int, 0),
         cached_tokens=member(line, "cached_tokens", int, 0),
+        drafted_tokens=member(line, "drafted_tokens", int, 0),
+        accepted_tokens=member(line, "accepted_tokens", int, 0),
     )
 
 

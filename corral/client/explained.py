@@ -26,6 +26,8 @@ class Explained:
     cached_tokens: int
     truncated_tokens: int
     generated_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
     context_length: int
     warnings: tuple[str, ...]
 
@@ -51,6 +53,8 @@ def explained(value: Mapping[str, Json]) -> Explained:
         cached_tokens=number("cached_tokens"),
         truncated_tokens=number("truncated_tokens"),
         generated_tokens=number("generated_tokens"),
+        drafted_tokens=number("drafted_tokens"),
+        accepted_tokens=number("accepted_tokens"),
         context_length=number("context_length"),
         warnings=tuple_of(member(value, "warnings", list, []), str, "warnings"),
     )

@@ -56,6 +56,8 @@ class RunnerSpec(Struct, frozen=True, kw_only=True):
     """Threads that compute; 0: the engine chooses."""
     draft_num_predict: int | None = None
     """Tokens drafted in one step; None: not given."""
+    ngram_draft: int = 0
+    """Most tokens drafted in one step from text that repeats itself; 0: none are."""
     own_template: bool = True
     """Whether the chat template in the file is wanted; else the engine never runs it."""
     image_min_tokens: int = 0
@@ -153,6 +155,10 @@ class Finish(Struct, frozen=True, kw_only=True):
     """Those of them that were found in the prompt cache."""
     prompt_duration: int = 0
     generated_tokens: int = 0
+    drafted_tokens: int = 0
+    """Tokens that speculation proposed to the model."""
+    accepted_tokens: int = 0
+    """Those of them that it would have written itself; they are among the `generated_tokens`."""
     generation_duration: int = 0
 
 

@@ -17,6 +17,9 @@ PLAIN_TEMPLATE = "chatml"
 TEXT_BATCH = 2048
 """Tokens of a text to embed that are computed at once where no more is known of the memory."""
 
+NGRAM = 6
+"""Tokens that must stand in the conversation twice before what followed them is drafted."""
+
 Value: TypeAlias = bool | int | str | tuple[str, ...]
 
 
@@ -145,6 +148,27 @@ def _adapters(spec: RunnerSpec) -> Sequence[Setting]:
     return [Setting("lora_adapters", spec.adapters, flags)] if spec.adapters else []
 
 
+def _ngram_draft(spec: RunnerSpec) -> Sequence[Setting]:
+    """Drafts what followed the last time that the same few tokens stood in the conversation.
+
+    Of the engine's ways to look that up, this one depends on nothing but the tokens of the request itself, so that the
+    same request drafts the same whatever other slots do.
+    """
+    if not spec.ngram_draft:
+        return []
+    return [
+        Setting("speculative.types", "ngram_simple", ("--spec-type", "ngram-simple")),
+        _number("speculative.ngram_simple.size_n", "--spec-ngram-simple-size-n", NGRAM),
+        _number("speculative.ngram_simple.size_m", "--spec-ngram-simple-size-m", spec.ngram_draft),
+    ]
+
+
+def _same_draft(wanted: RunnerSpec, loaded: RunnerSpec) -> bool:
+    """A request that leaves it open takes what there is, also where a load of its own would draft otherwise."""
+    found = loaded.ngram_draft if loaded.draft_num_predict is None else loaded.draft_num_predict
+    return wanted.draft_num_predict in (None, found)
+
+
 def _flash_attention(spec: RunnerSpec) -> Sequence[Setting]:
     member = {"on": "enabled", "off": "disabled", "auto": "auto"}[spec.flash_attention]
     return [Setting("flash_attn_type", member, ("--flash-attn", spec.flash_attention))]
@@ -171,6 +195,9 @@ SPARED: dict[str, dict[str, tuple[str, ...]]] = {
     "--load-mode": {"none": ("--no-mmap",)},
     "--context-shift": {},
     "--image-min-tokens": {},
+    "--spec-type": {},
+    "--spec-ngram-simple-size-n": {},
+    "--spec-ngram-simple-size-m": {},
 }
 """Flags that a llama-server of another age may lack and a model is loaded without, and what means the same there, by
 the flag's value. Answers are right without them; without others, such as the context of one request, they are not."""
@@ -221,11 +248,12 @@ LOAD_OPTIONS: tuple[LoadOption, ...] = (
         field="num_thread", option="num_thread", can_serve=_same_if_given("num_thread", unset=0), settings=_threads
     ),
     LoadOption(
-        # Compared, so that a request for another value gets a load of its own; the engine drafts nothing yet.
+        # Compared, so that a request for another value gets a load of its own.
         field="draft_num_predict",
         option="draft_num_predict",
-        can_serve=_same_if_given("draft_num_predict", default=0),
+        can_serve=_same_draft,
     ),
+    LoadOption(field="ngram_draft", can_serve=_always, settings=_ngram_draft),
     LoadOption(
         field="projectors",
         can_serve=_same("projectors"),

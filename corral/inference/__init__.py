@@ -47,6 +47,7 @@ from corral.options import Options
 from corral.serving.place import Place
 from corral.serving.scheduler import Runner, Scheduler
 from corral.serving.spec import runner_spec
+from corral.serving.speculation import Speculation
 from corral.sources.registry import Registry
 from corral.telemetry import Series
 
@@ -68,6 +69,7 @@ class Runtime(Struct, frozen=True):
     deriver: Deriver
     recent: Recent
     quarantine: Quarantine
+    speculation: Speculation
     caller: Caller = field(default_factory=Caller)
 
 
@@ -278,6 +280,8 @@ def _observed(runtime: Runtime, kind: Kind | None, model: Model, metrics: Reques
         raise
     finally:
         metrics.ended(error)
+        report = metrics.report()
+        runtime.speculation.add(str(model.weights), report.drafted_tokens, report.accepted_tokens)
 
 
 async def _wanted(
@@ -287,7 +291,16 @@ async def _wanted(
     chosen = options.merge(model.parameters, given)
     await runtime.machine.look()
     runtime.deriver.know(model)
-    return chosen, runner_spec(model, chosen, runtime.config, runtime.machine.memory(), embed=embed, rank=rank)
+    spec = runner_spec(
+        model,
+        chosen,
+        runtime.config,
+        runtime.machine.memory(),
+        embed=embed,
+        rank=rank,
+        drafting_pays=runtime.speculation.pays(str(model.weights)),
+    )
+    return chosen, spec
 
 
 def _unload(runtime: Runtime, model: Model) -> Chunks:

@@ -123,6 +123,8 @@ class RequestMetrics:
             eval_count=finish.generated_tokens,
             eval_duration=finish.generation_duration,
             cached_tokens=finish.cached_tokens,
+            drafted_tokens=finish.drafted_tokens,
+            accepted_tokens=finish.accepted_tokens,
             truncated_tokens=self._truncated_tokens,
         )
         self._traffic.served += 1
@@ -202,6 +204,8 @@ class RequestMetrics:
             cached_tokens=self._cost.cached_tokens,
             truncated_tokens=self._truncated_tokens,
             generated_tokens=self._generated_tokens,
+            drafted_tokens=self._cost.drafted_tokens,
+            accepted_tokens=self._cost.accepted_tokens,
             context_length=self._context_length,
             reason=self._error or self._reason,
             warnings=self._warnings,
@@ -228,6 +232,8 @@ class RequestMetrics:
         series.generation_tokens.labels(label).inc(metrics.eval_count)
         series.cache_queries.labels(label).inc(metrics.prompt_eval_count)
         series.cache_hits.labels(label).inc(metrics.cached_tokens)
+        series.drafted_tokens.labels(label).inc(metrics.drafted_tokens)
+        series.accepted_tokens.labels(label).inc(metrics.accepted_tokens)
         series.duration.labels(label).observe(metrics.total_duration / 1e9)
         series.finished.labels(label, finish.reason).inc()
         if metrics.truncated_tokens:

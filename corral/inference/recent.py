@@ -45,6 +45,10 @@ class Report(Struct, frozen=True, kw_only=True):
     truncated_tokens: int = 0
     """Those that were left out to fit the context."""
     generated_tokens: int = 0
+    drafted_tokens: int = 0
+    """Those that speculation proposed to the model."""
+    accepted_tokens: int = 0
+    """Those of them that the model took."""
     context_length: int = 0
     reason: str = ""
     """Why the answer ended, or the error."""

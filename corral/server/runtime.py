@@ -32,6 +32,7 @@ from corral.models.quarantine import Quarantine
 from corral.names import parse_digest
 from corral.serving.decisions import SchedulerLimits
 from corral.serving.scheduler import Scheduler, SchedulerEvents
+from corral.serving.speculation import Speculation
 from corral.sources.registry import Registry
 from corral.store import Store
 from corral.telemetry import Series
@@ -81,7 +82,9 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     registry = Registry(docker_config=config.docker_config, key_folder=config.home)
     models = Models(store, config.go_template)
     try:
-        yield Runtime(config, models, scheduler, registry, series, machine, deriver, Recent(), quarantine)
+        yield Runtime(
+            config, models, scheduler, registry, series, machine, deriver, Recent(), quarantine, Speculation()
+        )
     finally:
         startup.cancel()
         await scheduler.close()

@@ -31,6 +31,9 @@ MAX_BATCH = 8192
 MAX_LAYERS = 1 << 16
 MAX_DEVICES = 1 << 10
 MAX_DRAFT = 64
+NGRAM_DRAFT = 12
+"""Tokens that are drafted at once from text that repeats itself (`benchmarks/speculation.py`)."""
+
 MAX_CONTEXT = 1 << 24
 """The most that a request may ask for; more would break the engine's allocations or its 32-bit integers."""
 
@@ -59,12 +62,19 @@ CACHE_BYTES = {
 
 
 def runner_spec(
-    model: Model, options: Options, config: Config, memory: Memory, *, embed: bool = False, rank: bool = False
+    model: Model,
+    options: Options,
+    config: Config,
+    memory: Memory,
+    *,
+    embed: bool = False,
+    rank: bool = False,
+    drafting_pays: bool = True,
 ) -> RunnerSpec:
     """The specification a request wants. The pool's size is left to the scheduler, which knows the free memory.
 
     `embed`: the request wants vectors, also of a model that generates text; `rank`: it wants documents ranked. Options
-    are cut to their bounds.
+    are cut to their bounds. `drafting_pays`: whether speculation has paid with this model, as far as is known.
     """
     ranks = rank or model.only_ranks
     embeds = ranks or "embedding" in model.capabilities
@@ -73,6 +83,8 @@ def runner_spec(
     num_ctx = _context(model, options, config, memory, per_token)
     trained = model.gguf.context_length or 0
     num_batch = None if options.num_batch is None else max(1, min(options.num_batch, MAX_BATCH))
+    draft = None if options.draft_num_predict is None else max(0, min(options.draft_num_predict, MAX_DRAFT))
+    goes_back = not (embed or embeds or model.projectors) and attends_to_all(model.gguf)
     text_batch = compute_bytes = 0
     if embed or embeds:
         bytes_per_token = _compute_bytes_per_token(model, config, num_ctx)
@@ -95,17 +107,23 @@ def runner_spec(
         main_gpu=None if options.main_gpu is None else max(0, min(options.main_gpu, MAX_DEVICES)),
         use_mmap=options.use_mmap,
         num_thread=max(0, min(options.num_thread, THREADS_PER_CORE * (os.cpu_count() or 1))),
-        draft_num_predict=None
-        if options.draft_num_predict is None
-        else max(0, min(options.draft_num_predict, MAX_DRAFT)),
+        draft_num_predict=draft,
+        ngram_draft=_ngram_draft(draft, config, drafting_pays=drafting_pays) if goes_back else 0,
         own_template=model.native and not embed,
         image_min_tokens=QWEN_IMAGE_TOKENS if model.gguf.architecture.startswith(QWEN_VISION) else 0,
         cache_type=config.kv_cache_type,
         flash_attention=config.flash_attention,
         weights_bytes=model.size,
         cache_bytes_per_token=per_token,
-        resumable=not (embed or embeds or model.projectors) and attends_to_all(model.gguf),
+        resumable=goes_back,
     )
+
+
+def _ngram_draft(wanted: int | None, config: Config, *, drafting_pays: bool) -> int:
+    """Tokens to draft at once from repeated text: what the option says, else `NGRAM_DRAFT` where it is on and pays."""
+    if wanted is not None:
+        return wanted
+    return NGRAM_DRAFT if config.speculation and drafting_pays else 0
 
 
 def _context(model: Model, options: Options, config: Config, memory: Memory, bytes_per_token: int) -> int:

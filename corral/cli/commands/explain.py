@@ -129,6 +129,8 @@ def _token_rows(one: Explained) -> Iterator[tuple[str, str]]:
     if one.generated_tokens:
         rate = _rate(one.generated_tokens, one.durations["generation"])
         yield "answer", f"{one.generated_tokens}" + (f" at {rate} a second" if rate else "")
+    if one.drafted_tokens:
+        yield "speculation", f"{one.drafted_tokens} drafted, of which {one.accepted_tokens} were accepted"
 
 
 def _rate(tokens: int, nanoseconds: int) -> str:
