@@ -13,6 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from measuring import header
@@ -55,13 +56,13 @@ async def speed(engine: Engine, task: str, clients: int) -> tuple[float, int, in
     return sum(one[2] for one in found) / seconds, sum(one[3] for one in found), sum(one[4] for one in found)
 
 
-async def measure(model: Path, rounds: int, work: Path) -> None:
+async def measure(model: Path, rounds: int, work: Path, tasks: Sequence[str], counts: Sequence[int]) -> None:
     spec = RunnerSpec(model=str(model), num_ctx=2048, slots=4, pool=8192, num_thread=threads_here())
     plain = await launch(spec, log=work / "plain", stall_timeout=60)
     drafting = await launch(structs.replace(spec, ngram_draft=NGRAM_DRAFT), log=work / "drafting", stall_timeout=60)
     try:
-        for clients in (1, 4):
-            for task in TASKS:
+        for clients in counts:
+            for task in tasks:
                 for engine in (plain, drafting):  # the prompt is in the cache of every slot then
                     await speed(engine, task, clients)
                 pairs = [
@@ -82,10 +83,13 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("model", type=Path, help="a chat model's GGUF file, such as the starter model's")
     arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--task", choices=list(TASKS), help="only this one")
+    arguments.add_argument("--clients", type=int, help="only so many at once, instead of 1 and 4")
     given = arguments.parse_args()
     print(header(), flush=True)
     with tempfile.TemporaryDirectory() as work:
-        asyncio.run(measure(given.model.absolute(), given.rounds, Path(work)))
+        tasks, counts = [given.task] if given.task else list(TASKS), [given.clients] if given.clients else [1, 4]
+        asyncio.run(measure(given.model.absolute(), given.rounds, Path(work), tasks, counts))
 
 
 if __name__ == "__main__":

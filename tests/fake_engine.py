@@ -56,6 +56,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         parser.add_argument(f"--{number}", type=int)
     for switch in (
         "no-webui",
+        "no-repack",
         "offline",
         "kv-unified",
         "embeddings",

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import xllamacpp
 
-from corral.engine.base import RunnerSpec
+from corral.engine.base import RunnerSpec, TunedSettings
 from corral.engine.llama.worker import WorkerConfig, arguments, parameters
 from corral.engine.load_options import LOAD_OPTIONS
 from corral.options import Options
@@ -42,6 +42,7 @@ SPECS: dict[str, dict[str, object]] = {
     "no draft": {"draft_num_predict": 0},
     "draft": {"draft_num_predict": 4},
     "drafts": {"ngram_draft": 8},
+    "tuned": {"tuned": TunedSettings(num_thread=1, num_batch=256, repack=False)},
     "other template": {"own_template": False},
     "image tokens": {"image_min_tokens": 1024},
     "attention": {"flash_attention": "on"},
@@ -89,6 +90,7 @@ SWITCHES: dict[str, tuple[str, bool]] = {
     "--offline": ("offline", True),
     "--no-warmup": ("warmup", False),
     "--kv-unified": ("kv_unified", True),
+    "--no-repack": ("no_extra_bufts", True),
     "--embeddings": ("embedding", True),
     "--context-shift": ("ctx_shift", True),
 }

@@ -45,6 +45,7 @@ COMMANDS = {
     "import": Entry("archive", "import_", "Add the models of an archive"),
     "config": Entry("config", "config", "Show every setting, its value and where it comes from"),
     "engine": Entry("engine", "engine", "List, build, choose and remove engines"),
+    "tune": Entry("tune", "tune", "Measure which settings a model is fastest with on this machine"),
     "keys": Entry("keys", "keys", "List, make and revoke the keys by which clients use the server"),
     "completion": Entry("completion", "completion", "Print the script for completion in bash, zsh or fish"),
     "explain": Entry("explain", "explain", "Show where the time of the last requests went"),

@@ -28,6 +28,7 @@ class Explained:
     generated_tokens: int
     drafted_tokens: int
     accepted_tokens: int
+    tuned: bool
     context_length: int
     warnings: tuple[str, ...]
 
@@ -55,6 +56,7 @@ def explained(value: Mapping[str, Json]) -> Explained:
         generated_tokens=number("generated_tokens"),
         drafted_tokens=number("drafted_tokens"),
         accepted_tokens=number("accepted_tokens"),
+        tuned=member(value, "tuned", bool, False),
         context_length=number("context_length"),
         warnings=tuple_of(member(value, "warnings", list, []), str, "warnings"),
     )

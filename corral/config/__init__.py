@@ -229,6 +229,9 @@ class Config:
         "Whether tokens are drafted from text that repeats itself, so that several are computed at once",
         other=True,
     )
+    tuned: bool = _setting(
+        True, "CORRAL_TUNED", parse_switch, "Whether what `corral tune` has measured for a model is used", other=True
+    )
     keep_responses: int = _setting(
         1000,
         "CORRAL_KEEP_RESPONSES",

@@ -15,6 +15,20 @@ CacheType: TypeAlias = str
 """Number type of the KV cache: `f16`, `q8_0`, …"""
 
 
+class TunedSettings(Struct, frozen=True, kw_only=True):
+    """What was measured to be fastest for one model on one machine; what is not given is as without."""
+
+    num_thread: int = 0
+    num_batch: int = 0
+    """Most tokens computed in one step."""
+    flash_attention: str = ""
+    cache_type: CacheType = ""
+    repack: bool = True
+    """Whether weights are rearranged in memory as the processor's instructions like them."""
+    ngram_draft: int | None = None
+    """As in `RunnerSpec`; None: not measured."""
+
+
 class RunnerSpec(Struct, frozen=True, kw_only=True):
     """A model as it is to be loaded: its files and the options that are fixed by loading.
 
@@ -58,6 +72,8 @@ class RunnerSpec(Struct, frozen=True, kw_only=True):
     """Tokens drafted in one step; None: not given."""
     ngram_draft: int = 0
     """Most tokens drafted in one step from text that repeats itself; 0: none are."""
+    tuned: TunedSettings | None = None
+    """What `corral tune` has found for this model; None: nothing that holds here."""
     own_template: bool = True
     """Whether the chat template in the file is wanted; else the engine never runs it."""
     image_min_tokens: int = 0

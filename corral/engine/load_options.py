@@ -68,6 +68,8 @@ def batches(spec: RunnerSpec) -> tuple[int, int]:
     automatic = 2048 if spec.num_ctx > 32768 else 1024 if spec.num_ctx > 4096 else 512
     if spec.mode != "generate":
         automatic = min(spec.text_batch or TEXT_BATCH, spec.num_ctx)
+    elif spec.tuned is not None:
+        automatic = spec.tuned.num_batch or automatic
     physical = spec.num_batch or automatic
     return (max(physical, 512) if spec.mode == "generate" else physical), physical
 
@@ -137,6 +139,12 @@ def _threads(spec: RunnerSpec) -> Sequence[Setting]:
     ]
 
 
+def _tuned(spec: RunnerSpec) -> Sequence[Setting]:
+    """What only tuning sets; threads, batches, cache and drafts stand where requests set them, too."""
+    is_plain = spec.tuned is not None and not spec.tuned.repack
+    return [Setting("no_extra_bufts", True, ("--no-repack",))] if is_plain else []
+
+
 def _mmap(spec: RunnerSpec) -> Sequence[Setting]:
     if spec.use_mmap is None:
         return []
@@ -195,6 +203,7 @@ SPARED: dict[str, dict[str, tuple[str, ...]]] = {
     "--load-mode": {"none": ("--no-mmap",)},
     "--context-shift": {},
     "--image-min-tokens": {},
+    "--no-repack": {},
     "--spec-type": {},
     "--spec-ngram-simple-size-n": {},
     "--spec-ngram-simple-size-m": {},
@@ -254,6 +263,7 @@ LOAD_OPTIONS: tuple[LoadOption, ...] = (
         can_serve=_same_draft,
     ),
     LoadOption(field="ngram_draft", can_serve=_always, settings=_ngram_draft),
+    LoadOption(field="tuned", can_serve=_always, settings=_tuned),
     LoadOption(
         field="projectors",
         can_serve=_same("projectors"),

@@ -17,6 +17,7 @@ from corral import names, options
 from corral.access.caller import Caller
 from corral.config import Config
 from corral.engine.base import RunnerSpec
+from corral.engine.tuned import Tunings
 from corral.errors import BadRequest, CorralError, ModelNotFound, ModelRequired, RemoteModel, Unsupported
 from corral.inference.embedding import Vectors, embed_inputs
 from corral.inference.following import followed
@@ -70,6 +71,7 @@ class Runtime(Struct, frozen=True):
     recent: Recent
     quarantine: Quarantine
     speculation: Speculation
+    tunings: Tunings
     caller: Caller = field(default_factory=Caller)
 
 
@@ -299,6 +301,7 @@ async def _wanted(
         embed=embed,
         rank=rank,
         drafting_pays=runtime.speculation.pays(str(model.weights)),
+        tuned=await runtime.tunings.of(model.weights),
     )
     return chosen, spec
 

@@ -41,6 +41,7 @@ class RequestMetrics:
         """Tokens of the prompt, for the first chunk; 0: not counted."""
         self._written_tokens = 0
         self._context_length = 0
+        self._is_tuned = False
         self._cost = Metrics()
         self._reason = ""
         self._warnings: tuple[str, ...] = ()
@@ -64,6 +65,7 @@ class RequestMetrics:
         self._label = runner.label
         self._traffic = runner.traffic
         self._context_length = runner.spec.num_ctx
+        self._is_tuned = runner.spec.tuned is not None
         self._loaded = time.monotonic_ns()
         self._load = max(0, runner.load_ended - max(self._arrived, runner.load_began))
 
@@ -206,6 +208,7 @@ class RequestMetrics:
             generated_tokens=self._generated_tokens,
             drafted_tokens=self._cost.drafted_tokens,
             accepted_tokens=self._cost.accepted_tokens,
+            tuned=self._is_tuned,
             context_length=self._context_length,
             reason=self._error or self._reason,
             warnings=self._warnings,

@@ -49,6 +49,8 @@ class Report(Struct, frozen=True, kw_only=True):
     """Those that speculation proposed to the model."""
     accepted_tokens: int = 0
     """Those of them that the model took."""
+    tuned: bool = False
+    """Whether its model was loaded with what `corral tune` has measured."""
     context_length: int = 0
     reason: str = ""
     """Why the answer ended, or the error."""

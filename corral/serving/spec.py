@@ -5,9 +5,10 @@ Knows no engine and no loaded model. Source: spec api §6 (defaults), cli §12 (
 
 import logging
 import os
+from dataclasses import replace
 
 from corral.config import Config
-from corral.engine.base import RunnerSpec
+from corral.engine.base import RunnerSpec, TunedSettings
 from corral.engine.load_options import TEXT_BATCH
 from corral.gguf.attention import attends_to_all
 from corral.machine.memory import GIB, Memory
@@ -70,14 +71,18 @@ def runner_spec(
     embed: bool = False,
     rank: bool = False,
     drafting_pays: bool = True,
+    tuned: TunedSettings | None = None,
 ) -> RunnerSpec:
     """The specification a request wants. The pool's size is left to the scheduler, which knows the free memory.
 
     `embed`: the request wants vectors, also of a model that generates text; `rank`: it wants documents ranked. Options
-    are cut to their bounds. `drafting_pays`: whether speculation has paid with this model, as far as is known.
+    are cut to their bounds. `drafting_pays`: whether speculation has paid with this model, as far as is known; `tuned`:
+    what was measured for it here, which counts less than what options and configuration say.
     """
     ranks = rank or model.only_ranks
     embeds = ranks or "embedding" in model.capabilities
+    tuned = None if embed or embeds else tuned
+    config = _with_tuned(config, tuned)
     slots = config.num_parallel or (EMBEDDING_SLOTS if embed or embeds else SLOTS)
     per_token = model.kv_bytes_per_token(CACHE_BYTES[config.kv_cache_type])
     num_ctx = _context(model, options, config, memory, per_token)
@@ -108,7 +113,8 @@ def runner_spec(
         use_mmap=options.use_mmap,
         num_thread=max(0, min(options.num_thread, THREADS_PER_CORE * (os.cpu_count() or 1))),
         draft_num_predict=draft,
-        ngram_draft=_ngram_draft(draft, config, drafting_pays=drafting_pays) if goes_back else 0,
+        ngram_draft=_ngram_draft(draft, config, tuned, drafting_pays=drafting_pays) if goes_back else 0,
+        tuned=tuned,
         own_template=model.native and not embed,
         image_min_tokens=QWEN_IMAGE_TOKENS if model.gguf.architecture.startswith(QWEN_VISION) else 0,
         cache_type=config.kv_cache_type,
@@ -119,11 +125,25 @@ def runner_spec(
     )
 
 
-def _ngram_draft(wanted: int | None, config: Config, *, drafting_pays: bool) -> int:
-    """Tokens to draft at once from repeated text: what the option says, else `NGRAM_DRAFT` where it is on and pays."""
+def _with_tuned(config: Config, tuned: TunedSettings | None) -> Config:
+    """The configuration, with what was measured in place of the defaults of how a cache is kept and computed with."""
+    if tuned is None:
+        return config
+    defaults, changes = Config(), {}
+    if tuned.flash_attention and config.flash_attention == defaults.flash_attention:
+        changes["flash_attention"] = tuned.flash_attention
+    if tuned.cache_type and config.kv_cache_type == defaults.kv_cache_type:
+        changes["kv_cache_type"] = tuned.cache_type
+    return replace(config, **changes) if changes else config  # type: ignore[arg-type]
+
+
+def _ngram_draft(wanted: int | None, config: Config, tuned: TunedSettings | None, *, drafting_pays: bool) -> int:
+    """Tokens to draft at once from repeated text: what the option says, what was measured, or `NGRAM_DRAFT`; none
+    where it is off or does not pay."""
     if wanted is not None:
         return wanted
-    return NGRAM_DRAFT if config.speculation and drafting_pays else 0
+    most = NGRAM_DRAFT if tuned is None or tuned.ngram_draft is None else tuned.ngram_draft
+    return most if config.speculation and drafting_pays else 0
 
 
 def _context(model: Model, options: Options, config: Config, memory: Memory, bytes_per_token: int) -> int:

@@ -95,6 +95,7 @@ def described(one: Explained, moment: datetime) -> str:
         ("asked for", f"{one.kind}, {relative_time(one.created_at, moment).lower()}"),
         ("end", ended),
         ("context length", str(one.context_length or "")),
+        ("settings", "as measured by `tune`" if one.tuned else ""),
     ]
     text = section("Request", [row for row in asked if row[1]], cell_width=1 << 10)
     text += section("Time", list(_time_rows(one)), cell_width=1 << 10)

@@ -81,7 +81,7 @@ _LIVE = an_object(
 _MEMORY = an_object({"total": INTEGER, "available": INTEGER, "workers": INTEGER})
 _RUNNING = an_object(
     {**_NAMED, "expires_at": STRING, "size_vram": INTEGER, "context_length": INTEGER},
-    {"live": _LIVE, "derived": an_object({"size": INTEGER, "disk": INTEGER})},
+    {"tuned": BOOLEAN, "live": _LIVE, "derived": an_object({"size": INTEGER, "disk": INTEGER})},
 )
 _SHOWN = an_object(
     {"details": _DETAILS, "model_info": ANYTHING, "modified_at": STRING},

@@ -74,6 +74,7 @@ def running(
         "expires_at": timestamps.local(int(expiry(runner) * 1e9)),
         "size_vram": 0,
         "context_length": runner.spec.num_ctx,
+        **({"tuned": True} if runner.spec.tuned is not None else {}),
         **({"live": _live(runner)} if is_live else {}),
         **({} if derived is None else {"derived": {"size": derived.size, "disk": derived.disk}}),
     }
