@@ -42,6 +42,7 @@ SPECS: dict[str, dict[str, object]] = {
     "no draft": {"draft_num_predict": 0},
     "draft": {"draft_num_predict": 4},
     "drafts": {"ngram_draft": 8},
+    "log probabilities": {"needs_logprobs": True},
     "tuned": {"tuned": TunedSettings(num_thread=1, num_batch=256, repack=False)},
     "other template": {"own_template": False},
     "image tokens": {"image_min_tokens": 1024},

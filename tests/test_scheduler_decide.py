@@ -248,6 +248,9 @@ def test_to_wish_for_what_is_so_anyway_needs_no_new_load(change: dict[str, objec
         ({"ngram_draft": 0}, {"ngram_draft": 8}, True),  # what pays is decided anew at a load, and is no wish
         ({"ngram_draft": 8}, {"ngram_draft": 0}, True),
         ({"draft_num_predict": 0}, {"ngram_draft": 8}, False),
+        ({"needs_logprobs": True}, {"ngram_draft": 8}, False),
+        ({"needs_logprobs": True}, {"ngram_draft": 0}, True),
+        ({"ngram_draft": 8}, {"needs_logprobs": True}, True),
         ({"draft_num_predict": 8, "ngram_draft": 8}, {"ngram_draft": 8}, True),
         ({"draft_num_predict": 4, "ngram_draft": 4}, {"draft_num_predict": 4, "ngram_draft": 0}, True),
     ],

@@ -48,6 +48,15 @@ def test_each_model_has_a_record_of_its_own() -> None:
     assert (speculation.pays("a"), speculation.pays("b"), speculation.pays("c")) == (False, True, True)
 
 
+def test_it_is_off_for_a_while_where_log_probabilities_are_wanted() -> None:
+    now = [0.0]
+    speculation = Speculation(clock=lambda: now[0])
+    speculation.pause("a")
+    assert (speculation.pays("a"), speculation.pays("b")) == (False, True)
+    now[0] = PAUSE
+    assert speculation.pays("a")
+
+
 SPECS: dict[str, tuple[dict[str, object], Options, dict[str, bool], int]] = {
     # name: settings, options, the rest → tokens drafted at once
     "by itself": ({}, Options(), {}, NGRAM_DRAFT),
@@ -55,6 +64,7 @@ SPECS: dict[str, tuple[dict[str, object], Options, dict[str, bool], int]] = {
     "did not pay": ({}, Options(), {"drafting_pays": False}, 0),
     "not wanted": ({}, Options(draft_num_predict=0), {}, 0),
     "wanted": ({"speculation": False}, Options(draft_num_predict=4), {"drafting_pays": False}, 4),
+    "for log probabilities": ({}, Options(draft_num_predict=4), {"logprobs": True}, 0),
     "for vectors": ({}, Options(), {"embed": True}, 0),
 }
 

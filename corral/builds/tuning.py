@@ -104,7 +104,8 @@ class Tuning:
             best = drafting if tried[-1].taken else best
         for other in self._others:
             yield Progress(f"measuring the engine {other.name}")
-            tried.append(await self._tried("engine", other.name, best, best, other.program))
+            plain = msgspec.structs.replace(best, ngram_draft=0)  # drafted tokens have no probabilities to compare
+            tried.append(await self._tried("engine", other.name, plain, plain, other.program))
         self.tuned = Tuned(
             name=self._name,
             digest=self._weights.name,

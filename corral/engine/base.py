@@ -72,6 +72,8 @@ class RunnerSpec(Struct, frozen=True, kw_only=True):
     """Tokens drafted in one step; None: not given."""
     ngram_draft: int = 0
     """Most tokens drafted in one step from text that repeats itself; 0: none are."""
+    needs_logprobs: bool = False
+    """Whether the request wants log probabilities, which the engine does not say of tokens that were drafted."""
     tuned: TunedSettings | None = None
     """What `corral tune` has found for this model; None: nothing that holds here."""
     own_template: bool = True

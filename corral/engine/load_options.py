@@ -263,6 +263,11 @@ LOAD_OPTIONS: tuple[LoadOption, ...] = (
         can_serve=_same_draft,
     ),
     LoadOption(field="ngram_draft", can_serve=_always, settings=_ngram_draft),
+    LoadOption(
+        # It reports 0.0 and no alternatives for each that was accepted.
+        field="needs_logprobs",
+        can_serve=lambda wanted, loaded: not (wanted.needs_logprobs and loaded.ngram_draft),
+    ),
     LoadOption(field="tuned", can_serve=_always, settings=_tuned),
     LoadOption(
         field="projectors",

@@ -95,7 +95,7 @@ async def answer(runtime: Runtime, request: ChatRequest | GenerateRequest) -> As
             yield _unload(runtime, model)
             return
         think = _checked(model, request)
-        chosen, spec = await _wanted(runtime, model, request.options)
+        chosen, spec = await _wanted(runtime, model, request.options, logprobs=request.logprobs)
         place = Place()
         if kind == "load":
             answered = _loaded(runtime, model, spec, request.keep_alive, metrics, place)
@@ -287,12 +287,20 @@ def _observed(runtime: Runtime, kind: Kind | None, model: Model, metrics: Reques
 
 
 async def _wanted(
-    runtime: Runtime, model: Model, given: dict[str, Json], *, embed: bool = False, rank: bool = False
+    runtime: Runtime,
+    model: Model,
+    given: dict[str, Json],
+    *,
+    embed: bool = False,
+    rank: bool = False,
+    logprobs: bool = False,
 ) -> tuple[Options, RunnerSpec]:
     """The options of a request, laid over the model's own, and how the model is to be loaded for them."""
     chosen = options.merge(model.parameters, given)
     await runtime.machine.look()
     runtime.deriver.know(model)
+    if logprobs:
+        runtime.speculation.pause(str(model.weights))
     spec = runner_spec(
         model,
         chosen,
@@ -300,6 +308,7 @@ async def _wanted(
         runtime.machine.memory(),
         embed=embed,
         rank=rank,
+        logprobs=logprobs,
         drafting_pays=runtime.speculation.pays(str(model.weights)),
         tuned=await runtime.tunings.of(model.weights),
     )

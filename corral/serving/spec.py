@@ -70,14 +70,16 @@ def runner_spec(
     *,
     embed: bool = False,
     rank: bool = False,
+    logprobs: bool = False,
     drafting_pays: bool = True,
     tuned: TunedSettings | None = None,
 ) -> RunnerSpec:
     """The specification a request wants. The pool's size is left to the scheduler, which knows the free memory.
 
     `embed`: the request wants vectors, also of a model that generates text; `rank`: it wants documents ranked. Options
-    are cut to their bounds. `drafting_pays`: whether speculation has paid with this model, as far as is known; `tuned`:
-    what was measured for it here, which counts less than what options and configuration say.
+    are cut to their bounds. `logprobs`: it wants log probabilities, so nothing may be drafted; `drafting_pays`: whether
+    speculation has paid with this model, as far as is known; `tuned`: what was measured for it here, which counts less
+    than what options and configuration say.
     """
     ranks = rank or model.only_ranks
     embeds = ranks or "embedding" in model.capabilities
@@ -113,7 +115,10 @@ def runner_spec(
         use_mmap=options.use_mmap,
         num_thread=max(0, min(options.num_thread, THREADS_PER_CORE * (os.cpu_count() or 1))),
         draft_num_predict=draft,
-        ngram_draft=_ngram_draft(draft, config, tuned, drafting_pays=drafting_pays) if goes_back else 0,
+        ngram_draft=_ngram_draft(draft, config, tuned, drafting_pays=drafting_pays)
+        if goes_back and not logprobs
+        else 0,
+        needs_logprobs=logprobs,
         tuned=tuned,
         own_template=model.native and not embed,
         image_min_tokens=QWEN_IMAGE_TOKENS if model.gguf.architecture.startswith(QWEN_VISION) else 0,

@@ -29,7 +29,7 @@ class Record(Struct, frozen=True):
     drafted: int = 0
     accepted: int = 0
     failed_at: float | None = None
-    """When it was found not to pay, in seconds of the clock; None: it was not."""
+    """When it was found not to pay, or to be in the way, in seconds of the clock; None: it was not."""
 
 
 def after(record: Record, drafted: int, accepted: int, now: float) -> Record:
@@ -58,6 +58,10 @@ class Speculation:
 
     def pays(self, weights: str) -> bool:
         return pays(self._records.get(weights, Record()), self._clock())
+
+    def pause(self, weights: str) -> None:
+        """Turns it off for a while: somebody wants log probabilities, and would want a load without it each time."""
+        self._records[weights] = Record(failed_at=self._clock())
 
     def add(self, weights: str, drafted: int, accepted: int) -> None:
         """Takes in what came of an answer."""
