@@ -72,6 +72,7 @@ SLOW = {
     "test_quantize_real": REAL_ENGINE,
     "test_quarantine": CRASHES,
     "test_real_speculation": REAL_ENGINE,
+    "test_tune_real": REAL_ENGINE,
     "test_real_engine": REAL_ENGINE,
     "test_real_engine_client": REAL_ENGINE,
     "test_real_engine_loads": REAL_ENGINE,

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from corral.builds.trial import difference
+from corral.messages import TokenLogprob
 from tests.asking import metric, post
 from tests.conftest import RunningServer, add_model, running_server
 
@@ -92,11 +94,18 @@ def test_an_answer_ends_where_it_would_without(answers: dict[bool, Any]) -> None
 
 
 def test_each_token_has_its_own_probability(answers: dict[bool, Any]) -> None:
-    """The engine says nothing true of a drafted token's probability, so a request for them is served without drafts."""
-    with_drafts, plain = answers[True]["logprobs"], answers[False]["logprobs"]
-    assert all(len(one["top_logprobs"]) == 2 for one in with_drafts)
-    assert [one["token"] for one in with_drafts] == [one["token"] for one in plain]
-    assert [one["logprob"] for one in with_drafts] == pytest.approx([one["logprob"] for one in plain], abs=0.01)
+    """The engine says nothing true of a drafted token's probability, so a request for them is served without drafts.
+
+    What lies elsewhere in the cache is summed in another order, so two loads may part where two tokens are as likely;
+    up to there they agree within the tolerance that engines are compared with.
+    """
+    ours, plain = answers[True]["logprobs"], answers[False]["logprobs"]
+    assert all(len(one["top_logprobs"]) == 2 for one in (*ours, *plain))
+    assert difference(*[[value_of(one) for one in each] for each in (plain, ours)]) == ""
+
+
+def value_of(one: dict[str, Any]) -> TokenLogprob:
+    return TokenLogprob(one["token"], one["logprob"], top=tuple(map(value_of, one.get("top_logprobs", ()))))
 
 
 def test_a_format_is_kept_to(answers: dict[bool, Any]) -> None:

@@ -35,6 +35,9 @@ MAX_DRAFT = 64
 NGRAM_DRAFT = 12
 """Tokens that are drafted at once from text that repeats itself (`benchmarks/speculation.py`)."""
 
+UNTUNED_ATTENTION, UNTUNED_CACHE = "auto", "f16"
+"""The configuration's defaults, in whose place comes what was measured."""
+
 MAX_CONTEXT = 1 << 24
 """The most that a request may ask for; more would break the engine's allocations or its 32-bit integers."""
 
@@ -134,12 +137,12 @@ def _with_tuned(config: Config, tuned: TunedSettings | None) -> Config:
     """The configuration, with what was measured in place of the defaults of how a cache is kept and computed with."""
     if tuned is None:
         return config
-    defaults, changes = Config(), {}
-    if tuned.flash_attention and config.flash_attention == defaults.flash_attention:
-        changes["flash_attention"] = tuned.flash_attention
-    if tuned.cache_type and config.kv_cache_type == defaults.kv_cache_type:
-        changes["kv_cache_type"] = tuned.cache_type
-    return replace(config, **changes) if changes else config  # type: ignore[arg-type]
+    attention, cache_type = config.flash_attention, config.kv_cache_type
+    if attention == UNTUNED_ATTENTION:
+        attention = tuned.flash_attention or attention
+    if cache_type == UNTUNED_CACHE:
+        cache_type = tuned.cache_type or cache_type
+    return replace(config, flash_attention=attention, kv_cache_type=cache_type)
 
 
 def _ngram_draft(wanted: int | None, config: Config, tuned: TunedSettings | None, *, drafting_pays: bool) -> int:
