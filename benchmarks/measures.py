@@ -135,7 +135,7 @@ def memory(side: Side, turn: int) -> float:
 
 def cpu(streams: int) -> Callable[[Side, int], float]:
     def ask(side: Side, turn: int) -> float:
-        api, tokens = _api(side), 64
+        api, tokens = _api(side), max(64, 512 // streams)  # the system counts in hundredths of a second
         began = api.cpu()
         together(side, [f"Count from {turn} to {number}: " for number in range(streams)], tokens)
         return (api.cpu() - began) / (streams * tokens) * 1e6
