@@ -31,7 +31,7 @@ from corral.machine.threads import cores_here, threads_here
 from corral.messages import Progress
 
 PAIRS = 5
-LONG_WORDS = 600
+LONG_WORDS = 400
 """Words of a prompt that is longer than a micro-batch, where that is what is tried."""
 
 SPARE_BYTES = 512 << 20
