@@ -241,6 +241,9 @@ class Metrics(Struct, frozen=True, kw_only=True):
     """Prompt tokens left out to fit the context."""
     thinking_tokens: int = 0
     """Those of `eval_count` that were thoughts, where that was asked for."""
+    drafted_tokens: int = 0
+    """Tokens that speculation proposed to the model, and those of them that it took."""
+    accepted_tokens: int = 0
 
 
 class Rendered(Struct, frozen=True, kw_only=True):

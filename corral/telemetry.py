@@ -39,6 +39,8 @@ class Series:
         self.generation_tokens = self._counter("generation_tokens", "Tokens generated")
         self.cache_queries = self._counter("prefix_cache_queries", "Prompt tokens looked for in the prompt cache")
         self.cache_hits = self._counter("prefix_cache_hits", "Prompt tokens found in the prompt cache")
+        self.drafted_tokens = self._counter("drafted_tokens", "Tokens that speculation proposed to the model")
+        self.accepted_tokens = self._counter("accepted_tokens", "Tokens proposed by speculation that the model took")
         self.truncations = self._counter("prompt_truncations", "Prompts that were cut to fit the context")
         self.truncated_tokens = self._counter("prompt_truncated_tokens", "Prompt tokens left out to fit the context")
         self.parsing = self._counter(

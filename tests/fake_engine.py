@@ -51,8 +51,12 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         parser.add_argument(f"--{number}", type=int, default=0)
     for number in ("main-gpu", "threads", "threads-batch", "cache-ram", "image-min-tokens"):
         parser.add_argument(f"--{number}", type=int)
+    parser.add_argument("--spec-type", choices=["ngram-simple"])
+    for number in ("spec-ngram-simple-size-n", "spec-ngram-simple-size-m"):
+        parser.add_argument(f"--{number}", type=int)
     for switch in (
         "no-webui",
+        "no-repack",
         "offline",
         "kv-unified",
         "embeddings",

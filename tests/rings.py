@@ -75,6 +75,8 @@ SLOW = {
     "test_published_server": REAL_ENGINE,
     "test_quantize_real": REAL_ENGINE,
     "test_quarantine": CRASHES,
+    "test_real_speculation": REAL_ENGINE,
+    "test_tune_real": REAL_ENGINE,
     "test_real_engine": REAL_ENGINE,
     "test_real_engine_client": REAL_ENGINE,
     "test_real_engine_loads": REAL_ENGINE,

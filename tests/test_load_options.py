@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import xllamacpp
 
-from corral.engine.base import RunnerSpec
+from corral.engine.base import RunnerSpec, TunedSettings
 from corral.engine.llama.worker import WorkerConfig, arguments, parameters
 from corral.engine.load_options import LOAD_OPTIONS
 from corral.engine.placement import Bytes, Parts, Placement, Share
@@ -50,6 +50,9 @@ SPECS: dict[str, dict[str, object]] = {
     "threads": {"num_thread": 3},
     "no draft": {"draft_num_predict": 0},
     "draft": {"draft_num_predict": 4},
+    "drafts": {"ngram_draft": 8},
+    "log probabilities": {"needs_logprobs": True},
+    "tuned": {"tuned": TunedSettings(num_thread=1, num_batch=256, repack=False)},
     "other template": {"own_template": False},
     "image tokens": {"image_min_tokens": 1024},
     "attention": {"flash_attention": "on"},
@@ -88,6 +91,7 @@ LOAD_MODES = {
     "none": xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_NONE,
     "mmap": xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_MMAP,
 }
+SPECULATION = {"ngram-simple": [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE]}
 POOLING = {"mean": xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN}
 
 SWITCHES: dict[str, tuple[str, bool]] = {
@@ -96,6 +100,7 @@ SWITCHES: dict[str, tuple[str, bool]] = {
     "--offline": ("offline", True),
     "--no-warmup": ("warmup", False),
     "--kv-unified": ("kv_unified", True),
+    "--no-repack": ("no_extra_bufts", True),
     "--embeddings": ("embedding", True),
     "--context-shift": ("ctx_shift", True),
     "--no-mmproj-offload": ("mmproj_use_gpu", False),
@@ -123,6 +128,9 @@ FLAGS: dict[str, Callable[[Any, str], None]] = {
     "--image-min-tokens": put("image_min_tokens", int),
     "--cache-type-k": put("cache_type_k", CACHE_TYPES.__getitem__),
     "--cache-type-v": put("cache_type_v", CACHE_TYPES.__getitem__),
+    "--spec-type": put("speculative.types", SPECULATION.__getitem__),
+    "--spec-ngram-simple-size-n": put("speculative.ngram_simple.size_n", int),
+    "--spec-ngram-simple-size-m": put("speculative.ngram_simple.size_m", int),
     "--flash-attn": put("flash_attn_type", ATTENTION.__getitem__),
     "--verbosity": put("verbosity", int),
     "--tensor-split": lambda params, text: split(params, text),

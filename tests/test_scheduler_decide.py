@@ -242,6 +242,25 @@ def test_to_wish_for_what_is_so_anyway_needs_no_new_load(change: dict[str, objec
     assert can_serve(asked(A, **change), A) is True
 
 
+@pytest.mark.parametrize(
+    ("wanted", "loaded", "fits"),
+    [
+        ({"ngram_draft": 0}, {"ngram_draft": 8}, True),  # what pays is decided anew at a load, and is no wish
+        ({"ngram_draft": 8}, {"ngram_draft": 0}, True),
+        ({"draft_num_predict": 0}, {"ngram_draft": 8}, False),
+        ({"needs_logprobs": True}, {"ngram_draft": 8}, False),
+        ({"needs_logprobs": True}, {"ngram_draft": 0}, True),
+        ({"ngram_draft": 8}, {"needs_logprobs": True}, True),
+        ({"draft_num_predict": 8, "ngram_draft": 8}, {"ngram_draft": 8}, True),
+        ({"draft_num_predict": 4, "ngram_draft": 4}, {"draft_num_predict": 4, "ngram_draft": 0}, True),
+    ],
+)
+def test_speculation_is_a_reason_to_load_anew_only_where_a_request_names_it(
+    wanted: dict[str, object], loaded: dict[str, object], fits: bool
+) -> None:
+    assert can_serve(asked(A, **wanted), asked(A, **loaded)) is fits
+
+
 def test_files_that_were_not_asked_for_are_a_difference_too() -> None:
     assert can_serve(A, asked(A, adapters=("l",))) is False
     assert can_serve(A, asked(A, projectors=("p",))) is False

@@ -50,3 +50,15 @@ def _usable(store: Store) -> Iterator[Model]:
 def _is_usable(model: Model) -> bool:
     """Whether it writes text, and the engine loads its file as it is."""
     return "completion" in model.capabilities and not model.file.rules and not model.adapters
+
+
+def named(config: Config, given: str) -> tuple[str, Path]:
+    """The full name and the weights' file of a model of the store that an engine can be tried with; blocking."""
+    store = Store(config.models)
+    try:
+        model = Model(store.manifest(parse(given)), store)
+        if not _is_usable(model):
+            raise NotFound(f'"{given}" is no model that an engine can be tried with: it has to write text')
+        return str(model.stored.name), model.weights
+    finally:
+        store.close()

@@ -126,7 +126,7 @@ class Trying:
             found: list[tuple[Speeds, Speeds]] = []
             for number in range(self._pairs + 1):  # the first pair warms up
                 yield Progress(f"measuring in pairs, {self._pairs} times")
-                found.append((await _speeds(wheel, number), await _speeds(other, number)))
+                found.append((await speeds(wheel, number), await speeds(other, number)))
             self.trial = judged(found[1:])
 
     async def _launch(self, stack: AsyncExitStack, program: str, name: str) -> LlamaEngine:
@@ -187,12 +187,16 @@ async def _answer(engine: Asked, prompt: str) -> list[TokenLogprob]:
     return found
 
 
-async def _speeds(engine: Asked, number: int) -> Speeds:
-    """Of one request whose prompt was not seen before, by the engine's own clock."""
-    prompt = f"Story {number}. " + " ".join(
-        f"On day {number * 1000 + day} we walked." for day in range(READ_WORDS // 5)
-    )
-    request = CompletionRequest(prompt=prompt, max_tokens=WRITTEN, sampling=Sampling(temperature=0.0))
+async def speeds(engine: Asked, number: int, words: int = READ_WORDS) -> Speeds:
+    """Of one request whose prompt, of so many words, was not seen before, by the engine's own clock."""
+    prompt = f"Story {number}. " + " ".join(f"On day {number * 1000 + day} we walked." for day in range(words // 5))
+    return await measured(engine, prompt)
+
+
+async def measured(engine: Asked, prompt: str, tokens: int = WRITTEN, temperature: float = 0.0) -> Speeds:
+    """Of one request, by the engine's own clock."""
+    sampling = Sampling(temperature=temperature, seed=1 if temperature else None)
+    request = CompletionRequest(prompt=prompt, max_tokens=tokens, sampling=sampling)
     async with aclosing(engine.complete(request)) as pieces:
         async for piece in pieces:
             if (finish := piece.finish) is not None:

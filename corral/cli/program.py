@@ -45,6 +45,7 @@ COMMANDS = {
     "import": Entry("archive", "import_", "Add the models of an archive"),
     "config": Entry("config", "config", "Show every setting, its value and where it comes from"),
     "engine": Entry("engine", "engine", "List, build, choose and remove engines"),
+    "tune": Entry("tune", "tune", "Measure which settings a model is fastest with on this machine"),
     "keys": Entry("keys", "keys", "List, make and revoke the keys by which clients use the server"),
     "service": Entry("service", "service", "Have the system start the server"),
     "update": Entry("update", "update", "Show how to update Corral, the way it was installed"),

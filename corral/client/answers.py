@@ -57,6 +57,8 @@ class Running:
     expires_at: datetime
     live: "Live | None" = None
     """None where the server was not asked, or does not say."""
+    tuned: bool = False
+    """Whether it was loaded with what `corral tune` has measured."""
     derived: int = 0
     """Bytes of files that were made for the engine of those of the model; 0: none, or the server does not say."""
     placement: str = ""
@@ -200,6 +202,8 @@ def _metrics(line: Mapping[str, Json]) -> "Metrics":
         eval_count=member(line, "eval_count", int, 0),
         eval_duration=member(line, "eval_duration", int, 0),
         cached_tokens=member(line, "cached_tokens", int, 0),
+        drafted_tokens=member(line, "drafted_tokens", int, 0),
+        accepted_tokens=member(line, "accepted_tokens", int, 0),
     )
 
 
@@ -236,6 +240,7 @@ def running(value: Mapping[str, Json]) -> Running:
         context_length=member(value, "context_length", int, 0),
         expires_at=moment(value, "expires_at"),
         live=_live(member(value, "live", dict, {})),
+        tuned=member(value, "tuned", bool, False),
         derived=member(member(value, "derived", dict, {}), "size", int, 0),
         placement=member(member(value, "placement", dict, {}), "reason", str, ""),
     )

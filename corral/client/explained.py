@@ -26,6 +26,9 @@ class Explained:
     cached_tokens: int
     truncated_tokens: int
     generated_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
+    tuned: bool
     context_length: int
     placement: str
     """Where the model lay and why; empty where there is no GPU."""
@@ -53,6 +56,9 @@ def explained(value: Mapping[str, Json]) -> Explained:
         cached_tokens=number("cached_tokens"),
         truncated_tokens=number("truncated_tokens"),
         generated_tokens=number("generated_tokens"),
+        drafted_tokens=number("drafted_tokens"),
+        accepted_tokens=number("accepted_tokens"),
+        tuned=member(value, "tuned", bool, False),
         context_length=number("context_length"),
         placement=text("placement"),
         warnings=tuple_of(member(value, "warnings", list, []), str, "warnings"),

@@ -227,6 +227,16 @@ class Config:
     end_repetition: bool = _setting(
         True, "CORRAL_END_REPETITION", parse_switch, "Whether an answer that repeats itself without end is ended"
     )
+    speculation: bool = _setting(
+        True,
+        "CORRAL_SPECULATION",
+        parse_switch,
+        "Whether tokens are drafted from text that repeats itself, so that several are computed at once",
+        other=True,
+    )
+    tuned: bool = _setting(
+        True, "CORRAL_TUNED", parse_switch, "Whether what `corral tune` has measured for a model is used", other=True
+    )
     keep_responses: int = _setting(
         1000,
         "CORRAL_KEEP_RESPONSES",

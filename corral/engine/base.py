@@ -16,6 +16,20 @@ CacheType: TypeAlias = str
 """Number type of the KV cache: `f16`, `q8_0`, …"""
 
 
+class TunedSettings(Struct, frozen=True, kw_only=True):
+    """What was measured to be fastest for one model on one machine; what is not given is as without."""
+
+    num_thread: int = 0
+    num_batch: int = 0
+    """Most tokens computed in one step."""
+    flash_attention: str = ""
+    cache_type: CacheType = ""
+    repack: bool = True
+    """Whether weights are rearranged in memory as the processor's instructions like them."""
+    ngram_draft: int | None = None
+    """As in `RunnerSpec`; None: not measured."""
+
+
 class RunnerSpec(Struct, frozen=True, kw_only=True):
     """A model as it is to be loaded: its files and the options that are fixed by loading.
 
@@ -57,6 +71,12 @@ class RunnerSpec(Struct, frozen=True, kw_only=True):
     """Threads that compute; 0: the engine chooses."""
     draft_num_predict: int | None = None
     """Tokens drafted in one step; None: not given."""
+    ngram_draft: int = 0
+    """Most tokens drafted in one step from text that repeats itself; 0: none are."""
+    needs_logprobs: bool = False
+    """Whether the request wants log probabilities, which the engine does not say of tokens that were drafted."""
+    tuned: TunedSettings | None = None
+    """What `corral tune` has found for this model; None: nothing that holds here."""
     own_template: bool = True
     """Whether the chat template in the file is wanted; else the engine never runs it."""
     image_min_tokens: int = 0
@@ -158,6 +178,10 @@ class Finish(Struct, frozen=True, kw_only=True):
     """Those of them that were found in the prompt cache."""
     prompt_duration: int = 0
     generated_tokens: int = 0
+    drafted_tokens: int = 0
+    """Tokens that speculation proposed to the model."""
+    accepted_tokens: int = 0
+    """Those of them that it would have written itself; they are among the `generated_tokens`."""
     generation_duration: int = 0
 
 

@@ -18,6 +18,9 @@ PLAIN_TEMPLATE = "chatml"
 TEXT_BATCH = 2048
 """Tokens of a text to embed that are computed at once where no more is known of the memory."""
 
+NGRAM = 6
+"""Tokens that must stand in the conversation twice before what followed them is drafted."""
+
 Value: TypeAlias = bool | int | str | tuple[str, ...]
 
 
@@ -67,6 +70,8 @@ def batches(spec: RunnerSpec) -> tuple[int, int]:
     automatic = 2048 if spec.num_ctx > 32768 else 1024 if spec.num_ctx > 4096 else 512
     if spec.mode != "generate":
         automatic = min(spec.text_batch or TEXT_BATCH, spec.num_ctx)
+    elif spec.tuned is not None:
+        automatic = spec.tuned.num_batch or automatic
     physical = spec.num_batch or automatic
     return (max(physical, 512) if spec.mode == "generate" else physical), physical
 
@@ -167,6 +172,12 @@ def _threads(spec: RunnerSpec) -> Sequence[Setting]:
     ]
 
 
+def _tuned(spec: RunnerSpec) -> Sequence[Setting]:
+    """What only tuning sets; threads, batches, cache and drafts stand where requests set them, too."""
+    is_plain = spec.tuned is not None and not spec.tuned.repack
+    return [Setting("no_extra_bufts", True, ("--no-repack",))] if is_plain else []
+
+
 def _mmap(spec: RunnerSpec) -> Sequence[Setting]:
     if spec.use_mmap is None:
         return []
@@ -176,6 +187,27 @@ def _mmap(spec: RunnerSpec) -> Sequence[Setting]:
 def _adapters(spec: RunnerSpec) -> Sequence[Setting]:
     flags = tuple(word for path in spec.adapters for word in ("--lora", path))
     return [Setting("lora_adapters", spec.adapters, flags)] if spec.adapters else []
+
+
+def _ngram_draft(spec: RunnerSpec) -> Sequence[Setting]:
+    """Drafts what followed the last time that the same few tokens stood in the conversation.
+
+    Of the engine's ways to look that up, this one depends on nothing but the tokens of the request itself, so that the
+    same request drafts the same whatever other slots do.
+    """
+    if not spec.ngram_draft:
+        return []
+    return [
+        Setting("speculative.types", "ngram_simple", ("--spec-type", "ngram-simple")),
+        _number("speculative.ngram_simple.size_n", "--spec-ngram-simple-size-n", NGRAM),
+        _number("speculative.ngram_simple.size_m", "--spec-ngram-simple-size-m", spec.ngram_draft),
+    ]
+
+
+def _same_draft(wanted: RunnerSpec, loaded: RunnerSpec) -> bool:
+    """A request that leaves it open takes what there is, also where a load of its own would draft otherwise."""
+    found = loaded.ngram_draft if loaded.draft_num_predict is None else loaded.draft_num_predict
+    return wanted.draft_num_predict in (None, found)
 
 
 def _flash_attention(spec: RunnerSpec) -> Sequence[Setting]:
@@ -213,6 +245,10 @@ SPARED: dict[str, dict[str, tuple[str, ...]]] = {
     "--load-mode": {"none": ("--no-mmap",)},
     "--context-shift": {},
     "--image-min-tokens": {},
+    "--no-repack": {},
+    "--spec-type": {},
+    "--spec-ngram-simple-size-n": {},
+    "--spec-ngram-simple-size-m": {},
 }
 """Flags that a llama-server of another age may lack and a model is loaded without, and what means the same there, by
 the flag's value. Answers are right without them; without others, such as the context of one request, they are not."""
@@ -275,11 +311,18 @@ LOAD_OPTIONS: tuple[LoadOption, ...] = (
         field="num_thread", option="num_thread", can_serve=_same_if_given("num_thread", unset=0), settings=_threads
     ),
     LoadOption(
-        # Compared, so that a request for another value gets a load of its own; the engine drafts nothing yet.
+        # Compared, so that a request for another value gets a load of its own.
         field="draft_num_predict",
         option="draft_num_predict",
-        can_serve=_same_if_given("draft_num_predict", default=0),
+        can_serve=_same_draft,
     ),
+    LoadOption(field="ngram_draft", can_serve=_always, settings=_ngram_draft),
+    LoadOption(
+        # It reports 0.0 and no alternatives for each that was accepted.
+        field="needs_logprobs",
+        can_serve=lambda wanted, loaded: not (wanted.needs_logprobs and loaded.ngram_draft),
+    ),
+    LoadOption(field="tuned", can_serve=_always, settings=_tuned),
     LoadOption(
         field="projectors",
         can_serve=_same("projectors"),

@@ -17,6 +17,7 @@ from corral import names, options
 from corral.access.caller import Caller
 from corral.config import Config
 from corral.engine.base import RunnerSpec
+from corral.engine.tuned import Tunings
 from corral.errors import BadRequest, CorralError, ModelNotFound, ModelRequired, RemoteModel, Unsupported
 from corral.inference.embedding import Vectors, embed_inputs
 from corral.inference.following import followed
@@ -47,6 +48,7 @@ from corral.options import Options
 from corral.serving.place import Place
 from corral.serving.scheduler import Runner, Scheduler
 from corral.serving.spec import runner_spec
+from corral.serving.speculation import Speculation
 from corral.sources.registry import Registry
 from corral.telemetry import Series
 
@@ -68,6 +70,8 @@ class Runtime(Struct, frozen=True):
     deriver: Deriver
     recent: Recent
     quarantine: Quarantine
+    speculation: Speculation
+    tunings: Tunings
     caller: Caller = field(default_factory=Caller)
 
 
@@ -91,7 +95,7 @@ async def answer(runtime: Runtime, request: ChatRequest | GenerateRequest) -> As
             yield _unload(runtime, model)
             return
         think = _checked(model, request)
-        chosen, spec = await _wanted(runtime, model, request.options)
+        chosen, spec = await _wanted(runtime, model, request.options, logprobs=request.logprobs)
         place = Place()
         if kind == "load":
             answered = _loaded(runtime, model, spec, request.keep_alive, metrics, place)
@@ -278,16 +282,37 @@ def _observed(runtime: Runtime, kind: Kind | None, model: Model, metrics: Reques
         raise
     finally:
         metrics.ended(error)
+        report = metrics.report()
+        runtime.speculation.add(str(model.weights), report.drafted_tokens, report.accepted_tokens)
 
 
 async def _wanted(
-    runtime: Runtime, model: Model, given: dict[str, Json], *, embed: bool = False, rank: bool = False
+    runtime: Runtime,
+    model: Model,
+    given: dict[str, Json],
+    *,
+    embed: bool = False,
+    rank: bool = False,
+    logprobs: bool = False,
 ) -> tuple[Options, RunnerSpec]:
     """The options of a request, laid over the model's own, and how the model is to be loaded for them."""
     chosen = options.merge(model.parameters, given)
     await runtime.machine.look()
     runtime.deriver.know(model)
-    return chosen, runner_spec(model, chosen, runtime.config, runtime.machine.memory(), embed=embed, rank=rank)
+    if logprobs:
+        runtime.speculation.pause(str(model.weights))
+    spec = runner_spec(
+        model,
+        chosen,
+        runtime.config,
+        runtime.machine.memory(),
+        embed=embed,
+        rank=rank,
+        logprobs=logprobs,
+        drafting_pays=runtime.speculation.pays(str(model.weights)),
+        tuned=await runtime.tunings.of(model.weights),
+    )
+    return chosen, spec
 
 
 def _unload(runtime: Runtime, model: Model) -> Chunks:

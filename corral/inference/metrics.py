@@ -42,6 +42,7 @@ class RequestMetrics:
         self._written_tokens = 0
         self._context_length = 0
         self._placement = ""
+        self._is_tuned = False
         self._cost = Metrics()
         self._reason = ""
         self._warnings: tuple[str, ...] = ()
@@ -66,6 +67,7 @@ class RequestMetrics:
         self._traffic = runner.traffic
         self._context_length = runner.spec.num_ctx
         self._placement = "" if runner.spec.placement is None else runner.spec.placement.reason
+        self._is_tuned = runner.spec.tuned is not None
         self._loaded = time.monotonic_ns()
         self._load = max(0, runner.load_ended - max(self._arrived, runner.load_began))
 
@@ -125,6 +127,8 @@ class RequestMetrics:
             eval_count=finish.generated_tokens,
             eval_duration=finish.generation_duration,
             cached_tokens=finish.cached_tokens,
+            drafted_tokens=finish.drafted_tokens,
+            accepted_tokens=finish.accepted_tokens,
             truncated_tokens=self._truncated_tokens,
         )
         self._traffic.served += 1
@@ -204,6 +208,9 @@ class RequestMetrics:
             cached_tokens=self._cost.cached_tokens,
             truncated_tokens=self._truncated_tokens,
             generated_tokens=self._generated_tokens,
+            drafted_tokens=self._cost.drafted_tokens,
+            accepted_tokens=self._cost.accepted_tokens,
+            tuned=self._is_tuned,
             context_length=self._context_length,
             placement=self._placement,
             reason=self._error or self._reason,
@@ -231,6 +238,8 @@ class RequestMetrics:
         series.generation_tokens.labels(label).inc(metrics.eval_count)
         series.cache_queries.labels(label).inc(metrics.prompt_eval_count)
         series.cache_hits.labels(label).inc(metrics.cached_tokens)
+        series.drafted_tokens.labels(label).inc(metrics.drafted_tokens)
+        series.accepted_tokens.labels(label).inc(metrics.accepted_tokens)
         series.duration.labels(label).observe(metrics.total_duration / 1e9)
         series.finished.labels(label, finish.reason).inc()
         if metrics.truncated_tokens:

@@ -45,6 +45,12 @@ class Report(Struct, frozen=True, kw_only=True):
     truncated_tokens: int = 0
     """Those that were left out to fit the context."""
     generated_tokens: int = 0
+    drafted_tokens: int = 0
+    """Those that speculation proposed to the model."""
+    accepted_tokens: int = 0
+    """Those of them that the model took."""
+    tuned: bool = False
+    """Whether its model was loaded with what `corral tune` has measured."""
     context_length: int = 0
     placement: str = ""
     """Where its model lay and why; empty where there is no GPU."""

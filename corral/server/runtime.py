@@ -19,10 +19,11 @@ from corral.engine.base import Engine, Keeping, LoadProgress, RunnerSpec
 from corral.engine.llama.build import build
 from corral.engine.llama.launch import launch
 from corral.engine.llama.spare import DELAY, Spare
+from corral.engine.tuned import Tunings
 from corral.errors import CorralError, EngineCrashed
 from corral.inference import Runtime
 from corral.inference.recent import Recent
-from corral.machine import Machine
+from corral.machine import Machine, processor
 from corral.machine.memory import memory
 from corral.machine.threads import threads_here
 from corral.messages import Progress
@@ -33,6 +34,7 @@ from corral.names import parse_digest
 from corral.serving.decisions import SchedulerLimits
 from corral.serving.figures import Figures
 from corral.serving.scheduler import Scheduler, SchedulerEvents
+from corral.serving.speculation import Speculation
 from corral.sources.registry import Registry
 from corral.store import Store
 from corral.telemetry import Series
@@ -84,8 +86,13 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     scheduler = Scheduler(launching, machine.memory, limits, _events(series), look=machine.look_again, figures=figures)
     registry = Registry(docker_config=config.docker_config, key_folder=config.home)
     models = Models(store, config.go_template)
+    tunings = Tunings(config.state, processor.name(), lambda: build(choice.current(config).program), on=config.tuned)
     try:
-        yield Runtime(config, models, scheduler, registry, series, machine, deriver, Recent(), quarantine)
+        yield Runtime(
+            *(config, models, scheduler, registry, series, machine, deriver, Recent(), quarantine),
+            Speculation(),
+            tunings,
+        )
     finally:
         startup.cancel()
         await scheduler.close()
@@ -149,7 +156,8 @@ def _launcher(config: Config, store: Store, deriver: Deriver, spare: Spare) -> L
         files = await deriver.files(spec.model, spec.projectors, label, prepare)
         progress.preparing = None
         free_mib = memory().available >> 20
-        threads = spec.num_thread or threads_here()
+        tuned_threads = spec.tuned.num_thread if spec.tuned else 0
+        threads = spec.num_thread or tuned_threads or threads_here()
         chosen = await asyncio.to_thread(choice.current, config)
         if chosen.remark and chosen.remark not in remarks:
             log.warning("the engine of the wheel is used: %s", chosen.remark)

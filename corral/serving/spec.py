@@ -5,9 +5,10 @@ Knows no engine and no loaded model. Source: spec api §6 (defaults), cli §12 (
 
 import logging
 import os
+from dataclasses import replace
 
 from corral.config import Config
-from corral.engine.base import RunnerSpec
+from corral.engine.base import RunnerSpec, TunedSettings
 from corral.engine.load_options import TEXT_BATCH
 from corral.gguf.attention import attends_to_all
 from corral.machine.memory import GIB, Memory
@@ -32,6 +33,12 @@ MAX_BATCH = 8192
 MAX_LAYERS = 1 << 16
 MAX_DEVICES = 1 << 10
 MAX_DRAFT = 64
+NGRAM_DRAFT = 12
+"""Tokens that are drafted at once from text that repeats itself (`benchmarks/speculation.py`)."""
+
+UNTUNED_ATTENTION, UNTUNED_CACHE = "auto", "f16"
+"""The configuration's defaults, in whose place comes what was measured."""
+
 MAX_CONTEXT = 1 << 24
 """The most that a request may ask for; more would break the engine's allocations or its 32-bit integers."""
 
@@ -62,20 +69,35 @@ _KNOWN = KnownParts()
 
 
 def runner_spec(
-    model: Model, options: Options, config: Config, memory: Memory, *, embed: bool = False, rank: bool = False
+    model: Model,
+    options: Options,
+    config: Config,
+    memory: Memory,
+    *,
+    embed: bool = False,
+    rank: bool = False,
+    logprobs: bool = False,
+    drafting_pays: bool = True,
+    tuned: TunedSettings | None = None,
 ) -> RunnerSpec:
     """The specification a request wants. The pool's size is left to the scheduler, which knows the free memory.
 
     `embed`: the request wants vectors, also of a model that generates text; `rank`: it wants documents ranked. Options
-    are cut to their bounds.
+    are cut to their bounds. `logprobs`: it wants log probabilities, so nothing may be drafted; `drafting_pays`: whether
+    speculation has paid with this model, as far as is known; `tuned`: what was measured for it here, which counts less
+    than what options and configuration say.
     """
     ranks = rank or model.only_ranks
     embeds = ranks or "embedding" in model.capabilities
+    tuned = None if embed or embeds else tuned
+    config = _with_tuned(config, tuned)
     slots = config.num_parallel or (EMBEDDING_SLOTS if embed or embeds else SLOTS)
     per_token = model.kv_bytes_per_token(CACHE_BYTES[config.kv_cache_type])
     num_ctx = _context(model, options, config, memory, per_token)
     trained = model.gguf.context_length or 0
     num_batch = None if options.num_batch is None else max(1, min(options.num_batch, MAX_BATCH))
+    draft = None if options.draft_num_predict is None else max(0, min(options.draft_num_predict, MAX_DRAFT))
+    goes_back = not (embed or embeds or model.projectors) and attends_to_all(model.gguf)
     text_batch = compute_bytes = 0
     if embed or embeds:
         bytes_per_token = _compute_bytes_per_token(model, config, num_ctx)
@@ -98,9 +120,12 @@ def runner_spec(
         main_gpu=None if options.main_gpu is None else max(0, min(options.main_gpu, MAX_DEVICES)),
         use_mmap=options.use_mmap,
         num_thread=max(0, min(options.num_thread, THREADS_PER_CORE * (os.cpu_count() or 1))),
-        draft_num_predict=None
-        if options.draft_num_predict is None
-        else max(0, min(options.draft_num_predict, MAX_DRAFT)),
+        draft_num_predict=draft,
+        ngram_draft=_ngram_draft(draft, config, tuned, drafting_pays=drafting_pays)
+        if goes_back and not logprobs
+        else 0,
+        needs_logprobs=logprobs,
+        tuned=tuned,
         own_template=model.native and not embed,
         image_min_tokens=QWEN_IMAGE_TOKENS if model.gguf.architecture.startswith(QWEN_VISION) else 0,
         cache_type=config.kv_cache_type,
@@ -108,8 +133,29 @@ def runner_spec(
         weights_bytes=model.size,
         parts=_KNOWN.of(model),
         cache_bytes_per_token=per_token,
-        resumable=not (embed or embeds or model.projectors) and attends_to_all(model.gguf),
+        resumable=goes_back,
     )
+
+
+def _with_tuned(config: Config, tuned: TunedSettings | None) -> Config:
+    """The configuration, with what was measured in place of the defaults of how a cache is kept and computed with."""
+    if tuned is None:
+        return config
+    attention, cache_type = config.flash_attention, config.kv_cache_type
+    if attention == UNTUNED_ATTENTION:
+        attention = tuned.flash_attention or attention
+    if cache_type == UNTUNED_CACHE:
+        cache_type = tuned.cache_type or cache_type
+    return replace(config, flash_attention=attention, kv_cache_type=cache_type)
+
+
+def _ngram_draft(wanted: int | None, config: Config, tuned: TunedSettings | None, *, drafting_pays: bool) -> int:
+    """Tokens to draft at once from repeated text: what the option says, what was measured, or `NGRAM_DRAFT`; none
+    where it is off or does not pay."""
+    if wanted is not None:
+        return wanted
+    most = NGRAM_DRAFT if tuned is None or tuned.ngram_draft is None else tuned.ngram_draft
+    return most if config.speculation and drafting_pays else 0
 
 
 def _context(model: Model, options: Options, config: Config, memory: Memory, bytes_per_token: int) -> int:

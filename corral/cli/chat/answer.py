@@ -204,6 +204,8 @@ def timings_text(metrics: Metrics) -> str:
         ("eval count:", _tokens(metrics.eval_count)),
         ("eval duration:", _duration(metrics.eval_duration)),
         ("eval rate:", _rate(metrics.eval_count, metrics.eval_duration)),
+        ("drafted count:", _tokens(metrics.drafted_tokens)),
+        ("accepted count:", _tokens(metrics.accepted_tokens) or ("0 token(s)" if metrics.drafted_tokens else "")),
     ]
     return "".join(f"{label:<22}{text}\n" for label, text in rows if text)
 

@@ -96,6 +96,7 @@ def described(one: Explained, moment: datetime) -> str:
         ("end", ended),
         ("context length", str(one.context_length or "")),
         ("lies on", printable(one.placement)),
+        ("settings", "as measured by `tune`" if one.tuned else ""),
     ]
     text = section("Request", [row for row in asked if row[1]], cell_width=1 << 10)
     text += section("Time", list(_time_rows(one)), cell_width=1 << 10)
@@ -130,6 +131,8 @@ def _token_rows(one: Explained) -> Iterator[tuple[str, str]]:
     if one.generated_tokens:
         rate = _rate(one.generated_tokens, one.durations["generation"])
         yield "answer", f"{one.generated_tokens}" + (f" at {rate} a second" if rate else "")
+    if one.drafted_tokens:
+        yield "speculation", f"{one.drafted_tokens} drafted, of which {one.accepted_tokens} were accepted"
 
 
 def _rate(tokens: int, nanoseconds: int) -> str:

@@ -64,9 +64,11 @@ def running_table(
 ) -> str:
     """The loaded models whose name begins with `prefix` exactly, for a window of so many columns.
 
-    `derived`: where a file was made for the engine, a last column has its size.
+    `derived`: where a file was made for the engine, a last column has its size; another says which models were loaded
+    with tuned settings, where any was.
     """
     shown = [model for model in found if model.name.startswith(prefix)]
+    tuned = derived and any(model.tuned for model in shown)
     derived = derived and any(model.derived for model in shown)
     rows = [
         (
@@ -77,12 +79,13 @@ def running_table(
             str(model.context_length),
             until_text(model.expires_at, moment),
             *([byte_text(model.derived) if model.derived else "-"] if derived else []),
+            *(["yes" if model.tuned else "-"] if tuned else []),
         )
         for model in shown
     ]
     columns = ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL")
-    spare = (*(["DERIVED"] if derived else []), "ID", "CONTEXT", "UNTIL", "PROCESSOR")
-    return table((*columns, "DERIVED") if derived else columns, rows, width=width, spare=spare)
+    further = (*(["DERIVED"] if derived else []), *(["TUNED"] if tuned else []))
+    return table((*columns, *further), rows, width=width, spare=(*further, "ID", "CONTEXT", "UNTIL", "PROCESSOR"))
 
 
 def processor_text(size: int, size_vram: int) -> str:

@@ -38,6 +38,8 @@ class Timings(Struct, frozen=True):
     prompt_ms: float = 0.0
     predicted_n: int = 0
     predicted_ms: float = 0.0
+    draft_n: int = 0
+    draft_n_accepted: int = 0
 
 
 class PromptProgress(Struct, frozen=True):
@@ -365,5 +367,7 @@ def finish_of(
         cached_tokens=max(0, timings.cache_n - prefill.tokens),
         prompt_duration=int((timings.prompt_ms + prefill.milliseconds) * 1e6),
         generated_tokens=generated or timings.predicted_n,
+        drafted_tokens=timings.draft_n,
+        accepted_tokens=timings.draft_n_accepted,
         generation_duration=int(timings.predicted_ms * 1e6),
     )

@@ -202,9 +202,16 @@ def _set(xllamacpp: Any, params: Any, setting: Setting) -> None:
     elif isinstance(value, tuple):
         value = [xllamacpp.CommonAdapterLoraInfo(path, 1.0) for path in value]
     elif isinstance(current, enum.Enum):
-        members = type(current).__members__
-        value = members[min((member for member in members if member.endswith(f"_{value}".upper())), key=len)]
+        value = _member(current, value)
+    elif isinstance(current, list) and isinstance(value, str):
+        value = [_member(current[0], value)]
     setattr(params, name, value)
+
+
+def _member(one: enum.Enum, ending: str) -> enum.Enum:
+    """The member of the same enumeration whose name ends so."""
+    members = type(one).__members__
+    return members[min((member for member in members if member.endswith(f"_{ending}".upper())), key=len)]
 
 
 def _has_gpu(xllamacpp: Any) -> bool:

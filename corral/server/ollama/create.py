@@ -108,7 +108,7 @@ def _create_request(asked: WireCreateRequest, name: Name) -> making.CreateReques
     if asked.draft_quantize and not asked.draft_files:
         raise BadRequest("--draft-quantize requires a DRAFT model")
     if asked.draft_files:
-        raise BadRequest("a draft model cannot be used: the engine drafts nothing yet")
+        raise BadRequest("a draft model cannot be used: drafts are made from repeated text only")
     return making.CreateRequest(
         name=name,
         from_=asked.from_,

@@ -89,7 +89,12 @@ _PLACED = an_object(
 )
 _RUNNING = an_object(
     {**_NAMED, "expires_at": STRING, "size_vram": INTEGER, "context_length": INTEGER},
-    {"live": _LIVE, "derived": an_object({"size": INTEGER, "disk": INTEGER}), "placement": _PLACED},
+    {
+        "tuned": BOOLEAN,
+        "live": _LIVE,
+        "derived": an_object({"size": INTEGER, "disk": INTEGER}),
+        "placement": _PLACED,
+    },
 )
 _SHOWN = an_object(
     {"details": _DETAILS, "model_info": ANYTHING, "modified_at": STRING},

@@ -80,6 +80,7 @@ def running(
             if runner.spec.placement is None
             else {"placement": _placed(runner.spec.placement, dict(runner.on_devices))}
         ),
+        **({"tuned": True} if runner.spec.tuned is not None else {}),
         **({"live": _live(runner)} if is_live else {}),
         **({} if derived is None else {"derived": {"size": derived.size, "disk": derived.disk}}),
     }

@@ -328,6 +328,8 @@ class WireGenerateChunk(Struct, omit_defaults=True):
     logprobs: Sequence[WireLogprob] = ()
     progress: WireAnswerProgress | UnsetType = UNSET
     cached_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     truncated_tokens: int = 0
     unenforced: Sequence[str] = ()
 
@@ -355,6 +357,8 @@ class WireChatChunk(Struct, omit_defaults=True):
     eval_duration: int = 0
     progress: WireAnswerProgress | UnsetType = UNSET
     cached_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     truncated_tokens: int = 0
     unenforced: Sequence[str] = ()
 
@@ -427,12 +431,14 @@ def with_progress(line: Line, chunk: Chunk) -> Line:
     """The line of a chunk in a stream that shows progress.
 
     What the first chunk says of the prompt and the schema stands in it, since the headers have been sent by then; how
-    much of the prompt was cached stands in the last.
+    much of the prompt was cached, and what speculation gave, stands in the last.
     """
     if chunk.progress is not None:
         line.progress = _answer_progress(chunk.progress)
     if chunk.metrics is not None:
         line.cached_tokens = chunk.metrics.cached_tokens
+        line.drafted_tokens = chunk.metrics.drafted_tokens
+        line.accepted_tokens = chunk.metrics.accepted_tokens
     if not chunk.done_reason:
         line.truncated_tokens, line.unenforced = chunk.truncated_tokens, chunk.unenforced
     return line
