@@ -82,6 +82,8 @@ PROMISED = {
     "corral_generation_tokens": "counter",
     "corral_prefix_cache_queries": "counter",
     "corral_prefix_cache_hits": "counter",
+    "corral_drafted_tokens": "counter",
+    "corral_accepted_tokens": "counter",
     "corral_prompt_truncations": "counter",
     "corral_prompt_truncated_tokens": "counter",
     "corral_answer_warnings": "counter",

@@ -29,11 +29,10 @@ def test_every_setting_is_measured_and_what_is_kept_is_loaded_with(tmp_path: Pat
 
     # Which settings win with so small a model is luck; so all of them are set, to see that the engine takes them.
     (kept,) = tuned.everything(home / "state")
-    settings = TunedSettings(
-        num_thread=1, num_batch=256, flash_attention="on", cache_type="q8_0", repack=False, ngram_draft=12
-    )
+    settings = TunedSettings(num_thread=1, num_batch=256, flash_attention="on", repack=False, ngram_draft=12)
     tuned.write(home / "state", msgspec.structs.replace(kept, settings=settings))
     with running_server(home) as server:
-        answer = post(server, "/api/generate", {"model": "tiny", "prompt": "Hi", "stream": False})
+        asked = {"model": "tiny", "prompt": "Hi", "stream": False, "options": {"num_predict": 16}}
+        answer = post(server, "/api/generate", asked)
         assert answer.status == 200, answer.body
         assert ask(server, "GET", "/api/ps").json["models"][0]["tuned"] is True
