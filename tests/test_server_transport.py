@@ -368,7 +368,7 @@ async def sent_by(lines: AsyncGenerator[bytes, None]) -> list[bytes]:
 
     scope: Scope = {"type": "http", "path": "/"}
     set_dialect(scope, Dialect(lambda error: Response(str(error)), lambda error: f"<{error}>".encode()))
-    await Stream(lines, NDJSON)(scope, receive, send)
+    await Stream(b"zero", lines, bytes, NDJSON)(scope, receive, send)
     return sent
 
 
@@ -382,7 +382,7 @@ async def test_any_error_in_a_stream_becomes_its_last_line_and_the_source_is_clo
         finally:
             closed.append(type(error))
 
-    assert await sent_by(source(CorralError("known"))) == [b"one", b"<known>", b""]
+    assert await sent_by(source(CorralError("known"))) == [b"zero", b"one", b"<known>", b""]
     internal = b"<internal server error, see the log of corral>"
-    assert await sent_by(source(ZeroDivisionError())) == [b"one", internal, b""]
+    assert await sent_by(source(ZeroDivisionError())) == [b"zero", b"one", internal, b""]
     assert closed == [CorralError, ZeroDivisionError]

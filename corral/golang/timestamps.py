@@ -2,6 +2,7 @@
 
 import time
 from datetime import datetime
+from functools import lru_cache
 
 
 def now_utc() -> str:
@@ -15,15 +16,9 @@ def utc(nanoseconds: int) -> str:
     return _second(seconds) + _fraction(rest) + "Z"
 
 
-_last_second: tuple[int, str] = (-1, "")
-
-
+@lru_cache(maxsize=1)  # a token a millisecond asks for the same second over and over
 def _second(seconds: int) -> str:
-    # A token a millisecond asks for the same second over and over.
-    global _last_second
-    if _last_second[0] != seconds:
-        _last_second = (seconds, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)))
-    return _last_second[1]
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def local(nanoseconds: int) -> str:
@@ -36,4 +31,4 @@ def local(nanoseconds: int) -> str:
 
 
 def _fraction(nanoseconds: int) -> str:
-    return "." + f"{nanoseconds:09d}".rstrip("0") if nanoseconds else ""
+    return "." + str(1_000_000_000 + nanoseconds)[1:].rstrip("0") if nanoseconds else ""

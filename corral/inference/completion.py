@@ -46,10 +46,10 @@ async def complete(engine: Completes, request: CompletionRequest, reader: Reader
     async with aclosing(engine.complete(request)) as pieces:
         async for piece in pieces:
             text.append(piece.text)
-            chunks = [*reader.read(piece)]
+            chunks = reader.read(piece)
             if piece.finish is not None:
                 await constraint.verify_answer(request.schema, "".join(text), request.grammar)
-                chunks += reader.end()
+                chunks = [*chunks, *reader.end()]
             yield piece, chunks
 
 

@@ -55,6 +55,8 @@ class RequestMetrics:
         self._planned = 0
         self._admitted = 0
         self._first_token = 0
+        self.has_begun = False
+        """Whether the first chunk has been annotated."""
         self._ended = 0
 
     def asked(self, kind: Kind, model: str) -> None:
@@ -104,8 +106,9 @@ class RequestMetrics:
 
     def annotate_first(self, chunk: Chunk) -> Chunk:
         """The chunk as it is sent; the first one says what there is to say of the prompt and what is not enforced."""
-        if self._first_token:
+        if self.has_begun:
             return chunk
+        self.has_begun = True
         self._first_token = time.monotonic_ns()
         self._series.first_token.labels(self._label).observe((self._first_token - self._arrived) / 1e9)
         if not (self._truncated_tokens or self._unenforced or self.prompt_tokens):

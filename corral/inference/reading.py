@@ -45,8 +45,13 @@ class Reader:
         """What did not go as the model's format wants (`parsers.Warning`)."""
         return () if self._parser is None or self._is_bare else self._parser.warnings
 
-    def read(self, piece: Piece) -> Iterator[Chunk]:
+    def read(self, piece: Piece) -> Sequence[Chunk]:
         """Chunks that have become certain. What the engine has parsed already passes through."""
+        if self._parser is None and not piece.thinking and not piece.tool_calls:
+            return (Chunk(piece.text, logprobs=piece.logprobs),) if piece.text or piece.logprobs else ()
+        return tuple(self._read(piece))
+
+    def _read(self, piece: Piece) -> Iterator[Chunk]:
         if piece.thinking or piece.tool_calls:
             yield from self._release(bool(piece.tool_calls))
             yield Chunk(thinking=piece.thinking, tool_calls=_with_ids(piece.tool_calls))

@@ -27,7 +27,7 @@ WARNING = "answer_repeats_itself"
 
 
 class RepetitionDetector:
-    """Finds out whether a sequence has come to repeat one stretch of itself, given its tokens one after the other.
+    """Finds out whether a sequence has come to repeat one stretch of itself, given its tokens as they come.
 
     A token may be anything that can be compared. A token takes the same small time on average, however long the
     sequence is.
@@ -37,10 +37,11 @@ class RepetitionDetector:
         self._tail: deque[Hashable] = deque(maxlen=LONGEST_PERIOD * LEAST_REPEATS)
         self._unchecked = 0
 
-    def add(self, token: Hashable) -> bool:
-        """Whether the sequence with this token is known to repeat itself, at most `CHECK_EVERY` tokens late."""
-        self._tail.append(token)
-        self._unchecked += 1
+    def add(self, *tokens: Hashable) -> bool:
+        """Whether the sequence with these tokens is known to repeat itself, at most `CHECK_EVERY` tokens late, or as
+        many more as came at once."""
+        self._tail.extend(tokens)
+        self._unchecked += len(tokens)
         if self._unchecked < CHECK_EVERY or len(self._tail) < LEAST_TOKENS:
             return False
         self._unchecked = 0
@@ -105,9 +106,9 @@ class WatchedEngine:
                 if piece.progress is not None:
                     continue
                 first = first or time.monotonic_ns()
-                tokens = _tokens(piece)
+                tokens = piece.tokens or _unknown_tokens(piece)
                 said += len(tokens)
-                if any(detector.add(token) for token in tokens):
+                if detector.add(*tokens):
                     break
             else:
                 return
@@ -126,8 +127,6 @@ class WatchedEngine:
         )
 
 
-def _tokens(piece: Piece) -> tuple[Hashable, ...]:
-    """The tokens of a piece; an engine that parses an answer gives none, and each of its pieces is one as a rule."""
-    if piece.tokens:
-        return piece.tokens
+def _unknown_tokens(piece: Piece) -> tuple[Hashable, ...]:
+    """Those of an engine that parses an answer, which gives none: each of its pieces is one as a rule."""
     return ((piece.thinking, piece.text),) if piece.text or piece.thinking else ()

@@ -97,7 +97,7 @@ async def _completed(
             if context is not None:
                 context.add(piece)
             for chunk in chunks:
-                yield metrics.annotate_first(chunk)
+                yield chunk if metrics.has_begun else metrics.annotate_first(chunk)
             if piece.finish is not None:
                 tokens = None if context is None else await context.tokens()
                 yield metrics.last(piece.finish, [*reader.warnings, *(watched.warnings if watched else ())], tokens)

@@ -10,6 +10,7 @@ import ssl
 import sys
 from collections.abc import Generator
 from dataclasses import replace
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -137,7 +138,25 @@ def _find_lost_clients(listener: socket.socket) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Ends by a signal without dying of it: when it has ended, models are unloaded and clients get an error."""
+    """Ends by a signal without dying of it: when it has ended, models are unloaded and clients get an error.
+
+    It wakes once a second, for the date of answers. uvicorn's own loop wakes ten times a second, to look whether it is
+    to end; a signal tells this one.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._loop = asyncio.get_running_loop()
+        self._is_to_end = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_to_end.wait(), 1)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._loop.call_soon_threadsafe(self._is_to_end.set)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)

@@ -109,19 +109,20 @@ class LlamaEngine:
                 if request.progress:
                     yield Piece(progress=prefill.progress)
         tokens = Unsent(request, self._token_texts, self.detokenize)
-        async with contextlib.aclosing(self._connection.events("/completion", body)) as events:
-            async for data in events:
-                event = wire.decoded(wire.decode_completion, data)
-                if event.error is not None:
-                    raise wire.refusal(event.error)
-                if event.prompt_progress is not None:  # beside it stands a token that is none
-                    yield wire.progress_piece(event.prompt_progress, prefill)
-                elif tokens.is_usual(event):
-                    yield wire.completion_piece(event, request.top_logprobs)
-                elif event.content or event.stop:
-                    yield await tokens.piece(event, wire.completion_finish(event, prefill) if event.stop else None)
-                if event.stop:
-                    return
+        async with self._connection.streamed("/completion", body) as answer:
+            while events := await answer.events():
+                for data in events:
+                    event = wire.decoded(wire.decode_completion, data)
+                    if event.error is not None:
+                        raise wire.refusal(event.error)
+                    if event.prompt_progress is not None:  # beside it stands a token that is none
+                        yield wire.progress_piece(event.prompt_progress, prefill)
+                    elif (usual := tokens.usual_piece(event)) is not None:
+                        yield usual
+                    elif event.content or event.stop:
+                        yield await tokens.piece(event, wire.completion_finish(event, prefill) if event.stop else None)
+                    if event.stop:
+                        return
         raise await self._connection.dead(None)
 
     async def _prefill(self, prompt: str | tuple[int, ...], body: dict[str, Any]) -> AsyncGenerator[PrefillStats, None]:
@@ -166,15 +167,16 @@ class LlamaEngine:
         """Has the engine bring a prompt back from its prompt cache; the slot it is in then. A prompt of which less than
         three quarters were there is broken off: computing it again is not worth the time."""
         body = {"prompt": list(tokens), "n_predict": 0, "cache_prompt": True, "stream": True, "return_progress": True}
-        async with contextlib.aclosing(self._connection.events("/completion", body)) as events:
-            async for data in events:
-                event = wire.decoded(wire.decode_completion, data)
-                if event.error is not None:
-                    raise wire.refusal(event.error)
-                if event.prompt_progress is not None and event.prompt_progress.cache < len(tokens) * 3 // 4:
-                    return None
-                if event.stop:
-                    return event.id_slot
+        async with self._connection.streamed("/completion", body) as answer:
+            while events := await answer.events():
+                for data in events:
+                    event = wire.decoded(wire.decode_completion, data)
+                    if event.error is not None:
+                        raise wire.refusal(event.error)
+                    if event.prompt_progress is not None and event.prompt_progress.cache < len(tokens) * 3 // 4:
+                        return None
+                    if event.stop:
+                        return event.id_slot
         return None
 
     async def _compute(self, tokens: Sequence[int]) -> PrefillStats:
@@ -217,21 +219,27 @@ class LlamaEngine:
             async for prefill in parts:
                 if request.progress:
                     yield Piece(progress=prefill.progress)
-        async with contextlib.aclosing(self._connection.events("/v1/chat/completions", body)) as events:
-            async for data in events:
-                event = wire.decoded(wire.decode_chat, data)
-                if event.error is not None:
-                    raise wire.refusal(event.error)
-                if event.prompt_progress is not None:
-                    yield wire.progress_piece(event.prompt_progress, prefill)
-                    continue
-                usage, timings = event.usage or usage, event.timings or timings
-                for choice in event.choices:
-                    reason = choice.finish_reason or reason
-                    wire.collect_calls(calls, choice.delta.tool_calls)
-                    piece = stops.read(wire.chat_piece(choice, await self._chat_logprobs(choice, request.top_logprobs)))
-                    if piece != Piece():
-                        yield piece
+        async with self._connection.streamed("/v1/chat/completions", body) as answer:
+            while events := await answer.events():
+                for data in events:
+                    event = wire.decoded(wire.decode_chat, data)
+                    if event.error is not None:
+                        raise wire.refusal(event.error)
+                    if event.prompt_progress is not None:
+                        yield wire.progress_piece(event.prompt_progress, prefill)
+                        continue
+                    usage, timings = event.usage or usage, event.timings or timings
+                    for choice in event.choices:
+                        reason = choice.finish_reason or reason
+                        wire.collect_calls(calls, choice.delta.tool_calls)
+                        logprobs: tuple[TokenLogprob, ...] = ()
+                        if request.top_logprobs is not None:
+                            logprobs = await self._chat_logprobs(choice, request.top_logprobs)
+                        piece = stops.read(wire.chat_piece(choice, logprobs))
+                        if piece != Piece():
+                            yield piece
+                    if stops.found:
+                        break
                 if stops.found:
                     reason = "stop"
                     break
@@ -252,9 +260,9 @@ class LlamaEngine:
         )
         yield Piece(unread, tool_calls=complete, finish=finish)
 
-    async def _chat_logprobs(self, choice: "wire.Choice", top: int | None) -> tuple[TokenLogprob, ...]:
+    async def _chat_logprobs(self, choice: "wire.Choice", top: int) -> tuple[TokenLogprob, ...]:
         """One a token, also for those that the engine leaves out (`characters`)."""
-        if top is None or choice.logprobs is None:
+        if choice.logprobs is None:
             return ()
         found: list[TokenLogprob] = []
         for item in choice.logprobs.content:

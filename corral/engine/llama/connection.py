@@ -1,18 +1,19 @@
 """The connection to one llama-server: requests and their answers, whether it still works, and why it has gone.
 
-Knows no route but the one for pings.
+Knows no route but the one for pings. How an answer comes over the wire is the subject of `exchange.py`.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
 from corral.engine.llama import wire
-from corral.engine.llama.events import EventReader
+from corral.engine.llama.exchange import Exchange, NotHttp
 from corral.engine.llama.process import GRACE, WorkerProcess, discard
 from corral.errors import EngineDied, EngineError
 
@@ -53,8 +54,9 @@ class Connection:
             headers={"Authorization": f"Bearer {process.key}"},
             connector=aiohttp.TCPConnector(limit=0, force_close=True),  # llama-server drops kept connections unasked
             timeout=aiohttp.ClientTimeout(total=None),
-            read_bufsize=1 << 18,
         )
+        self._exchanges: set[Exchange] = set()
+        """Those under way. They are not the session's: each token of an answer costs a general client too much."""
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The JSON of an answer. `EngineDied`, or `EngineError` with what the engine says."""
@@ -71,32 +73,68 @@ class Connection:
             return await asyncio.to_thread(wire.decoded, msgspec.json.decode, answer)
         return wire.decoded(msgspec.json.decode, answer)
 
-    async def events(self, path: str, body: Any) -> AsyncGenerator[bytes, None]:
-        """The data of each server-sent event of an answer; closing it frees the slot. Errors as those of `ask`."""
+    @contextlib.asynccontextmanager
+    async def streamed(self, path: str, body: Any) -> AsyncGenerator[Exchange, None]:
+        """An answer as it comes; leaving the block closes the connection, which frees the slot. Errors as those of
+        `ask`."""
         try:
-            async with self._streamed(path, body) as response:
-                reader = EventReader()
-                async for received in response.content.iter_any():
-                    for data in reader.feed(received):
-                        yield data
-        except (aiohttp.ClientError, OSError) as error:
+            with self.counted(), self._watched():
+                async with self._exchanged(path, await wire.encoded(path, body)) as exchange:
+                    if exchange.status >= 400:
+                        raise wire.refusal(wire.decoded(wire.decode_failed, await exchange.whole()).error)
+                    yield exchange
+        except OSError as error:
             raise await self.dead(error) from error
-        except RuntimeError as error:
-            if not self._session.closed:
-                raise
-            raise await self.dead(error) from error  # aiohttp's error for a session that is closed meanwhile
 
     @contextlib.asynccontextmanager
-    async def _streamed(self, path: str, body: Any) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        """An answer as it comes. Leaving it early closes the connection, which frees the slot."""
-        with self.counted(), self._watched():
-            async with await self._begun("POST", path, await wire.encoded(path, body)) as response:
-                try:
-                    if response.status >= 400:
-                        raise wire.refusal(wire.decoded(wire.decode_failed, await response.read()).error)
-                    yield response
-                finally:
-                    response.close()
+    async def _exchanged(self, path: str, data: bytes) -> AsyncGenerator[Exchange, None]:
+        """An answer whose head has come; its connection is closed at the end of the block."""
+        exchange = await self._answered(path, data)
+        try:
+            yield exchange
+        finally:
+            self._drop(exchange)
+
+    async def _answered(self, path: str, data: bytes) -> Exchange:
+        for _ in range(RESENDS):
+            try:
+                return await self._sent(path, data)
+            except NotHttp:
+                raise
+            except OSError:
+                if not self._process.alive:
+                    raise
+        return await self._sent(path, data)
+
+    async def _sent(self, path: str, data: bytes) -> Exchange:
+        if self._session.closed:
+            raise ConnectionError("the engine was closed")
+        host, _, port = urlsplit(self._process.url).netloc.rpartition(":")
+        _, exchange = await asyncio.get_running_loop().create_connection(Exchange, host, int(port))
+        self._exchanges.add(exchange)
+        try:
+            exchange.send(self._head(path, len(data)) + data)
+            await exchange.answered()
+        except BaseException:
+            self._drop(exchange)
+            raise
+        return exchange
+
+    def _drop(self, exchange: Exchange) -> None:
+        self._exchanges.discard(exchange)
+        exchange.close()
+
+    def _head(self, path: str, size: int) -> bytes:
+        """Of a request with so many bytes of JSON."""
+        lines = (
+            f"POST {path} HTTP/1.1",
+            f"Host: {urlsplit(self._process.url).netloc}",
+            f"Authorization: Bearer {self._process.key}",
+            "Content-Type: application/json",
+            f"Content-Length: {size}",
+            "Connection: close",  # llama-server drops kept connections unasked
+        )
+        return "\r\n".join((*lines, "", "")).encode()
 
     async def _begun(self, method: str, path: str, data: bytes | None) -> aiohttp.ClientResponse:
         """The head of an answer; its body is still to be read, and it has to be closed."""
@@ -162,6 +200,8 @@ class Connection:
     async def close(self) -> None:
         """Breaks off what is under way."""
         await self._session.close()
+        for exchange in self._exchanges:
+            exchange.close()
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:

@@ -1,8 +1,5 @@
 """llama-server's server-sent events, found in bytes as they come. Knows no connection, and no field of an event."""
 
-from collections.abc import Iterator
-
-from corral.engine.llama import wire
 from corral.errors import EngineError
 
 MAX_EVENT = 16 << 20
@@ -15,14 +12,18 @@ class EventReader:
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, received: bytes) -> Iterator[bytes]:
-        """The JSON of each event that has ended. `EngineError` for one that is an error, or never ends."""
+    def feed(self, received: bytes) -> list[bytes]:
+        """The JSON of each event that has ended. `EngineError` for one that never ends."""
         *events, self._rest = (self._rest + received).split(b"\n\n")
+        if len(events) == 1 and events[0].startswith(b"data: {") and not self._rest:  # a token, as it comes
+            return [events[0][6:]]
+        found = []
         for event in events:
             data = event.lstrip(b"\n")
             if data.startswith(b"data: {"):
-                yield data[6:]
-            elif data.startswith(b"error: {"):  # as older ones put it
-                raise wire.refusal(wire.decoded(wire.decode_error, data[7:]))
+                found.append(data[6:])
+            elif data.startswith(b"error: {"):  # as older ones put what newer ones have in an event's field
+                found.append(b'{"error":' + data[7:] + b"}")
         if len(self._rest) > MAX_EVENT:
             raise EngineError(f"the engine's answer has an event of more than {MAX_EVENT} bytes")
+        return found

@@ -32,17 +32,20 @@ class Unsent:
         self._ids: list[int | None] = []
         self._probabilities: list[wire.Probability | None] = []
 
-    def is_usual(self, event: wire.Completion) -> bool:
-        """Whether the event reports one token with its text, and nothing is unsent. Takes in its tokens otherwise."""
+    def usual_piece(self, event: wire.Completion) -> Piece | None:
+        """The piece of an event that reports one token with its text, while nothing is unsent; takes in the tokens of
+        others."""
         count = event.tokens_predicted - self._reported if event.tokens_predicted else len(event.tokens)
         self._reported += count
         if count == 1 == len(event.tokens) and event.content and not self._ids and not event.stop:
-            return True
+            return (
+                wire.completion_piece(event, self._top) if self._top is not None else Piece(event.content, event.tokens)
+            )
         missing = max(0, count - len(event.tokens))
         self._ids += [None] * missing + [*event.tokens]
         self._probabilities += [None] * (missing + len(event.tokens) - len(event.completion_probabilities))
         self._probabilities += event.completion_probabilities if event.tokens else ()
-        return False
+        return None
 
     async def piece(self, event: wire.Completion, finish: Finish | None) -> Piece:
         """The text of an event with the tokens that write it, as far as they can be known."""
@@ -51,7 +54,7 @@ class Unsent:
             while self._ids and self._ids[-1] is None:  # of a character that was not completed
                 self._ids.pop()
                 self._probabilities.pop()
-            if finish.reason == "length" and self._stop:
+            if self._ids and finish.reason == "length" and self._stop:
                 text += await self._kept_back()
         if not self._ids:
             return Piece(text, finish=finish)

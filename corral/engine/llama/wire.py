@@ -137,7 +137,6 @@ class CallParts(Struct):
 decode_completion = msgspec.json.Decoder(Completion).decode
 decode_chat = msgspec.json.Decoder(ChatEvent).decode
 decode_failed = msgspec.json.Decoder(Failed).decode
-decode_error = msgspec.json.Decoder(Error).decode
 
 
 async def encoded(path: str, body: dict[str, Any]) -> bytes:
@@ -211,13 +210,10 @@ def sampling_body(sampling: Sampling) -> dict[str, Any]:
     }
 
 
-def completion_piece(event: Completion, top: int | None) -> Piece:
-    """The piece of an event that reports one token with its text."""
-    if top is None:
-        return Piece(event.content, event.tokens)
-    return Piece(
-        event.content, event.tokens, tuple(token_logprob(item, top) for item in event.completion_probabilities)
-    )
+def completion_piece(event: Completion, top: int) -> Piece:
+    """The piece of an event that reports one token with its text, and so many alternatives to it."""
+    logprobs = tuple(token_logprob(item, top) for item in event.completion_probabilities)
+    return Piece(event.content, event.tokens, logprobs)
 
 
 def completion_finish(event: Completion, prefill: PrefillStats) -> Finish:

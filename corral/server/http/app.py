@@ -5,14 +5,13 @@ import logging
 import posixpath
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match
+from starlette.routing import Match, Router
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -43,11 +42,7 @@ def build(
     kept_answers: KeptAnswers,
 ) -> ASGIApp:
     """The ASGI application that answers these routes over a runtime."""
-    app = Starlette(
-        routes=list(routes),
-        exception_handlers={HTTPException: _http_error},
-    )
-    app.router.redirect_slashes = False
+    app = Starlette()
     app.state.runtime = runtime
     app.state.access = access
     app.state.in_flight = in_flight
@@ -55,12 +50,42 @@ def build(
     app.state.body_budget = BodyBudget(runtime.config.body_memory or max(memory().total // 8, MIN_BODY_MEMORY))
     app.state.kept_answers = kept_answers
     origins, hosts_are_checked = Origins(runtime.config.origins), access.is_local and not access.is_needed
-    guard = Guard(Keeping(app, kept_answers), origins, hosts_are_checked=hosts_are_checked)
+    guard = Guard(Keeping(_Routed(app, routes), kept_answers), origins, hosts_are_checked=hosts_are_checked)
     return _Log(_CleanPath(guard, routes), in_flight, runtime.recent)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+class _Routed:
+    """Leads a request to its route.
+
+    Starlette's own layers are left out, since each piece of an answer would pass through them: a route answers its
+    errors itself, and what has no route is answered here. Starlette tries one route after the other; a path without
+    parameters is tried with those that can match it, which are found when it is first asked for.
+    """
+
+    def __init__(self, app: Starlette, routes: Sequence[StarletteRoute]) -> None:
+        self._app = app
+        self._routes = routes
+        self._all = Router(routes, redirect_slashes=False)
+        self._fixed = {route.path for route in routes if "{" not in route.path}
+        self._found: dict[str, Router] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self._app
+        try:
+            await self._router(scope["path"]).app(scope, receive, send)
+        except HTTPException as error:
+            await _http_error(error)(scope, receive, send)
+
+    def _router(self, path: str) -> Router:
+        if path not in self._fixed:
+            return self._all
+        if path not in self._found:
+            matching = [route for route in self._routes if route.path_regex.match(path)]
+            self._found[path] = Router(matching, redirect_slashes=False)
+        return self._found[path]
+
+
+def _http_error(error: HTTPException) -> Response:
     text = {404: "404 page not found", 405: "405 method not allowed"}.get(error.status_code, str(error.detail))
     methods = (error.headers or {}).get("Allow", "")
     allow = {"allow": ", ".join(sorted(methods.split(", ")))} if methods else {}
@@ -138,14 +163,14 @@ class _Log:
         request_id = _given_id(scope) or telemetry.new_request_id()
         telemetry.request_id.set(request_id)
 
-        async def noted(message: Message) -> None:
+        def noted(message: Message) -> Awaitable[None]:
             nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *self._headers(scope, request_id)]
             elif not message.get("more_body", False):
                 complete = True
-            await send(message)
+            return send(message)
 
         self._in_flight.requests += 1
         try:

@@ -53,7 +53,7 @@ def event(data: Any, name: str = "") -> bytes:
 
 async def event_response(
     request: Request, source: Numbered, writer: EventWriter, *, on_end: Callable[[], Awaitable[None]] | None = None
-) -> Stream:
+) -> Stream[bytes]:
     """The answer as events. An error within `SILENCE` seconds and before the first chunk has its own status.
 
     `on_end` is awaited when the writer has got the last chunk, before the event for it is sent.
@@ -65,7 +65,9 @@ async def event_response(
         await asyncio.wait({first}, timeout=SILENCE)
         chunk = first.result()[1] if first.done() else Chunk()
         set_dialect(request.scope, msgspec.structs.replace(dialect_of(request.scope), line=writer.failure))
-        response = Stream(_events(first, source, writer, on_end), EVENT_STREAM, stack.pop_all())
+        response = Stream(
+            writer.opening(), _events(first, source, writer, on_end), bytes, EVENT_STREAM, stack.pop_all()
+        )
         describe(response, chunk.truncated_tokens, chunk.unenforced)
         return response
     raise AssertionError("an exit stack does not swallow errors")
@@ -77,8 +79,6 @@ async def _events(
     writer: EventWriter,
     on_end: Callable[[], Awaitable[None]] | None,
 ) -> AsyncGenerator[bytes, None]:
-    if opening := writer.opening():
-        yield opening
     while not first.done():
         await asyncio.wait({first}, timeout=SILENCE)
         if not first.done():

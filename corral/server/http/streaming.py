@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from typing import Generic, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -24,32 +25,44 @@ from corral.server.http.reading import whole
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 JSON = "application/json; charset=utf-8"
 PLAIN_JSON = "application/json"
 NDJSON = "application/x-ndjson"
 
 
-class Stream(Response):
-    """A body sent piece by piece. `lines` is closed at the end; an error in it becomes the dialect's last line.
+class Stream(Response, Generic[T]):
+    """A body sent piece by piece: `first`, and what `write` makes of each step. `steps` is closed at the end; an error
+    in it becomes the dialect's last line.
 
-    `block`: what the lines come from, entered by the caller and left when the body has ended, however it does.
+    `block`: what the steps come from, entered by the caller and left when the body has ended, however it does.
     """
 
     def __init__(
-        self, lines: AsyncGenerator[bytes, None], media_type: str, block: contextlib.AsyncExitStack | None = None
+        self,
+        first: bytes,
+        steps: AsyncGenerator[T, None],
+        write: Callable[[T], bytes],
+        media_type: str,
+        block: contextlib.AsyncExitStack | None = None,
     ) -> None:
         super().__init__()
         del self.headers["content-length"]
         self.headers["content-type"] = media_type
-        self._lines = lines
+        self._first = first
+        self._steps = steps
+        self._write = write
         self._block = block or contextlib.AsyncExitStack()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._block, aclosing(self._lines) as lines:
+        write = self._write
+        async with self._block, aclosing(self._steps) as steps:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             try:
-                async for line in lines:
-                    await send({"type": "http.response.body", "body": line, "more_body": True})
+                await send({"type": "http.response.body", "body": self._first, "more_body": True})
+                async for step in steps:
+                    await send({"type": "http.response.body", "body": write(step), "more_body": True})
             except CorralError as error:
                 await self._fail(scope, send, error)
             except asyncio.CancelledError:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -28,7 +28,7 @@ from corral.server.http.weight import VECTOR_BYTES
 from corral.server.ollama import wire
 from corral.server.ollama.replies import PLAIN_TEXT
 
-Encode = Callable[[Chunk], Any]
+Encode = Callable[[Chunk], wire.WireGenerateChunk | wire.WireChatChunk]
 
 
 async def root(request: Request) -> Response:
@@ -105,17 +105,12 @@ async def _answer(answer: AbstractAsyncContextManager[Chunks], stream: bool, enc
         if first.rendered is not None or (first.done_reason and first.metrics is None):
             return reply(encode(first))
         if stream:
-            response: Response = Stream(_lines(first, chunks, encode), NDJSON, stack.pop_all())
+            write = wire.LineWriter(encode)
+            response: Response = Stream(write(first), chunks, write, NDJSON, stack.pop_all())
         else:
             response = reply(encode(await fold(first, chunks)))
     describe(response, first.truncated_tokens, first.unenforced)
     return response
-
-
-async def _lines(first: Chunk, chunks: Chunks, encode: Encode) -> AsyncGenerator[bytes, None]:
-    yield gojson.encode(encode(first)) + b"\n"
-    async for chunk in chunks:
-        yield gojson.encode(encode(chunk)) + b"\n"
 
 
 async def embed(request: Request) -> Response:

@@ -3,13 +3,14 @@
 Names, order and absence of fields are the contract. Source: spec api §1, §5, §7, §8, §10.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 from msgspec import UNSET, Struct, UnsetType, field
 
 from corral.errors import BadRequest
-from corral.golang import timestamps
+from corral.golang import gojson, timestamps
 from corral.golang.text import as_float32, quote, shortest_float32
 from corral.messages import (
     AnswerProgress,
@@ -442,6 +443,31 @@ def with_progress(line: Line, chunk: Chunk) -> Line:
     if not chunk.done_reason:
         line.truncated_tokens, line.unenforced = chunk.truncated_tokens, chunk.unenforced
     return line
+
+
+class LineWriter:
+    """Chunks as the lines of a stream, where `line` says what stands in that of a chunk.
+
+    Most chunks hold a text and nothing else, and so their lines differ in the moment and the text: what stands around
+    those is taken from one line that was made, and not made again for each token.
+    """
+
+    def __init__(self, line: Callable[[Chunk], WireGenerateChunk | WireChatChunk]) -> None:
+        self._line = line
+        sample = line(Chunk(_HOLE))
+        sample.created_at = _HOLE
+        before, between, self._behind = (gojson.encode(sample) + b"\n").split(gojson.encode(_HOLE))
+        self._before, self._between = before + b'"', b'"' + between
+
+    def __call__(self, chunk: Chunk) -> bytes:
+        if chunk == Chunk(chunk.content):
+            moment, text = timestamps.utc(time.time_ns()).encode(), gojson.encode(chunk.content)
+            return b"".join((self._before, moment, self._between, text, self._behind))
+        return gojson.encode(self._line(chunk)) + b"\n"
+
+
+_HOLE = "\0"
+"""A text that no other field of a line has: no model has such a name."""
 
 
 def _answer_progress(progress: AnswerProgress) -> WireAnswerProgress:
