@@ -305,7 +305,7 @@ async def _wanted(
         model,
         chosen,
         runtime.config,
-        runtime.machine.memory(),
+        runtime.machine.recent_memory(),
         embed=embed,
         rank=rank,
         logprobs=logprobs,

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -29,6 +30,8 @@ class Machine:
         """The program whose devices are known."""
         self._gpus: tuple[Gpu, ...] = ()
         self._search: asyncio.Task[tuple[Gpu, ...]] | None = None
+        self._recent: tuple[float, Memory] | None = None
+        """What was read last, and when, in monotonic seconds."""
 
     async def look(self) -> tuple[Gpu, ...]:
         """The GPUs. The first call searches for them, which takes up to a minute; later ones return its result."""
@@ -64,6 +67,13 @@ class Machine:
     def memory(self) -> Memory:
         """Main memory now, with the GPUs that were found last; of their memory, what no other program holds."""
         return memory(self._gpus)
+
+    def recent_memory(self) -> Memory:
+        """As `memory`, at most a second old: reading what limits it takes a millisecond, too long for each request."""
+        now = time.monotonic()
+        if self._recent is None or now - self._recent[0] > 1 or self._recent[1].gpus != self._gpus:
+            self._recent = now, self.memory()
+        return self._recent[1]
 
     async def close(self) -> None:
         """Ends a search that is under way."""
