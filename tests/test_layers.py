@@ -35,6 +35,7 @@ FORMATS = {
     "media",
     "schemas",
     "rendering",
+    "llamafile",
 }
 MACHINES = {"machine", "store", "engine"}
 BELOW_MACHINES = WORDS | FORMATS

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from corral import gguf, names, published
@@ -17,7 +18,7 @@ from corral.gguf import lora
 from corral.gguf.split import merge
 from corral.golang import gojson
 from corral.golang.units import count_text
-from corral.messages import Progress
+from corral.messages import Json, Progress
 from corral.models.config import ModelConfig, encode_config
 from corral.names import Digest, Name
 from corral.published import File
@@ -59,11 +60,14 @@ def assemble(
     *,
     link: bool = True,
     progress: Callable[[Progress], None] = lambda _: None,
+    system: str = "",
+    parameters: Mapping[str, Json] = MappingProxyType({}),
 ) -> Assembled:
     """The layers of `files` (by their names), all put into the store: models, then projectors, adapters, templates.
 
-    Hashes and copies: to be called in a thread. `link`: local files may be hard-linked. Errors: `BadRequest` for what
-    cannot be made one model, `ModelFileError` for a broken file, `StoreError`.
+    Hashes and copies: to be called in a thread. `link`: local files may be hard-linked. `system` and `parameters` are
+    what came with the files; they are laid over what is known of them. Errors: `BadRequest` for what cannot be made one
+    model, `ModelFileError` for a broken file, `StoreError`.
     """
     if not files:
         raise BadRequest("no files provided to convert")
@@ -75,7 +79,7 @@ def assemble(
             gguf.check_new(file.text)
         for group in groups:
             assembly.add(group, files)
-        return assembly.result()
+        return assembly.result(system, parameters)
     except BaseException:
         store.discard(assembly.created)
         raise
@@ -160,7 +164,7 @@ class _Assembly:
         layer = Layer(_MEDIA_TYPES[file.kind], digest, file.size)
         self._found[file.kind].append((read, layer, layer_note(digest, digest not in self._known)))
 
-    def result(self) -> Assembled:
+    def result(self, system: str, parameters: Mapping[str, Json]) -> Assembled:
         models, projectors, adapters = self._found.values()
         if len(models) > 1:
             raise BadRequest(f"{len(models)} models were given, a model can only be made of one")
@@ -172,23 +176,28 @@ class _Assembly:
         config = ModelConfig(model_format="gguf")
         if models:
             model = models[0][0]
-            rows += self._template_and_stops(model.text)
+            rows += self._template_and_parameters(model.text, system, parameters)
             config = _config(model.published_gguf, [file.published_gguf for file, _, _ in projectors])
         layers, notes = zip(*rows, strict=True)
         return Assembled(layers, config, notes, tuple(self.created))
 
-    def _template_and_stops(self, model: gguf.GGUF) -> list[tuple[Layer, str]]:
-        """Layers of the template that the file's own is recognised as, and of the stop words that go with it."""
+    def _template_and_parameters(
+        self, model: gguf.GGUF, system: str, parameters: Mapping[str, Json]
+    ) -> list[tuple[Layer, str]]:
+        """Layers of the template that the file's own is recognised as, of the system prompt, and of the parameters, of
+        which stop words may go with the template."""
         known = _known_template(model)
         rows = []
         if known is not None:
             layer, _ = self._add(MediaType.TEMPLATE, known.text.encode())
             rows.append((layer, f"using autodetected template {known.name}"))
+        if system:
+            rows.append(self._add(MediaType.SYSTEM, system.encode()))
         stop = (
             known.stop if known is not None else _BUILT_IN_STOPS.get(BUILT_IN_PARSERS.get(model.architecture, ""), ())
         )
-        if stop:
-            rows.append(self._add(MediaType.PARAMS, encode_params({"stop": list(stop)})))
+        if all_of_them := {**({"stop": list(stop)} if stop else {}), **parameters}:
+            rows.append(self._add(MediaType.PARAMS, encode_params(all_of_them)))
         return rows
 
     def _add(self, media_type: MediaType, data: bytes) -> tuple[Layer, str]:

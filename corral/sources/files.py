@@ -1,14 +1,21 @@
-"""Models that are GGUF files of this machine: `file:///path`. From a path to a manifest, the bytes where they are."""
+"""Models that are GGUF files of this machine, or llamafiles: `file:///path`.
+
+From a path to a manifest, the bytes where they are.
+"""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
+from corral import llamafile
 from corral.background import Report, Work
 from corral.errors import ModelFileError, NotFound
+from corral.llamafile import looks_like_llamafile
 from corral.messages import Progress
 from corral.models import assemble
-from corral.names import Name, parse_split_part
+from corral.models.assemble import Source
+from corral.names import Digest, Name, parse_split_part
 from corral.sources.mirrors import FileMirror
 from corral.store import Store, disk
 
@@ -48,11 +55,40 @@ def _take(path: Path, name: Name, store: Store, link: bool, prune: bool, report:
     with disk.explained(path, "reading"):
         if not path.exists():
             raise NotFound(f'no such file: "{path}"')
-        files = {part.name: part for part in parts_of(path)}
-    made = assemble.assemble(files, store, link=link, progress=report)
+        is_llamafile = looks_like_llamafile(path)
+    if is_llamafile:
+        made = _unpacked(path, store, report)
+    else:
+        made = assemble.assemble({part.name: part for part in parts_of(path)}, store, link=link, progress=report)
     try:
         report(Progress("writing manifest"))
         assemble.write_model(name, made, store, prune)
     except BaseException:
         store.discard(made.created)
         raise
+
+
+def _unpacked(path: Path, store: Store, report: Report) -> assemble.Assembled:
+    """The model in a llamafile, with what its arguments say of answers."""
+    found = llamafile.read(path)
+    if found.arguments.ignored:
+        listed = ", ".join(found.arguments.ignored)
+        report(Progress(f"without {listed} of its arguments, which have no counterpart here"))
+    stretches = {"model.gguf": found.weights, "mmproj.gguf": found.projector}
+    created: list[Digest] = []
+    files: dict[str, Source] = {}
+    try:
+        for file, stretch in stretches.items():
+            if stretch is not None:
+                count = assemble.throttled_progress(report, "hashing", assemble.NO_DIGEST, stretch.size)
+                adopted = store.adopt_part(path, stretch.offset, stretch.size, count)
+                files[file] = adopted.digest
+                created += [adopted.digest] if adopted.created else []
+        arguments = found.arguments
+        made = assemble.assemble(
+            files, store, progress=report, system=arguments.system, parameters=arguments.parameters
+        )
+    except BaseException:
+        store.discard(created)
+        raise
+    return replace(made, created=(*made.created, *created))

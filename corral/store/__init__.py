@@ -282,6 +282,13 @@ class Store:
         """
         return self._blobs.adopt(path, link, progress)
 
+    def adopt_part(self, path: Path, offset: int, size: int, progress: Callable[[int], None] | None = None) -> Adopted:
+        """Makes a blob of a stretch of a local file, sharing its disk blocks where the file system can, else as a copy.
+
+        `progress` gets the bytes hashed so far.
+        """
+        return self._blobs.adopt_part(path, offset, size, progress)
+
     def discard(self, digests: Iterable[Digest]) -> None:
         """Deletes blobs that a job which failed had added, unless a manifest names them by now."""
         if candidates := set(digests):

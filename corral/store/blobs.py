@@ -239,7 +239,26 @@ class Blobs:
                         return self._adopt_link(file, source, target, progress)
                 finally:
                     target.unlink(missing_ok=True)
-                return self._adopt_copy(file, progress)
+                return self._adopt_copy(file, 0, os.fstat(file.fileno()).st_size, progress)
+
+    def adopt_part(self, source: Path, offset: int, size: int, progress: Callable[[int], None] | None) -> Adopted:
+        """Makes a blob of a stretch of a file; see `Store.adopt_part`."""
+        with disk.explained(source, "reading"):
+            opened = disk.open_regular(source)
+        with opened as file:
+            if offset + size > os.fstat(file.fileno()).st_size:
+                raise StoreError(f'"{source}" is being written to')
+            target = disk.temporary(self.folder, "sha256-")
+            try:
+                with disk.explained(target, "writing"):
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    is_clone = disk.clone_part(file, offset, size, target)
+                if is_clone:
+                    return self._adopt_clone(target, progress)
+            finally:
+                target.unlink(missing_ok=True)
+            with disk.explained(source, "reading"):
+                return self._adopt_copy(file, offset, size, progress)
 
     def _adopt_clone(self, target: Path, progress: Callable[[int], None] | None) -> Adopted:
         with disk.open_regular(target) as file:
@@ -266,25 +285,22 @@ class Blobs:
         state = self.state(digest)
         return state is not None and state.inode == os.fstat(file.fileno()).st_ino
 
-    def _adopt_copy(self, file: FileIO, progress: Callable[[int], None] | None) -> Adopted:
-        size = os.fstat(file.fileno()).st_size
-        if (known := self.find_same(size, _chunks(file, progress))) is not None:
+    def _adopt_copy(self, file: FileIO, offset: int, size: int, progress: Callable[[int], None] | None) -> Adopted:
+        if (known := self.find_same(size, _chunks(file, offset, size, progress))) is not None:
             return Adopted(known, size, False, "copy")
-        file.seek(0)
         require_space(self.folder, size)
         with BlobWriter(self) as writer:
-            while chunk := file.read(disk.COPY_BYTES):
+            for chunk in _chunks(file, offset, size, progress):
                 writer.write(chunk)
-                if progress is not None:
-                    progress(writer.size)
             digest, created = writer.commit()
             return Adopted(digest, writer.size, created, "copy")
 
 
-def _chunks(file: FileIO, progress: Callable[[int], None] | None) -> Iterator[bytes]:
-    """What is left to read of a file; `progress` gets the bytes read so far."""
+def _chunks(file: FileIO, offset: int, size: int, progress: Callable[[int], None] | None) -> Iterator[bytes]:
+    """A stretch of a file, or what there is of it; `progress` gets the bytes read so far."""
+    file.seek(offset)
     done = 0
-    while chunk := file.read(disk.COPY_BYTES):
+    while chunk := file.read(min(disk.COPY_BYTES, size - done)):
         done += len(chunk)
         if progress is not None:
             progress(done)

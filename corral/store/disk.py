@@ -297,6 +297,23 @@ def clone_range(source: FileIO, offset: int, target: FileIO, target_offset: int,
     return True
 
 
+def clone_part(source: FileIO, offset: int, size: int, target: Path) -> bool:
+    """Makes `target` a file of a stretch of the source, sharing its disk blocks but for the rest of the last one.
+
+    False where that cannot be; there is no `target` then.
+    """
+    block = block_size(target.parent)
+    with create(target) as file:
+        whole = size // block * block
+        if whole and not offset % block and clone_range(source, offset, file, 0, whole):
+            file.seek(whole)
+            source.seek(offset + whole)
+            write_all(file, source.read(size - whole))
+            return True
+    target.unlink()
+    return False
+
+
 def can_clone(folder: Path) -> bool:
     """Whether files in this folder can share disk blocks, as tried with one; the folder must exist."""
     first, second = temporary(folder, _TRIAL), temporary(folder, _TRIAL)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +12,7 @@ import click
 from corral.cli import connection
 from corral.cli.chat.answer import print_answer, timings_text
 from corral.cli.chat.options import DisplayOptions, RunOptions, parse_format, parse_keep_alive, parse_think
-from corral.cli.commands.transfer import INSECURE, fetch
+from corral.cli.commands.transfer import INSECURE, fetch, model_file, name_of, pull_file
 from corral.cli.display import terminal
 from corral.cli.display.text import printable
 from corral.cli.framework.commands import Arguments, Count, command, program_name
@@ -80,6 +81,8 @@ def run(
     interactive = not words and sys.stdin.isatty() and sys.stdout.isatty()
 
     client = connection.connect()
+    if (file := model_file(model)) is not None:
+        model = _taken(client, file)
     shown = _shown(client, model, insecure=insecure)
     if "embedding" in shown.capabilities:
         _embed(client, model, prompt, truncate, dimensions, options.keep_alive)
@@ -103,6 +106,18 @@ def _piped_text() -> list[str]:
         return []
     text = sys.stdin.buffer.read().decode("utf-8", "replace")
     return [text] if text else []
+
+
+def _taken(client: Client, file: Path) -> str:
+    """The name of the model that a file is, which is pulled unless there is one of that name."""
+    name = name_of(file)
+    try:
+        client.show(name)
+    except NotFound:
+        pull_file(client, file, name)
+    else:
+        click.echo(f"'{name}' is there already; `{program_name()} pull` takes the file anew", err=True)
+    return name
 
 
 def _shown(client: Client, model: str, *, insecure: bool) -> Shown:

@@ -15,12 +15,14 @@ from corral.cli.paths import typed_path
 from corral.client import Client
 from corral.errors import BadRequest, CorralError, NotFound
 
+ENDINGS = (".gguf", ".llamafile")
+"""Of files that need no `./` in front of them."""
 INSECURE = "Speak plain HTTP to a registry that does not speak HTTPS"
 
 
 @command(
     "pull MODEL",
-    "Pull a model from a registry, or add a GGUF file (`file:///…` or a path that ends in .gguf)",
+    "Pull a model from a registry, or add a GGUF file or a llamafile (`file:///…`, or its path)",
     count=Count(exact=1),
     completes=("models or files",),
     flags=[
@@ -35,11 +37,21 @@ def pull(arguments: Arguments, insecure: bool, name: str) -> None:
             raise BadRequest("--name is for a file; a registry's model has its name already")
         fetch(connection.connect(), arguments[0], insecure=insecure)
         return
+    _check_file(file)  # before a server is started
+    pull_file(connection.connect(), file, name or name_of(file))
+
+
+def pull_file(client: Client, file: Path, name: str) -> None:
+    """Makes a model of a file; `BadRequest` and `NotFound` where it is none."""
+    _check_file(file)
+    fetch(client, name, source=file.as_uri())
+
+
+def _check_file(file: Path) -> None:
     if file.is_dir():
         raise BadRequest(f'"{file}" is a folder; name the GGUF file in it')
     if not file.is_file():
         raise NotFound(f'no such file: "{file}"')
-    fetch(connection.connect(), name or name_of(file), source=file.as_uri())
 
 
 def fetch(client: Client, model: str, *, source: str = "", insecure: bool = False) -> None:
@@ -59,7 +71,7 @@ def model_file(text: str) -> Path | None:
         return typed_path(text)
     path = Path(text)
     # A name of one part is a model's even where a file is called so.
-    is_ours = path.is_file() and (path.suffix.lower() == ".gguf" or (len(path.parts) > 1 and _is_gguf(path)))
+    is_ours = path.is_file() and (path.suffix.lower() in ENDINGS or (len(path.parts) > 1 and _is_gguf(path)))
     return path.absolute() if is_ours else None
 
 
