@@ -86,7 +86,7 @@ def add_models(host: str, folder: Path) -> None:
     tiny_llama(file)
     digest = Digest(hashlib.sha256(file.read_bytes()).hexdigest())
     client = Client(parse_address(host))
-    client.add_blob(digest, file)
+    client.add_blob(digest, file.stat().st_size, [file.read_bytes()])
     for _ in client.create("model-0", {"files": {"tiny.gguf": str(digest)}}):
         pass
     for number in range(1, MODELS):

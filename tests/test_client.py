@@ -147,23 +147,17 @@ def test_jobs_tell_their_progress(serve: Serve) -> None:
     ]
 
 
-def test_blobs_are_looked_for_and_uploaded(serve: Serve, tmp_path: Path) -> None:
-    file = tmp_path / "blob"
-    file.write_bytes(b"some bytes")
+def test_blobs_are_looked_for_and_uploaded(serve: Serve) -> None:
     digest = Digest(hashlib.sha256(b"some bytes").hexdigest())
     path = f"/api/blobs/{digest}"
     server, client = serve({f"HEAD {path}": [reply("", 404), reply("")], f"POST {path}": reply("", 201)})
     assert not client.has_blob(digest)
-    client.add_blob(digest, file)
+    sent: list[int] = []
+    client.add_blob(digest, 10, [b"some ", b"bytes"], sent.append)
+    assert sent == [5, 10]
     assert client.has_blob(digest)
     server.close()
     assert [event["body"] for event in server.events if event.get("request", "").startswith("POST")] == ["some bytes"]
-
-
-def test_a_missing_file_to_upload_is_named(serve: Serve, tmp_path: Path) -> None:
-    _, client = serve({})
-    with pytest.raises(CorralError, match=r"cannot read .*nothing.: No such file or directory"):
-        client.add_blob(Digest("0" * 64), tmp_path / "nothing")
 
 
 def test_closing_a_stream_hangs_up(serve: Serve) -> None:

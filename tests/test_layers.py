@@ -63,7 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "builds": BELOW_MACHINES | MACHINES | {"models", "sources"},
     "doctor": BELOW_MACHINES | MACHINES | {"builds", "models", "serving", "sources.registry", "client"},
     "services": WORDS | {"store"},
-    "cli": WORDS | {"client", "modelfile"},
+    "cli": WORDS | {"client", "modelfile", "llamafile"},
     "__main__": {"corral", "cli"},
 }
 """What each module or package may import of the others; a file belongs to the longest name that leads to it."""

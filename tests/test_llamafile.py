@@ -11,12 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corral import llamafile
+from corral.cli.create.files import Files, Part
+from corral.cli.display.progress import shown
+from corral.client import Client
+from corral.config.address import parse_address
 from corral.errors import ModelFileError
 from corral.llamafile.arguments import Arguments, parse
 from tests.asking import ask
 from tests.commands import Shell
 from tests.conftest import RunningServer, StartServer
 from tests.llamafiles import PAGE, PROGRAM, make_llamafile
+from tests.tiny_models import tiny_llama
 
 GGUF = b"GGUF" + bytes(100)
 ARGUMENTS = """-m
@@ -156,13 +161,32 @@ def test_one_is_pulled_with_the_digest_of_its_weights_and_answers(
         first = shell.run("run", "./Starter.llamafile", "Say hello.")
         assert (first.status, bool(first.stdout.strip())) == (0, True), first
         assert "without --chat-template of its arguments" in first.stderr
-        shown = ask(real_server, "POST", "/api/show", {"model": "starter"}).json
-        assert shown["system"] == "You answer in one word."
-        assert f"sha256-{hashlib.sha256(weights).hexdigest()}" in shown["modelfile"]
-        assert [line.split()[0] for line in shown["parameters"].splitlines() if "User:" in line] == ["stop"]
+        said = ask(real_server, "POST", "/api/show", {"model": "starter"}).json
+        assert said["system"] == "You answer in one word."
+        digest = f"sha256-{hashlib.sha256(weights).hexdigest()}"
+        assert digest in said["modelfile"]
+        assert [line.split()[0] for line in said["parameters"].splitlines() if "User:" in line] == ["stop"]
         assert "'starter' is there already" in shell.run("run", "./Starter.llamafile", "Again.").stderr
+        (tmp_path / "Modelfile").write_text("FROM ./Starter.llamafile\nPARAMETER temperature 0.75\n")
+        assert shell.run("create", "changed").status == 0
+        changed = ask(real_server, "POST", "/api/show", {"model": "changed"}).json
+        assert (changed["system"], changed["template"]) == (said["system"], said["template"])
+        assert changed["parameters"] == said["parameters"].replace("0.5", "0.75")
+        assert digest in changed["modelfile"]
     finally:
-        shell.run("rm", "starter")
+        shell.run("rm", "starter", "changed")
+
+
+def test_another_machine_is_sent_the_weights_alone(start_server: StartServer, tmp_path: Path) -> None:
+    server, weights = start_server(), tiny_llama(tmp_path / "tiny.gguf").read_bytes()
+    path = make_llamafile(tmp_path / "x.llamafile", {"model.gguf": weights})
+    stretch = llamafile.read(path).weights
+    with shown() as display:
+        files = Files(Client(parse_address(server.host)), display)
+        digest = files.add({"model.gguf": Part(path, stretch.offset, stretch.size)})["model.gguf"]
+        files.upload(files.missing())
+    assert digest == f"sha256:{hashlib.sha256(weights).hexdigest()}"
+    assert (server.models / "blobs" / digest.replace(":", "-")).read_bytes() == weights
 
 
 def test_a_broken_one_leaves_nothing(start_server: StartServer, tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ import base64
 import http.client
 import json
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 from corral import __version__
@@ -56,8 +56,6 @@ MAX_LINE = 8 << 20
 MAX_ANSWER = 256 << 20
 """Bytes a plain answer may have; `show` with every token of a vocabulary takes some ten million."""
 MAX_ERROR = 1 << 20
-_CHUNK = 1 << 20
-"""Bytes of a file that are sent at once."""
 CONNECT_SECONDS = 10.0
 """How long a connection, or the answer to a question that needs no work, may take."""
 ANSWER_SECONDS = 30.0
@@ -278,15 +276,12 @@ class Client:
             return False
         return True
 
-    def add_blob(self, digest: "Digest", file: Path, progress: Callable[[int], None] = lambda _: None) -> None:
+    def add_blob(
+        self, digest: "Digest", size: int, chunks: Iterable[bytes], progress: Callable[[int], None] = lambda _: None
+    ) -> None:
         """Uploads a file; the server refuses it when its digest is another. `progress` gets the bytes sent so far."""
-        try:
-            size = file.stat().st_size
-            stream = file.open("rb")
-        except OSError as error:
-            raise CorralError(f'cannot read "{file}": {_reason(error)}') from error
         headers = {"Content-Length": str(size)}
-        with stream, self._exchange("POST", f"/api/blobs/{digest}", _chunks(stream, progress), headers) as response:
+        with self._exchange("POST", f"/api/blobs/{digest}", _counted(chunks, progress), headers) as response:
             self._check(response)
 
     def _job(self, path: str, body: Mapping[str, Json]) -> Stream["Progress"]:
@@ -432,9 +427,9 @@ _HEADERS = {
 _BY_STATUS: dict[int, type[CorralError]] = {400: BadRequest, 403: Forbidden, 404: NotFound, 503: Busy}
 
 
-def _chunks(stream: BinaryIO, progress: Callable[[int], None]) -> Iterator[bytes]:
+def _counted(chunks: Iterable[bytes], progress: Callable[[int], None]) -> Iterator[bytes]:
     done = 0
-    while chunk := stream.read(_CHUNK):
+    for chunk in chunks:
         yield chunk
         done += len(chunk)
         progress(done)

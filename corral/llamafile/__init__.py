@@ -11,7 +11,6 @@ from pathlib import Path
 from msgspec import Struct
 
 from corral.errors import ModelFileError
-from corral.gguf import looks_like_gguf
 from corral.llamafile.archive import Stretch, members
 from corral.llamafile.arguments import Arguments, parse
 
@@ -28,6 +27,11 @@ class Llamafile(Struct, frozen=True):
     weights: Stretch
     projector: Stretch | None
     arguments: Arguments
+
+    @property
+    def files(self) -> dict[str, Stretch]:
+        """Its stretches by the names that they have as files of a model."""
+        return {"model.gguf": self.weights, **({"mmproj.gguf": self.projector} if self.projector else {})}
 
 
 def looks_like_llamafile(path: Path) -> bool:
@@ -79,7 +83,7 @@ def _named(models: Mapping[str, Stretch], wanted: str, flag: str) -> str | None:
 def _check(path: Path, name: str, stretch: Stretch) -> None:
     with open(path, "rb") as file:
         file.seek(stretch.offset)
-        if not looks_like_gguf(file.read(4)):
+        if file.read(4) != b"GGUF":
             raise ModelFileError(f'"{name}" in it is no GGUF file')
 
 

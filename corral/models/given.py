@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from corral import llamafile
 from corral.background import Report
 from corral.errors import BadRequest, CorralError, InvalidName
 from corral.golang import gojson
@@ -50,16 +51,23 @@ def take_over(
 
 
 def _adopt(path: Path, digest: Digest, store: Store, record: Callable[[list[Digest]], None], report: Report) -> bool:
-    """Whether the file has this digest, and is a blob now."""
+    """Whether the file, or a model's file in it, has this digest, and is a blob now."""
     try:
-        size = path.stat().st_size
-        count = throttled_progress(report, f"adding {path.name}", NO_DIGEST, size) if size >= LARGE else None
-        adopted = store.adopt(path, progress=count)
+        stretches = llamafile.read(path).files.values() if llamafile.looks_like_llamafile(path) else (None,)
+        for stretch in stretches:
+            size = path.stat().st_size if stretch is None else stretch.size
+            count = throttled_progress(report, f"adding {path.name}", NO_DIGEST, size) if size >= LARGE else None
+            if stretch is None:
+                adopted = store.adopt(path, progress=count)
+            else:
+                adopted = store.adopt_part(path, stretch.offset, stretch.size, count)
+            if adopted.created:
+                record([adopted.digest])
+            if adopted.digest == digest:
+                return True
     except (CorralError, OSError, ValueError):  # what is wrong with the file is for those who may read it
-        return False
-    if adopted.created:
-        record([adopted.digest])
-    return adopted.digest == digest
+        pass
+    return False
 
 
 def kind_of(files: Files, store: Store) -> Kind:

@@ -74,16 +74,14 @@ def _unpacked(path: Path, store: Store, report: Report) -> assemble.Assembled:
     if found.arguments.ignored:
         listed = ", ".join(found.arguments.ignored)
         report(Progress(f"without {listed} of its arguments, which have no counterpart here"))
-    stretches = {"model.gguf": found.weights, "mmproj.gguf": found.projector}
     created: list[Digest] = []
     files: dict[str, Source] = {}
     try:
-        for file, stretch in stretches.items():
-            if stretch is not None:
-                count = assemble.throttled_progress(report, "hashing", assemble.NO_DIGEST, stretch.size)
-                adopted = store.adopt_part(path, stretch.offset, stretch.size, count)
-                files[file] = adopted.digest
-                created += [adopted.digest] if adopted.created else []
+        for file, stretch in found.files.items():
+            count = assemble.throttled_progress(report, "hashing", assemble.NO_DIGEST, stretch.size)
+            adopted = store.adopt_part(path, stretch.offset, stretch.size, count)
+            files[file] = adopted.digest
+            created += [adopted.digest] if adopted.created else []
         arguments = found.arguments
         made = assemble.assemble(
             files, store, progress=report, system=arguments.system, parameters=arguments.parameters

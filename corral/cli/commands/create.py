@@ -106,7 +106,7 @@ def _send(
     """Has the model made; files that the server lacks are named to it where it can read them, and else uploaded."""
     missing = files.missing()
     if missing and by_path:
-        paths = {str(files.digests[path]): str(path.absolute()) for path in missing}
+        paths = {str(files.digests[part]): str(part.path.absolute()) for part in missing}
         try:
             _run(client, model, {**members, "paths": paths}, display)
             return

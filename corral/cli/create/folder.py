@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from corral.cli.create.files import Part
 from corral.errors import BadRequest, CorralError, NotFound
 
 _WEIGHTS = (
@@ -31,13 +32,13 @@ _POINTER = b"version https://git-lfs.github.com"
 MAX_FILES = 1 << 14
 
 
-def files_of(path: Path) -> Mapping[str, Path]:
+def files_of(path: Path) -> Mapping[str, Part]:
     """The files by their names in the model: relative, with slashes. Errors name a file that cannot be part of one."""
     if path.is_dir():
-        return _files_in(path)
+        return {name: Part(file) for name, file in _files_in(path).items()}
     if not path.is_file():
         raise NotFound(f'no such file: "{path}"')
-    return {part.name: part for part in _parts(path)}
+    return {file.name: Part(file) for file in _parts(path)}
 
 
 def _parts(path: Path) -> Iterator[Path]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corral.cli.create.files import Files
+from corral import llamafile
+from corral.cli.create.files import Files, Part
 from corral.cli.create.folder import files_of
 from corral.cli.paths import typed_path
 from corral.errors import BadRequest, NotFound
@@ -32,16 +33,22 @@ def request(wanted: Contents, folder: Path, options: Options, files: Files) -> d
         raise BadRequest("--draft-quantize requires a DRAFT model")
     if options.adapter_scale and not wanted.adapter:
         raise BadRequest("--adapter-scale requires an ADAPTER")
-    members = {**_sources(wanted, folder, files), **texts(wanted)}
+    members = _laid_over(_sources(wanted, folder, files), texts(wanted))
     if options.imatrix:
         path = typed_path(options.imatrix)
         if not path.is_file():
             raise NotFound(f'no such file: "{path}"')
-        members["imatrix"] = files.add({"imatrix": path})["imatrix"]
+        members["imatrix"] = files.add({"imatrix": Part(path)})["imatrix"]
     if options.adapter_scale:
         members["adapter_scale"] = _number(options.adapter_scale)
     members |= {"quantize": options.quantize, "draft_quantize": options.draft_quantize}
     return {name: value for name, value in members.items() if value != ""}
+
+
+def _laid_over(base: dict[str, Any], members: Mapping[str, Any]) -> dict[str, Any]:
+    """What a Modelfile says, over what came with the files that it names."""
+    parameters = {**base.get("parameters", {}), **members.get("parameters", {})}
+    return {**base, **members, **({"parameters": parameters} if parameters else {})}
 
 
 def texts(wanted: Contents) -> dict[str, Any]:
@@ -63,9 +70,14 @@ def _sources(wanted: Contents, folder: Path, files: Files) -> dict[str, Any]:
     """The members that say what the model is made of."""
     paths = {source: _path(source, folder) for source in wanted.sources}
     members: dict[str, Any] = {}
-    groups: list[Mapping[str, Path]] = []
+    groups: list[Mapping[str, Part]] = []
     for source, path in paths.items():
-        if path.exists():
+        if path.is_file() and llamafile.looks_like_llamafile(path):
+            found = llamafile.read(path)
+            groups.append({name: Part(path, stretch.offset, stretch.size) for name, stretch in found.files.items()})
+            members |= {"parameters": found.arguments.parameters}
+            members |= {"system": found.arguments.system} if found.arguments.system else {}
+        elif path.exists():
             groups.append(files_of(path))
         else:
             members["from"] = source
@@ -85,12 +97,12 @@ def _path(text: str, folder: Path) -> Path:
     return typed_path(text) if text.startswith("~") else folder / text
 
 
-def _together(groups: Sequence[Mapping[str, Path]]) -> dict[str, Path]:
+def _together(groups: Sequence[Mapping[str, Part]]) -> dict[str, Part]:
     """The files of several FROMs; where two have one name, they get a folder each."""
     names = [name for group in groups for name in group]
     if len(set(names)) == len(names):
-        return {name: path for group in groups for name, path in group.items()}
-    return {f"{number}/{name}": path for number, group in enumerate(groups, 1) for name, path in group.items()}
+        return {name: part for group in groups for name, part in group.items()}
+    return {f"{number}/{name}": part for number, group in enumerate(groups, 1) for name, part in group.items()}
 
 
 def _number(text: str) -> float:
