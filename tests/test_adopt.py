@@ -281,6 +281,12 @@ def test_adopted_models_answer_and_nothing_of_theirs_changes(
     assert httpx.get(f"{server.url}/api/tags").json() == {"models": []}
     unasked = shell.run("adopt")
     assert (unasked.status, "--yes" in unasked.stderr) == (1, True)
+    asked = shell.terminal("adopt")
+    asked.wait_for("Repo-F16.gguf")
+    asked.type("n\n")
+    refused = asked.finish()
+    assert (refused.status, "Adopt this model? [y/N]: " in refused.stderr) == (0, True), refused
+    assert httpx.get(f"{server.url}/api/tags").json() == {"models": []}
     done = shell.run("adopt", "--yes", str(own.parent))
     assert done.status == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == ["adopted mine:latest", "adopted pub/Repo-GGUF:F16"]
@@ -300,6 +306,7 @@ def test_adopted_models_answer_and_nothing_of_theirs_changes(
 def test_what_cannot_be_linked_is_copied_only_when_asked(tmp_path: Path) -> None:
     parts = tmp_path / "parts"
     parts.mkdir()
+    (tmp_path / "one").mkdir()
     write_split(parts)
     shell = Shell(tmp_path / "home")
     shell.home.mkdir()
@@ -316,6 +323,9 @@ def test_what_cannot_be_linked_is_copied_only_when_asked(tmp_path: Path) -> None
     assert " there" in shell.run("adopt", "--dry-run", str(parts)).stdout
     memory = Path("/dev/shm")
     if memory.is_dir() and memory.stat().st_dev != tmp_path.stat().st_dev:
-        away = shell.run("adopt", "--dry-run", str(parts), OLLAMA_MODELS=str(memory))
+        tiny_llama(tmp_path / "one" / "one.gguf")
+        away = shell.run("adopt", "--yes", str(tmp_path / "one"), OLLAMA_MODELS=str(memory))
         assert "would copy" in away.stdout
+        assert away.stderr.startswith(f'one:latest would have to be copied: it is on another disk than "{memory}"')
+        assert not (memory / "manifests").exists()
     store.close()

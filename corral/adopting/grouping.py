@@ -31,7 +31,25 @@ def grouped(
     `repository`: what a file's model is called, None where nobody says; then its own name does. `is_shared`: a
     projector is for each of the models; else for those whose name its own has in it, or for the only one.
     """
-    models: dict[Path, list[File]] = {}
+    sets, projectors, left = _sets(files)
+    found: list[Candidate] = []
+    for path, parts in sets.items():
+        name = _name(path, repository(parts[0]))
+        if missing := _missing(parts):
+            left.append(Left(parts[0].path, missing))
+        elif name is None:
+            left.append(Left(parts[0].path, "has a name that no model can have: rename it"))
+        else:
+            found.append(Candidate(name, tool, tuple(sorted(parts, key=lambda part: part.path.name))))
+    models = _with_projectors(found, projectors, is_shared)
+    used = {file.path for model in models for file in model.projectors}
+    left += [Left(file.path, _unused(found, is_shared)) for file in projectors if file.path not in used]
+    return Found(_distinct(models), tuple(left))
+
+
+def _sets(files: Iterable[File]) -> tuple[dict[Path, list[File]], list[File], list[Left]]:
+    """The files of each model, by its path without the number of a part; projectors; what is neither."""
+    sets: dict[Path, list[File]] = {}
     projectors: list[File] = []
     left: list[Left] = []
     for file in files:
@@ -41,21 +59,8 @@ def grouped(
             left.append(Left(file.path, "is no model by its name, but what belongs to one"))
         else:
             part = parse_split_part(file.path.name)
-            models.setdefault(file.path.with_name(part.stem) if part else file.path, []).append(file)
-    found: list[Candidate] = []
-    for key, parts in models.items():
-        if missing := _missing(parts):
-            left.append(Left(parts[0].path, missing))
-            continue
-        name = _name(key, repository(parts[0]))
-        if name is None:
-            left.append(Left(parts[0].path, "has a name that no model can have: rename it"))
-            continue
-        found.append(Candidate(name, tool, tuple(sorted(parts, key=lambda part: part.path.name))))
-    with_projectors = _with_projectors(found, projectors, is_shared)
-    used = {file.path for model in with_projectors for file in model.projectors}
-    left += [Left(file.path, _unused(found, is_shared)) for file in projectors if file.path not in used]
-    return Found(_distinct(with_projectors), tuple(left))
+            sets.setdefault(file.path.with_name(part.stem) if part else file.path, []).append(file)
+    return sets, projectors, left
 
 
 def together(several: Iterable[Found]) -> Found:
@@ -104,10 +109,10 @@ def base_of(stem: str) -> str:
 def _with_projectors(models: Sequence[Candidate], projectors: Sequence[File], is_shared: bool) -> list[Candidate]:
     """Each model with the smallest projector that is for it, as a registry gives it."""
     given = []
-    for model in models:
+    bases = [base_of(_stem(model.parts[0].path)).lower() for model in models]
+    for model, base in zip(models, bases, strict=True):
         fitting = projectors
-        if not is_shared and len(models) > 1:
-            base = base_of(_stem(model.parts[0].path)).lower()
+        if not is_shared and len(set(bases)) > 1:
             fitting = [file for file in projectors if base in file.path.name.lower()]
         best = min(fitting, key=lambda file: (file.size, file.path.name), default=None)
         given.append(replace(model, projectors=(best,)) if best else model)

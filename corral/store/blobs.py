@@ -249,7 +249,7 @@ class Blobs:
         target = disk.temporary(folder, "sha256-")
         with disk.explained(source, "reading"):
             opened = disk.open_regular(source)
-        with opened as file, disk.explained(target, "writing"):
+        with opened as file, disk.explained(folder, "writing to"):
             try:
                 if disk.clone(file, target):
                     return "reflink"

@@ -89,7 +89,7 @@ def _listed(judged: "Sequence[Judged]", models: Path, *, copy: bool) -> "list[Ju
         click.echo("no models to adopt were found", err=True)
         return []
     rows = [
-        (str(one.model.name), byte_text(one.model.size), _how(one, copy=copy), one.model.tool, str(_place(one)))
+        (str(one.model.name), byte_text(one.model.size), _how(one, copy=copy), one.model.tool, _place(one))
         for one in judged
     ]
     print_table(table(("NAME", "SIZE", "HOW", "FROM", "FILE"), rows))
@@ -103,8 +103,10 @@ def _listed(judged: "Sequence[Judged]", models: Path, *, copy: bool) -> "list[Ju
     return taken
 
 
-def _place(one: "Judged") -> Path:
-    return one.model.parts[0].path
+def _place(one: "Judged") -> str:
+    """The path of its first file, as people write it."""
+    path, home = one.model.parts[0].path, config.user_folder()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
 def _how(one: "Judged", *, copy: bool) -> str:
