@@ -52,6 +52,8 @@ CASES: list[tuple[list[str], list[str]]] = [
     (["pull", "x"], ["files"]),
     (["export", "brief", ""], ["files", "smollm2:135m", "me/other:1b"]),
     (["import", ""], ["files"]),
+    (["adopt", "--yes", ""], ["files"]),
+    (["adopt", "one", "two", "--d"], ["words", "--dry-run"]),
     (["create", "-f", ""], ["files"]),
     (["create", "x", "--file="], ["files"]),
     (["create", "x", "-q", "q4"], ["words", "q4_K_M", "q4_K_S"]),

@@ -61,8 +61,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": HTTP | {"server.page", "server.ollama", "server.openai", "server.anthropic"},
     "client": WORDS,
     "builds": BELOW_MACHINES | MACHINES | {"models", "sources"},
-    "doctor": BELOW_MACHINES | MACHINES | {"builds", "models", "serving", "sources.registry", "client"},
+    "doctor": BELOW_MACHINES | MACHINES | {"adopting", "builds", "models", "serving", "sources.registry", "client"},
     "services": WORDS | {"store"},
+    "adopting": BELOW_MACHINES | {"store", "models", "sources"},
     "cli": WORDS | {"client", "modelfile", "llamafile"},
     "__main__": {"corral", "cli"},
 }
@@ -72,6 +73,8 @@ EXCEPTIONS = {
     ("cli/commands/serve.py", "server"),  # inside the command that is the server
     ("cli/commands/doctor.py", "doctor"),  # inside the command that looks itself
     ("cli/completion/engines.py", "builds"),  # when the name of an engine is typed
+    ("cli/commands/adopt.py", "adopting"),  # inside the command that links files by itself
+    ("cli/commands/adopt.py", "store"),
     ("cli/commands/service.py", "services"),  # inside the command that installs it
     ("cli/commands/engine.py", "builds"),  # inside the command that builds by itself
     ("cli/commands/engine.py", "engine"),

@@ -43,6 +43,7 @@ COMMANDS = {
     "rm": Entry("models", "rm", "Remove a model"),
     "export": Entry("archive", "export", "Write models into an archive"),
     "import": Entry("archive", "import_", "Add the models of an archive"),
+    "adopt": Entry("adopt", "adopt", "Take over models of LM Studio, Hugging Face and llama.cpp, in place"),
     "config": Entry("config", "config", "Show every setting, its value and where it comes from"),
     "engine": Entry("engine", "engine", "List, build, choose and remove engines"),
     "tune": Entry("tune", "tune", "Measure which settings a model is fastest with on this machine"),

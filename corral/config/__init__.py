@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from corral.config.address import Address, without_password
 from corral.config.values import (
@@ -33,6 +33,9 @@ from corral.config.values import (
     parse_web_address,
 )
 from corral.errors import BadRequest, ConfigError
+
+if TYPE_CHECKING:
+    from corral.config.tools import ToolFolders
 from corral.golang import durations
 
 
@@ -368,6 +371,13 @@ def variables_of(loaded: Loaded, environ: Mapping[str, str] | None = None) -> di
     environ = os.environ if environ is None else environ
     settings = {setting.metadata["variable"] for setting in fields(Config)} & set(loaded.origins.values())
     return {name: environ[name] for name in sorted(settings | {"CORRAL_CONFIG"}) if name in environ}
+
+
+def tool_folders(environ: Mapping[str, str] | None = None) -> "ToolFolders":
+    """Where other programs keep models. `ConfigError` when the home folder is not known."""
+    from corral.config import tools
+
+    return tools.tool_folders(os.environ if environ is None else environ, user_folder())
 
 
 def sudo_user(environ: Mapping[str, str] | None = None) -> str:

@@ -9,7 +9,20 @@ from collections.abc import Callable, Iterator, Mapping
 
 from corral import config
 from corral.config import Config, Loaded
-from corral.doctor import cage, disk, engine, gpus, memory, network, processor, quarantine, settings, store, terminal
+from corral.doctor import (
+    cage,
+    disk,
+    duplicates,
+    engine,
+    gpus,
+    memory,
+    network,
+    processor,
+    quarantine,
+    settings,
+    store,
+    terminal,
+)
 from corral.doctor.findings import Finding, Level
 from corral.engine import choice
 from corral.errors import ConfigError
@@ -39,6 +52,8 @@ def examine(*, verify: Callable[[str, int, int], None] | None = None) -> Iterato
     yield from gpus.examine(probe)
     yield from disk.examine(chosen.models)
     yield from store.examine(chosen.models, verify)
+    if loaded is not None:
+        yield from duplicates.examine(chosen.models, config.tool_folders(), verify)
     yield from quarantine.examine(chosen)
     yield from network.examine(chosen)
     yield from terminal.examine()

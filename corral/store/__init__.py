@@ -20,7 +20,7 @@ from corral.store import disk
 from corral.store import prune as pruning
 from corral.store import survey as surveying
 from corral.store.adoptions import Adoptions
-from corral.store.blobs import Adopted, BlobFile, BlobMissing, Blobs, BlobWriter, DigestMismatch, require_space
+from corral.store.blobs import Adopted, BlobFile, BlobMissing, Blobs, BlobWriter, DigestMismatch, How, require_space
 from corral.store.conversations import Conversations
 from corral.store.derived import Derived
 from corral.store.disk import FileState
@@ -288,6 +288,13 @@ class Store:
         `progress` gets the bytes hashed so far.
         """
         return self._blobs.adopt_part(path, offset, size, progress)
+
+    def way(self, path: Path) -> How:
+        """How `adopt` would make a blob of a file, as tried with a name in the folder that goes again.
+
+        `StoreError` where nothing can be written there.
+        """
+        return self._blobs.way(path)
 
     def discard(self, digests: Iterable[Digest]) -> None:
         """Deletes blobs that a job which failed had added, unless a manifest names them by now."""

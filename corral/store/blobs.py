@@ -260,6 +260,22 @@ class Blobs:
             with disk.explained(source, "reading"):
                 return self._adopt_copy(file, offset, size, progress)
 
+    def way(self, source: Path) -> How:
+        """How `adopt` would come by a file's bytes; see `Store.way`."""
+        folder = self.folder
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        target = disk.temporary(folder, "sha256-")
+        with disk.explained(source, "reading"):
+            opened = disk.open_regular(source)
+        with opened as file, disk.explained(folder, "writing to"):
+            try:
+                if disk.clone(file, target):
+                    return "reflink"
+                return "hardlink" if disk.hard_link(source, target) else "copy"
+            finally:
+                target.unlink(missing_ok=True)
+
     def _adopt_clone(self, target: Path, progress: Callable[[int], None] | None) -> Adopted:
         with disk.open_regular(target) as file:
             digest = hash_file(file, progress)
