@@ -282,7 +282,9 @@ HOSTILE: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize("model", ["tiny", "native"])
 def test_no_request_ends_the_worker(tiny_server: RunningServer, model: str) -> None:
     embed(tiny_server, model=model, input="warm")
-    generate(tiny_server, "warm", model, num_predict=1)
+    # the first one that wants log probabilities has the model loaded anew, without speculation
+    warm = {"model": model, "prompt": "warm", "stream": False, "logprobs": True, "options": {"num_predict": 1}}
+    assert post(tiny_server, "/api/generate", warm).status == 200
     before = {worker.pid for worker in workers(tiny_server)}
     statuses = []
     for path, body in HOSTILE:
