@@ -152,7 +152,7 @@ def test_a_folder_elsewhere_a_split_set_a_projector_and_an_adapter(shell: Shell)
         ("FROM ./strange", 'unsupported architecture "StrangeForCausalLM"'),
         (
             "FROM fake\nDRAFT ./text.gguf",
-            "400 Bad Request: a draft model cannot be used: the engine drafts nothing",
+            "400 Bad Request: a draft model cannot be used: drafts are made from repeated text only",
         ),
         ("FROM ./text.gguf\nDRAFT text.gguf", "DRAFT must not reference the same local path as FROM: text.gguf"),
     ],

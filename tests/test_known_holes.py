@@ -222,7 +222,12 @@ def test_a_hostile_model_file(tmp_path: Path, hole: str) -> None:
 
 def test_there_is_no_updater() -> None:
     """CVE-2026-42248, CVE-2026-42249: programs come from the package index, by the user's own pip."""
-    assert not {name for name in (*COMMANDS, *ALIASES, *HIDDEN) if "upd" in name or "upgrade" in name}
+    found = {name for name in (*COMMANDS, *ALIASES, *HIDDEN) if "upd" in name or "upgrade" in name}
+    assert found == {"update"}, "which only says what to type"
+    (nodes,) = (nodes for path, nodes in modules() if path.match("cli/commands/update.py"))
+    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert not [name for name in imported if re.match(r"subprocess|os|http|asyncio|aiohttp|urllib\.request$", name)]
 
 
 # llama.cpp

@@ -18,7 +18,8 @@ SOURCE = ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
 
 def run(shell: Shell, folder: Path, program: Sequence[str | Path], code: str, programs: Path) -> str:
     """What a block of a page prints; only the address is changed to that of the test."""
-    variables = environment(shell.home, shell.host, {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"})
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    variables = environment(shell.home, shell.host, {"PATH": path, "PIP_NO_COMPILE": "1"})
     code = code.replace("localhost:11434", shell.host)
     done = subprocess.run([*program, code], cwd=folder, env=variables, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"

@@ -66,7 +66,7 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _path(state: Path, digest: str) -> Path:
-    return state / FOLDER / f"sha256-{parse_digest(digest).hex}.json"
+    return state / FOLDER / f"{parse_digest(digest).filename}.json"
 
 
 def write(state: Path, tuned: Tuned) -> None:

@@ -283,7 +283,8 @@ def _observed(runtime: Runtime, kind: Kind | None, model: Model, metrics: Reques
     finally:
         metrics.ended(error)
         report = metrics.report()
-        runtime.speculation.add(str(model.weights), report.drafted_tokens, report.accepted_tokens)
+        if report.drafted_tokens:
+            runtime.speculation.add(str(model.weights), report.drafted_tokens, report.accepted_tokens)
 
 
 async def _wanted(

@@ -239,7 +239,7 @@ class Blobs:
                         return self._adopt_link(file, source, target, progress)
                 finally:
                     target.unlink(missing_ok=True)
-                return self._adopt_copy(file, 0, os.fstat(file.fileno()).st_size, progress)
+                return self._adopt_copy(file, 0, None, progress)
 
     def adopt_part(self, source: Path, offset: int, size: int, progress: Callable[[int], None] | None) -> Adopted:
         """Makes a blob of a stretch of a file; see `Store.adopt_part`."""
@@ -301,10 +301,14 @@ class Blobs:
         state = self.state(digest)
         return state is not None and state.inode == os.fstat(file.fileno()).st_ino
 
-    def _adopt_copy(self, file: FileIO, offset: int, size: int, progress: Callable[[int], None] | None) -> Adopted:
-        if (known := self.find_same(size, _chunks(file, offset, size, progress))) is not None:
-            return Adopted(known, size, False, "copy")
-        require_space(self.folder, size)
+    def _adopt_copy(
+        self, file: FileIO, offset: int, size: int | None, progress: Callable[[int], None] | None
+    ) -> Adopted:
+        """`size` None: up to the file's end, wherever that is: some files of the system say that they have none."""
+        expected = os.fstat(file.fileno()).st_size if size is None else size
+        if (known := self.find_same(expected, _chunks(file, offset, size, progress))) is not None:
+            return Adopted(known, expected, False, "copy")
+        require_space(self.folder, expected)
         with BlobWriter(self) as writer:
             for chunk in _chunks(file, offset, size, progress):
                 writer.write(chunk)
@@ -312,11 +316,11 @@ class Blobs:
             return Adopted(digest, writer.size, created, "copy")
 
 
-def _chunks(file: FileIO, offset: int, size: int, progress: Callable[[int], None] | None) -> Iterator[bytes]:
+def _chunks(file: FileIO, offset: int, size: int | None, progress: Callable[[int], None] | None) -> Iterator[bytes]:
     """A stretch of a file, or what there is of it; `progress` gets the bytes read so far."""
     file.seek(offset)
     done = 0
-    while chunk := file.read(min(disk.COPY_BYTES, size - done)):
+    while chunk := file.read(disk.COPY_BYTES if size is None else min(disk.COPY_BYTES, size - done)):
         done += len(chunk)
         if progress is not None:
             progress(done)

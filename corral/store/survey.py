@@ -61,11 +61,16 @@ def survey(models: Sequence[Stored], broken: Sequence[tuple[str, str]], blobs: P
         models=models,
         broken=broken,
         damaged=damaged,
-        unreadable=[blobs / name for name in sorted(found) if not os.access(blobs / name, os.R_OK)],
+        unreadable=[path for path in (blobs / name for name in sorted(found)) if _is_shut(path)],
         unnamed=(len(unnamed), sum(unnamed)),
         partial=(len(downloads), sum(partial)),
         temporary=(len(temporary), sum(temporary)),
     )
+
+
+def _is_shut(path: Path) -> bool:
+    """Whether it is there and this user may not read it: a server beside us may have deleted it meanwhile."""
+    return not os.access(path, os.R_OK) and path.exists()
 
 
 def _files(folder: Path) -> dict[str, int]:

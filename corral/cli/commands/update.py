@@ -1,13 +1,13 @@
 """`update`: says how this very installation is brought up to date. It changes nothing itself."""
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit
 
 import click
 
@@ -64,6 +64,7 @@ def _from_source(pip: str, source: dict[str, Any]) -> Iterator[str]:
     if (repository := source.get("vcs_info")) is not None:
         yield f"{pip} --upgrade {repository.get('vcs')}+{url}"
         return
-    folder = shlex.quote(url2pathname(urlsplit(url).path))
+    path = unquote(urlsplit(url).path)
+    folder = shlex.quote(path[1:] if re.match(r"/[A-Za-z]:", path) else path)
     yield f"git -C {folder} pull"
     yield f"{pip} {'--editable ' if source.get('dir_info', {}).get('editable') else '--upgrade '}{folder}"
