@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import struct
 import zipfile
 from pathlib import Path
@@ -95,6 +96,11 @@ def damaged(path: Path, old: bytes, new: bytes, *, last: bool = True) -> Path:
 def test_one_that_is_no_model_says_why(members: dict[str, bytes], reason: str, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=reason):
         llamafile.read(make_llamafile(tmp_path / "x.llamafile", members))
+
+
+def test_a_pipe_is_none(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.llamafile")
+    assert not llamafile.looks_like_llamafile(tmp_path / "pipe.llamafile")
 
 
 def test_compressed_weights_are_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from corral.errors import ModelFileError
-from corral.llamafile.archive import Stretch, members
+from corral.llamafile.archive import Stretch, members, opened
 from corral.llamafile.arguments import Arguments, parse
 
 ARGUMENTS = ".args"
@@ -37,10 +37,10 @@ class Llamafile(Struct, frozen=True):
 def looks_like_llamafile(path: Path) -> bool:
     """Whether a file begins as a program and ends as an archive with a GGUF file in it; False also for a broken one."""
     try:
-        with open(path, "rb") as file:
+        with opened(path) as file:
             begins = file.read(4)
         return begins.startswith(_PROGRAMS) and any(_is_gguf(name) for name in members(path))
-    except (OSError, ModelFileError):
+    except (OSError, ValueError, ModelFileError):
         return False
 
 
@@ -81,7 +81,7 @@ def _named(models: Mapping[str, Stretch], wanted: str, flag: str) -> str | None:
 
 
 def _check(path: Path, name: str, stretch: Stretch) -> None:
-    with open(path, "rb") as file:
+    with opened(path) as file:
         file.seek(stretch.offset)
         if file.read(4) != b"GGUF":
             raise ModelFileError(f'"{name}" in it is no GGUF file')
@@ -90,6 +90,6 @@ def _check(path: Path, name: str, stretch: Stretch) -> None:
 def _text(path: Path, stretch: Stretch) -> str:
     if stretch.size > MAX_ARGUMENTS:
         raise ModelFileError(f"its arguments have {stretch.size} bytes: more than {MAX_ARGUMENTS}")
-    with open(path, "rb") as file:
+    with opened(path) as file:
         file.seek(stretch.offset)
         return file.read(stretch.size).decode("utf-8", "replace")

@@ -1,6 +1,8 @@
 """The directory of a zip archive, at the end of any file, and where the bytes of its uncompressed members lie."""
 
 import io
+import os
+import stat
 import struct
 import zipfile
 from pathlib import Path
@@ -26,13 +28,22 @@ class Stretch(Struct, frozen=True):
     size: int
 
 
+def opened(path: Path) -> BinaryIO:
+    """A plain file for reading; `ModelFileError` for a device or a pipe, which could block or never end. `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ModelFileError(f'"{path}" is not a file')
+    return os.fdopen(descriptor, "rb")
+
+
 def members(path: Path) -> dict[str, Stretch]:
     """The uncompressed members of the archive that a file ends with, by their names.
 
     `ModelFileError` for a directory that lies: stretches outside of the file or over each other, names that lead out of
     it or stand there twice, and weights that are compressed or encrypted. `OSError`.
     """
-    with open(path, "rb") as file:
+    with opened(path) as file:
         bounded = _Bounded(file)
         try:
             with zipfile.ZipFile(bounded) as archive:
