@@ -195,3 +195,102 @@ async def _live(steps: list[tuple[str, int]], slots: int) -> None:
         request.leave()
     await asyncio.gather(*(request.task for request in requests), return_exceptions=True)
     assert (pool.reserved, pool.active, pool.waiting) == (0, 0, 0)
+
+
+async def test_more_is_reserved_where_there_is_room() -> None:
+    pool = Pool(100, 16)
+    async with pool.admit(40) as one, pool.admit(20):
+        assert await one.extend(80) < 1
+        assert (pool.reserved, pool.waiting) == (100, 0)
+        await one.extend(10)
+        assert pool.reserved == 30
+    assert (pool.reserved, pool.active) == (0, 0)
+
+
+async def test_the_one_that_came_last_is_parked_and_goes_on_when_there_is_room() -> None:
+    pool = Pool(100, 16)
+    async with AsyncExitStack() as first, AsyncExitStack() as second:
+        await first.enter_async_context(pool.admit(60))
+        last = await second.enter_async_context(pool.admit(30))
+        parked = asyncio.ensure_future(last.extend(50))
+        newcomer = Request(pool, 20)
+        await turn_the_loop()
+        assert (parked.done(), pool.reserved, pool.active, pool.waiting) == (False, 60, 1, 2)
+        assert newcomer.inside is False, "it came after the one that is parked"
+        await first.aclose()
+        await parked
+        await turn_the_loop()
+        assert (pool.reserved, pool.active, newcomer.inside) == (70, 2, True)
+        newcomer.leave()
+        await newcomer.task
+
+
+async def test_the_one_that_came_first_takes_what_others_wait_for() -> None:
+    pool = Pool(100, 16)
+    async with pool.admit(30) as first, pool.admit(60) as second:
+        newcomer = Request(pool, 20)
+        parked = asyncio.ensure_future(second.extend(80))
+        await turn_the_loop()
+        assert (parked.done(), newcomer.inside) == (False, False)
+        await first.extend(100)
+        assert (pool.reserved, pool.waiting) == (100, 2)
+        await first.extend(10)
+        await parked
+        assert pool.reserved == 90
+        await second.extend(10)
+        await turn_the_loop()
+        assert newcomer.inside is True
+        newcomer.leave()
+        await newcomer.task
+
+
+async def test_a_parked_one_that_leaves_makes_way() -> None:
+    pool = Pool(100, 16)
+    async with pool.admit(60):
+        async with AsyncExitStack() as stack:
+            last = await stack.enter_async_context(pool.admit(30))
+            parked = asyncio.ensure_future(last.extend(80))
+            newcomer = Request(pool, 40)
+            await turn_the_loop()
+            assert newcomer.inside is False
+            parked.cancel()
+            await turn_the_loop()
+        await turn_the_loop()
+        assert (newcomer.inside, pool.reserved) == (True, 100)
+        newcomer.leave()
+        await newcomer.task
+    assert (pool.reserved, pool.active, pool.waiting) == (0, 0, 0)
+
+
+def test_a_request_reserves_what_is_usual_unless_there_is_plenty() -> None:
+    pool = Pool(4096, 16)
+    assert pool.share(40, 200) == 200
+    assert pool.share(40, 4096) == 40 + 256
+    for length in (100,) * 7 + (150,) * 3:
+        pool.usual.add(length)
+    assert pool.share(40, 4096) == 40 + 192
+    assert pool.share(40, 100) == 100
+    pool.reserved = 2000
+    assert pool.share(40, 300) == 40 + 192, "half of the pool stays free for those who come"
+    assert pool.share(40, 300, held=500) == 300
+
+
+async def test_it_counts_how_long_tokens_are_wanted_while_a_slot_is_free() -> None:
+    pool = Pool(100, 2)
+    async with pool.admit(50):
+        async with pool.admit(10):
+            for_slot = Request(pool, 10)
+            await turn_the_loop()
+            assert (for_slot.inside, pool.short) == (False, 0.0)
+        await turn_the_loop()
+        assert for_slot.inside is True
+        for_slot.leave()
+        await for_slot.task
+        for_tokens = Request(pool, 90)
+        await turn_the_loop()
+        assert pool.short > 0
+    await turn_the_loop()
+    short = pool.short
+    assert (for_tokens.inside, pool.short) == (True, short)
+    for_tokens.leave()
+    await for_tokens.task

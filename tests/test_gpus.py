@@ -73,7 +73,8 @@ def test_a_model_is_spread_where_that_is_wanted(start_server: StartServer, tmp_p
     assert [(one["name"], one["layers"]) for one in devices] == [("CUDA0", 2), ("CUDA1", 1)]
 
 
-def test_out_of_device_memory_less_is_tried_step_by_step_each_said(gpus: Gpus) -> None:
+def test_out_of_device_memory_less_is_tried_step_by_step_each_said(start_server: StartServer, tmp_path: Path) -> None:
+    gpus = Gpus(start_server, tmp_path, OLLAMA_NUM_PARALLEL="4")
     gpus.order(most={"pool": 2048})
     assert gpus.ask("one").status == 200
     assert "cudaMalloc failed: out of memory; trying a pool of 2048 tokens" in gpus.log()

@@ -81,7 +81,7 @@ def test_the_reason_says_what_was_free_and_what_would_have_fitted() -> None:
     assert planned(3, 3)[1].reason == "all 33 layers on CUDA0 (16), CUDA1 (17)"
 
 
-LIMITS = SchedulerLimits(max_loaded=9)
+LIMITS = SchedulerLimits(max_loaded=9, first_contexts=4)
 
 
 def at(held: dict[str, float], users: int = 0, keep_alive: float = 300) -> RunnerState:

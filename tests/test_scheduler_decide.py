@@ -23,7 +23,7 @@ from corral.serving.decisions import (
 
 KIB = 1 << 10
 PLENTY = Memory(total=64 * GIB, available=32 * GIB)
-LIMITS = SchedulerLimits(max_loaded=2)
+LIMITS = SchedulerLimits(max_loaded=2, first_contexts=4)
 
 A = RunnerSpec(model="a", num_ctx=4096, slots=16, weights_bytes=GIB, cache_bytes_per_token=64 * KIB)
 B = msgspec.structs.replace(A, model="b")
@@ -89,8 +89,17 @@ def test_decide(case: str) -> None:
 
 
 def test_without_a_limit_three_models_are_kept() -> None:
-    assert decide(C, [at(A), at(B)], PLENTY, SchedulerLimits()) == started(C)
-    assert decide(C, [at(A), at(B), at(EMBEDDING)], PLENTY, SchedulerLimits()) == Evict(0, TOO_MANY)
+    assert decide(C, [at(A), at(B)], PLENTY, SchedulerLimits(first_contexts=4)) == started(C)
+    assert decide(C, [at(A), at(B), at(EMBEDDING)], PLENTY, SchedulerLimits(first_contexts=4)) == Evict(0, TOO_MANY)
+
+
+def test_a_pool_has_one_context_until_it_was_short() -> None:
+    limits = SchedulerLimits()
+    no_cache = asked(A, cache_bytes_per_token=0)
+    assert decide(A, [], PLENTY, limits) == started(A, contexts=1)
+    assert decide(A, [], PLENTY, limits, widens=True) == started(A, contexts=4)
+    assert decide(A, [], TINY, limits, widens=True) == started(A, contexts=1)
+    assert decide(no_cache, [], PLENTY, limits) == started(no_cache, contexts=4)
 
 
 BESIDE_THE_LEAVING = {
@@ -106,7 +115,7 @@ BESIDE_THE_LEAVING = {
 @pytest.mark.parametrize("case", BESIDE_THE_LEAVING)
 def test_nothing_is_made_smaller_or_evicted_for_a_model_that_leaves(case: str) -> None:
     contexts, changes, expected = BESIDE_THE_LEAVING[case]
-    limits = msgspec.structs.replace(SchedulerLimits(max_loaded=3), **changes)
+    limits = msgspec.structs.replace(SchedulerLimits(max_loaded=3, first_contexts=4), **changes)
     memory = room_for(B, contexts * B.num_ctx)
     assert decide(B, [at(A, 1, draining=True), at(C)], memory, limits) == expected
     staying = decide(B, [at(A, 1), at(C)], memory, limits)
@@ -185,7 +194,7 @@ WITH_GPUS: dict[str, tuple[RunnerSpec, list[RunnerState], Memory, Decision]] = {
 @pytest.mark.parametrize("case", WITH_GPUS)
 def test_a_model_may_lie_in_the_gpus_and_in_main_memory(case: str) -> None:
     wanted, loaded, memory, expected = WITH_GPUS[case]
-    assert decide(wanted, loaded, memory, SchedulerLimits(max_loaded=9)) == expected
+    assert decide(wanted, loaded, memory, SchedulerLimits(max_loaded=9, first_contexts=4)) == expected
 
 
 def test_a_long_text_to_embed_needs_room_to_be_computed() -> None:
@@ -198,8 +207,8 @@ def test_three_models_are_kept_for_each_gpu() -> None:
     gpus = (Gpu("0", "", GIB, GIB), Gpu("1", "", GIB, GIB))
     memory = Memory(PLENTY.total, PLENTY.available, gpus)
     models = [at(asked(A, model=f"m{number}")) for number in range(5)]
-    assert isinstance(decide(A, models, memory, SchedulerLimits()), Start)
-    assert isinstance(decide(A, [*models, at(B)], memory, SchedulerLimits()), Evict)
+    assert isinstance(decide(A, models, memory, SchedulerLimits(first_contexts=4)), Start)
+    assert isinstance(decide(A, [*models, at(B)], memory, SchedulerLimits(first_contexts=4)), Evict)
 
 
 @pytest.mark.parametrize(

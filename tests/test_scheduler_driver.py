@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import cast
 
 import msgspec
@@ -19,8 +19,8 @@ from tests.stub_engines import Launcher, StubEngine, turn_the_loop
 A = RunnerSpec(model="a", num_ctx=4096, slots=4, weights_bytes=GIB)
 B = msgspec.structs.replace(A, model="b")
 C = msgspec.structs.replace(A, model="c")
-TWO = SchedulerLimits(max_loaded=2)
-ONE = SchedulerLimits(max_loaded=1)
+TWO = SchedulerLimits(max_loaded=2, first_contexts=4)
+ONE = SchedulerLimits(max_loaded=1, first_contexts=4)
 
 
 def longer(spec: RunnerSpec, num_ctx: int) -> RunnerSpec:
@@ -83,6 +83,56 @@ class Client:
 async def served(*clients: Client) -> list[bool]:
     await turn_the_loop()
     return [client.served for client in clients]
+
+
+CACHED = msgspec.structs.replace(A, cache_bytes_per_token=1024)
+SHORT = SchedulerLimits(max_loaded=2, idle_shortage=0, busy_shortage=0)
+
+
+async def run_short(runner: Runner) -> None:
+    """Has one request wait for tokens of a pool while it has a free slot."""
+    async with AsyncExitStack() as first, AsyncExitStack() as second:
+        await first.enter_async_context(runner.pool.admit(runner.pool.tokens))
+        waits = asyncio.ensure_future(second.enter_async_context(runner.pool.admit(1)))
+        await turn_the_loop()
+        assert not waits.done()
+        await first.aclose()
+        await waits
+
+
+async def test_a_model_whose_pool_was_short_is_loaded_anew_with_a_larger_one_when_it_is_idle() -> None:
+    launcher = Launcher()
+    async with scheduling(launcher, SHORT) as scheduler:
+        client = Client(scheduler, CACHED, keep_alive=77)
+        assert await served(client) == [True]
+        runner = scheduler.runners[0]
+        assert runner.spec.pool == A.num_ctx
+        await run_short(runner)
+        await client.leave()
+        await turn_the_loop()
+        (wider,) = scheduler.runners
+        assert (wider is not runner, wider.spec.pool, wider.keep_alive) == (True, 4 * A.num_ctx, 77)
+        await run_short(wider)
+        again = Client(scheduler, CACHED)
+        assert await served(again) == [True]
+        await again.leave()
+        await turn_the_loop()
+        assert scheduler.runners == (wider,), "it has as much as it may have"
+
+
+async def test_a_busy_model_whose_pool_was_short_gets_a_larger_one_after_its_users() -> None:
+    launcher = Launcher()
+    async with scheduling(launcher, SHORT) as scheduler:
+        leaving, staying = Client(scheduler, CACHED), Client(scheduler, CACHED)
+        assert await served(leaving, staying) == [True, True]
+        await run_short(scheduler.runners[0])
+        await leaving.leave()
+        new = Client(scheduler, CACHED)
+        assert await served(new) == [False], "it waits for the larger pool"
+        await staying.leave()
+        assert await served(new) == [True]
+        assert scheduler.runners[0].spec.pool == 4 * A.num_ctx
+        await new.leave()
 
 
 async def test_one_load_serves_all_who_wait_for_it() -> None:

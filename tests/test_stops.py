@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from corral.engine.llama.stops import StopWords
+from corral.engine.stops import StopWords
 
 CASES: list[tuple[str, tuple[str, ...], str, str]] = [
     ("one two three", ("two",), "one ", "two"),

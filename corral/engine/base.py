@@ -118,6 +118,8 @@ class CompletionRequest(Struct, frozen=True, kw_only=True):
     """A prompt to continue. `max_tokens` is positive; the first `num_keep` tokens survive a context shift."""
 
     prompt: str | tuple[int, ...]
+    written: tuple[int, ...] = ()
+    """Tokens behind the prompt that the model has written already, without a picture before them."""
     media: tuple[bytes, ...] = ()
     """Files for the markers `MEDIA_MARKER` in the prompt, in order."""
     sampling: Sampling = Sampling()

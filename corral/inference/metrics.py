@@ -54,6 +54,8 @@ class RequestMetrics:
         """Nanoseconds of its model's load that it has waited for."""
         self._planned = 0
         self._admitted = 0
+        self.parked = 0.0
+        """Seconds for which the answer waited for more room in the pool."""
         self._first_token = 0
         self.has_begun = False
         """Whether the first chunk has been annotated."""

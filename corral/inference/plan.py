@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from msgspec import Struct, structs
 
@@ -48,7 +48,10 @@ class CompletionPlan(Struct, frozen=True, kw_only=True):
     text: str
     """The whole prompt with markers for pictures; `request.prompt` is shorter where its middle had to be left out."""
     answer_format: AnswerFormat
+    prompt_tokens: int
+    """An upper bound of the prompt's tokens; the whole context where it has pictures."""
     reserved_tokens: int
+    """Tokens of the pool that it may come to need, by that bound."""
     truncated_tokens: int = 0
     unenforced: tuple[str, ...] = ()
     has_loosened_tools: bool = False
@@ -67,6 +70,7 @@ class NativePlan(Struct, frozen=True, kw_only=True):
     chat: EngineChat
     prompt: Prompt
     think_tags: tuple[str, str] | None
+    prompt_tokens: int
     reserved_tokens: int
     truncated_tokens: int = 0
     unenforced: tuple[str, ...] = ()
@@ -78,6 +82,8 @@ class NativePlan(Struct, frozen=True, kw_only=True):
 
 Plan: TypeAlias = CompletionPlan | NativePlan | Rendered
 """A `Rendered` prompt is all the answer where only the prompt was asked for."""
+
+PlanT = TypeVar("PlanT", CompletionPlan, NativePlan)
 
 
 class Planner:
@@ -114,6 +120,15 @@ class Planner:
         if isinstance(self._request, ChatRequest):
             return await self._chat(self._request)
         return await self._generate(self._request)
+
+    async def counted(self, plan: PlanT) -> PlanT:
+        """The plan with its prompt's tokens counted, where only a bound of them was known."""
+        has_media = bool(plan.request.media) if isinstance(plan, CompletionPlan) else not plan.chat.prompt
+        if has_media:
+            return plan
+        most = plan.request.max_tokens if isinstance(plan, CompletionPlan) else plan.chat.max_tokens
+        tokens = await self.prompt_tokens(plan)
+        return structs.replace(plan, prompt_tokens=tokens, reserved_tokens=self._reserved(tokens + most))
 
     async def prompt_tokens(self, plan: CompletionPlan | NativePlan) -> int:
         """How many tokens are sent, those of pictures left aside."""
@@ -279,6 +294,7 @@ class Planner:
         schema = await self._schema(wanted)
         text, media = prompt.with_media_markers(text, await prompt.readable(self._model, built.media))
         sent, prompt_tokens, left_out = await self._shortened(text, bool(media))
+        bound = self._runner.spec.num_ctx if media else prompt_tokens
         max_tokens = max(1, self._max_tokens(None if self._shift else prompt_tokens) - generated_tokens)
         return CompletionPlan(
             request=CompletionRequest(
@@ -296,7 +312,8 @@ class Planner:
             prompt=built,
             text=text,
             answer_format=answer_format,
-            reserved_tokens=self._reserved(self._runner.spec.num_ctx if media else prompt_tokens + max_tokens),
+            prompt_tokens=bound,
+            reserved_tokens=self._reserved(bound + max_tokens),
             truncated_tokens=built.dropped_tokens + left_out,
             unenforced=() if schema is None else schema.ignored,
             has_loosened_tools=schema is not None and bool(schema.ignored) and isinstance(wanted, constraint.CallsOf),
@@ -318,6 +335,7 @@ class Planner:
         max_tokens = self._max_tokens(None if self._shift else prompt_tokens)
         schema = await self._schema(self._request.format)
         media = await prompt.readable(self._model, built.media)
+        bound = self._runner.spec.num_ctx if media else prompt_tokens
         chat = EngineChat(
             messages=tuple(prompt.with_media(built.messages, media)),
             prompt="" if media else built.text,
@@ -337,7 +355,8 @@ class Planner:
             chat=chat,
             prompt=built,
             think_tags=self._model.jinja_think_tags,
-            reserved_tokens=self._reserved(self._runner.spec.num_ctx if media else prompt_tokens + max_tokens),
+            prompt_tokens=bound,
+            reserved_tokens=self._reserved(bound + max_tokens),
             truncated_tokens=built.dropped_tokens,
             unenforced=() if schema is None else schema.ignored,
             has_loosened_tools=bool(self._engine_prompts.call_schemas),

@@ -7,8 +7,9 @@ which answers are to be watched (`plan.py`).
 
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Hashable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import aclosing
+from typing import TypeAlias
 
 from corral.engine.base import CompletionRequest, Engine, EngineChat, Finish, Piece
 
@@ -21,6 +22,8 @@ LEAST_TOKENS = 400
 
 CHECK_EVERY = 100
 """Tokens between two looks at the end of an answer, each of which takes a fraction of a millisecond."""
+
+Complete: TypeAlias = Callable[[CompletionRequest], AsyncGenerator[Piece, None]]
 
 WARNING = "answer_repeats_itself"
 """The kind of warning, as metrics and log have it."""
@@ -76,14 +79,16 @@ class WatchedEngine:
     An answer under a schema is not watched: a list of equal things may be what it has to be.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, complete: Complete | None = None) -> None:
+        """`complete`: what completes prompts in the engine's place."""
         self._engine = engine
+        self._complete = complete or engine.complete
         self.warnings: list[str] = []
         """`WARNING` once an answer was ended."""
 
     def complete(self, request: CompletionRequest) -> AsyncGenerator[Piece, None]:
         """As `Engine.complete`."""
-        pieces = self._engine.complete(request)
+        pieces = self._complete(request)
         return pieces if request.schema is not None else self._watched(pieces, request.prompt)
 
     def chat(self, request: EngineChat) -> AsyncGenerator[Piece, None]:

@@ -6,7 +6,7 @@ Knows engine, pool and readers; how the request was planned is `plan.py`'s subje
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -16,14 +16,19 @@ from corral.errors import EngineError
 from corral.inference import constraint
 from corral.inference.completion import complete
 from corral.inference.metrics import RequestMetrics
-from corral.inference.plan import CompletionPlan, NativePlan, Plan, Planner
+from corral.inference.plan import CompletionPlan, NativePlan, Plan, Planner, PlanT
 from corral.inference.reading import Reader, StreamedAnswer, is_parser_failure, reader_for, rescuing_reader
 from corral.inference.repetition import WatchedEngine
+from corral.inference.segments import SegmentedEngine, can_be_parked
 from corral.messages import Chunk, Rendered, ToolCall
+from corral.serving.admission import Pool, Room
 from corral.serving.place import Place
 from corral.serving.scheduler import Runner
 
 log = logging.getLogger(__name__)
+
+COUNTED_PART = 4
+"""A prompt of which a bound is more than this part of the pool is counted before it is admitted."""
 
 
 def run(
@@ -39,7 +44,7 @@ def run(
         case Rendered():
             return one(Chunk(rendered=plan))
         case CompletionPlan():
-            return _completed(plan, runner, metrics, place)
+            return _completed(plan, planner, runner, metrics, place)
         case NativePlan():
             return _native(plan, planner, runner, metrics, place)
 
@@ -77,18 +82,36 @@ async def thinking_counted(chunks: AsyncGenerator[Chunk, None], engine: Engine) 
             yield chunk
 
 
+@contextlib.asynccontextmanager
+async def _admitted(plan: PlanT, planner: Planner, runner: Runner, place: Place) -> AsyncIterator[tuple[PlanT, Room]]:
+    """Waits for room in the pool. A prompt is counted first where a bound of it would keep others out, or itself."""
+    pool = runner.pool
+    if plan.prompt_tokens > pool.tokens // COUNTED_PART or not pool.has_room(_first_tokens(plan, pool)):
+        plan = await planner.counted(plan)
+    async with pool.admit(_first_tokens(plan, pool), place=place) as room:
+        yield plan, room
+
+
+def _first_tokens(plan: CompletionPlan | NativePlan, pool: Pool) -> int:
+    """Tokens to reserve at first: all that may be needed, unless the answer can be parked when there are no more."""
+    if isinstance(plan, NativePlan) or not can_be_parked(plan.request):
+        return plan.reserved_tokens
+    return pool.share(plan.prompt_tokens, plan.reserved_tokens)
+
+
 async def _completed(
-    plan: CompletionPlan, runner: Runner, metrics: RequestMetrics, place: Place
+    plan: CompletionPlan, planner: Planner, runner: Runner, metrics: RequestMetrics, place: Place
 ) -> AsyncGenerator[Chunk, None]:
     """Completes the prompt; what was written is read here."""
     reader = reader_for(plan.answer_format, plan.prompt.text)
     metrics.planned(plan.truncated_tokens, plan.unenforced, has_loosened_tools=plan.has_loosened_tools)
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(runner.pool.admit(plan.reserved_tokens, place=place))
+        plan, room = await stack.enter_async_context(_admitted(plan, planner, runner, place))
         stack.enter_context(metrics.serving())
         context = stack.enter_context(_Context(plan, runner)) if plan.with_context else None
-        watched = WatchedEngine(runner.engine) if plan.ends_repetition else None
-        engine = runner.engine if watched is None else watched
+        segmented = SegmentedEngine(runner.engine, runner.pool, room, plan.prompt_tokens, runner.spec.num_ctx)
+        watched = WatchedEngine(runner.engine, segmented.complete) if plan.ends_repetition else None
+        engine = segmented if watched is None else watched
         pieces = await stack.enter_async_context(aclosing(complete(engine, plan.request, reader)))
         async for piece, chunks in pieces:
             metrics.passed(piece)
@@ -99,6 +122,9 @@ async def _completed(
             for chunk in chunks:
                 yield chunk if metrics.has_begun else metrics.annotate_first(chunk)
             if piece.finish is not None:
+                if piece.finish.reason == "stop":
+                    runner.pool.usual.add(piece.finish.generated_tokens)
+                metrics.parked = segmented.parked
                 tokens = None if context is None else await context.tokens()
                 yield metrics.last(piece.finish, [*reader.warnings, *(watched.warnings if watched else ())], tokens)
 
@@ -139,7 +165,7 @@ async def _native(
     metrics.planned(plan.truncated_tokens, plan.unenforced, has_loosened_tools=plan.has_loosened_tools)
     try:
         async with contextlib.AsyncExitStack() as stack:
-            await stack.enter_async_context(runner.pool.admit(plan.reserved_tokens, place=place))
+            plan, _ = await stack.enter_async_context(_admitted(plan, planner, runner, place))
             stack.enter_context(metrics.serving())
             watched = WatchedEngine(runner.engine) if plan.ends_repetition else None
             engine = runner.engine if watched is None else watched
@@ -159,7 +185,7 @@ async def _native(
         if rest is None:
             raise
         log.warning("model %s: its answer is read without the engine's parser: %s", runner.label, error)
-    async with aclosing(_completed(rest, runner, metrics, place)) as chunks:
+    async with aclosing(_completed(rest, planner, runner, metrics, place)) as chunks:
         async for chunk in chunks:
             yield chunk
 

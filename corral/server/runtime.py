@@ -66,6 +66,7 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
         max_loaded=config.max_loaded_models,
         max_queue=config.max_queue,
         pool_contexts=config.pool_contexts,
+        first_contexts=config.num_parallel or 1,
         keep_alive=config.keep_alive,
         gpu_overhead=config.gpu_overhead,
         spread=config.sched_spread,

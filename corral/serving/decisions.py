@@ -44,7 +44,13 @@ class SchedulerLimits(Struct, frozen=True, kw_only=True):
     max_queue: int = 512
     """Requests that may wait."""
     pool_contexts: int = 4
-    """Full contexts that a model's KV cache has room for, where memory suffices."""
+    """Full contexts that a model's KV cache has room for at most, where memory suffices."""
+    first_contexts: int = 1
+    """Those that it has room for before it was found to be short."""
+    idle_shortage: float = 1.0
+    busy_shortage: float = 30.0
+    """Seconds that requests have waited for tokens of a model's pool, after which it is loaded anew with a larger one:
+    when it has no users, or as soon as those that it has are done."""
     keep_alive: float = 300.0
     """Seconds that an idle model stays loaded unless a request says otherwise."""
     ping_after: float = 10.0
@@ -103,17 +109,19 @@ def decide(
     limits: SchedulerLimits,
     *,
     grows: bool = False,
+    widens: bool = False,
     ratios: Ratios = Ratios(),  # noqa: B008 - frozen
     unusable: str = "",
 ) -> Decision:
     """What to do for a request that wants `wanted`; `grows`: its model was unloaded since its context was too short.
 
-    `ratios`: by how much earlier estimates for this model were wrong; `unusable`: why it may use no GPU now.
+    `widens`: its pool was short of tokens before. `ratios`: by how much earlier estimates for this model were wrong;
+    `unusable`: why it may use no GPU now.
 
     1. The model is loaded: reuse it when it can serve the request, else evict it.
     2. Another model is being loaded, whose memory is not taken yet: wait.
     3. The limit of models is reached, or memory does not suffice beside the others: evict one.
-    4. Otherwise start it, with as large a pool as memory allows, but never less than one context.
+    4. Otherwise start it, with a pool of the contexts that it is to have, or as many as memory allows; at least one.
 
     While another model drains, whose memory will be free soon, nothing is evicted for 3, and nothing gets less for 4
     than it would with all the memory there is: it waits.
@@ -125,6 +133,8 @@ def decide(
             return Reuse(index) if can_serve(wanted, state.spec) else Evict(index, "it is wanted with other options")
     if any(state.loading for state in loaded):
         return Wait()
+    if not widens and wanted.cache_bytes_per_token:
+        limits = msgspec.structs.replace(limits, pool_contexts=min(limits.first_contexts, limits.pool_contexts))
     drains = any(state.draining for state in loaded)
     if loaded and len(loaded) >= (limits.max_loaded or MODELS_PER_GPU * max(1, len(memory.gpus))):
         return Wait() if drains else Evict(victim(loaded), "as many models are loaded as may be")
@@ -279,6 +289,17 @@ def pool_size(spec: RunnerSpec, room: int, contexts: int) -> int:
         fitting = max(0, room) // (spec.cache_bytes_per_token * spec.num_ctx)
         contexts = max(1, min(contexts, fitting))
     return contexts * spec.num_ctx
+
+
+def can_widen(spec: RunnerSpec, memory: Memory, limits: SchedulerLimits) -> bool:
+    """Whether a loaded model may have a larger pool than it has, and there is memory for one context more."""
+    if not spec.cache_bytes_per_token or spec.pool >= pool_size(spec, _PLENTY, limits.pool_contexts):
+        return False
+    more = spec.num_ctx * spec.cache_bytes_per_token
+    names = {share.device for share in spec.placement.shares} if spec.placement is not None else set[str]()
+    if not names:
+        return more <= int(memory.available * SHARE)
+    return more <= sum(int(gpu.free * SHARE) for gpu in memory.gpus if gpu.name in names)
 
 
 def is_longer(wanted: RunnerSpec, loaded: RunnerSpec) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapp
 from functools import partial
 from typing import Any, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from corral.engine.base import Engine, LoadProgress, RunnerSpec
@@ -30,6 +31,7 @@ from corral.serving.decisions import (
     SchedulerLimits,
     Start,
     Wait,
+    can_widen,
     decide,
     is_longer,
     replaced,
@@ -178,6 +180,8 @@ class Scheduler:
         self._figures = figures or Figures()
         self._without_gpu: dict[str, tuple[float, str]] = {}
         """Models under which a GPU failed: until when they do without, in monotonic seconds, and why."""
+        self._short: set[str] = set()
+        """Models whose pools were too small for their users."""
         self._runners: list[Runner] = []
         self._waiting: deque[_Ticket] = deque()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -302,6 +306,7 @@ class Scheduler:
                 self._memory(),
                 self._limits,
                 grows=ticket.grows,
+                widens=ticket.spec.model in self._short,
                 ratios=self._figures.of(ticket.spec),
                 unusable=self._unusable(ticket.spec),
             ):
@@ -310,7 +315,7 @@ class Scheduler:
                     self._grant(ticket, self._runners[index])
                 case Start(spec):
                     self._waiting.popleft()
-                    self._grant(ticket, self._start(spec, ticket))
+                    self._grant(ticket, self._start(spec, ticket.label, ticket.spec.num_ctx))
                 case Evict(index, reason):
                     ticket.grows = ticket.grows or is_longer(ticket.spec, states[index].spec)
                     self._evict(self._runners[index], reason)
@@ -333,7 +338,12 @@ class Scheduler:
 
     def _release(self, runner: Runner) -> None:
         runner.users -= 1
-        if runner.users > 0 or runner not in self._runners:
+        if runner not in self._runners:
+            return
+        if runner.users > 0:
+            if self._is_short(runner, self._limits.busy_shortage):
+                self._short.add(runner.spec.model)
+                self._evict(runner, "its pool is too small for its users")
             return
         if runner.loading is None:
             self._on_idle(runner)
@@ -346,11 +356,34 @@ class Scheduler:
         runner.idle_since = time.monotonic()
         if runner.draining or runner.keep_alive <= 0:
             self._unload(runner)
+        elif self._is_short(runner, self._limits.idle_shortage):
+            log.info("model %s is loaded anew: requests have waited for room in its pool", runner.label)
+            self._short.add(runner.spec.model)
+            self._unload(runner)
+            self._task(self._load_wider(runner))
         else:
             runner.start_keep_alive_timer(runner.keep_alive, lambda: self._unload(runner))
 
-    def _start(self, spec: RunnerSpec, ticket: _Ticket) -> Runner:
-        runner = Runner(spec, ticket.label, self._limits.keep_alive, ticket.spec.num_ctx)
+    def _is_short(self, runner: Runner, seconds: float) -> bool:
+        """Whether its users have waited so long for tokens of its pool, and it can have a larger one."""
+        if runner.draining or runner.pool.short <= seconds or runner.spec.model in self._short:
+            return False
+        return can_widen(runner.spec, self._memory(), self._limits)
+
+    async def _load_wider(self, runner: Runner) -> None:
+        """Loads a model that is being unloaded once more, with a larger pool, unless other requests come first."""
+        await runner.gone.wait()
+        spec = msgspec.structs.replace(runner.spec, pool=0, placement=None)
+        if self._closing or self._waiting or self._ready_for(spec) is not None:
+            return
+        states = [other.state for other in self._runners]
+        decision = decide(spec, states, self._memory(), self._limits, widens=True, ratios=self._figures.of(spec))
+        if isinstance(decision, Start):
+            wider = self._start(decision.spec, runner.label, runner.least_ctx)
+            wider.keep_alive = runner.keep_alive
+
+    def _start(self, spec: RunnerSpec, label: str, least_ctx: int) -> Runner:
+        runner = Runner(spec, label, self._limits.keep_alive, least_ctx)
         self._runners.append(runner)
         runner.loading = self._task(self._load(runner))
         runner.loading.add_done_callback(lambda load: self._on_load_done(runner, load))

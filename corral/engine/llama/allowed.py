@@ -67,6 +67,11 @@ def _tokens(value: Any) -> bool:
     return not value or (min(value) >= 0 and max(value) <= MAX_INT)
 
 
+def _continued(value: Any) -> bool:
+    """A text and the tokens that the model has written behind it."""
+    return isinstance(value, list) and len(value) > 1 and isinstance(value[0], str) and _tokens(value[1:])
+
+
 def _bias(value: Any) -> bool:
     token, added = _integer(0, MAX_INT), _number(-100.0, 100.0)
     pairs = isinstance(value, list | tuple) and len(value) <= MAX_BIASED
@@ -128,7 +133,7 @@ _CHAT: dict[str, Check] = {
 FIELDS: dict[str, dict[str, Check]] = {
     "/completion": {
         **_SAMPLING,
-        "prompt": lambda value: _text()(value) or _tokens(value) or _MEDIA(value),
+        "prompt": lambda value: _text()(value) or _tokens(value) or _continued(value) or _MEDIA(value),
         "n_predict": _integer(0, MAX_INT),
         "stop": _texts(MAX_STOPS, MAX_STOP_CHARACTERS),
         "grammar": _text(MAX_GRAMMAR),

@@ -104,7 +104,8 @@ class LlamaEngine:
         if request.progress:
             body["return_progress"] = True
         prefill = PrefillStats()
-        async with contextlib.aclosing(self._prefill("" if request.media else request.prompt, body)) as parts:
+        prompt = "" if request.media or request.written else request.prompt
+        async with contextlib.aclosing(self._prefill(prompt, body)) as parts:
             async for prefill in parts:
                 if request.progress:
                     yield Piece(progress=prefill.progress)
@@ -189,7 +190,9 @@ class LlamaEngine:
 
     async def _prompt(self, request: CompletionRequest) -> Any:
         if isinstance(request.prompt, tuple):
-            return list(request.prompt)
+            return [*request.prompt, *request.written]
+        if request.written:
+            return [request.prompt, *request.written]
         if not request.media:
             return request.prompt
         text = request.prompt.replace(MEDIA_MARKER, await self._media_marker())

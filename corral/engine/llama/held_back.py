@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from corral.engine.base import CompletionRequest, Finish, Piece
 from corral.engine.llama import wire
 from corral.engine.llama.characters import TokenText, TokenTexts
-from corral.engine.llama.stops import StopWords
+from corral.engine.stops import StopWords
 from corral.messages import TokenLogprob
 
 

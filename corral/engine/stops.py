@@ -20,6 +20,11 @@ class StopWords:
         self._kept = ""
         self.word = ""
 
+    @property
+    def keeps(self) -> bool:
+        """Whether it keeps text back that may begin a stop word."""
+        return bool(self._kept)
+
     def feed(self, text: str) -> str:
         """The text that has become certain: no stop word, nor the beginning of one."""
         known, text = len(self._kept), self._kept + text
