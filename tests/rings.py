@@ -76,6 +76,7 @@ SLOW = {
     "test_published_server": REAL_ENGINE,
     "test_quantize_real": REAL_ENGINE,
     "test_quarantine": CRASHES,
+    "test_real_parking": REAL_ENGINE,
     "test_real_speculation": REAL_ENGINE,
     "test_tune_real": REAL_ENGINE,
     "test_real_engine": REAL_ENGINE,

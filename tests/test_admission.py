@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corral.serving.admission import Pool
+from corral.serving.admission import Pool, Room
 
 
 async def turn_the_loop() -> None:
@@ -207,68 +207,165 @@ async def test_more_is_reserved_where_there_is_room() -> None:
     assert (pool.reserved, pool.active) == (0, 0)
 
 
+class Parkable:
+    """A request that goes on as long as it is told to, a step at a time."""
+
+    def __init__(self, pool: Pool, tokens: int) -> None:
+        self.room: Room | None = None
+        self._leave = asyncio.Event()
+        self.task = asyncio.ensure_future(self._visit(pool, tokens))
+
+    async def _visit(self, pool: Pool, tokens: int) -> None:
+        async with pool.admit(tokens, parkable=True) as self.room:
+            await self._leave.wait()
+
+    def extend(self, tokens: int) -> "asyncio.Future[float]":
+        assert self.room is not None
+        return asyncio.ensure_future(self.room.extend(tokens))
+
+    async def leave(self) -> None:
+        self._leave.set()
+        await self.task
+
+
 async def test_the_one_that_came_last_is_parked_and_goes_on_when_there_is_room() -> None:
     pool = Pool(100, 16)
-    async with AsyncExitStack() as first, AsyncExitStack() as second:
-        await first.enter_async_context(pool.admit(60))
-        last = await second.enter_async_context(pool.admit(30))
-        parked = asyncio.ensure_future(last.extend(50))
-        newcomer = Request(pool, 20)
-        await turn_the_loop()
-        assert (parked.done(), pool.reserved, pool.active, pool.waiting) == (False, 60, 1, 2)
-        assert newcomer.inside is False, "it came after the one that is parked"
-        await first.aclose()
-        await parked
-        await turn_the_loop()
-        assert (pool.reserved, pool.active, newcomer.inside) == (70, 2, True)
-        newcomer.leave()
-        await newcomer.task
+    first, last = Parkable(pool, 50), Parkable(pool, 40)
+    await turn_the_loop()
+    newcomer = Request(pool, 20)
+    await first_of(first.extend(60))
+    wants = first.extend(70)
+    await turn_the_loop()
+    assert (wants.done(), pool.reserved, newcomer.inside) == (False, 100, False)
+    parked = last.extend(50)
+    await turn_the_loop()
+    assert (wants.done(), parked.done()) == (True, False)
+    assert (pool.reserved, pool.active, pool.waiting) == (70, 1, 2)
+    assert newcomer.inside is False, "it came after the one that is parked"
+    await first.leave()
+    await parked
+    await turn_the_loop()
+    assert (pool.reserved, pool.active, newcomer.inside) == (70, 2, True)
+    newcomer.leave()
+    await asyncio.gather(newcomer.task, last.leave())
+    assert (pool.reserved, pool.active, pool.waiting) == (0, 0, 0)
 
 
-async def test_the_one_that_came_first_takes_what_others_wait_for() -> None:
+async def first_of(extending: "asyncio.Future[float]") -> None:
+    """Waits for what is granted at once."""
+    await turn_the_loop()
+    assert extending.done()
+
+
+async def test_one_that_waits_for_more_is_parked_for_one_that_came_before() -> None:
     pool = Pool(100, 16)
-    async with pool.admit(30) as first, pool.admit(60) as second:
-        newcomer = Request(pool, 20)
-        parked = asyncio.ensure_future(second.extend(80))
-        await turn_the_loop()
-        assert (parked.done(), newcomer.inside) == (False, False)
-        await first.extend(100)
-        assert (pool.reserved, pool.waiting) == (100, 2)
-        await first.extend(10)
-        await parked
-        assert pool.reserved == 90
-        await second.extend(10)
-        await turn_the_loop()
-        assert newcomer.inside is True
-        newcomer.leave()
-        await newcomer.task
+    first, second, third = Parkable(pool, 30), Parkable(pool, 30), Parkable(pool, 30)
+    await turn_the_loop()
+    waits = [second.extend(60), first.extend(90)]
+    await turn_the_loop()
+    assert [one.done() for one in waits] == [False, False]
+    waits.append(third.extend(30))
+    await turn_the_loop()
+    assert [one.done() for one in waits] == [False, True, False]
+    assert (pool.reserved, pool.active, pool.waiting) == (90, 1, 2)
+    await first.leave()
+    await asyncio.gather(*waits)
+    assert pool.reserved == 90
+    await asyncio.gather(second.leave(), third.leave())
+    assert (pool.reserved, pool.active) == (0, 0)
+
+
+async def test_one_that_cannot_be_parked_is_waited_for() -> None:
+    pool = Pool(100, 16)
+    first = Parkable(pool, 50)
+    other = Request(pool, 50)
+    await turn_the_loop()
+    more = first.extend(80)
+    await turn_the_loop()
+    assert (more.done(), other.inside) == (False, True)
+    other.leave()
+    await more
+    assert pool.reserved == 80
+    await first.leave()
 
 
 async def test_a_parked_one_that_leaves_makes_way() -> None:
     pool = Pool(100, 16)
-    async with pool.admit(60):
-        async with AsyncExitStack() as stack:
-            last = await stack.enter_async_context(pool.admit(30))
-            parked = asyncio.ensure_future(last.extend(80))
-            newcomer = Request(pool, 40)
-            await turn_the_loop()
-            assert newcomer.inside is False
-            parked.cancel()
-            await turn_the_loop()
+    first, last = Parkable(pool, 60), Parkable(pool, 30)
+    await turn_the_loop()
+    more, newcomer = first.extend(80), Request(pool, 20)
+    await turn_the_loop()
+    parked = last.extend(40)
+    await turn_the_loop()
+    assert (more.done(), parked.done(), newcomer.inside) == (True, False, False)
+    parked.cancel()
+    await last.leave()
+    await turn_the_loop()
+    assert (newcomer.inside, pool.reserved) == (True, 100)
+    newcomer.leave()
+    await asyncio.gather(newcomer.task, first.leave())
+    assert (pool.reserved, pool.active, pool.waiting) == (0, 0, 0)
+
+
+MOVES = st.lists(
+    st.tuples(st.sampled_from(["come", "plain", "extend", "leave"]), st.integers(0, 30), st.integers(1, 120)),
+    max_size=40,
+)
+
+
+@given(moves=MOVES, slots=st.integers(1, 4))
+def test_whoever_is_parked_all_get_on_in_the_end(moves: list[tuple[str, int, int]], slots: int) -> None:
+    asyncio.run(_parked(moves, slots))
+
+
+async def _parked(moves: list[tuple[str, int, int]], slots: int) -> None:
+    pool = Pool(100, slots)
+    requests = list[Parkable | Request]()
+    waits: dict[Parkable, asyncio.Future[float]] = {}
+    for move, number, tokens in moves:
+        chosen = requests[number % len(requests)] if requests else None
+        if move in ("come", "plain") or chosen is None:
+            requests.append(Request(pool, tokens) if move == "plain" else Parkable(pool, tokens))
+        elif isinstance(chosen, Request):
+            chosen.leave()
+        elif chosen.room is not None and not chosen.task.done() and (chosen not in waits or waits[chosen].done()):
+            if move == "extend":
+                waits[chosen] = chosen.extend(tokens)
+            else:
+                await chosen.leave()
         await turn_the_loop()
-        assert (newcomer.inside, pool.reserved) == (True, 100)
-        newcomer.leave()
-        await newcomer.task
+        assert 0 <= pool.reserved <= 100
+        assert 0 <= pool.active <= slots
+    while left := [one for one in requests if not one.task.done()]:  # each is served when those before have left
+        await turn_the_loop()
+        one = left[0]
+        if isinstance(one, Request):
+            assert one.inside
+            one.leave()
+        else:
+            for other in left:  # those that compute come to where they may be parked
+                if isinstance(other, Parkable) and other.room is not None and other.room.is_to_park:
+                    waits[other] = other.extend(other.room.tokens)
+            await turn_the_loop()
+            for other in left:
+                if isinstance(other, Request) and other.inside:
+                    other.leave()
+            await turn_the_loop()
+            assert one not in waits or waits[one].done()
+            await one.leave()
+        await turn_the_loop()
     assert (pool.reserved, pool.active, pool.waiting) == (0, 0, 0)
 
 
 def test_a_request_reserves_what_is_usual_unless_there_is_plenty() -> None:
     pool = Pool(4096, 16)
     assert pool.share(40, 200) == 200
-    assert pool.share(40, 4096) == 40 + 256
+    assert pool.share(40, 4096) == 256, "a slot's share"
     for length in (100,) * 7 + (150,) * 3:
         pool.usual.add(length)
     assert pool.share(40, 4096) == 40 + 192
+    assert pool.share(100, 4096) == 256
+    assert pool.share(1000, 4096) == 1000 + 128
     assert pool.share(40, 100) == 100
     pool.reserved = 2000
     assert pool.share(40, 300) == 40 + 192, "half of the pool stays free for those who come"

@@ -1,4 +1,4 @@
-"""An answer in segments is the answer in one: text, tokens and reason, wherever it is cut and whatever its stop words."""
+"""An answer in segments is the answer in one: text, tokens, reason, wherever it is cut, whatever its stop words."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -14,6 +14,7 @@ from corral.engine.base import CompletionRequest, Engine, Finish, Piece, Samplin
 from corral.engine.stops import StopWords
 from corral.inference.segments import SegmentedEngine, can_be_parked
 from corral.serving.admission import Pool
+from corral.serving.usual import UsualLength
 
 PROMPT = (1, 2, 3)
 
@@ -66,6 +67,13 @@ class Scripted:
         )
 
 
+class FixedLength(UsualLength):
+    """Whatever the prompt, an answer is to be so long."""
+
+    def behind(self, prompt: int) -> int:
+        return self._share
+
+
 async def whole(pieces: AsyncGenerator[Piece, None]) -> Said:
     text, tokens, finish = "", tuple[int, ...](), cast(Finish | None, None)
     async with aclosing(pieces):
@@ -79,7 +87,7 @@ async def whole(pieces: AsyncGenerator[Piece, None]) -> Said:
 async def in_segments(engine: Scripted, request: CompletionRequest, first: int, size: int, tokens: int = 400) -> Said:
     """The answer in segments of `first` tokens, then `size` each."""
     pool = Pool(tokens, 16)
-    pool.usual.tokens = size
+    pool.usual = FixedLength(size)
     async with pool.admit(300), pool.admit(len(PROMPT) + first) as room:  # the other one keeps it from taking all
         segmented = SegmentedEngine(cast(Engine, engine), pool, room, len(PROMPT), engine.num_ctx)
         answer = await whole(segmented.complete(request))

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from corral.client.answers import Json, member, moment, tuple_of
 
-PHASES = ("queue", "load", "plan", "room", "prompt", "generation")
+PHASES = ("queue", "load", "plan", "room", "prompt", "generation", "parked")
 """What a request goes through, one after the other."""
 
 

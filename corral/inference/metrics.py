@@ -203,6 +203,7 @@ class RequestMetrics:
             load_duration=self._load,
             plan_duration=max(0, planned - loaded) if self._loaded else 0,
             room_duration=max(0, (self._admitted or now) - planned) if self._planned else 0,
+            parked_duration=int(self.parked * 1e9),
             first_token_duration=max(0, self._first_token - self._arrived),
             prompt_duration=now - self._admitted
             if is_embedding and self._admitted

@@ -34,6 +34,8 @@ class Report(Struct, frozen=True, kw_only=True):
     """Its prompt was written and counted."""
     room_duration: int = 0
     """It waited for room in the model's KV cache."""
+    parked_duration: int = 0
+    """It waited for more room, amid its answer."""
     first_token_duration: int = 0
     """From its arrival to the first token."""
     prompt_duration: int = 0

@@ -88,7 +88,8 @@ async def _admitted(plan: PlanT, planner: Planner, runner: Runner, place: Place)
     pool = runner.pool
     if plan.prompt_tokens > pool.tokens // COUNTED_PART or not pool.has_room(_first_tokens(plan, pool)):
         plan = await planner.counted(plan)
-    async with pool.admit(_first_tokens(plan, pool), place=place) as room:
+    tokens = _first_tokens(plan, pool)
+    async with pool.admit(tokens, place=place, parkable=tokens < plan.reserved_tokens) as room:
         yield plan, room
 
 

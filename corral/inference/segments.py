@@ -5,6 +5,7 @@ two segments when there is no more. What it has said stands behind its prompt th
 the answer goes on as it would have: nothing is lost, and no token comes twice. Knows pool and pieces; no model.
 """
 
+import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -14,6 +15,11 @@ import msgspec
 from corral.engine.base import CompletionRequest, Engine, Finish, Piece
 from corral.engine.stops import StopWords
 from corral.serving.admission import Pool, Room
+
+log = logging.getLogger(__name__)
+
+SHARED_SEGMENT = 64
+"""Tokens of a segment while other requests are served: so soon the pool gets room for those that came before."""
 
 
 def can_be_parked(request: CompletionRequest) -> bool:
@@ -56,13 +62,22 @@ class SegmentedEngine:
                     if answer.is_complete:
                         return
             used = answer.tokens
-            most = min(used + answer.left, self._num_ctx)
-            self.parked += await self._room.extend(self._pool.share(used, most, held=self._room.tokens))
+            self.parked += await self._room.extend(self._wanted(used, answer.left))
 
     def _next(self, left: int, used: int) -> int:
-        """Tokens that the engine is asked for: as many as are reserved; all, where that is all there may come to be."""
+        """Tokens that the engine is asked for: as many as are reserved, or a few beside other requests, which may need
+        them; all, where that is all there may come to be."""
         reserved = self._room.tokens
-        return left if reserved >= min(used + left, self._num_ctx) else max(1, min(left, reserved - used))
+        if reserved >= min(used + left, self._num_ctx):
+            return left
+        return max(1, min(left, reserved - used, SHARED_SEGMENT if self._room.is_shared else reserved))
+
+    def _wanted(self, used: int, left: int) -> int:
+        """Tokens to have reserved for the next segment: those that are, as long as they suffice for a short one."""
+        most = min(used + left, self._num_ctx)
+        if self._room.tokens >= min(most, used + SHARED_SEGMENT):
+            return self._room.tokens
+        return self._pool.share(used, most, held=self._room.tokens)
 
 
 class _Answer:
@@ -144,6 +159,7 @@ class _Answer:
         before = self._total
         if before is None:
             return finish
+        log.debug("%d of %d tokens read again", finish.prompt_tokens - finish.cached_tokens, finish.prompt_tokens)
         return msgspec.structs.replace(
             before,
             reason=finish.reason,

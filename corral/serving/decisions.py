@@ -48,7 +48,7 @@ class SchedulerLimits(Struct, frozen=True, kw_only=True):
     first_contexts: int = 1
     """Those that it has room for before it was found to be short."""
     idle_shortage: float = 1.0
-    busy_shortage: float = 30.0
+    busy_shortage: float = 120.0
     """Seconds that requests have waited for tokens of a model's pool, after which it is loaded anew with a larger one:
     when it has no users, or as soon as those that it has are done."""
     keep_alive: float = 300.0

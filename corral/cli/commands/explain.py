@@ -31,6 +31,7 @@ PHASES = {
     "room": "until there was room beside others",
     "prompt": "reading the prompt",
     "generation": "writing the answer",
+    "parked": "until there was more room, amid the answer",
     "rest": "all else, such as sending",
 }
 
@@ -69,7 +70,7 @@ def requests_table(found: Sequence[Explained], moment: datetime, width: int | No
             one.model,
             one.reason if one.state == "done" else one.state,
             duration_text(one.durations["total"]),
-            duration_text(sum(one.durations[phase] for phase in ("queue", "load", "plan", "room"))),
+            duration_text(sum(one.durations[phase] for phase in ("queue", "load", "plan", "room", "parked"))),
             _count(one.prompt_tokens),
             _count(one.generated_tokens),
             _rate(one.generated_tokens, one.durations["generation"]),

@@ -164,7 +164,7 @@ _REPORT = an_object(
         "state": {"enum": list(get_args(recent.State))},
         **{
             f"{phase}_duration": INTEGER
-            for phase in ("queue", "load", "plan", "room", "first_token", "prompt", "generation", "total")
+            for phase in ("queue", "load", "plan", "room", "parked", "first_token", "prompt", "generation", "total")
         },
         **{f"{name}_tokens": INTEGER for name in ("prompt", "cached", "truncated", "generated")},
         "context_length": INTEGER,
