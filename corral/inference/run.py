@@ -23,7 +23,7 @@ from corral.inference.segments import SegmentedEngine, can_be_parked
 from corral.messages import Chunk, Rendered, ToolCall
 from corral.serving.admission import Pool, Room
 from corral.serving.place import Place
-from corral.serving.scheduler import Runner
+from corral.serving.runner import Runner
 
 log = logging.getLogger(__name__)
 
