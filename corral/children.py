@@ -4,15 +4,14 @@ Knows nothing of what the children are for.
 """
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
-import sys
 import threading
 from typing import BinaryIO
 
 from corral.config import child_environment
+from corral.system.processes import end_at_parents_end, has_lost_parent
 
 _BEGINNINGS = (
     *("CUDA_", "GGML_", "GOMP_", "HIP_", "HSA_", "KMP_", "LC_", "LLAMA_ARG_", "MKL_", "NVIDIA_", "OMP_", "OPENBLAS_"),
@@ -54,21 +53,14 @@ def take_standard_output() -> BinaryIO:
     return channel
 
 
-def signal_at_parents_end(number: signal.Signals) -> None:
-    """Has the kernel send this process a signal when its parent ends. On Linux only; elsewhere nothing happens."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, number)
-
-
 def end_with_parent(parent: int) -> None:
     """Ends this process when the one with the id `parent` ends, however it does. Ctrl+C is left to the parent.
 
     Linux sends a signal, which also reaches native code that holds the interpreter; elsewhere a thread waits for
     standard input to close.
     """
-    signal_at_parents_end(signal.SIGKILL)
-    if sys.platform == "linux" and os.getppid() != parent:
+    end_at_parents_end()
+    if has_lost_parent(parent):
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -26,6 +26,7 @@ from corral.cage import Cage, Needs, enter
 from corral.children import end_with_parent, environment, take_standard_output
 from corral.errors import CorralError, InternalError, JobDied, OutOfMemory
 from corral.messages import Progress
+from corral.system.processes import GROUPS, KILLED
 
 Result = TypeVar("Result")
 
@@ -129,7 +130,7 @@ class Job(Generic[Result]):
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 env=environment(),
-                start_new_session=True,
+                **GROUPS.options,
             )
         except OSError as error:
             raise JobDied(f"{self._doing} could not begin: {(error.strerror or str(error)).lower()}") from error
@@ -147,7 +148,7 @@ class Job(Generic[Result]):
 
     def _death(self, status: int) -> CorralError:
         """Why the child ended without an answer; negative: the signal that ended it."""
-        if status == -signal.SIGKILL:
+        if status == KILLED:
             return OutOfMemory(f"{self._doing} was ended by the system, most likely because memory ran out")
         how = (
             f"signal: {(signal.strsignal(-status) or str(-status)).lower()}" if status < 0 else f"exit status {status}"

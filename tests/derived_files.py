@@ -7,10 +7,10 @@ from pathlib import Path
 from corral import gguf, published
 from corral.gguf.writer import copied_fields
 from corral.models import deriving
-from corral.store import disk
 from corral.store.derived import Made
+from corral.system.files import block_size
 
-BLOCK = disk.block_size(Path(__file__))
+BLOCK = block_size(Path(__file__))
 
 
 class CopyingBlocks:

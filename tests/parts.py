@@ -23,6 +23,9 @@ from tests import rings
 
 GIVES_WAY = 10
 """The niceness of what takes little time, and is not to hold up tests."""
+OTHERS = ("win32", "darwin")
+"""Systems that nobody here has: at least every name that is used there is one that they have."""
+_MYPY = (sys.executable, "-m", "mypy", "--no-warn-unreachable")
 GRACE = 10
 """Seconds that an interrupted part has for saying what it found until then."""
 
@@ -63,6 +66,7 @@ def checks() -> list[Part]:
         Part("lint", [sys.executable, "-m", "ruff", "check", "."]),
         Part("format", [sys.executable, "-m", "ruff", "format", "--check", "."]),
         Part("types", [sys.executable, "-m", "mypy"], GIVES_WAY),
+        *(Part(f"types on {platform}", [*_MYPY, "--platform", platform, "corral"], GIVES_WAY) for platform in OTHERS),
     ]
 
 

@@ -144,8 +144,8 @@ def test_strange_texts_are_formatted_without_control_characters(text: str, width
 
 def test_without_termios_the_keyboard_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "termios", None)  # as on Windows
-    monkeypatch.delitem(sys.modules, "corral.cli.chat.quiet_keyboard", raising=False)
+    monkeypatch.delitem(sys.modules, "corral.system.posix_keyboard", raising=False)
     with keyboard.quiet() as keys:
         keys.mark_pastes()
     assert not keyboard.is_posix()
-    assert "corral.cli.chat.quiet_keyboard" not in sys.modules
+    assert "corral.system.posix_keyboard" not in sys.modules

@@ -44,6 +44,7 @@ CONFIG = {
 }
 FRAMEWORK = {f"corral.cli.framework{module}" for module in ("", ".commands", ".flags", ".help_pages")}
 CLIENT = {"corral.client", "corral.client.answers", "corral.access", "corral.access.own_key"}
+CLIENT |= {"corral.system", "corral.system.current"}
 TABLES = {f"corral.cli.display{module}" for module in ("", ".tables", ".text", ".units")}
 
 

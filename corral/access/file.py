@@ -1,7 +1,6 @@
 """The file of keys: read whole, changed by one process at a time, replaced in one step. Blocks."""
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,8 @@ from msgspec import Struct
 from corral.access import private_file
 from corral.access.keys import Key, Wish, check, make, named
 from corral.errors import BadRequest, ConfigError, NotFound
+from corral.system import locks
+from corral.system.files import can_be_changed_by_others
 
 FILE_NAME = "corral-keys.json"
 MAX_KEYS = 1000
@@ -46,7 +47,7 @@ class KeyFile:
         """All keys, the oldest first; none where there is no file."""
         try:
             with open(self.path, "rb") as file:
-                if sys.platform != "win32" and os.fstat(file.fileno()).st_mode & 0o022:
+                if can_be_changed_by_others(os.fstat(file.fileno())):
                     raise self._unusable(f"others may write it; `chmod 600 {self.path}` ends that")
                 data = file.read(_MAX_BYTES + 1)
         except FileNotFoundError:
@@ -105,8 +106,5 @@ class KeyFile:
         except OSError as error:
             raise ConfigError(f'cannot write the keys to "{self.path}": {error.strerror or error}') from error
         with os.fdopen(lock, "wb") as stream:
-            if sys.platform != "win32":
-                import fcntl
-
-                fcntl.flock(stream, fcntl.LOCK_EX)
+            locks.wait(stream.fileno())
             yield

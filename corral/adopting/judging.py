@@ -4,7 +4,6 @@ Whether a file can be linked is tried, with a name in the models folder that goe
 as well.
 """
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from corral.errors import CorralError
 from corral.names import Digest, Name
 from corral.store import Store, Stored
 from corral.store.blobs import How
+from corral.system.files import is_ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +142,6 @@ def _why_copied(file: File, root: Path) -> str:
         root = root.parent
     if status.st_dev != root.stat().st_dev:
         return f'it is on another disk than "{root}"'
-    if hasattr(os, "getuid") and status.st_uid != os.getuid():
+    if not is_ours(status):
         return "it is another user's, and the system links only files of your own"
     return "its disk has neither reflinks nor hard links"

@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import sys
 import tempfile
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing, contextmanager, suppress
@@ -26,6 +25,9 @@ from corral.job import Job
 from corral.machine.memory import memory
 from corral.machine.threads import cores_here
 from corral.messages import Progress
+from corral.system import locks
+from corral.system.current import IS_WINDOWS
+from corral.system.processes import can_compile
 
 __all__ = ["COMPILING", "Building", "Outcome"]
 
@@ -80,7 +82,7 @@ class Building:
         `beside`: another llama-server to compare with instead of the wheel's engine.
         """
         catalogue.check_name(name)
-        if sys.platform == "win32":
+        if IS_WINDOWS:
             raise BadRequest("engines are compiled on Linux and macOS only")
         self._config = config
         self._folder = config.engines
@@ -200,16 +202,12 @@ def jobs_here() -> int:
 @contextmanager
 def scratch_folder(folder: Path) -> Iterator[Path]:
     """A folder of this build's own, removed with the block, as is what killed builds have left. `Busy`, `DiskFull`."""
-    if sys.platform == "win32":
+    if not can_compile():
         raise BadRequest("engines are compiled on Linux and macOS only")
-    import fcntl
-
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / _LOCK, "wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy("another build of an engine is running") from None
+        if locks.take(lock.fileno()) == "held":
+            raise Busy("another build of an engine is running")
         for left in folder.glob(f"{_SCRATCH}*"):
             shutil.rmtree(left, ignore_errors=True)
         if (free := shutil.disk_usage(folder).free) < NEEDED_BYTES:

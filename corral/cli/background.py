@@ -15,6 +15,8 @@ from corral.cli.display.progress import spinning
 from corral.client import Client, KeyRefused
 from corral.config import Loaded, child_environment
 from corral.errors import CorralError
+from corral.system import locks
+from corral.system.processes import GROUPS
 
 START_SECONDS = 60.0
 """How long a started server may take until it answers: the first of all compiles its modules, on slow machines too."""
@@ -42,10 +44,7 @@ def start(client: Client, loaded: Loaded) -> None:
 def _turn(lock: Path) -> Iterator[None]:
     """Waits until no other command of this user is in the block; the system frees the lock of one that is killed."""
     with lock.open("wb") as stream:
-        if sys.platform != "win32":  # there the second server fails to bind, which is as good
-            import fcntl
-
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        locks.wait(stream.fileno())
         yield
 
 
@@ -90,8 +89,7 @@ def _spawn(log: Path, loaded: Loaded) -> tuple["subprocess.Popen[bytes]", int]:
             stdout=output,
             stderr=output,
             env=child_environment(**changes),
-            start_new_session=True,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            **GROUPS.options,
         )
     return child, begin
 

@@ -39,6 +39,7 @@ from corral.client.answers import (
 from corral.config.address import Address
 from corral.errors import BadRequest, Busy, CorralError, Forbidden, NotFound
 from corral.golang import durations
+from corral.system.current import PLATFORM
 
 if TYPE_CHECKING:
     from corral.client.explained import Explained
@@ -420,7 +421,7 @@ class Client:
 
 
 _HEADERS = {
-    "User-Agent": f"corral/{__version__} ({sys.platform}) Python/{sys.version_info.major}.{sys.version_info.minor}",
+    "User-Agent": f"corral/{__version__} ({PLATFORM}) Python/{sys.version_info.major}.{sys.version_info.minor}",
     "Content-Type": "application/json",
     "Accept": "application/json",
 }

@@ -3,10 +3,11 @@
 Sources: LM Studio's `lms`; `huggingface_hub/constants.py`; `fs_get_cache_directory` of llama.cpp's `common`.
 """
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from corral.system.current import PLATFORM
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ def tool_folders(environ: Mapping[str, str], home: Path) -> ToolFolders:
 
 
 def _llama_cpp(environ: Mapping[str, str], home: Path, cache: Path) -> Path:
-    match sys.platform:
+    match PLATFORM:
         case "darwin":
             return home / "Library" / "Caches" / "llama.cpp"
         case "win32":

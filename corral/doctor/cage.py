@@ -1,19 +1,19 @@
 """The cage: what the processes that open models cannot do on this system, and what is missing for that."""
 
-import sys
 from collections.abc import Iterator
 
 from corral.cage import Cage, Support, support, wanted
 from corral.cage.landlock import NETWORK_ABI, SCOPES_ABI
 from corral.config import Config
 from corral.doctor.findings import Finding, Level
+from corral.system.current import IS_LINUX
 
 SUBJECT = "Cage"
 
 
 def examine(config: Config) -> Iterator[Finding]:
     """What is found on this machine, judged."""
-    yield judged(wanted(config), support() if sys.platform == "linux" else None)
+    yield judged(wanted(config), support() if IS_LINUX else None)
 
 
 def judged(cage: Cage, found: Support | None) -> Finding:

@@ -2,7 +2,6 @@
 
 import math
 import os
-import sys
 from collections.abc import Iterator
 
 import psutil
@@ -10,13 +9,14 @@ import psutil
 from corral.doctor.findings import Finding
 from corral.machine import cgroups
 from corral.machine.threads import threads
+from corral.system import processes
 
 SUBJECT = "Processor"
 
 
 def examine() -> Iterator[Finding]:
     """What is found on this machine, judged."""
-    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    allowed = processes.cores()
     yield from judged(os.cpu_count() or 1, psutil.cpu_count(logical=False), allowed, cgroups.cpu_limit())
 
 

@@ -11,6 +11,7 @@ from typing import BinaryIO
 from msgspec import Struct
 
 from corral.errors import ModelFileError
+from corral.system.files import BINARY, WITHOUT_WAITING
 
 MAX_MEMBERS = 10_000
 MAX_READ = 8 << 20
@@ -30,7 +31,7 @@ class Stretch(Struct, frozen=True):
 
 def opened(path: Path) -> BinaryIO:
     """A plain file for reading; `ModelFileError` for a device or a pipe, which could block or never end. `OSError`."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(path, os.O_RDONLY | WITHOUT_WAITING | BINARY)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise ModelFileError(f'"{path}" is not a file')

@@ -1,12 +1,11 @@
 """How many threads a model should compute with on this machine."""
 
 import math
-import os
-import sys
 
 import psutil
 
 from corral.machine import cgroups
+from corral.system import processes
 
 
 def threads_here() -> int:
@@ -16,7 +15,7 @@ def threads_here() -> int:
 
 def cores_allowed() -> int:
     """The cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return processes.cores()
 
 
 def cores_here() -> int:

@@ -23,6 +23,7 @@ from corral.models.config import ModelConfig, encode_config
 from corral.names import Digest, Name
 from corral.published import File
 from corral.store import Layer, MediaType, Store, Stored, encode_manifest
+from corral.system.files import WITHOUT_WAITING
 from corral.template import known
 
 Source: TypeAlias = Digest | Path
@@ -239,7 +240,7 @@ def _read(path: Path) -> File:
 
 def _open_at_once(path: str, flags: int) -> int:
     """Opens without waiting for the writer of a pipe."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    return os.open(path, flags | WITHOUT_WAITING)
 
 
 def _grouped(files: Mapping[str, File]) -> Sequence[Mapping[str, File]]:

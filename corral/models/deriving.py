@@ -26,6 +26,7 @@ from corral.published.plan import Part
 from corral.published.recipe import Kept, Recipe, Zeros
 from corral.store import disk
 from corral.store.derived import Made, MadeFile, Way, step
+from corral.system import files
 
 MAX_PARTS = 16
 """Files a split set may have; a model whose tensors lie in more pieces than that is copied."""
@@ -108,7 +109,7 @@ class _Writing:
 
     def projector(self, part: Part) -> str:
         """Writes an encoder, long stretches of it on the published file's blocks; the name of its file."""
-        name, block, done = "projector.gguf", disk.block_size(self._target), self._done
+        name, block, done = "projector.gguf", files.block_size(self._target), self._done
         aligned = _aligned(part, block)
         if aligned is not None and self._file_of(aligned, name, block):
             return name
@@ -162,7 +163,7 @@ class _Writing:
 
     def _split(self, part: Part, runs: Sequence[_Run]) -> bool:
         """A file with the metadata, and one for each run, which begins in its file as it does in a block here."""
-        block = disk.block_size(self._target)
+        block = files.block_size(self._target)
         count = len(runs) + 1
         names = [f"text-{number:05d}-of-{count:05d}.gguf" for number in range(1, count + 1)]
         tensors = sum(len(run.recipes) for run in runs)

@@ -24,6 +24,7 @@ from corral.quantize.choice import choose
 from corral.quantize.imatrix import Imatrix
 from corral.quantize.kinds import FLOATS
 from corral.quantize.library import Bytes, Floats, library
+from corral.system.files import read_into
 
 _QUANTIZATION_VERSION = 2
 """Of the blocks' layout, as `general.quantization_version` says."""
@@ -185,7 +186,7 @@ def _read(piece: _Piece, descriptor: int) -> Bytes:
     space, offset = raw.data, piece.offset
     try:
         while space:
-            count = os.preadv(descriptor, [space], offset)
+            count = read_into(descriptor, space, offset)
             if not count:
                 raise ModelFileError(f'the file became shorter while tensor "{piece.source.name}" was read')
             space, offset = space[count:], offset + count

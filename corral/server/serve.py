@@ -7,7 +7,6 @@ import logging
 import signal
 import socket
 import ssl
-import sys
 from collections.abc import Generator
 from dataclasses import replace
 from types import FrameType
@@ -32,6 +31,8 @@ from corral.server.runtime import runtime
 from corral.server.tls import tls_context
 from corral.serving.scheduler import Scheduler
 from corral.sources.registry import keys
+from corral.system import network
+from corral.system.processes import most_open_files
 
 log = logging.getLogger(__name__)
 
@@ -54,40 +55,11 @@ def serve(config: Config) -> None:
     Origins(config.origins)
     encryption = tls_context(config)
     _ensure_key_pair(config)
-    _allow_open_files()
     with _listen(config) as listener:
         access = access_to(config, listener)
         scheme = "https://" if encryption else ""
         log.info("Listening on %s%s (version %s, Ollama %s)", scheme, shown(listener), __version__, EMULATES)
-        if sys.platform == "win32":
-            asyncio.run(_serve(config, listener, access, encryption))
-            return
-        import uvloop
-
-        uvloop.run(_serve(config, listener, access, encryption))
-
-
-def _allow_open_files() -> None:
-    """Lets this process have `OPEN_FILES` files open, if it may: some systems give 256 unless a process asks."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _open_files() -> int:
-    """Files and connections this process may have open."""
-    if sys.platform == "win32":
-        return OPEN_FILES
-    import resource
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return OPEN_FILES if soft == resource.RLIM_INFINITY else soft
+        network.run(_serve(config, listener, access, encryption))
 
 
 def _listen(config: Config) -> socket.socket:
@@ -115,8 +87,7 @@ def _bound(host: str, port: int) -> socket.socket:
 def _listener(family: int, address: tuple[Any, ...]) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if sys.platform != "win32":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        network.reuse_address(listener)
         _find_lost_clients(listener)
         if address[0] == "::":
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -194,7 +165,7 @@ async def _serve(config: Config, listener: socket.socket, access: Access, encryp
     in_flight, kept_answers = InFlight(), KeptAnswers()
     async with runtime(config) as ready:
         app = build((*page.ROUTES, *ROUTES), ready, access, in_flight, kept_answers)
-        server = _Server(uvicorn_config(app, _open_files() // 2, encryption))
+        server = _Server(uvicorn_config(app, most_open_files(OPEN_FILES) // 2, encryption))
         with contextlib.suppress(KeyboardInterrupt):
             async with asyncio.TaskGroup() as tasks:
                 idle = tasks.create_task(_end_when_idle(config.idle_exit, in_flight, ready.scheduler, server))

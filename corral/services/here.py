@@ -8,7 +8,7 @@ from corral.services.recipe import Definition, Recipe
 
 
 def recipe(platform: str, definition: Definition, *, home: Path, config: Path, state: Path, user_number: int) -> Recipe:
-    """The recipe for a `sys.platform`.
+    """The recipe for a platform, as Python names it.
 
     `home`, `config` and `state`: the user's folders, of which a service of the system needs none on POSIX systems.
     """

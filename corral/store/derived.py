@@ -7,7 +7,6 @@ makes one has the lock of the blob's folder. Ollama looks at `blobs` and `manife
 
 import os
 import shutil
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,9 +20,7 @@ from corral.messages import Progress
 from corral.names import Digest, parse_digest
 from corral.store import disk
 from corral.store.disk import FileState
-
-if sys.platform != "win32":
-    import fcntl
+from corral.system import locks
 
 _RECORD = "made.json"
 _TEMPORARY = ".new-"
@@ -215,18 +212,14 @@ _TRIES = 10
 
 def _locked(folder: Path) -> int | None:
     """An open folder with its lock, `_HELD` when another has it, None where folders cannot be locked."""
-    if sys.platform == "win32":
+    descriptor = locks.open_folder(folder)
+    if descriptor is None:
         return None
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return _HELD
-    except OSError:  # a file system without locks
-        os.close(descriptor)
-        return None
-    return descriptor
+    outcome = locks.take(descriptor)
+    if outcome == "taken":
+        return descriptor
+    os.close(descriptor)
+    return _HELD if outcome == "held" else None
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -3,14 +3,11 @@
 Knows no digest and no manifest. Where a system or a file system lacks something, the next best way is taken.
 """
 
-import ctypes
 import errno
 import os
 import secrets
 import shutil
 import stat
-import struct
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,15 +17,11 @@ from io import FileIO
 from pathlib import Path
 
 from corral.errors import DiskFull, StoreError
-
-if sys.platform != "win32":  # there, two processes are kept apart by renames alone
-    import fcntl
+from corral.system import files, locks
 
 COPY_BYTES = 1 << 20
 """How much is read, hashed and written at a time."""
 
-_FICLONE = 0x40049409
-_FICLONERANGE = 0x4020940D
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -80,10 +73,10 @@ def locked(folder: Path, seconds: float, closing: threading.Event) -> Iterator[N
     be locked (Windows, some network file systems) nothing is held: files still appear whole, by rename, and what is
     lost is only the order between a delete and a write at the same moment.
     """
-    if sys.platform == "win32":
+    descriptor = locks.open_folder(folder)
+    if descriptor is None:
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _lock(descriptor, folder, seconds, closing)
         yield
@@ -92,18 +85,10 @@ def locked(folder: Path, seconds: float, closing: threading.Event) -> Iterator[N
 
 
 def _lock(descriptor: int, folder: Path, seconds: float, closing: threading.Event) -> None:
-    if sys.platform == "win32":
-        return
     deadline = time.monotonic() + seconds
     pause = 0.001
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            left = deadline - time.monotonic()
-        except OSError:  # a file system without locks
-            return
+    while locks.take(descriptor) == "held":
+        left = deadline - time.monotonic()
         if left <= 0:
             raise StoreError(
                 f'the folder "{folder}" has been locked by another program for {seconds:g} s: '
@@ -131,28 +116,19 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 def claim(file: FileIO) -> None:
     """Marks an open file as being worked on, for `is_claimed`; the mark goes when the file is closed."""
-    if sys.platform != "win32":
-        with suppress(OSError):
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    locks.take(file.fileno())
 
 
 def is_claimed(path: Path) -> bool:
     """Whether this process or another is working on this file or in this folder (see `claim`)."""
-    if sys.platform == "win32":
+    try:
+        descriptor = os.open(path, os.O_RDONLY | files.BINARY)
+    except (FileNotFoundError, PermissionError):  # also a folder, where folders cannot be opened
         return False
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, PermissionError):
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
+        return locks.take(descriptor, shared=True) == "held"
     finally:
         os.close(descriptor)
-    return False
 
 
 def temporary(folder: Path, prefix: str) -> Path:
@@ -162,8 +138,11 @@ def temporary(folder: Path, prefix: str) -> Path:
 
 def create(path: Path) -> FileIO:
     """A new file for writing, mode 0644 less the umask; it must not exist."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    return os.fdopen(os.open(path, flags, 0o644), "wb", buffering=0)
+    return os.fdopen(_created(path), "wb", buffering=0)
+
+
+def _created(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | files.BINARY, 0o644)
 
 
 def flush(file: FileIO) -> None:
@@ -174,14 +153,8 @@ def flush(file: FileIO) -> None:
 
 def flush_folder(folder: Path) -> None:
     """Puts the names in a folder on the disk; nothing happens where a system cannot do that."""
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):  # some network file systems
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with suppress(OSError):  # some network file systems
+        files.flush_folder(folder)
 
 
 def write_all(file: FileIO, data: bytes | bytearray | memoryview) -> None:
@@ -214,7 +187,7 @@ def appearing(path: Path, temporary_path: Path) -> Iterator[FileIO]:
         with _nameless(path.parent) as file:
             yield file
             flush(file)
-            _give_name(file, path)
+            files.give_name(file.fileno(), path)
         return
     try:
         with create(temporary_path) as file:
@@ -230,7 +203,7 @@ def _can_be_nameless(path: Path) -> bool:
     """Whether a file without a name can get one in this folder, tried at `path`; not on every file system."""
     try:
         with _nameless(path.parent) as file:
-            _give_name(file, path)
+            files.give_name(file.fileno(), path)
         path.unlink()
     except OSError:
         return False
@@ -239,20 +212,12 @@ def _can_be_nameless(path: Path) -> bool:
 
 def _nameless(folder: Path) -> FileIO:
     """A new file for writing, in a folder but without a name."""
-    if sys.platform != "linux":
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-    return os.fdopen(os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o644), "wb", buffering=0)
-
-
-def _give_name(file: FileIO, path: Path) -> None:
-    opened = f"/proc/self/fd/{file.fileno()}"
-    os.link(opened, path, src_dir_fd=file.fileno(), follow_symlinks=True)  # without src_dir_fd it is not followed
+    return os.fdopen(files.open_nameless(folder), "wb", buffering=0)
 
 
 def open_regular(path: Path | str) -> FileIO:
     """Opens a plain file for reading. Devices, pipes and folders, which could block or never end, are refused."""
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags)
+    descriptor = os.open(path, os.O_RDONLY | files.WITHOUT_WAITING | files.BINARY)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise StoreError(f'"{path}" is not a file')
@@ -264,21 +229,7 @@ def open_regular(path: Path | str) -> FileIO:
 
 def clone(source: FileIO, target: Path) -> bool:
     """Makes `target` share the source's disk blocks, copy on write. False where the file system cannot."""
-    if sys.platform == "darwin":
-        function = ctypes.CDLL(None).fclonefileat
-        return bool(function(source.fileno(), -2, os.fsencode(target), 0) == 0)  # -2: AT_FDCWD
-    if sys.platform != "linux":
-        return False
-    with create(target) as file:
-        try:
-            fcntl.ioctl(file.fileno(), _FICLONE, source.fileno())
-        except OSError:
-            done = False
-        else:
-            done = True
-    if not done:
-        target.unlink()
-    return done
+    return files.CLONING.whole(source.fileno(), target, _created)
 
 
 def clone_range(source: FileIO, offset: int, target: FileIO, target_offset: int, length: int) -> bool:
@@ -286,15 +237,7 @@ def clone_range(source: FileIO, offset: int, target: FileIO, target_offset: int,
 
     Offsets and length must be multiples of `block_size`.
     """
-    if sys.platform != "linux":
-        return False
-    try:
-        fcntl.ioctl(
-            target.fileno(), _FICLONERANGE, struct.pack("<qQQQ", source.fileno(), offset, length, target_offset)
-        )
-    except OSError:
-        return False
-    return True
+    return files.CLONING.stretch(source.fileno(), offset, target.fileno(), target_offset, length)
 
 
 def clone_part(source: FileIO, offset: int, size: int, target: Path) -> bool:
@@ -302,7 +245,7 @@ def clone_part(source: FileIO, offset: int, size: int, target: Path) -> bool:
 
     False where that cannot be; there is no `target` then.
     """
-    block = block_size(target.parent)
+    block = files.block_size(target.parent)
     with create(target) as file:
         whole = size // block * block
         if whole and not offset % block and clone_range(source, offset, file, 0, whole):
@@ -319,7 +262,7 @@ def can_clone(folder: Path) -> bool:
     first, second = temporary(folder, _TRIAL), temporary(folder, _TRIAL)
     try:
         with create(first) as file:
-            file.write(bytes(block_size(folder)))
+            file.write(bytes(files.block_size(folder)))
         with open_regular(first) as file:
             return clone(file, second)
     except OSError:
@@ -332,11 +275,6 @@ def can_clone(folder: Path) -> bool:
 _TRIAL = ".new-trial-"
 
 
-def block_size(path: Path) -> int:
-    """Bytes of a block of the file system that holds `path`."""
-    return os.statvfs(path).f_bsize if sys.platform != "win32" else 4096
-
-
 def copy_range(source: FileIO, offset: int, target: FileIO, length: int) -> Iterator[int]:
     """Appends bytes of one file to another, within the system where it can; yields how many are done so far.
 
@@ -344,18 +282,21 @@ def copy_range(source: FileIO, offset: int, target: FileIO, length: int) -> Iter
     """
     done = 0
     source.seek(offset)
-    in_system = hasattr(os, "copy_file_range")
+    in_system = True
     while done < length:
         wanted = min(_COPIED_AT_ONCE, length - done)
         copied = 0
         if in_system:
             try:
-                copied = os.copy_file_range(source.fileno(), target.fileno(), wanted)  # type: ignore[attr-defined,unused-ignore]
+                in_system_copied = files.copy_range(source.fileno(), target.fileno(), wanted)
             except OSError as error:
                 if error.errno in _FULL or done:
                     raise
+                in_system_copied = None
+            if in_system_copied is None:
                 in_system = False
                 continue
+            copied = in_system_copied
         else:
             chunk = source.read(min(wanted, COPY_BYTES))
             copied = len(chunk)

@@ -1,36 +1,15 @@
-"""The keyboard while nothing reads from it. An answer that streams would be mixed with what is typed meanwhile.
+"""The keyboard while nothing reads from it. An answer that streams would be mixed with what is typed meanwhile."""
 
-Windows has no `termios`: there the terminal stays as it is, and what is typed too early is its own affair.
-"""
+import sys
+from contextlib import AbstractContextManager
 
-import importlib.util
-from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from corral.cli.display import terminal
+from corral.system import consoles
+from corral.system.consoles import is_posix
 
-
-class Keyboard(Protocol):
-    """What is to be done about it while the conversation goes on."""
-
-    def mark_pastes(self) -> None:
-        """Has the terminal mark what is pasted from now on, as a prompt does, so that its lines stay together."""
+__all__ = ["is_posix", "quiet"]
 
 
-class PlainKeyboard:
-    """One that cannot be changed."""
-
-    def mark_pastes(self) -> None:
-        pass
-
-
-def is_posix() -> bool:
-    """Whether keys can be kept unseen, and it can be found out whether some are waiting."""
-    return importlib.util.find_spec("termios") is not None
-
-
-def quiet() -> AbstractContextManager[Keyboard]:
+def quiet() -> AbstractContextManager[consoles.Keyboard]:
     """For as long as the block takes, keys wait unseen for the one who reads them next, where that can be had."""
-    if not is_posix():
-        return nullcontext(PlainKeyboard())
-    from corral.cli.chat.quiet_keyboard import QuietKeyboard
-
-    return QuietKeyboard()
+    return consoles.quiet_keyboard(takes_codes=terminal.can_draw(sys.stdout))

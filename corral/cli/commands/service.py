@@ -1,6 +1,5 @@
 """`service`: the server as a service of the system. Works without a server; what it would write is shown first."""
 
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,8 @@ from corral.cli.display.text import LAYOUT, printable
 from corral.cli.framework.commands import Arguments, Count, command, program_name
 from corral.cli.framework.flags import Flag
 from corral.errors import BadRequest, CorralError
+from corral.system import processes
+from corral.system.current import IS_WINDOWS, PLATFORM
 
 if TYPE_CHECKING:
     from corral.services.recipe import Recipe, Step
@@ -87,9 +88,9 @@ def _recipe(loaded: config.Loaded, user: str) -> "Recipe":
         user=user,
         log=Path(f"~{user}/Library/Logs/corral.log").expanduser() if user else state / "serve.log",
     )
-    number = os.getuid() if sys.platform != "win32" else 0
     home, folder = config.user_folder(), config.config_folder()
-    return here.recipe(sys.platform, definition, home=home, config=folder, state=state, user_number=number)
+    number = processes.user_number()
+    return here.recipe(PLATFORM, definition, home=home, config=folder, state=state, user_number=number)
 
 
 def _install(loaded: config.Loaded, recipe: "Recipe", *, yes: bool, dry_run: bool) -> None:
@@ -166,5 +167,5 @@ def _rights() -> Iterator[None]:
         yield
     except PermissionError as error:
         command = shlex.join([sys.executable, "-m", "corral", "service"])
-        hint = f"; services of the system are root's: sudo {command} …" if sys.platform != "win32" else ""
+        hint = f"; services of the system are root's: sudo {command} …" if not IS_WINDOWS else ""
         raise CorralError(f'no permission to write "{error.filename}"{hint}') from error

@@ -14,6 +14,7 @@ from corral.cli.display.units import now
 from corral.cli.watch.frame import Look, block, frame
 from corral.client import Client, NotRunning
 from corral.errors import CorralError
+from corral.system.consoles import single_keys
 
 SECONDS = 1.0
 """From one look to the next."""
@@ -28,7 +29,7 @@ def watch(client: Client, prefix: str, stream: TextIO) -> None:
     """Shows the models whose names begin with `prefix`; on a terminal in place, elsewhere block after block."""
     with contextlib.suppress(KeyboardInterrupt):
         if terminal.can_draw(stream):
-            with _screen(stream), _keys() as has_keys:
+            with _screen(stream), single_keys() as has_keys:
                 while True:
                     begin = time.monotonic()
                     _draw(stream, look(client, prefix))
@@ -78,29 +79,6 @@ def _screen(stream: TextIO) -> Iterator[None]:
 
 def _terminate(number: int, stack: object) -> NoReturn:
     raise SystemExit(TERMINATED)
-
-
-@contextlib.contextmanager
-def _keys() -> Iterator[bool]:
-    """Keys come one by one and are not shown, where standard input is a terminal that can do so; whether it can."""
-    if sys.platform == "win32" or not sys.stdin.isatty():
-        yield False
-        return
-    import termios
-
-    try:
-        before = termios.tcgetattr(sys.stdin)
-        silent = [*before]
-        silent[3] &= ~(termios.ECHO | termios.ICANON)
-        termios.tcsetattr(sys.stdin, termios.TCSANOW, silent)
-    except termios.error:  # the terminal has gone
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        with contextlib.suppress(termios.error):
-            termios.tcsetattr(sys.stdin, termios.TCSAFLUSH, before)
 
 
 def _is_ended(seconds: float, has_keys: bool) -> bool:

@@ -24,11 +24,11 @@ from corral.engine.base import RunnerSpec
 from corral.engine.llama.log import WorkerLog
 from corral.engine.llama.worker import Ready, WorkerConfig
 from corral.errors import DeviceFailed, EngineCrashed, EngineDied, EngineError, OutOfMemory
+from corral.system.processes import CRASHES, GROUPS, KILLED
 
 TICK = 0.2
 """Seconds between looks at what a worker uses."""
 
-CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, getattr(signal, "SIGBUS", signal.SIGSEGV)})
 """Signals by which a file ends a worker that loads it. An illegal instruction is the fault of the engine's build."""
 
 _REFUSED = "ermission denied"
@@ -242,7 +242,7 @@ class WorkerProcess:
 
     def _failed_at_template(self, report: Ready) -> bool:
         """Whether the worker ended by itself, with a report or a crash, while it tried the model's own template."""
-        was_killed = not report.error and self._process.returncode in (-signal.SIGTERM, -signal.SIGKILL)
+        was_killed = not report.error and self._process.returncode in (-signal.SIGTERM, KILLED)
         return self._tries_template and self.log.has_loaded() and not was_killed
 
     async def ended(self) -> str:
@@ -261,7 +261,7 @@ class WorkerProcess:
             return "still running"
         if self._given_up:
             return self._given_up
-        if self._stopped and code in (0, -signal.SIGTERM, -signal.SIGKILL):
+        if self._stopped and code in (0, -signal.SIGTERM, KILLED):
             return "stopped"
         if code < 0:
             return f"signal: {(signal.strsignal(-code) or str(-code)).lower()}"
@@ -292,7 +292,7 @@ class WorkerProcess:
         assert self._process.stdin is not None
         self._process.stdin.close()
         with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM if grace > 0 else signal.SIGKILL)
+            self._process.terminate() if grace > 0 else self._process.kill()
         try:
             await asyncio.wait_for(asyncio.shield(self._exit), grace or None)
         except TimeoutError:
@@ -329,7 +329,7 @@ async def start_process(output: BinaryIO | int, *arguments: str) -> asyncio.subp
         stdout=asyncio.subprocess.PIPE,
         stderr=output,
         env=_environment(),
-        start_new_session=True,
+        **GROUPS.options,
     )
 
 

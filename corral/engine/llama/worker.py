@@ -22,12 +22,14 @@ import msgspec
 
 from corral import names
 from corral.cage import Cage, Needs, enter
-from corral.children import end_with_parent, signal_at_parents_end, take_standard_output
+from corral.children import end_with_parent, take_standard_output
 from corral.config import child_environment
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.log import FAILED, WorkerLog
 from corral.engine.load_options import Setting, settings, spared
 from corral.errors import ConfigError
+from corral.system.current import IS_LINUX
+from corral.system.processes import end_at_parents_end
 
 FAILURE = "Failed to init server"
 """How the engine's exception for any failed load begins; it carries no cause."""
@@ -77,7 +79,7 @@ def main() -> None:
     report = take_standard_output()
     is_spare = SPARE in sys.argv
     if is_spare:
-        signal_at_parents_end(signal.SIGKILL)
+        end_at_parents_end()
         _import_engine()
     line = sys.stdin.buffer.readline()
     if not line:  # nobody needed it
@@ -134,7 +136,7 @@ def _start_builtin(config: WorkerConfig) -> Any:
 
     with _reserved_port() as port:
         _shut_in(config, port)
-        return xllamacpp.Server(parameters(xllamacpp, config, port if sys.platform == "linux" else 0))
+        return xllamacpp.Server(parameters(xllamacpp, config, port if IS_LINUX else 0))
 
 
 def _shut_in(config: WorkerConfig, port: int) -> None:

@@ -8,7 +8,6 @@ import asyncio
 import os
 import re
 import shutil
-import signal
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
@@ -19,6 +18,7 @@ from typing import Literal
 
 from corral.config import child_environment
 from corral.errors import DiskFull, NotFound, SourceError, Unreachable
+from corral.system.processes import GROUPS
 
 _WATCH_SECONDS = 0.2
 _TERMINATE_SECONDS = 5.0
@@ -123,27 +123,19 @@ async def _running(
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
+        **GROUPS.options,
     )
     try:
         yield process
     finally:
         if process.returncode is None:
-            _signal(process, signal.SIGTERM)
+            GROUPS.end(process)
             try:
                 async with asyncio.timeout(_TERMINATE_SECONDS):
                     await process.wait()
             except TimeoutError:
-                _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
+                GROUPS.end(process, kill=True)
                 await process.wait()
-
-
-def _signal(process: asyncio.subprocess.Process, number: int) -> None:
-    with suppress(ProcessLookupError):
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, number)
-        else:
-            process.terminate()
 
 
 async def _watched(

@@ -6,7 +6,6 @@ and §10, api §15.3 and §15.4.
 
 import asyncio
 import platform
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
@@ -41,6 +40,7 @@ from corral.sources.registry.transfer import DigestMismatchError, Transfer, is_s
 from corral.sources.registry.upload import UnfinishedUploads, Upload
 from corral.store import BlobMissing, Layer, Manifest, MediaType, Store, parse_manifest
 from corral.store.blobs import require_space
+from corral.system.current import PLATFORM
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ _FIRST_ATTEMPTS = 3
 
 USER_AGENT = (
     f"ollama/{EMULATES} ({_MACHINES.get(platform.machine(), platform.machine())} "
-    f"{_SYSTEMS.get(sys.platform, sys.platform)}) corral/{__version__}"
+    f"{_SYSTEMS.get(PLATFORM, PLATFORM)}) corral/{__version__}"
 )
 """Some registries answer by the client's name (spec cli §9); ours has Ollama's and its own."""
 

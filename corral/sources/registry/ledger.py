@@ -7,7 +7,6 @@ from its beginning (`Completed`); what has arrived further on is in a member of 
 import hashlib
 import os
 import stat
-import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,9 +19,7 @@ import msgspec
 from corral.errors import StoreError
 from corral.names import Digest
 from corral.store import disk
-
-if sys.platform != "win32":
-    import fcntl
+from corral.system import files, locks
 
 Span: TypeAlias = tuple[int, int]
 """Bytes of the blob: from the first (inclusive) to the second (exclusive)."""
@@ -110,18 +107,18 @@ class Partial:
         """Puts bytes in their place."""
         with self._used(), disk.explained(self.path, "writing"):
             size = sum(map(len, chunks))
-            written = os.pwritev(self._descriptor, chunks, offset)
+            written = files.write_at(self._descriptor, chunks, offset)
             if written < size:  # a nearly full disk: writing the rest raises the reason
                 rest = memoryview(b"".join(chunks))
                 while written < size:
-                    written += os.pwrite(self._descriptor, rest[written:], offset + written)
+                    written += files.write_at(self._descriptor, [rest[written:]], offset + written)
 
     def hash(self, start: int, end: int) -> None:
         """Takes bytes into the digest; each call goes on where the last one ended."""
         buffer = memoryview(bytearray(min(_HASH_BYTES, end - start)))
         with self._used(), disk.explained(self.path, "reading"):
             while start < end:
-                count = os.preadv(self._descriptor, [buffer[: end - start]], start)
+                count = files.read_into(self._descriptor, buffer[: end - start], start)
                 if not count:
                     raise StoreError(f'"{self.path}" was cut short by another program')
                 self._hash.update(buffer[:count])
@@ -204,8 +201,8 @@ def open_partial(blob: Path, total: int, part_size: int) -> Partial | None:
     path = partial_path(blob)
     with disk.explained(path, "writing"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
-        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0), 0o644)
+        flags = os.O_RDWR | os.O_CREAT | files.BINARY | files.NOT_A_LINK | files.WITHOUT_WAITING
+        descriptor = os.open(path, flags, 0o644)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise StoreError(f'"{path}" is not a file')
@@ -287,14 +284,9 @@ def _cut(start: int, end: int, part_size: int) -> list[Part]:
 
 def _is_ours(path: Path, descriptor: int) -> bool:
     """Takes the claim on an open partial file; false if it is another's, or the name means another file by now."""
-    if sys.platform == "win32":
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
+    outcome = locks.take(descriptor)
+    if outcome != "taken":
+        return outcome == "impossible"
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:

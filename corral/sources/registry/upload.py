@@ -6,7 +6,6 @@ other and can be asked how much it has; Ollama's answers each with an address of
 
 import asyncio
 import hashlib
-import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Executor
@@ -29,6 +28,7 @@ from corral.sources.registry.repository import Repository, check_redirect, resol
 from corral.sources.registry.retry import retry
 from corral.sources.registry.transfer import PROGRESS_SECONDS
 from corral.store import Layer, disk
+from corral.system.files import read_at
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -359,7 +359,7 @@ class Upload:
         loop = asyncio.get_running_loop()
         position = start
         while position < end:
-            chunk = await self._in_thread(os.pread, self._descriptor, min(_READ_BYTES, end - position), position)
+            chunk = await self._in_thread(read_at, self._descriptor, min(_READ_BYTES, end - position), position)
             if not chunk:
                 raise StoreError(f'"{self._path}" was cut short by another program')
             yield chunk
@@ -373,7 +373,7 @@ class Upload:
 
     def _md5(self, start: int, end: int) -> bytes:
         hashed = hashlib.md5(usedforsecurity=False)
-        while start < end and (chunk := os.pread(self._descriptor, min(_READ_BYTES, end - start), start)):
+        while start < end and (chunk := read_at(self._descriptor, min(_READ_BYTES, end - start), start)):
             hashed.update(chunk)
             start += len(chunk)
         return hashed.digest()

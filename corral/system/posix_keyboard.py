@@ -1,6 +1,6 @@
 """Keys that are typed while nothing reads them are kept and not shown; the terminal is given back as it was.
 
-For systems with POSIX terminals; `keyboard` asks whether this is one. Ctrl-C and Ctrl-Z still come as signals.
+For systems with POSIX terminals; `consoles` asks whether this is one. Ctrl-C and Ctrl-Z still come as signals.
 """
 
 import os
@@ -10,7 +10,7 @@ import termios
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from corral.cli.display import terminal
+assert sys.platform != "win32"
 
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Signals that end the process at once, but for the terminal, which is put right first."""
@@ -23,11 +23,11 @@ _PLAIN = PASTE_OFF + b"\x1b[?25h\x1b[0m"
 class QuietKeyboard:
     """For as long as the block takes, keys wait unseen for the one who reads them next: a prompt, or the shell."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes_codes: bool) -> None:
         self._input = sys.stdin.fileno()
         self._output = sys.stdout.fileno()
         self._before = termios.tcgetattr(self._input)
-        self._takes_codes = terminal.can_draw(sys.stdout)
+        self._takes_codes = takes_codes
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
