@@ -15,7 +15,7 @@ from corral.inference.parts import PART_TEXTS
 from corral.messages import EmbedRequest
 from corral.models.model import Model, Models
 from corral.options import Options
-from corral.serving.scheduler import Runner
+from corral.serving.runner import Runner
 from corral.store import Store
 from corral.telemetry import Series
 from tests.conftest import add_model

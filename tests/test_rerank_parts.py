@@ -16,7 +16,7 @@ from corral.inference.rank import Scores, rank_documents
 from corral.messages import RankRequest
 from corral.models.model import Model, Models
 from corral.options import Options
-from corral.serving.scheduler import Runner
+from corral.serving.runner import Runner
 from corral.store import Store
 from corral.telemetry import Series
 from tests.conftest import add_model

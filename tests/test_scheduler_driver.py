@@ -13,7 +13,8 @@ from corral.errors import Busy, EngineDied, EngineError, OutOfMemory, QueueFull
 from corral.machine.memory import GIB, Memory
 from corral.serving import scheduler as scheduler_module
 from corral.serving.decisions import SchedulerLimits
-from corral.serving.scheduler import Runner, Scheduler, SchedulerEvents
+from corral.serving.runner import Runner
+from corral.serving.scheduler import Scheduler, SchedulerEvents
 from tests.stub_engines import Launcher, StubEngine, turn_the_loop
 
 A = RunnerSpec(model="a", num_ctx=4096, slots=4, weights_bytes=GIB)

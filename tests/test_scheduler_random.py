@@ -13,7 +13,8 @@ from corral.engine.load_options import can_serve
 from corral.errors import Busy, EngineDied, OutOfMemory
 from corral.machine.memory import GIB, Memory
 from corral.serving.decisions import SchedulerLimits
-from corral.serving.scheduler import Runner, Scheduler, SchedulerEvents
+from corral.serving.runner import Runner
+from corral.serving.scheduler import Scheduler, SchedulerEvents
 from tests.conftest import RANDOM_CASES
 from tests.stub_engines import Launcher, turn_the_loop
 

@@ -46,7 +46,8 @@ from corral.models.model import Model, Models
 from corral.models.quarantine import Quarantine
 from corral.options import Options
 from corral.serving.place import Place
-from corral.serving.scheduler import Runner, Scheduler
+from corral.serving.runner import Runner
+from corral.serving.scheduler import Scheduler
 from corral.serving.spec import runner_spec
 from corral.serving.speculation import Speculation
 from corral.sources.registry import Registry

@@ -19,7 +19,7 @@ from corral.inference.parts import in_parts
 from corral.messages import EmbedRequest
 from corral.models.model import Model
 from corral.options import Options
-from corral.serving.scheduler import Runner
+from corral.serving.runner import Runner
 from corral.serving.spec import MIN_CONTEXT
 
 _TOO_LONG = "input exceeds maximum context length and cannot be truncated further"

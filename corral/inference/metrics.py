@@ -14,7 +14,7 @@ from corral import telemetry
 from corral.engine.base import Finish, Piece
 from corral.inference.recent import Kind, Report, State
 from corral.messages import Chunk, Metrics
-from corral.serving.scheduler import Runner
+from corral.serving.runner import Runner
 from corral.serving.traffic import Traffic
 from corral.telemetry import Series
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from corral.engine.load_options import batches
-from corral.serving.scheduler import Runner
+from corral.serving.runner import Runner
 
 PART_TEXTS = 64
 """Most texts of a part, so that short ones cost little more than one request to the engine for all would."""

@@ -23,7 +23,7 @@ from corral.messages import ChatRequest, GenerateRequest, Json, Message, Rendere
 from corral.models.model import Model
 from corral.options import Options
 from corral.schemas import Schema
-from corral.serving.scheduler import Runner
+from corral.serving.runner import Runner
 from corral.serving.spec import MIN_CONTEXT
 
 log = logging.getLogger(__name__)

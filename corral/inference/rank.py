@@ -20,7 +20,7 @@ from corral.inference.parts import in_parts
 from corral.messages import RankRequest
 from corral.models.model import Model
 from corral.options import Options
-from corral.serving.scheduler import Runner
+from corral.serving.runner import Runner
 
 MAX_DOCUMENTS = 10_000
 """Documents that one request may have."""

@@ -21,7 +21,7 @@ from corral.inference.reading import Reader, StreamedAnswer, is_parser_failure, 
 from corral.inference.repetition import WatchedEngine
 from corral.messages import Chunk, Rendered, ToolCall
 from corral.serving.place import Place
-from corral.serving.scheduler import Runner
+from corral.serving.runner import Runner
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ and no dialect. Everything runs on one event loop, so this module is the only wr
 import asyncio
 import contextlib
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -19,27 +18,22 @@ from msgspec import Struct
 
 from corral.engine.base import Engine, LoadProgress, RunnerSpec
 from corral.engine.load_options import can_serve, same_model
-from corral.errors import DeviceFailed, EngineCrashed, EngineDied, EngineError, OutOfMemory, QueueFull, ServerStopping
+from corral.errors import EngineDied, EngineError, QueueFull, ServerStopping
 from corral.machine.memory import Memory
 from corral.messages import AnswerProgress
-from corral.serving.admission import Pool
 from corral.serving.decisions import (
     Evict,
     Reuse,
-    RunnerState,
     SchedulerLimits,
     Start,
     Wait,
     decide,
     is_longer,
-    replaced,
-    smaller,
-    with_pool,
 )
 from corral.serving.figures import Figures
+from corral.serving.loading import WITHOUT_GPU_SECONDS, Loads
 from corral.serving.place import Place
-from corral.serving.steps import Step, after_out_of_memory, without_gpus
-from corral.serving.traffic import Traffic
+from corral.serving.runner import Runner
 
 log = logging.getLogger(__name__)
 
@@ -47,91 +41,6 @@ T = TypeVar("T")
 
 KEEP_SECONDS = 3.0
 """How long writing conversations to disk may hold up the end of a model."""
-
-WITHOUT_GPU_SECONDS = 600.0
-"""How long a model is loaded into main memory after a GPU has failed under it."""
-
-
-class Runner:
-    """A loaded model that the scheduler owns. Requests hold it while they are inside `Scheduler.runner`."""
-
-    def __init__(self, spec: RunnerSpec, label: str, keep_alive: float, least_ctx: int) -> None:
-        """`least_ctx` is the context length that the request it is loaded for needs, in tokens."""
-        self.spec = spec
-        self.label = label
-        self.least_ctx = least_ctx
-        self.engine: Engine
-        self.pool = Pool(spec.pool, spec.slots)
-        self.traffic = Traffic()
-        self.progress = LoadProgress()
-        self.held: tuple[tuple[str, int], ...] = ()
-        """Bytes on each device, as the engine said."""
-        self.keep_alive = keep_alive
-        self.expires_at = math.inf
-        self.users = 0
-        self.draining = False
-        self.idle_since = time.monotonic()
-        self.load_began = self.load_ended = 0
-        """Monotonic nanoseconds."""
-        self.loading: asyncio.Task[None] | None = None
-        self.check: asyncio.Task[bool] | None = None
-        self.closing: asyncio.Task[None] | None = None
-        self.gone = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def state(self) -> RunnerState:
-        return RunnerState(
-            spec=self.spec,
-            users=self.users,
-            keep_alive=self.keep_alive,
-            draining=self.draining,
-            loading=self.loading is not None,
-            held=self.on_devices,
-        )
-
-    @property
-    def on_devices(self) -> tuple[tuple[str, int], ...]:
-        """Bytes on each device, by its name: as the engine said, before that by the estimate."""
-        placement = self.spec.placement
-        shares = () if placement is None else placement.shares
-        return self.held or tuple((share.device, share.bytes.total) for share in shares)
-
-    @property
-    def size_vram(self) -> int:
-        """Bytes on all devices together."""
-        return sum(size for _, size in self.on_devices)
-
-    @property
-    def size(self) -> int:
-        """Bytes it takes: what its process holds of main memory, or its parts here and on devices."""
-        if self.loading is not None:
-            return self.spec.weights_bytes
-        placement = self.spec.placement
-        return self.size_vram + placement.host if placement and placement.shares else self.engine.memory()
-
-    @property
-    def loaded(self) -> int:
-        """Bytes of the weights that are in memory while it loads, about."""
-        return min(self.progress.loaded(), self.spec.weights_bytes)
-
-    @property
-    def waiting(self) -> int:
-        """Users that are not served yet: while it loads all but the first, then those without a slot or tokens."""
-        return max(0, self.users - 1) if self.loading else max(self.pool.waiting, self.users - self.spec.slots)
-
-    def start_keep_alive_timer(self, seconds: float, expire: Callable[[], None]) -> None:
-        """Starts the keep-alive timer anew; `expire` is called after `seconds`, which may be infinite."""
-        self.stop_timer()
-        self.expires_at = time.time() + seconds
-        if seconds < 10 * 365 * 86400:
-            self._timer = asyncio.get_running_loop().call_later(seconds, expire)
-
-    def stop_timer(self) -> None:
-        self.expires_at = math.inf
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 class _Ticket:
@@ -170,14 +79,11 @@ class Scheduler:
     ) -> None:
         """`look` asks the devices anew before a load, given what our models hold of each; `figures`: what earlier loads
         taught about estimates."""
-        self._launch = launch
         self._memory = memory
         self._limits = limits
         self._events = events
         self._look = look
-        self._figures = figures or Figures()
-        self._without_gpu: dict[str, tuple[float, str]] = {}
-        """Models under which a GPU failed: until when they do without, in monotonic seconds, and why."""
+        self._loads = Loads(launch, memory, limits, figures or Figures(), self._make_room)
         self._runners: list[Runner] = []
         self._waiting: deque[_Ticket] = deque()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -302,8 +208,8 @@ class Scheduler:
                 self._memory(),
                 self._limits,
                 grows=ticket.grows,
-                ratios=self._figures.of(ticket.spec),
-                unusable=self._unusable(ticket.spec),
+                ratios=self._loads.ratios(ticket.spec),
+                unusable=self._loads.unusable(ticket.spec),
             ):
                 case Reuse(index):
                     self._waiting.popleft()
@@ -357,16 +263,16 @@ class Scheduler:
         return runner
 
     async def _load(self, runner: Runner) -> None:
-        runner.load_began = time.monotonic_ns()
-        runner.engine = await self._launch_with_fallback(runner)
-        if (pool := runner.progress.pool) is not None:
-            log.info("model %s: this engine cannot share a pool of several contexts among its slots", runner.label)
-            self._change(runner, with_pool(runner.spec, pool))
-        runner.load_ended = time.monotonic_ns()
-        seconds = (runner.load_ended - runner.load_began) / 1e9
-        log.info("model %s loaded in %.2f s, context %d", runner.label, seconds, runner.spec.num_ctx)
-        self._account(runner)
-        self._events.loaded(runner.label, seconds)
+        await self._loads.load(runner)
+        self._events.loaded(runner.label, (runner.load_ended - runner.load_began) / 1e9)
+
+    async def _make_room(self, loading: Runner, *, idle: bool) -> bool:
+        """Evicts the other models, with `idle` those without users, and waits for their end; False: there was none."""
+        others = [other for other in self._runners if other is not loading and not (idle and other.users)]
+        for other in others:
+            self._evict(other, "memory did not suffice to load another model")
+        await asyncio.gather(*(other.gone.wait() for other in others))
+        return bool(others)
 
     def _on_load_done(self, runner: Runner, load: asyncio.Task[None]) -> None:
         """After a load, however it ended, even when it was cancelled before it began."""
@@ -382,20 +288,6 @@ class Scheduler:
                 self._on_idle(runner)
         self._advance()
 
-    def _account(self, runner: Runner) -> None:
-        """Takes what the engine says that it holds on devices, and says where the model lies."""
-        placement = runner.spec.placement
-        if placement is None:
-            return
-        if placement.shares:
-            said = dict(runner.engine.on_devices())
-            runner.held = tuple(
-                (share.device, said[share.device].total) for share in placement.shares if share.device in said
-            )
-            if self._figures.learn(runner.spec, said):
-                self._task(asyncio.to_thread(self._figures.save))
-        log.info("model %s: %s", runner.label, placement.reason)
-
     def _held(self) -> dict[str, int]:
         """Bytes that our models hold of each device."""
         found: dict[str, int] = {}
@@ -403,56 +295,6 @@ class Scheduler:
             for name, size in runner.on_devices:
                 found[name] = found.get(name, 0) + size
         return found
-
-    def _unusable(self, spec: RunnerSpec) -> str:
-        """Why the model is to use no GPU now; empty: it may."""
-        until, reason = self._without_gpu.get(spec.model, (0.0, ""))
-        return reason if time.monotonic() < until else ""
-
-    def _do_without_gpu(self, spec: RunnerSpec, reason: str) -> None:
-        self._without_gpu[spec.model] = (time.monotonic() + WITHOUT_GPU_SECONDS, reason)
-
-    async def _launch_with_fallback(self, runner: Runner) -> Engine:
-        """On GPUs less and less of it when their memory does not suffice, and none when one fails."""
-        while runner.spec.placement is not None and runner.spec.placement.shares:
-            try:
-                return await self._launch(runner.spec, runner.label, runner.progress)
-            except OutOfMemory as error:
-                step = after_out_of_memory(runner.spec, runner.least_ctx, self._replaced)
-                cause = str(error)
-            except (DeviceFailed, EngineCrashed) as error:
-                cause = str(error)
-                self._do_without_gpu(runner.spec, f"the engine failed when it was loaded on a GPU: {cause}")
-                step = Step(without_gpus(runner.spec, self._unusable(runner.spec)), "main memory only")
-            assert step is not None
-            log.warning("model %s: %s; trying %s", runner.label, cause, step.what)
-            self._change(runner, step.spec)
-        return await self._launch_in_memory(runner)
-
-    def _replaced(self, spec: RunnerSpec, layers: int) -> RunnerSpec:
-        return replaced(spec, layers, self._memory(), self._limits, self._figures.of(spec))
-
-    def _change(self, runner: Runner, spec: RunnerSpec) -> None:
-        """What a model that loads is loaded with instead."""
-        runner.spec = spec
-        runner.pool = Pool(spec.pool, spec.slots)
-
-    async def _launch_in_memory(self, runner: Runner) -> Engine:
-        """One more try when memory did not suffice: with a smaller context or pool, else without the other models."""
-        try:
-            return await self._launch(runner.spec, runner.label, runner.progress)
-        except OutOfMemory:
-            less = smaller(runner.spec, runner.least_ctx)
-            others = [other for other in self._runners if other is not runner and (less is None or not other.users)]
-            if less is None and not others:
-                raise
-        for other in others:
-            self._evict(other, "memory did not suffice to load another model")
-        await asyncio.gather(*(other.gone.wait() for other in others))
-        if less is not None:
-            log.warning("model %s: not enough memory, trying a context of %d", runner.label, less.num_ctx)
-            self._change(runner, less)
-        return await self._launch(runner.spec, runner.label, runner.progress)
 
     async def _watch(self, runner: Runner) -> None:
         """Forgets a runner whose engine ended by itself, so that the next request starts a new one.
@@ -469,7 +311,7 @@ class Scheduler:
         if runner.closing is None:
             if runner.on_devices and (said := await runner.engine.device_error()):
                 reason = f"{reason}: {said}"
-                self._do_without_gpu(runner.spec, f"a GPU failed: {said}")
+                self._loads.do_without_gpu(runner.spec, f"a GPU failed: {said}")
                 log.warning("model %s does without GPUs for %d s", runner.label, WITHOUT_GPU_SECONDS)
             log.error("model %s ended unexpectedly: %s", runner.label, reason)
             self._discard(runner, reason)

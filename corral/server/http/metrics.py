@@ -14,7 +14,8 @@ from corral.server.http.operation import Operation
 from corral.server.http.plain import PLAIN
 from corral.server.http.requests import runtime_of
 from corral.server.http.routing import route
-from corral.serving.scheduler import Runner, Scheduler
+from corral.serving.runner import Runner
+from corral.serving.scheduler import Scheduler
 
 
 async def metrics(request: Request) -> Response:

@@ -31,7 +31,7 @@ from corral.server.http.requests import require_local, runtime_of
 from corral.server.ollama import show as shown_as
 from corral.server.ollama.replies import progress_answer
 from corral.serving.requirements import Requirements, requirements
-from corral.serving.scheduler import Runner
+from corral.serving.runner import Runner
 from corral.sources import Mirror, archive
 from corral.sources.mirrors import FileMirror
 from corral.sources.registry import Encryption

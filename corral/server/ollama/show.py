@@ -21,7 +21,8 @@ from corral.models.index import Summary
 from corral.models.model import Listed, Model
 from corral.options import KINDS
 from corral.serving.requirements import Requirements
-from corral.serving.scheduler import Runner, Scheduler
+from corral.serving.runner import Runner
+from corral.serving.scheduler import Scheduler
 from corral.store import Stored
 
 log = logging.getLogger(__name__)
