@@ -90,6 +90,15 @@ def parse_mirrors(text: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def parse_indexes(text: str) -> dict[str, tuple[str, ...]]:
+    """`NAME=URL,URL;NAME=URL`: addresses of package indexes; `ValueError` for what is none."""
+    found = parse_mirrors(text)
+    for address in (address for addresses in found.values() for address in addresses):
+        if not address.startswith(("http://", "https://", "file://")):
+            raise ValueError(address)
+    return found
+
+
 def parse_path(text: str) -> Path:
     """Absolute, with `~` and `~user` as home folders."""
     try:
