@@ -20,6 +20,7 @@ import pytest
 from corral.builds import catalogue, trial
 from corral.builds.installing import Installing
 from corral.config import Config, load
+from corral.config.values import text_of
 from corral.engine import choice
 from corral.engine.choice import Choice, wheel_version
 from corral.engine.llama.build import build
@@ -261,6 +262,8 @@ async def test_an_index_that_is_not_reached_or_has_no_such_package(
     missing = await failed(config_of(tmp_path / "b", index.url), model, machine)
     assert isinstance(missing, NotFound), missing
     assert 'no wheel of the package "xllamacpp" was found that runs here' in str(missing)
+    secret = load({"HOME": str(tmp_path), "CORRAL_ENGINE_INDEXES": "cuda=https://me:word@example.com/whl"}).config
+    assert text_of(secret.engine_indexes) == "cuda=https://…@example.com/whl"
     wrong = load({"HOME": str(tmp_path), "CORRAL_ENGINE_INDEXES": "cuda=--find-links"})
     assert wrong.config.engine_indexes == {}
     assert wrong.warnings == ('CORRAL_ENGINE_INDEXES is ignored: invalid value "cuda=--find-links"',)

@@ -68,8 +68,8 @@ async def download(
         NO_COLOR="1",
     )
     if index:
-        arguments += ["--index-url", index]
-        environment["PIP_EXTRA_INDEX_URL"] = index  # one in pip's configuration may have the same version for the CPU
+        # Not an argument, which other users see; one more in pip's configuration may have the same version for the CPU.
+        environment["PIP_INDEX_URL"] = environment["PIP_EXTRA_INDEX_URL"] = index
     run = [*command.words, *arguments, "--dest", str(target), "--", requirement]
     output: list[str] = []
     async with (
