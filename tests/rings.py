@@ -48,6 +48,7 @@ SLOW = {
     "test_embedding": REAL_ENGINE,
     "test_engine_builds": "compiles, and runs pip",
     "test_engine_process": CRASHES,
+    "test_engine_wheels": "runs pip, and loads models into the real engine",
     "test_every_token": REAL_ENGINE,
     "test_faults": CRASHES,
     "test_fuzz": FUZZ,

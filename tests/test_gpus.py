@@ -119,3 +119,37 @@ def test_what_other_programs_hold_is_asked_anew_before_a_load(gpus: Gpus) -> Non
     two = next(model for model in gpus.ps()["models"] if model["name"] == "two:latest")
     assert two["placement"]["devices"] == []
     assert two["placement"]["reason"].startswith("in main memory: not one layer fits: 1.0 MB free of 8.6 GB on CUDA0; ")
+
+
+def test_a_device_that_is_lost_in_a_stream_ends_it_with_one_line_of_error(gpus: Gpus) -> None:
+    gpus.order(lost="CUDA error: the device fell off the bus")
+    body = {"model": "one", "prompt": "!tokens=9 !crash-after=3"}
+    *pieces, last = ask(gpus.server, "POST", "/api/generate", body).lines
+    assert all("response" in piece and not piece["done"] for piece in pieces)
+    assert last.keys() == {"error"}
+    gpus.order(lost="")
+    assert gpus.ask("one").status == 200
+
+
+def test_a_driver_that_says_all_is_free_is_not_believed_about_our_own_models(gpus: Gpus) -> None:
+    """It has room for one of them beside the overhead, and says so whatever lies there."""
+    gpus.order(devices=[["CUDA0", 139, 139]])
+    assert gpus.ask("one").status == 200
+    assert gpus.ask("two").status == 200
+    (left,) = gpus.ps()["models"]
+    assert left["name"] == "two:latest"
+    assert left["placement"]["reason"] == "all 3 layers on CUDA0"
+    assert "model one:latest is evicted: CUDA0 has no room for another model beside it" in gpus.log()
+
+
+def test_a_device_that_another_program_fills_during_the_load_leaves_main_memory(gpus: Gpus) -> None:
+    """The driver has said that there is room, and refuses whatever is asked for."""
+    gpus.order(most={"pool": 0, "layers": 0})
+    assert gpus.ask("one").status == 200
+    (model,) = gpus.ps()["models"]
+    assert (model["size_vram"], model["placement"]["devices"]) == (0, [])
+    assert "; trying main memory only" in gpus.log()
+    gpus.order(most={})
+    assert gpus.ask("two").status == 200
+    two = next(model for model in gpus.ps()["models"] if model["name"] == "two:latest")
+    assert two["placement"]["reason"] == "all 3 layers on CUDA0", "the next model is tried there again"

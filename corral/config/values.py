@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from corral.config.address import Address, address_and_port, parse_address
+from corral.config.address import Address, address_and_port, parse_address, without_password
 from corral.golang import durations
 
 FOREVER = "forever"
@@ -90,6 +90,15 @@ def parse_mirrors(text: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def parse_indexes(text: str) -> dict[str, tuple[str, ...]]:
+    """`NAME=URL,URL;NAME=URL`: addresses of package indexes; `ValueError` for what is none."""
+    found = parse_mirrors(text)
+    for address in (address for addresses in found.values() for address in addresses):
+        if not address.startswith(("http://", "https://", "file://")):
+            raise ValueError(address)
+    return found
+
+
 def parse_path(text: str) -> Path:
     """Absolute, with `~` and `~user` as home folders."""
     try:
@@ -132,6 +141,11 @@ SWITCHES = (parse_switch, parse_debug, parse_on_off, parse_flash_attention)
 """Parsers of settings that a file may set to true or false."""
 
 
+def _shown(source: str) -> str:
+    """A source as it may be shown: addresses of indexes may hold a password."""
+    return without_password(source) if source.startswith(("http://", "https://")) else source
+
+
 def text_of(value: Any) -> str:
     """A setting's value as a person would write it."""
     match value:
@@ -144,6 +158,6 @@ def text_of(value: Any) -> str:
         case tuple():
             return ",".join(map(str, value))
         case dict():
-            return ";".join(f"{key}={','.join(sources)}" for key, sources in value.items())
+            return ";".join(f"{key}={','.join(map(_shown, sources))}" for key, sources in value.items())
         case _:
             return str(value)

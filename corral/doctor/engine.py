@@ -9,7 +9,7 @@ from typing import Any
 
 from corral.builds import tools
 from corral.doctor.findings import Finding
-from corral.engine import libraries
+from corral.engine import libraries, wheels
 from corral.engine.choice import Engine
 from corral.engine.program import printed
 from corral.errors import NotFound
@@ -21,7 +21,9 @@ SECONDS = 60.0
 """How long the child may take: drivers of GPUs are slow to start."""
 
 _ASK = """
-import json, xllamacpp
+import json, sys
+sys.path[:0] = sys.argv[1:]
+import xllamacpp
 print("ABOUT " + json.dumps({
     "version": xllamacpp.__version__,
     "build": getattr(xllamacpp, "BUILD_INFO", {}),
@@ -45,12 +47,13 @@ class Probe:
 
 
 def probe(program: str, seconds: float = SECONDS) -> Probe:
-    """Asks the engine in a child process; `program` is another llama-server, empty for our own."""
-    command = [program, "--version"] if program else [sys.executable, "-P", "-c", _ASK]
+    """Asks the engine in a child process; `program` is another engine, empty for our own."""
+    is_program = bool(program) and not wheels.is_wheel(program)
+    command = [program, "--version"] if is_program else [sys.executable, "-P", "-c", _ASK, *filter(None, [program])]
     lines, problem = printed(command, seconds)
     if problem:
         return Probe(error=problem + "".join(f": {line.strip()}" for line in lines[-1:]))
-    found = other_probe(lines) if program else own_probe(lines)
+    found = other_probe(lines) if is_program else own_probe(lines)
     if found.error:
         return found
     devices, unknown = printed(gpus.command(program), seconds)
@@ -130,7 +133,8 @@ def examine(used: Engine, found: Probe, processor: frozenset[str], *, can_build:
         return
     if used.program:
         how = "CORRAL_ENGINE" if used.name == "CORRAL_ENGINE" else f"chosen with `corral engine use {used.name}`"
-        yield Finding(SUBJECT, "ok", f'llama-server {found.version} at "{used.program}" ({how})')
+        what = "xllamacpp" if wheels.is_wheel(used.program) else "llama-server"
+        yield Finding(SUBJECT, "ok", f'{what} {found.version} at "{used.program}" ({how})')
         return
     build = f" ({found.build})" if found.build else ""
     yield Finding(SUBJECT, "ok", f"llama.cpp from xllamacpp {found.version}{build}")

@@ -1,4 +1,4 @@
-"""Which engine is chosen: the one in the wheel, or a llama-server that was compiled here or found. One small file.
+"""Which engine is chosen: the one in the wheel, another build of that wheel, or a llama-server. One small file.
 
 `corral engine use` writes it, and a server reads it before each load, so that a choice counts from the next load on.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from corral.config import Config
+from corral.engine import wheels
 from corral.errors import StoreError
 
 WHEEL = "wheel"
@@ -21,8 +22,8 @@ _MOST = 1 << 16
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """`program`: the path of a llama-server; empty: the wheel. `wheel`: the version that it was compared with; empty
-    for a program that was not compiled here, which is used beside any."""
+    """`program`: the path of a llama-server, or of a folder with a wheel in it; empty: the wheel that Corral
+    is installed with. `wheel`: the version that it was compared with; empty for a program that is used beside any."""
 
     name: str = WHEEL
     program: str = ""
@@ -85,8 +86,19 @@ def current(config: Config) -> Engine:
         return Engine(
             WHEEL,
             remark=f'the engine "{choice.name}" was compared with xllamacpp {choice.wheel}, and this is '
-            f"{here or 'none'}; `corral engine build` makes a new one",
+            f"{here or 'none'}; `{_again(choice)}` makes a new one",
         )
-    if not os.access(choice.program, os.X_OK):
-        return Engine(WHEEL, remark=f'the engine "{choice.name}" is gone: "{choice.program}" is no program')
+    if not is_there(choice.program):
+        return Engine(WHEEL, remark=f'the engine "{choice.name}" is gone: "{choice.program}" is no engine')
     return Engine(choice.name, choice.program)
+
+
+def is_there(program: str) -> bool:
+    """Whether a path names an engine: a program, or a folder with a wheel."""
+    return wheels.is_wheel(program) or (os.access(program, os.X_OK) and not Path(program).is_dir())
+
+
+def _again(choice: Choice) -> str:
+    """The command that makes an engine anew; those that are installed have the name of what they compute with."""
+    is_installed = wheels.is_wheel(choice.program)
+    return f"corral engine install {choice.name}" if is_installed else "corral engine build"

@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -39,7 +40,9 @@ class Gpu(Struct, frozen=True):
 
 
 _ASK_ENGINE = """
-import json, xllamacpp
+import json, sys
+sys.path[:0] = sys.argv[1:]
+import xllamacpp
 kinds = xllamacpp.ggml_backend_dev_type
 own, shared = kinds.GGML_BACKEND_DEVICE_TYPE_GPU, kinds.GGML_BACKEND_DEVICE_TYPE_IGPU
 rows = [d for d in xllamacpp.get_device_info() if d["type"] in (own, shared)]
@@ -50,8 +53,10 @@ print("DEVICES " + json.dumps(
 
 
 def command(program: str) -> Sequence[str]:
-    """What lists the devices; `program`: a llama-server, empty for the engine of the wheel."""
-    return [program, "--list-devices"] if program else [sys.executable, "-P", "-c", _ASK_ENGINE]
+    """What lists the devices; `program`: a llama-server, a folder with a wheel, or empty for our own wheel."""
+    if program and not Path(program).is_dir():
+        return [program, "--list-devices"]
+    return [sys.executable, "-P", "-c", _ASK_ENGINE, *filter(None, [program])]
 
 
 def listed(lines: Iterable[str]) -> tuple[Gpu, ...]:

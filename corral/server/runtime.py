@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -84,7 +84,12 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
         spare.prepare()
     launching = _guarded(_launcher(config, store, deriver, spare), store, quarantine)
     figures = await asyncio.to_thread(Figures, config.state / "device-memory.json")
-    scheduler = Scheduler(launching, machine.memory, limits, _events(series), look=machine.look_again, figures=figures)
+
+    async def look(held: Mapping[str, int]) -> None:
+        await machine.look_again(held)
+        figures.engine = await asyncio.to_thread(lambda: build(choice.current(config).program))
+
+    scheduler = Scheduler(launching, machine.memory, limits, _events(series), look=look, figures=figures)
     registry = Registry(docker_config=config.docker_config, key_folder=config.home)
     models = Models(store, config.go_template)
     tunings = Tunings(config.state, processor.name(), lambda: build(choice.current(config).program), on=config.tuned)
@@ -164,21 +169,23 @@ def _launcher(config: Config, store: Store, deriver: Deriver, spare: Spare) -> L
             log.warning("the engine of the wheel is used: %s", chosen.remark)
             remarks.add(chosen.remark)
         keeping = await store.run(_keeping, config, store, spec, files, chosen.program)
-        engine = await launch(
-            msgspec.structs.replace(spec, model=files.model, projectors=files.projectors, num_thread=threads),
-            log=await asyncio.to_thread(_worker_log, config.state, next(numbers)),
-            stall_timeout=config.load_timeout,
-            program=chosen.program,
-            cache_ram_mib=min(CACHE_RAM_MIB, free_mib // 8),
-            template_error=template_errors.get(spec.model, ""),
-            progress=progress,
-            keeping=keeping,
-            spare=spare,
-            cage=shut_in,
-            flags_cache=config.state / "engine-flags",
-        )
-        if config.spare_worker and not chosen.program:
-            spare.prepare(DELAY)
+        try:
+            engine = await launch(
+                msgspec.structs.replace(spec, model=files.model, projectors=files.projectors, num_thread=threads),
+                log=await asyncio.to_thread(_worker_log, config.state, next(numbers)),
+                stall_timeout=config.load_timeout,
+                program=chosen.program,
+                cache_ram_mib=min(CACHE_RAM_MIB, free_mib // 8),
+                template_error=template_errors.get(spec.model, ""),
+                progress=progress,
+                keeping=keeping,
+                spare=spare,
+                cage=shut_in,
+                flags_cache=config.state / "engine-flags",
+            )
+        finally:  # a load that failed has taken the spare worker, too
+            if config.spare_worker and not chosen.program:
+                spare.prepare(DELAY)
         if engine.template_error and spec.model not in template_errors:
             log.warning("model %s: %s; only requests that do not need it are served", label, engine.template_error)
             template_errors[spec.model] = engine.template_error

@@ -17,9 +17,13 @@ _MOST_BYTES = 1 << 20
 
 
 class Figures:
-    """The ratios of models, in memory and in a file, where it has a path. What cannot be read is forgotten."""
+    """The ratios of models, in memory and in a file, where it has a path. What cannot be read is forgotten.
+
+    `engine` is what models are loaded with now, as a word: what one engine holds says nothing of another.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
+        self.engine = ""
         self._path = path
         self._known: dict[str, Ratios] = {}
         with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
@@ -28,17 +32,18 @@ class Figures:
                     self._known = msgspec.json.decode(opened.read(_MOST_BYTES), type=dict[str, Ratios])
 
     def of(self, spec: RunnerSpec) -> Ratios:
-        """What is known of the model in this use."""
-        return self._known.get(_key(spec), Ratios())
+        """What is known of the model in this use, with the engine of now."""
+        return self._known.get(_key(spec, self.engine), Ratios())
 
-    def learn(self, spec: RunnerSpec, said: dict[str, Bytes]) -> bool:
-        """Takes what the engine said after a load by this specification; whether anything is new by a twentieth."""
+    def learn(self, spec: RunnerSpec, said: dict[str, Bytes], engine: str) -> bool:
+        """Takes what an engine said after a load by this specification; whether anything is new by a twentieth."""
         if spec.placement is None or not spec.placement.shares:
             return False
-        before = self.of(spec)
+        key = _key(spec, engine)
+        before = self._known.get(key, Ratios())
         after = compared(spec.placement.shares, said, before)
-        self._known.pop(_key(spec), None)
-        self._known[_key(spec)] = after
+        self._known.pop(key, None)
+        self._known[key] = after
         while len(self._known) > _MOST_MODELS:
             self._known.pop(next(iter(self._known)))
         return any(abs(getattr(after, name) / getattr(before, name) - 1) > 0.05 for name in Ratios.__struct_fields__)
@@ -58,6 +63,6 @@ class Figures:
                 fresh.unlink()
 
 
-def _key(spec: RunnerSpec) -> str:
+def _key(spec: RunnerSpec, engine: str) -> str:
     """By the weights' name, which is their digest, and what changes the sizes of buffers beside the context."""
-    return f"{Path(spec.model).name} {spec.mode} {spec.cache_type} {spec.flash_attention}"
+    return f"{Path(spec.model).name} {spec.mode} {spec.cache_type} {spec.flash_attention} {engine}"

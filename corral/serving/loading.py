@@ -57,6 +57,7 @@ class Loads:
         """Gives the runner an engine that has its model, perhaps with less context, pool or GPU than its specification
         said. Errors of the engine when nothing that is tried succeeds."""
         runner.load_began = time.monotonic_ns()
+        engine = self._figures.engine
         runner.engine = await self._on_gpus(runner)
         if (pool := runner.progress.pool) is not None:
             log.info("model %s: this engine cannot share a pool of several contexts among its slots", runner.label)
@@ -64,7 +65,7 @@ class Loads:
         runner.load_ended = time.monotonic_ns()
         seconds = (runner.load_ended - runner.load_began) / 1e9
         log.info("model %s loaded in %.2f s, context %d", runner.label, seconds, runner.spec.num_ctx)
-        self._account(runner)
+        self._account(runner, engine)
 
     def ratios(self, spec: RunnerSpec) -> Ratios:
         """By how much earlier loads of the model differed from their estimates."""
@@ -114,8 +115,8 @@ class Loads:
             runner.load_with(less)
         return await self._launch(runner.spec, runner.label, runner.progress)
 
-    def _account(self, runner: Runner) -> None:
-        """Takes what the engine says that it holds on devices, and says where the model lies."""
+    def _account(self, runner: Runner, engine: str) -> None:
+        """Takes what the engine says that it holds on devices, and says where the model lies. `engine`: which it is."""
         placement = runner.spec.placement
         if placement is None:
             return
@@ -124,7 +125,7 @@ class Loads:
             runner.held = tuple(
                 (share.device, said[share.device].total) for share in placement.shares if share.device in said
             )
-            if self._figures.learn(runner.spec, said):
+            if self._figures.learn(runner.spec, said, engine):
                 saving = asyncio.get_running_loop().create_task(asyncio.to_thread(self._figures.save))
                 self._saving.add(saving)
                 saving.add_done_callback(self._saving.discard)

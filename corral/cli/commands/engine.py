@@ -34,7 +34,7 @@ ACTIONS = {
     "build": "Compile one for this processor, try it, and use it if it is faster",
     "install": "Fetch one for a GPU, try it, and use it if it is faster",
     "use": "Choose one: the next load of a model takes it",
-    "remove": "Remove one that was compiled here",
+    "remove": "Remove one that was compiled or installed here",
 }
 
 HELP = """\
@@ -44,7 +44,7 @@ List, build, choose and remove engines
   {program} engine build [NAME]  Compile one for this processor, try it, and use it if it is faster
   {program} engine install KIND  Fetch one for a GPU (cuda, rocm, vulkan), try it, and use it if it is faster
   {program} engine use NAME      Choose one, by name or path; "wheel" is the one that {Program} brings along
-  {program} engine remove NAME   Remove one that was compiled here
+  {program} engine remove NAME   Remove one that was compiled or installed here
 
 A choice counts from the next load of a model on."""
 
@@ -66,7 +66,7 @@ A choice counts from the next load of a model on."""
         Flag("--anyway", kind="bool", sentence="With install: use it even where it is not faster"),
         Flag("--jobs", kind="int", sentence="With build: how many compilers run at once"),
     ],
-    settings=("engines", "engine", "models"),
+    settings=("engines", "engine", "engine_indexes", "engine_packages", "models"),
 )
 def engine(arguments: Arguments, model: str, keep: bool, package: str, anyway: bool, jobs: int) -> None:
     from corral.config import load
@@ -193,7 +193,7 @@ def installed_lines(outcome: "Installed", program: str) -> Sequence[str]:
     lines = [f"computes on {device}" for device in outcome.devices]
     lines += [f"version {version} was built for another processor" for version in outcome.passed_over]
     lines += [
-        f"llama.cpp {outcome.version}, compared with the wheel's in pairs (above 1 is faster):",
+        f"{outcome.what} {outcome.version}, compared with the wheel's in pairs (above 1 is faster):",
         *ratio_lines(trial),
     ]
     if outcome.chosen:

@@ -8,7 +8,9 @@ from pathlib import Path
 import msgspec
 
 from corral.cage import Cage
+from corral.engine import wheels
 from corral.engine.base import Keeping, LoadProgress, RunnerSpec
+from corral.engine.choice import wheel_version
 from corral.engine.llama import flags
 from corral.engine.llama.build import build
 from corral.engine.llama.client import LlamaEngine
@@ -26,11 +28,17 @@ _lacking: dict[str, set[str]] = {}
 
 
 async def _flags_lacking(program: str, cache: Path | None) -> set[str]:
-    """Those of this build of a program: it is asked once."""
+    """Those of this build of a program: it is asked once. A wheel has no flags, and lacks none."""
     state = build(program)
-    if program and state not in _lacking:
+    if program and not wheels.is_wheel(program) and state not in _lacking:
         _lacking[state] = set(await asyncio.to_thread(flags.lacking, program, cache))
     return _lacking.setdefault(state, set())
+
+
+def _has_llguidance(program: str) -> bool:
+    """Whether an engine compiles schemas with the library that ours are written for: builds of llama-server are usually
+    without it, and a wheel of another version may have another one."""
+    return not program or (wheels.is_wheel(program) and wheels.version_in(program) == wheel_version())
 
 
 async def launch(
@@ -82,7 +90,7 @@ async def launch(
         engine = LlamaEngine(
             process,
             hang_timeout=min(stall_timeout, HANG_TIMEOUT),
-            has_llguidance=not program,  # other builds of llama-server are usually without it
+            has_llguidance=_has_llguidance(program),
             template_error=template_error,
         )
         if not serves:

@@ -19,7 +19,7 @@ import psutil
 
 from corral.cage import Cage
 from corral.children import environment
-from corral.engine import libraries
+from corral.engine import libraries, wheels
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.log import WorkerLog
 from corral.engine.llama.worker import Ready, WorkerConfig
@@ -79,7 +79,9 @@ class WorkerProcess:
         self.cache_bytes = config.cache_ram_mib << 20
         self._process = process
         self._tries_template = config.spec.own_template
-        self._is_caged_program = bool(config.program) and config.cage.mode != "off"
+        self._is_caged_program = (
+            bool(config.program) and not wheels.is_wheel(config.program) and config.cage.mode != "off"
+        )
         self._stopped = False
         self._given_up = ""
         self._exit = asyncio.ensure_future(process.wait())

@@ -24,6 +24,7 @@ from corral import names
 from corral.cage import Cage, Needs, enter
 from corral.children import end_with_parent, take_standard_output
 from corral.config import child_environment
+from corral.engine import wheels
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.log import FAILED, WorkerLog
 from corral.engine.load_options import Setting, settings, spared
@@ -51,7 +52,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     parent: int
     """The id of the process that the worker ends with."""
     program: str = ""
-    """Path of a llama-server to run; empty: the one in the `xllamacpp` package."""
+    """Path of a llama-server to run, or of a folder with another build of `xllamacpp`; empty: the package itself."""
     without: tuple[str, ...] = ()
     """Flags that this llama-server does not know, of `load_options.SPARED`."""
     log: str = ""
@@ -88,7 +89,9 @@ def main() -> None:
     if is_spare:
         _print_to(config.log)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    if config.program:
+    if wheels.is_wheel(config.program):
+        sys.path.insert(0, config.program)
+    elif config.program:
         _exec_external(config, report)
     try:
         server = _start_builtin(config)
@@ -162,7 +165,8 @@ def _written(config: WorkerConfig) -> tuple[Path, ...]:
 
 
 def _program(config: WorkerConfig) -> Path | None:
-    return Path(config.program) if config.program else None
+    """The program that this process becomes; a wheel's folder is read as all of `sys.path` is."""
+    return Path(config.program) if config.program and not wheels.is_wheel(config.program) else None
 
 
 @contextlib.contextmanager

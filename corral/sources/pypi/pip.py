@@ -46,10 +46,13 @@ _OPTIONS: dict[Kind, str] = {"wheel": "--only-binary", "source distribution": "-
 _ENDINGS: dict[Kind, str] = {"wheel": ".whl", "source distribution": ".tar.gz"}
 
 
-async def download(requirement: str, folder: Path, kind: Kind = "wheel") -> AsyncGenerator[Fetched, None]:
+async def download(
+    requirement: str, folder: Path, kind: Kind = "wheel", index: str = ""
+) -> AsyncGenerator[Fetched, None]:
     """Fetches a package into `folder / "wheel"`, where `folder` is empty; the last step is the finished file.
 
-    pip runs the build program of a source distribution to learn its name. Closing the iterator ends pip. `NotFound`
+    `index` is the address of the only index that is asked; empty: those that pip is configured for. pip runs the build
+    program of a source distribution to learn its name. Closing the iterator ends pip. `NotFound`
     when there is no such package or none of that kind, `Unreachable`, `DiskFull`, `SourceError`.
     """
     command = await find_pip()
@@ -64,6 +67,9 @@ async def download(requirement: str, folder: Path, kind: Kind = "wheel") -> Asyn
         PYTHONIOENCODING="utf-8",
         NO_COLOR="1",
     )
+    if index:
+        # Not an argument, which other users see; one more in pip's configuration may have the same version for the CPU.
+        environment["PIP_INDEX_URL"] = environment["PIP_EXTRA_INDEX_URL"] = index
     run = [*command.words, *arguments, "--dest", str(target), "--", requirement]
     output: list[str] = []
     async with (
