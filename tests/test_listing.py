@@ -174,11 +174,9 @@ def test_a_list_shows_every_change_at_once(
 ) -> None:
     server = start_server(tmp_path / "home", CORRAL_ENGINE=str(FAKE_ENGINE), OLLAMA_NOPRUNE="1")
     for number, change in enumerate(CHANGES):
-        if server.models.is_symlink():
-            server.models.unlink()
-        elif server.models.exists():
-            shutil.rmtree(server.models)
         (tmp_path / f"{number}").mkdir()
+        if os.path.lexists(server.models):
+            server.models.rename(tmp_path / f"{number}" / "before")
         shared = SharedStore(server.models, tmp_path / f"{number}")
         arrange(shared)
         before = tags(server)
