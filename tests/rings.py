@@ -59,6 +59,7 @@ SLOW = {
     "test_images_server": REAL_ENGINE,
     "test_keys": REQUESTS,
     "test_known_holes": REQUESTS,
+    "test_listing": "has a store changed in dozens of ways",
     "test_llamafile": REAL_ENGINE,
     "test_loop_watch": CRASHES,
     "test_metrics": REAL_ENGINE,

@@ -14,12 +14,9 @@ from corral.errors import CorralError
 from corral.models.index import Index, Signature, Summary
 from corral.names import Digest
 from corral.store import MediaType, Store, Stored
-from corral.store.watch import Watch
+from corral.store.watch import KEPT_SECONDS, Watch
 
 log = logging.getLogger(__name__)
-
-KEPT_SECONDS = 10.0
-"""How long a list is kept while no change is noted: there are changes that are not (`store.watch`)."""
 
 _SHORT = 100
 """Models that are looked through in less time than it takes to have a thread do it."""

@@ -20,6 +20,7 @@ from corral.errors import CorralError, ModelFileError, StoreError
 from corral.gguf import GGUF
 from corral.messages import Json, Message
 from corral.models.config import ModelConfig, parse_config
+from corral.models.found import Found
 from corral.models.index import Index, Summary
 from corral.models.listing import Listed, Listing, Lists, signature
 from corral.names import Digest, Name
@@ -402,7 +403,7 @@ class Models:
     """The models of a store, for an event loop: what needs the disk is done in the store's threads.
 
     A model is read once and kept for as long as its manifest and files stay as they are, the last `keep` of them; what
-    lists show is kept on disk.
+    lists show is kept on disk. The disk is looked at for each request, unless it is known that nothing has changed.
     """
 
     def __init__(self, store: Store, go_template: GoTemplate = "", keep: int = 256) -> None:
@@ -411,6 +412,7 @@ class Models:
         self._keep = keep
         self._known: OrderedDict[_Key, Model] = OrderedDict()
         self._loading: dict[_Key, asyncio.Future[Model]] = {}
+        self._found: Found[Model] = Found(store)
         self._index = Index(store.root / "index" / "models.json")
         # A list does not hash weights whose file was touched: it need not be sure of them, and would take long.
         self._lists = Lists(
@@ -423,18 +425,20 @@ class Models:
     async def load(self, name: Name) -> Model:
         """The model, all read: nothing a request asks of it needs the disk. `ModelNotFound`; `StoreError` when its
         manifest is broken. What else is broken is raised by the model's property that needs it."""
-        stored, state = await self.store.run(self._find, name)
-        key = (stored.name, stored.digest, stored.modified, state)
+        if (model := self._found.get(name)) is not None:
+            return model
+        look = await self.store.run(self._found.look, name)
+        key = (look.stored.name, look.stored.digest, look.stored.modified, look.state)
+        if key not in self._known:
+            if key not in self._loading:  # requests that come at the same time wait for one reading
+                self._loading[key] = asyncio.ensure_future(self._load(key, look.stored))
+            model = await asyncio.shield(self._loading[key])
         if key in self._known:
             self._known.move_to_end(key)
-            return self._known[key]
-        if key not in self._loading:  # requests that come at the same time wait for one reading
-            self._loading[key] = asyncio.ensure_future(self._load(key, stored))
-        return await asyncio.shield(self._loading[key])
-
-    def _find(self, name: Name) -> tuple[Stored, "_State"]:
-        stored = self.store.manifest(name)
-        return stored, self.store.state(stored.manifest)
+            model = self._known[key]
+            self._found.put(name, look, model)
+        assert model is not None
+        return model
 
     def read(self, name: Name) -> Model:
         """The model, its parts still to be read; blocking. Errors as those of `load`."""
@@ -458,6 +462,7 @@ class Models:
     def close(self) -> None:
         """Ends what still waits or hashes."""
         self._lists.close()
+        self._found.close()
         self.store.close()
 
     async def _load(self, key: "_Key", stored: Stored) -> Model:
@@ -479,8 +484,5 @@ class Models:
         return model
 
 
-_State: TypeAlias = tuple[FileState | None, ...]
-"""How the files of a model's blobs are."""
-
-_Key: TypeAlias = tuple[Name, Digest, float, _State]
+_Key: TypeAlias = tuple[Name, Digest, float, tuple[FileState | None, ...]]
 """A model's name, digest and time, and its files: any change of its manifest or its blobs makes another one of it."""

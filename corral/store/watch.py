@@ -9,7 +9,7 @@ something by a `Watch` has to look again after a while all the same.
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import psutil
@@ -24,6 +24,9 @@ _LOCAL = frozenset(
 )
 """File systems that only this machine's kernel writes to."""
 
+KEPT_SECONDS = 10.0
+"""How long what was read may be kept while no change is noted, since some are not."""
+
 _LIMIT = Path("/proc/sys/fs/inotify/max_user_watches")
 _SHARE = 4
 """No more than this part of the watches is taken that all programs of a user have together."""
@@ -35,12 +38,15 @@ class Watch:
     One that cannot note every change says that there was one. Belongs to one thread at a time.
     """
 
-    def __init__(self) -> None:
-        self.blind_for = ""
+    def __init__(self, blind_for: str = "") -> None:
+        """`blind_for`: why none is to be tried."""
+        self.blind_for = blind_for
         """Why not every change can be noted; empty where each is."""
         self._roots: dict[Path, tuple[int, int] | None] = {}
         self._has_changed = False
         self._inotify = None
+        if blind_for:
+            return
         try:
             if INotify is None:
                 raise _BlindError("this system does not tell of changes")
@@ -59,6 +65,19 @@ class Watch:
             folders = [str(root)]
             for level in range(depth + 1):
                 folders = [below for folder in folders for below in self._add_folder(folder, is_last=level == depth)]
+        except (_BlindError, OSError) as error:
+            self._give_up(error)
+
+    def add_path(self, root: Path, parts: Sequence[str]) -> None:
+        """The file that a path below a folder leads to, with what comes and goes in each folder on the way."""
+        if self.blind_for:
+            return
+        try:
+            self._add_root(root)
+            self._add(str(root), _FOLDER)
+            for number in range(1, len(parts)):
+                self._add("/".join((str(root), *parts[:number])), _FOLDER | flags.DONT_FOLLOW)
+            self._add_file("/".join((str(root), *parts)))
         except (_BlindError, OSError) as error:
             self._give_up(error)
 
