@@ -79,6 +79,7 @@ SLOW = {
     "test_quarantine": CRASHES,
     "test_real_speculation": REAL_ENGINE,
     "test_tune_real": REAL_ENGINE,
+    "test_real_draft": REAL_ENGINE,
     "test_real_engine": REAL_ENGINE,
     "test_real_engine_client": REAL_ENGINE,
     "test_real_engine_loads": REAL_ENGINE,
