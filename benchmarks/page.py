@@ -1,10 +1,12 @@
 """The page in the browser: how soon it can be used, how smooth it stays, and what it costs the server and the model.
 
     python benchmarks/page.py MODEL.gguf [--rounds 5] [--tokens 256] [--browser /usr/bin/chromium]
+        [--against CHECKOUT]
 
 Wants Playwright (`pip install 'corral[test]'`) and a Chromium. Prints:
 
-- the time from the address until a message can be typed, in a new profile, on loopback;
+- the time from the address until a message can be typed, in a new profile, on loopback, in turn with a page whose one
+  script does no more than put a field there, and that of CHECKOUT (another tree of Corral with its own `.venv`);
 - the longest frame (the browser's own count) while an answer of 2,000 tokens streams into a conversation of 1,000
   messages, and while that is scrolled from end to end. The answer is the fake engine's, 100 tokens a second;
 - an answer of MODEL read by the page, by a client that only reads, and by one that also sends the page's requests but
@@ -13,13 +15,15 @@ Wants Playwright (`pip install 'corral[test]'`) and a Chromium. Prints:
 """
 
 import argparse
+import http.server
 import json
 import statistics
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +58,21 @@ RENDERED_EVERY = 0.25
 PROMPT = "Tell a very long story about a ship and its crew."
 
 
-def main(model: Path, rounds: int, tokens: int, program: str) -> None:
+def main(model: Path, rounds: int, tokens: int, program: str, against: Path | None, *, only_starts: bool) -> None:
     print(header(), end="\n\n")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         store = Store(Path(folder) / "models")
         assemble.write_model(names.parse("measured"), assemble.assemble({model.name: model}, store), store)
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         fake = {"CORRAL_ENGINE": str(FAKE_ENGINE), "CORRAL_WORKER_FOLDERS": folder}  # where it keeps its journal
-        with server(ROOT, store.root, Path(folder) / "fake", **fake) as one:
-            starts(browser, one, rounds)
+        with ExitStack() as stack:
+            one = stack.enter_context(server(ROOT, store.root, Path(folder) / "fake", **fake))
+            hosts = {"this tree": one.host, "a trivial page": stack.enter_context(trivial_page())}
+            if against is not None:
+                hosts["against"] = stack.enter_context(server(against, store.root, Path(folder) / "other", **fake)).host
+            starts(browser, hosts, rounds)
+            if only_starts:
+                return
             smoothness(browser, one)
         with server(ROOT, store.root, Path(folder) / "home") as one:
             costs(browser, one, rounds, tokens)
@@ -79,17 +89,47 @@ def opened(browser: Browser, one: Server) -> Iterator[Page]:
     context.close()
 
 
-def starts(browser: Browser, one: Server, rounds: int) -> None:
-    times = []
-    for _ in range(rounds):
-        context = browser.new_context()
-        page = context.new_page()
-        begin = time.perf_counter()
-        page.goto(f"http://{one.host}", wait_until="commit")
-        page.wait_for_selector(".composer textarea")
-        times.append((time.perf_counter() - begin) * 1000)
-        context.close()
-    print(f"usable after                          {_shown(times, 'ms')}")
+def starts(browser: Browser, hosts: Mapping[str, str], rounds: int) -> None:
+    times: dict[str, list[float]] = {name: [] for name in hosts}
+    for _ in range(rounds + 1):
+        for name, host in hosts.items():
+            context = browser.new_context()
+            page = context.new_page()
+            begin = time.perf_counter()
+            page.goto(f"http://{host}", wait_until="commit")
+            page.wait_for_selector(".composer textarea")
+            times[name].append((time.perf_counter() - begin) * 1000)
+            context.close()
+    for name, each in times.items():  # the first round warms up
+        print(f"usable after, {name:<24}{_shown(each[1:], 'ms')}")
+
+
+@contextmanager
+def trivial_page() -> Iterator[str]:
+    """Where a page is served whose one script puts a field there: the least that a page with a script takes."""
+    files = {
+        "/": ("text/html", b"<!doctype html><script type=module src=/script.js></script><body></body>"),
+        "/script.js": ("text/javascript", b"document.body.innerHTML = '<p class=composer><textarea></textarea></p>'"),
+    }
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            kind, data = files.get(self.path, ("text/plain", b""))
+            self.send_response(200)
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{listening.server_port}"
+        listening.shutdown()
 
 
 def smoothness(browser: Browser, one: Server) -> None:
@@ -197,5 +237,14 @@ if __name__ == "__main__":
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--tokens", type=int, default=256)
     arguments.add_argument("--browser", default="/usr/bin/chromium")
+    arguments.add_argument("--against", type=Path, help="another tree of Corral, with its own .venv")
+    arguments.add_argument("--only-starts", action="store_true", help="print the first of these and end")
     given = arguments.parse_args()
-    main(given.model.absolute(), given.rounds, given.tokens, given.browser)
+    main(
+        given.model.absolute(),
+        given.rounds,
+        given.tokens,
+        given.browser,
+        given.against and given.against.absolute(),
+        only_starts=given.only_starts,
+    )

@@ -77,10 +77,10 @@ class Server:
         body = {"model": "measured", "prompt": prompt, "raw": True, "options": options}
         return sum(1 for _ in self.lines("/api/generate", body))
 
-    def lines(self, path: str, body: dict[str, Any]) -> Iterator[bytes]:
+    def lines(self, path: str, body: dict[str, Any], method: str = "POST") -> Iterator[bytes]:
         """The lines of a streamed answer."""
         connection = http.client.HTTPConnection(self.host, timeout=600)
-        connection.request("POST", path, json.dumps(body))
+        connection.request(method, path, json.dumps(body) if body else None)
         with connection.getresponse() as response:
             yield from response
         connection.close()

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -125,10 +126,17 @@ class _KeyValues(logging.Formatter):
     """`time=… level=INFO source=scheduler.py:12 msg="…"`, which tools that read Ollama's log know."""
 
     def format(self, record: logging.LogRecord) -> str:
-        level = "WARN" if record.levelno == logging.WARNING else record.levelname
-        message = json.dumps(record.getMessage(), ensure_ascii=False)
-        line = f"time={_moment(record)} level={level} source={record.filename}:{record.lineno} msg={message}"
+        line = getattr(record, _LINE, "")
+        if not line:
+            level = "WARN" if record.levelno == logging.WARNING else record.levelname
+            message = json.dumps(record.getMessage(), ensure_ascii=False)
+            line = f"time={_moment(record)} level={level} source={record.filename}:{record.lineno} msg={message}"
+            setattr(record, _LINE, line)
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+_LINE = "corral_line"
+"""Attribute of a record: its line, for handlers that write the same."""
 
 
 class _JsonLines(logging.Formatter):
@@ -145,9 +153,17 @@ class _JsonLines(logging.Formatter):
 
 
 def _moment(record: logging.LogRecord) -> str:
-    zone = time.strftime("%z", time.localtime(record.created))
+    second, offset = _second(int(record.created))
+    return f"{second}.{int(record.msecs):03d}{offset}"
+
+
+@lru_cache(4)
+def _second(seconds: int) -> tuple[str, str]:
+    """A second's local time, and how far that is from UTC."""
+    local = time.localtime(seconds)
+    zone = time.strftime("%z", local)
     offset = "Z" if zone in ("+0000", "") else f"{zone[:3]}:{zone[3:]}"
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(record.created)) + f".{int(record.msecs):03d}{offset}"
+    return time.strftime("%Y-%m-%dT%H:%M:%S", local), offset
 
 
 _requests = logging.getLogger("corral.requests")

@@ -426,3 +426,15 @@ def reads_the_environment(file: Path) -> bool:
         elif isinstance(node, ast.ImportFrom) and node.module == "os" and names & {alias.name for alias in node.names}:
             return True
     return False
+
+
+def test_models_that_draft_are_pairs_of_names_from_a_variable_or_a_table(tmp_path: Path) -> None:
+    pairs = {"llama3.3:70b": "llama3.2:1b", "a": "b"}
+    text = "llama3.3:70b=llama3.2:1b,a=b"
+    found = config.load({"CORRAL_DRAFT_MODELS": text}).config.draft_models
+    assert (found, text_of(found)) == (pairs, text)
+    file = tmp_path / "corral.toml"
+    file.write_text('[draft_models]\n"llama3.3:70b" = "llama3.2:1b"\na = "b"\n')
+    assert config.load({"CORRAL_CONFIG": str(file)}).config.draft_models == pairs
+    for wrong in ("a=", "=b", "a", "a=b c//"):
+        assert config.load({"CORRAL_DRAFT_MODELS": wrong}).config.draft_models == {}

@@ -51,6 +51,7 @@ SPECS: dict[str, dict[str, object]] = {
     "no draft": {"draft_num_predict": 0},
     "draft": {"draft_num_predict": 4},
     "drafts": {"ngram_draft": 8},
+    "a model's drafts": {"draft_model": "draft.gguf", "draft_tokens": 4},
     "log probabilities": {"needs_logprobs": True},
     "tuned": {"tuned": TunedSettings(num_thread=1, num_batch=256, repack=False)},
     "other template": {"own_template": False},
@@ -91,7 +92,10 @@ LOAD_MODES = {
     "none": xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_NONE,
     "mmap": xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_MMAP,
 }
-SPECULATION = {"ngram-simple": [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE]}
+SPECULATION = {
+    "ngram-simple": [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE],
+    "draft-simple": [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE],
+}
 POOLING = {"mean": xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN}
 
 SWITCHES: dict[str, tuple[str, bool]] = {
@@ -129,6 +133,9 @@ FLAGS: dict[str, Callable[[Any, str], None]] = {
     "--cache-type-k": put("cache_type_k", CACHE_TYPES.__getitem__),
     "--cache-type-v": put("cache_type_v", CACHE_TYPES.__getitem__),
     "--spec-type": put("speculative.types", SPECULATION.__getitem__),
+    "--spec-draft-model": put("speculative.draft.mparams.path", str),
+    "--spec-draft-n-max": put("speculative.draft.n_max", int),
+    "--spec-draft-ngl": put("speculative.draft.n_gpu_layers", int),
     "--spec-ngram-simple-size-n": put("speculative.ngram_simple.size_n", int),
     "--spec-ngram-simple-size-m": put("speculative.ngram_simple.size_m", int),
     "--flash-attn": put("flash_attn_type", ATTENTION.__getitem__),

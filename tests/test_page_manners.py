@@ -106,7 +106,7 @@ def test_what_there_is_no_room_for_is_shown_exported_and_kept_later(page: Page, 
     side.get_by_role("listitem").filter(has_text="other").get_by_role("button", name="More").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    expect(side.get_by_role("listitem")).to_have_text("!tokens=2 homeless")
+    expect(side.get_by_role("listitem")).to_have_text(["!tokens=2 homeless"])
     page.reload()
     expect(page.locator("article.assistant .text")).to_have_text("w1 w2")
 

@@ -10,7 +10,7 @@ from corral.machine.memory import GIB, Memory
 from corral.models.model import Models
 from corral.options import Options
 from corral.serving.spec import NGRAM_DRAFT, runner_spec
-from corral.serving.speculation import ENOUGH, MEMORY, PAUSE, Record, Speculation, after, pays
+from corral.serving.speculation import ENOUGH, MEMORY, PAUSE, UNPAID, Record, Speculation, after, break_even, pays
 from corral.store import Store
 from tests.conftest import add_model
 from tests.tiny_models import tiny_llama
@@ -78,3 +78,12 @@ async def test_what_is_drafted_is_decided_with_the_load(
 
     memory = Memory(total=16 * GIB, available=12 * GIB)
     assert runner_spec(model, options, Config(**settings), memory, **rest).ngram_draft == expected  # type: ignore[arg-type]
+
+
+def test_a_model_that_drafts_has_to_be_right_more_often_the_larger_it_is() -> None:
+    for cost, accepted, pays_still in ((0.0, 150, True), (0.1, 150, True), (0.5, 150, False), (0.5, 240, True)):
+        speculation = Speculation(lambda: 0.0)
+        speculation.drafts_cost("weights", cost)
+        speculation.add("weights", 256, accepted)
+        assert speculation.pays("weights") is pays_still, (cost, accepted)
+    assert break_even(3.0) == UNPAID

@@ -28,6 +28,7 @@ from corral.config.values import (
     parse_mirrors,
     parse_natural,
     parse_on_off,
+    parse_pairs,
     parse_path,
     parse_switch,
     parse_timeout,
@@ -249,6 +250,12 @@ class Config:
         parse_switch,
         "Whether tokens are drafted from text that repeats itself, so that several are computed at once",
         other=True,
+    )
+    draft_models: Mapping[str, str] = _setting(
+        dict,
+        "CORRAL_DRAFT_MODELS",
+        parse_pairs,
+        "Models that draft tokens for others of the same vocabulary, as MODEL=DRAFT,MODEL=DRAFT",
     )
     tuned: bool = _setting(
         True, "CORRAL_TUNED", parse_switch, "Whether what `corral tune` has measured for a model is used", other=True
@@ -474,6 +481,8 @@ def _from_toml(file: Path, name: str, value: Any, parse: Callable[[str], Any]) -
         match value:
             case dict() if name == "mirrors":
                 return {key: (item,) if isinstance(item, str) else tuple(item) for key, item in value.items()}
+            case dict() if parse is parse_pairs:
+                return parse(",".join(f"{key}={item}" for key, item in value.items()))
             case dict():
                 raise TypeError(value)
             case list() if parse is parse_list:

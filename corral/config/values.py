@@ -99,6 +99,21 @@ def parse_indexes(text: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def parse_pairs(text: str) -> dict[str, str]:
+    """`NAME=NAME,NAME=NAME`, of models. `BadRequest` for what is no name."""
+    from corral import names  # few have such pairs, and every quick command reads the settings
+
+    found = {}
+    for entry in parse_list(text):
+        name, equals, value = entry.partition("=")
+        if not (equals and name.strip() and value.strip()):
+            raise ValueError(entry)
+        for one in (name, value):
+            names.parse(one.strip())
+        found[name.strip()] = value.strip()
+    return found
+
+
 def parse_path(text: str) -> Path:
     """Absolute, with `~` and `~user` as home folders."""
     try:
@@ -157,6 +172,8 @@ def text_of(value: Any) -> str:
             return f"{value.scheme}://:{value.port}{value.path}"
         case tuple():
             return ",".join(map(str, value))
+        case dict() if all(isinstance(one, str) for one in value.values()):
+            return ",".join(f"{key}={one}" for key, one in value.items())
         case dict():
             return ";".join(f"{key}={','.join(map(_shown, sources))}" for key, sources in value.items())
         case _:

@@ -73,6 +73,10 @@ class RunnerSpec(Struct, frozen=True, kw_only=True):
     """Tokens drafted in one step; None: not given."""
     ngram_draft: int = 0
     """Most tokens drafted in one step from text that repeats itself; 0: none are."""
+    draft_model: str = ""
+    """The weights' file of a model that drafts tokens for it; empty: none does."""
+    draft_tokens: int = 0
+    """Most tokens that it drafts in one step."""
     needs_logprobs: bool = False
     """Whether the request wants log probabilities, which the engine does not say of tokens that were drafted."""
     tuned: TunedSettings | None = None

@@ -204,9 +204,22 @@ def _ngram_draft(spec: RunnerSpec) -> Sequence[Setting]:
     ]
 
 
+def _draft_model(spec: RunnerSpec) -> Sequence[Setting]:
+    """Its layers stay in main memory: the placement on GPUs leaves no room for them."""
+    if not spec.draft_model:
+        return []
+    return [
+        Setting("speculative.types", "draft_simple", ("--spec-type", "draft-simple")),
+        _text("speculative.draft.mparams.path", "--spec-draft-model", spec.draft_model),
+        _number("speculative.draft.n_max", "--spec-draft-n-max", spec.draft_tokens),
+        _number("speculative.draft.n_gpu_layers", "--spec-draft-ngl", 0),
+    ]
+
+
 def _same_draft(wanted: RunnerSpec, loaded: RunnerSpec) -> bool:
     """A request that leaves it open takes what there is, also where a load of its own would draft otherwise."""
-    found = loaded.ngram_draft if loaded.draft_num_predict is None else loaded.draft_num_predict
+    drafted = loaded.draft_tokens or loaded.ngram_draft
+    found = drafted if loaded.draft_num_predict is None else loaded.draft_num_predict
     return wanted.draft_num_predict in (None, found)
 
 
@@ -247,6 +260,9 @@ SPARED: dict[str, dict[str, tuple[str, ...]]] = {
     "--image-min-tokens": {},
     "--no-repack": {},
     "--spec-type": {},
+    "--spec-draft-model": {},
+    "--spec-draft-n-max": {},
+    "--spec-draft-ngl": {},
     "--spec-ngram-simple-size-n": {},
     "--spec-ngram-simple-size-m": {},
 }
@@ -317,10 +333,12 @@ LOAD_OPTIONS: tuple[LoadOption, ...] = (
         can_serve=_same_draft,
     ),
     LoadOption(field="ngram_draft", can_serve=_always, settings=_ngram_draft),
+    LoadOption(field="draft_model", can_serve=_always, settings=_draft_model),
+    LoadOption(field="draft_tokens", can_serve=_always),
     LoadOption(
         # It reports 0.0 and no alternatives for each that was accepted.
         field="needs_logprobs",
-        can_serve=lambda wanted, loaded: not (wanted.needs_logprobs and loaded.ngram_draft),
+        can_serve=lambda wanted, loaded: not (wanted.needs_logprobs and (loaded.ngram_draft or loaded.draft_tokens)),
     ),
     LoadOption(field="tuned", can_serve=_always, settings=_tuned),
     LoadOption(

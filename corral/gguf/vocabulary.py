@@ -27,6 +27,36 @@ def check_vocabulary(file: GGUF) -> None:
         _check_bytes(strings)
 
 
+def draft_misfit(file: GGUF, draft: GGUF) -> str:
+    """Why one model cannot draft tokens for another; empty when it can.
+
+    The rule is the engine's (`common_speculative_are_compatible`), which would otherwise turn each draft into text and
+    into tokens again: the same kind of vocabulary with the same first and last tokens, at most `_MOST_MORE` tokens more
+    in one, and the same text for each number from `_FIRST_COMPARED` on.
+    """
+    for key in ("tokenizer.ggml.model", "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"):
+        if file.get(key) != draft.get(key):
+            return f'they differ in "{key}"'
+    for key in ("tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token"):
+        if file.flag(key) != draft.flag(key):
+            return f'they differ in "{key}"'
+    tokens, others = (_tokens(one) for one in (file, draft))
+    if not tokens or abs(len(tokens) - len(others)) > _MOST_MORE:
+        return f"their vocabularies have {len(tokens)} and {len(others)} tokens"
+    for number, (token, other) in enumerate(zip(tokens, others, strict=False)):
+        if number >= _FIRST_COMPARED and token != other:
+            return f'token {number} is "{quoted(token)}" in one and "{quoted(other)}" in the other'
+    return ""
+
+
+_MOST_MORE, _FIRST_COMPARED = 128, 5
+
+
+def _tokens(file: GGUF) -> list[bytes]:
+    tokens = file.metadata.get(_TOKENS)
+    return _read(file, tokens) if isinstance(tokens, Array) else []
+
+
 def _check_unique(tokens: Sequence[bytes]) -> None:
     """A token ends at its first NUL byte, as the engine reads them; empty ones are given names of their own by it."""
     if b"\0" in b"".join(tokens):

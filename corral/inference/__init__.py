@@ -19,6 +19,7 @@ from corral.config import Config
 from corral.engine.base import RunnerSpec
 from corral.engine.tuned import Tunings
 from corral.errors import BadRequest, CorralError, ModelNotFound, ModelRequired, RemoteModel, Unsupported
+from corral.inference.drafting import Drafters
 from corral.inference.embedding import Vectors, embed_inputs
 from corral.inference.following import followed
 from corral.inference.metrics import RequestMetrics
@@ -73,6 +74,7 @@ class Runtime(Struct, frozen=True):
     quarantine: Quarantine
     speculation: Speculation
     tunings: Tunings
+    drafters: Drafters
     caller: Caller = field(default_factory=Caller)
 
 
@@ -303,6 +305,11 @@ async def _wanted(
     runtime.deriver.know(model)
     if logprobs:
         runtime.speculation.pause(str(model.weights))
+    drafter = None
+    if not (embed or rank or logprobs):
+        drafter = await runtime.drafters.of(model)
+        cost = 0.0 if drafter is None else drafter.size / max(1, model.size)
+        runtime.speculation.drafts_cost(str(model.weights), cost)
     spec = runner_spec(
         model,
         chosen,
@@ -312,6 +319,7 @@ async def _wanted(
         rank=rank,
         logprobs=logprobs,
         drafting_pays=runtime.speculation.pays(str(model.weights)),
+        drafter=drafter,
         tuned=await runtime.tunings.of(model.weights),
     )
     return chosen, spec

@@ -84,6 +84,8 @@ def template_writer(template: Template, tools: Sequence[Tool], think: Think, out
         numbered, named = number_images(messages), list(tools)
         if output_format == "harmony":
             numbered, named = with_identifiers(numbered, named)
+        if not named and (text := template.render_small(numbered, think=think)) is not None:
+            return text
         return await rendered(partial(template.render, numbered, tools=named, think=think))
 
     return write

@@ -73,4 +73,6 @@ class Recent:
 
     def reports(self, request_id: str = "") -> Sequence[Report]:
         """All, or those of one HTTP request."""
-        return [look() for of, look in self._looks if request_id in ("", of)]
+        if not request_id:
+            return [look() for _, look in self._looks]
+        return [look() for of, look in self._looks if of == request_id]  # before each answer: a comparison and no more

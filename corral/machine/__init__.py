@@ -37,7 +37,7 @@ class Machine:
         """The GPUs. The first call searches for them, which takes up to a minute; later ones return its result."""
         if self._search is None:
             self._search = asyncio.get_running_loop().create_task(self._find({}))
-        return await asyncio.shield(self._search)
+        return self._search.result() if self._search.done() else await asyncio.shield(self._search)
 
     async def look_again(self, held: Mapping[str, int]) -> None:
         """Asks anew what is free, if there are GPUs or another engine was chosen. `held`: what our own models hold."""

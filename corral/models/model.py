@@ -6,11 +6,9 @@ Source: spec cli §8 (layers), §14.1 (which template), §14.5 (capabilities); a
 import asyncio
 import logging
 import math
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, overload
 
@@ -18,12 +16,13 @@ import msgspec
 from msgspec import Struct
 
 from corral import parsers, published, template
-from corral.background import Threads
 from corral.errors import CorralError, ModelFileError, StoreError
 from corral.gguf import GGUF
 from corral.messages import Json, Message
 from corral.models.config import ModelConfig, parse_config
-from corral.models.index import Index, Signature, Summary
+from corral.models.found import Found
+from corral.models.index import Index, Summary
+from corral.models.listing import Listed, Listing, Lists, signature
 from corral.names import Digest, Name
 from corral.store import FileState, Layer, MediaType, Store, Stored
 from corral.template import Template, renderers
@@ -400,19 +399,11 @@ def _jinja_is_better(parsed: Template, jinja: str) -> bool:
 _READ_ONCE = tuple(name for name, member in vars(Model).items() if isinstance(member, _ReadOnce))
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A model as lists show it."""
-
-    stored: Stored
-    summary: Summary
-
-
 class Models:
     """The models of a store, for an event loop: what needs the disk is done in the store's threads.
 
     A model is read once and kept for as long as its manifest and files stay as they are, the last `keep` of them; what
-    lists show is kept on disk.
+    lists show is kept on disk. The disk is looked at for each request, unless it is known that nothing has changed.
     """
 
     def __init__(self, store: Store, go_template: GoTemplate = "", keep: int = 256) -> None:
@@ -421,48 +412,57 @@ class Models:
         self._keep = keep
         self._known: OrderedDict[_Key, Model] = OrderedDict()
         self._loading: dict[_Key, asyncio.Future[Model]] = {}
+        self._found: Found[Model] = Found(store)
         self._index = Index(store.root / "index" / "models.json")
-        self._summarisers = Threads("models-index", 1)
-        self._summarising = asyncio.Lock()
+        # A list does not hash weights whose file was touched: it need not be sure of them, and would take long.
+        self._lists = Lists(
+            store,
+            self._index,
+            go_template,
+            lambda stored: Model(stored, store, go_template, checks_files=False).summary,
+        )
 
     async def load(self, name: Name) -> Model:
         """The model, all read: nothing a request asks of it needs the disk. `ModelNotFound`; `StoreError` when its
         manifest is broken. What else is broken is raised by the model's property that needs it."""
-        stored, state = await self.store.run(self._find, name)
-        key = (stored.name, stored.digest, stored.modified, state)
+        if (model := self._found.get(name)) is not None:
+            return model
+        look = await self.store.run(self._found.look, name)
+        key = (look.stored.name, look.stored.digest, look.stored.modified, look.state)
+        if key not in self._known:
+            if key not in self._loading:  # requests that come at the same time wait for one reading
+                self._loading[key] = asyncio.ensure_future(self._load(key, look.stored))
+            model = await asyncio.shield(self._loading[key])
         if key in self._known:
             self._known.move_to_end(key)
-            return self._known[key]
-        if key not in self._loading:  # requests that come at the same time wait for one reading
-            self._loading[key] = asyncio.ensure_future(self._load(key, stored))
-        return await asyncio.shield(self._loading[key])
-
-    def _find(self, name: Name) -> tuple[Stored, "_State"]:
-        stored = self.store.manifest(name)
-        return stored, self.store.state(stored.manifest)
+            model = self._known[key]
+            self._found.put(name, look, model)
+        assert model is not None
+        return model
 
     def read(self, name: Name) -> Model:
         """The model, its parts still to be read; blocking. Errors as those of `load`."""
         return Model(self.store.manifest(name), self.store, self._go_template)
 
+    async def all(self) -> Listing:
+        """All models whose config can be read; the others are left out with a warning."""
+        return await self._lists.all()
+
     async def list(self, wanted: Callable[[Stored], bool] = lambda _: True) -> list[Listed]:
-        """The wanted ones whose config can be read, newest first; the others are left out with a warning."""
-        found, summaries, digests = await self.store.run(self._look, wanted)
-        while missing := [stored for stored in found if stored.digest not in summaries]:
-            async with self._summarising:  # so that one list goes on with what another has begun
-                summaries |= await self._summarisers.run(self._summarise, missing, digests)
-        return [Listed(stored, summary) for stored in found if (summary := summaries[stored.digest]) is not None]
+        """Of those the wanted ones, newest first; no file of another one is read."""
+        return await self._lists.some(wanted)
 
     async def delete(self, name: Name) -> Name:
         """Removes a model, and blobs no other needs; the name as it was spelled. `ModelNotFound`."""
         deleted = await self.store.run_locking(self.store.delete, name)
         with suppress(StoreError):  # the next list does it, if the store can be read then
-            await self.store.run(self._look, lambda _: False)
+            await self._lists.look()
         return deleted
 
     def close(self) -> None:
         """Ends what still waits or hashes."""
-        self._summarisers.close()
+        self._lists.close()
+        self._found.close()
         self.store.close()
 
     async def _load(self, key: "_Key", stored: Stored) -> Model:
@@ -477,70 +477,12 @@ class Models:
         return model
 
     def _read(self, stored: Stored) -> Model:
-        signature = self._signature(stored, {})
+        known = signature(stored, self.store)
         model = Model(stored, self.store, self._go_template).read_all()
         if "summary" not in model.errors:
-            self._index.put(stored.digest.hex, self._go_template, signature, model.summary)
+            self._index.put(stored.digest.hex, self._go_template, known, model.summary)
         return model
 
-    def _look(
-        self, wanted: Callable[[Stored], bool]
-    ) -> tuple[Sequence[Stored], dict[Digest, Summary | None], Collection[str]]:
-        """The wanted models, those of their summaries that the index has, and the digests of all.
 
-        The index forgets models that are gone.
-        """
-        stored = self.store.list()
-        digests = {one.digest.hex for one in stored}
-        self._index.save(digests)
-        found = [one for one in stored if wanted(one)]
-        seen: dict[str, tuple[int, int] | None] = {}
-        summaries: dict[Digest, Summary | None] = {}
-        for one in found:
-            summary = self._index.get(one.digest.hex, self._go_template, self._signature(one, seen))
-            if summary is not None:
-                summaries[one.digest] = summary
-        return found, summaries, digests
-
-    def _summarise(self, missing: Sequence[Stored], digests: Collection[str]) -> dict[Digest, Summary | None]:
-        """Summaries of the first of these, as many as are made within `_TURN` seconds; None for a broken config.
-
-        They are saved in the index, which keeps no others than those of `digests`.
-        """
-        end = time.monotonic() + _TURN
-        summaries: dict[Digest, Summary | None] = {}
-        for stored in missing:
-            signature = self._signature(stored, {})
-            summary = self._index.get(stored.digest.hex, self._go_template, signature)
-            try:
-                # A list does not hash weights whose file was touched: it need not be sure of them, and would take long.
-                summary = summary or Model(stored, self.store, self._go_template, checks_files=False).summary
-                self._index.put(stored.digest.hex, self._go_template, signature, summary)
-            except CorralError as error:
-                log.warning("%s is left out: %s", stored.name, error)
-            summaries[stored.digest] = summary
-            if time.monotonic() > end:
-                break
-        self._index.save(digests)
-        return summaries
-
-    def _signature(self, stored: Stored, seen: dict[str, tuple[int, int] | None]) -> Signature:
-        """What the index compares; `seen` keeps what was found of a blob, for models that share it."""
-        digests = [layer.digest for layer in stored.manifest.blobs if layer.media_type in _SUMMARISED]
-        for digest in digests:
-            if digest.hex not in seen:
-                seen[digest.hex] = self.store.size_and_time(digest)
-        return tuple(seen[digest.hex] for digest in digests)
-
-
-_State: TypeAlias = tuple[FileState | None, ...]
-"""How the files of a model's blobs are."""
-
-_Key: TypeAlias = tuple[Name, Digest, float, _State]
+_Key: TypeAlias = tuple[Name, Digest, float, tuple[FileState | None, ...]]
 """A model's name, digest and time, and its files: any change of its manifest or its blobs makes another one of it."""
-
-_SUMMARISED = frozenset({MediaType.CONFIG, MediaType.MODEL, MediaType.PROJECTOR, MediaType.TEMPLATE, MediaType.PROMPT})
-"""The layers a summary is made of."""
-
-_TURN = 1.0
-"""Seconds for which one list may make summaries before another has its turn."""

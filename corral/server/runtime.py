@@ -22,6 +22,7 @@ from corral.engine.llama.spare import DELAY, Spare
 from corral.engine.tuned import Tunings
 from corral.errors import CorralError, EngineCrashed
 from corral.inference import Runtime
+from corral.inference.drafting import Drafters
 from corral.inference.recent import Recent
 from corral.machine import Machine, processor
 from corral.machine.memory import memory
@@ -92,12 +93,14 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     scheduler = Scheduler(launching, machine.memory, limits, _events(series), look=look, figures=figures)
     registry = Registry(docker_config=config.docker_config, key_folder=config.home)
     models = Models(store, config.go_template)
+    drafters = Drafters(config.draft_models, models)
     tunings = Tunings(config.state, processor.name(), lambda: build(choice.current(config).program), on=config.tuned)
     try:
         yield Runtime(
             *(config, models, scheduler, registry, series, machine, deriver, Recent(), quarantine),
             Speculation(),
             tunings,
+            drafters,
         )
     finally:
         startup.cancel()
@@ -130,8 +133,11 @@ def _guarded(launching: Launch, store: Store, quarantine: Quarantine) -> Launch:
 
     async def start(spec: RunnerSpec, label: str, progress: LoadProgress) -> Engine:
         files = (spec.model, *spec.projectors, *spec.adapters)
-        await store.run(store.check_files, files)
+        drafts = (spec.draft_model,) if spec.draft_model else ()
+        await store.run(store.check_files, (*files, *drafts))
         await store.run(quarantine.require_fit, spec.model, spec.projectors, spec.adapters, label)
+        for draft in drafts:
+            await store.run(quarantine.require_fit, draft, (), (), f"{label}, draft")
         try:
             engine = await launching(spec, label, progress)
         except EngineCrashed as error:

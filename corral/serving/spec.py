@@ -36,6 +36,9 @@ MAX_DRAFT = 64
 NGRAM_DRAFT = 12
 """Tokens that are drafted at once from text that repeats itself (`benchmarks/speculation.py`)."""
 
+MODEL_DRAFT = 4
+"""The same from a model, where a request leaves it open (spec api §4)."""
+
 UNTUNED_ATTENTION, UNTUNED_CACHE = "auto", "f16"
 """The configuration's defaults, in whose place comes what was measured."""
 
@@ -78,6 +81,7 @@ def runner_spec(
     rank: bool = False,
     logprobs: bool = False,
     drafting_pays: bool = True,
+    drafter: Model | None = None,
     tuned: TunedSettings | None = None,
 ) -> RunnerSpec:
     """The specification a request wants. The pool's size is left to the scheduler, which knows the free memory.
@@ -85,7 +89,7 @@ def runner_spec(
     `embed`: the request wants vectors, also of a model that generates text; `rank`: it wants documents ranked. Options
     are cut to their bounds. `logprobs`: it wants log probabilities, so nothing may be drafted; `drafting_pays`: whether
     speculation has paid with this model, as far as is known; `tuned`: what was measured for it here, which counts less
-    than what options and configuration say.
+    than what options and configuration say; `drafter`: a model of the same vocabulary that drafts for it.
     """
     ranks = rank or model.only_ranks
     embeds = ranks or "embedding" in model.capabilities
@@ -103,6 +107,12 @@ def runner_spec(
         bytes_per_token = _compute_bytes_per_token(model, config, num_ctx)
         text_batch = _text_batch(num_ctx, bytes_per_token, _room_to_compute(model, options, memory))
         compute_bytes = min(num_batch or text_batch, num_ctx) * bytes_per_token
+    ngram_draft = draft_tokens = 0
+    if goes_back and not logprobs:
+        ngram_draft = _ngram_draft(draft, config, tuned, drafting_pays=drafting_pays)
+        if drafter is not None and attends_to_all(drafter.gguf):
+            draft_tokens = MODEL_DRAFT if draft is None and ngram_draft else ngram_draft
+    uses_drafter = drafter is not None and draft_tokens > 0
     return RunnerSpec(
         model=str(model.weights),
         projectors=tuple(map(str, model.projectors)),
@@ -121,19 +131,20 @@ def runner_spec(
         use_mmap=options.use_mmap,
         num_thread=max(0, min(options.num_thread, THREADS_PER_CORE * (os.cpu_count() or 1))),
         draft_num_predict=draft,
-        ngram_draft=_ngram_draft(draft, config, tuned, drafting_pays=drafting_pays)
-        if goes_back and not logprobs
-        else 0,
+        ngram_draft=0 if uses_drafter else ngram_draft,
+        draft_model=str(drafter.weights) if drafter is not None and uses_drafter else "",
+        draft_tokens=draft_tokens,
         needs_logprobs=logprobs,
         tuned=tuned,
         own_template=model.native and not embed,
         image_min_tokens=QWEN_IMAGE_TOKENS if model.gguf.architecture.startswith(QWEN_VISION) else 0,
         cache_type=config.kv_cache_type,
         flash_attention=config.flash_attention,
-        weights_bytes=model.size,
+        weights_bytes=model.size + (drafter.size if drafter is not None and uses_drafter else 0),
         parts=_KNOWN.of(model),
-        cache_bytes_per_token=per_token,
-        resumable=goes_back,
+        cache_bytes_per_token=per_token
+        + (drafter.kv_bytes_per_token(CACHE_BYTES["f16"]) if drafter is not None and uses_drafter else 0),
+        resumable=goes_back and not uses_drafter,
     )
 
 

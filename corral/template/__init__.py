@@ -6,14 +6,16 @@ rendering ends, in text or in a `TemplateError`.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from corral.errors import TemplateError
 from corral.messages import Message, Think, Tool
 from corral.template import syntax
-from corral.template.execute import Budget, execute
+from corral.template.execute import SMALL_OUTPUT, Budget, execute
 from corral.template.images import number_images
 from corral.template.jinja import (
     jinja_capabilities,
@@ -24,6 +26,9 @@ from corral.template.jinja import (
 )
 from corral.template.nodes import Program
 from corral.template.values import collate, message_value, thinking, tool_values
+
+SMALL_MESSAGES = 50
+"""Messages that are made values of a template in well under a millisecond."""
 
 __all__ = [
     "Template",
@@ -95,8 +100,20 @@ class Template(Struct, frozen=True):
         A single prompt is a conversation of its system text and a user message. Content is taken as it is: images
         have been numbered before (`number_images`).
         """
+        return self._rendered(messages, tools, think, _budget(messages, tools))
+
+    def render_small(self, messages: Sequence[Message], *, think: Think = None) -> str | None:
+        """The same of a short conversation without tools, in a few milliseconds at most; None: that is too little."""
+        if sum(len(message.text) + len(message.thinking) for message in messages) > SMALL_OUTPUT // 2:
+            return None
+        if len(messages) > SMALL_MESSAGES or any(message.tool_calls for message in messages):
+            return None
+        with suppress(TemplateError):  # `render` says which
+            return self._rendered(messages, (), think, Budget.small())
+        return None
+
+    def _rendered(self, messages: Sequence[Message], tools: Sequence[Tool], think: Think, budget: Budget) -> str:
         system, collated = collate(messages)
-        budget = _budget(messages, tools)
         if not self.uses_messages:
             return self._render_exchanges(collated, think, budget)
         data = {

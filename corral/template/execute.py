@@ -19,6 +19,9 @@ STEPS = 500_000
 OUTPUT = 1_000_000
 """Characters a run may write beyond what its input pays for."""
 
+SMALL_STEPS, SMALL_OUTPUT = 1_000, 20_000
+"""The same of a run that is to take no longer than handing it to a thread is worth."""
+
 
 class Budget:
     """What may still be spent on one rendering, however many runs that takes.
@@ -35,6 +38,13 @@ class Budget:
     def __init__(self, *, values: int = 0, characters: int = 0) -> None:
         self.steps = STEPS + values * self.STEPS_PER_VALUE + characters
         self.output = OUTPUT + characters * self.COPIES
+
+    @classmethod
+    def small(cls) -> "Budget":
+        """For some two milliseconds of work."""
+        budget = cls()
+        budget.steps, budget.output = SMALL_STEPS, SMALL_OUTPUT
+        return budget
 
     def step(self, count: int = 1) -> None:
         self.steps -= count

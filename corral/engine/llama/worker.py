@@ -151,6 +151,7 @@ def _shut_in(config: WorkerConfig, port: int) -> None:
 def _files(config: WorkerConfig) -> tuple[Path, ...]:
     """What a worker reads: its model's files, and its own log, to say why a load failed."""
     given = [Path(path) for path in (config.spec.model, *config.spec.projectors, *config.spec.adapters, config.log)]
+    given += [Path(config.spec.draft_model)] if config.spec.draft_model else []
     return (*given, *(other for path in given for other in _of_set(path)))
 
 

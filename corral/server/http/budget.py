@@ -58,6 +58,11 @@ class BodyBudget:
         return Pace(self._grace_seconds, MIN_RATE)
 
     async def _reserve(self, lease: "Lease", size: int) -> None:
+        missing = size - lease.size
+        if size <= SMALL and not self._waiting and missing <= self._free:
+            self._free -= missing
+            lease.size = size
+            return
         waiter = _Waiter(lease, size)
         self._waiting.append(waiter)
         self._grant()

@@ -6,6 +6,7 @@ Source: spec api §2.3 and §2.4.
 import ipaddress
 import socket
 from collections.abc import Iterable
+from functools import lru_cache
 
 import psutil
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -114,14 +115,23 @@ class Guard:
     def _judge(self, header: str) -> str:
         """`address` for an acceptable IP literal, `name` for an acceptable host name, else `stranger`."""
         host = _without_port(header)
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
+        address = _address(host)
+        if address is None:
             name = host.lower()
             ours = name in ("", "localhost", self._hostname) or name.endswith((".localhost", ".local", ".internal"))
             return "name" if ours else "stranger"
-        near = address.is_loopback or address.is_private or address.is_unspecified or _is_ours(str(address))
-        return "address" if near else "stranger"
+        text, is_near = address
+        return "address" if is_near or _is_ours(text) else "stranger"
+
+
+@lru_cache(256)
+def _address(host: str) -> tuple[str, bool] | None:
+    """An IP address as it is usually written, and whether it can be no stranger's; None for what is none."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return str(address), address.is_loopback or address.is_private or address.is_unspecified
 
 
 def _without_port(header: str) -> str:

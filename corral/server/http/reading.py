@@ -90,6 +90,8 @@ async def _read(request: Request, most: int, lease: Lease, budget: BodyBudget) -
             raise BodyTooLarge(most)
         await lease.grow(size)
 
+    if "content-length" not in request.headers and "transfer-encoding" not in request.headers:
+        return b""  # HTTP has no other way to send one
     await reserve(int(request.headers.get("content-length", "0")))
     pace = budget.pace()
     parts: list[bytes] = []

@@ -25,8 +25,9 @@ class DocumentedRoute(StarletteRoute):
         operation: Operation,
         needs: Needs,
         max_body: int,
+        is_quick: bool,
     ) -> None:
-        served = Route(handler, dialect, needs, max_body=max_body, reads_body=operation.takes_bytes)
+        served = Route(handler, dialect, needs, max_body=max_body, reads_body=operation.takes_bytes, is_quick=is_quick)
         super().__init__(path, served, methods=list(methods))
         self.methods = methods  # starlette adds HEAD to every GET by itself
         self.dialect = dialect
@@ -44,9 +45,10 @@ def route(
     operation: Operation = Operation(),  # noqa: B008 - a frozen value
     needs: Needs = ADMIN,
     max_body: int = MAX_BODY,
+    is_quick: bool = False,
 ) -> DocumentedRoute:
     """HEAD only where it is listed (spec api §2.2). A handler that takes bytes reads the body itself, as it comes.
 
-    `max_body`: bytes of a body that is read for the handler.
+    `max_body`: bytes of a body that is read for the handler. `is_quick`: see `streaming.Route`.
     """
-    return DocumentedRoute(path, handler, set(methods), dialect, operation, needs, max_body)
+    return DocumentedRoute(path, handler, set(methods), dialect, operation, needs, max_body, is_quick)

@@ -95,19 +95,28 @@ class Route:
 
     The handler and its answer are cancelled when the client goes away. `reads_body` handlers take the body themselves,
     as it arrives; for the others it is read whole, up to `max_body` bytes, when the app's `BodyBudget` has room.
+    One that `is_quick` waits for nothing but a look at the disk, so that nobody watches whether its client goes away.
     A caller without the key that `needs` says is refused before anything is read.
     A request that uvicorn cancels, as it does with what has not ended in time when the server ends, is answered with
     `ServerStopping`.
     """
 
     def __init__(
-        self, handler: Handler, dialect: Dialect, needs: Needs, *, max_body: int, reads_body: bool = False
+        self,
+        handler: Handler,
+        dialect: Dialect,
+        needs: Needs,
+        *,
+        max_body: int,
+        reads_body: bool = False,
+        is_quick: bool = False,
     ) -> None:
         self._handler = handler
         self._dialect = dialect
         self._needs = needs
         self._max_body = max_body
         self._reads_body = reads_body
+        self._is_quick = is_quick
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         set_dialect(scope, self._dialect)
@@ -150,7 +159,7 @@ class Route:
             async def answer() -> None:
                 await (await self._handler(complete))(scope, receive, send)
 
-            await _until_hang_up(answer(), scope, receive)
+            await (answer() if self._is_quick else _until_hang_up(answer(), scope, receive))
 
 
 async def _until_hang_up(work: Awaitable[None], scope: Scope, receive: Receive) -> None:

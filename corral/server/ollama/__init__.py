@@ -30,9 +30,18 @@ _SHOW = dialect({RemoteModel: Row(403, lambda _: "ollama cloud is disabled: remo
 _COPY = dialect({ModelNotFound: Row(404, lambda error: f'model "{error.name}" not found')})
 
 ROUTES = (
-    route("/", routes.root, "GET", "HEAD", dialect=_ANY, operation=operations.ROOT, needs=OPEN),
-    route("/api/version", routes.version, "GET", "HEAD", dialect=_ANY, operation=operations.VERSION, needs=READ),
-    route("/api/status", routes.status, "GET", dialect=_ANY, operation=operations.STATUS, needs=READ),
+    route("/", routes.root, "GET", "HEAD", dialect=_ANY, operation=operations.ROOT, needs=OPEN, is_quick=True),
+    route(
+        "/api/version",
+        routes.version,
+        "GET",
+        "HEAD",
+        dialect=_ANY,
+        operation=operations.VERSION,
+        needs=READ,
+        is_quick=True,
+    ),
+    route("/api/status", routes.status, "GET", dialect=_ANY, operation=operations.STATUS, needs=READ, is_quick=True),
     route("/api/generate", routes.generate, "POST", dialect=_GENERATE, operation=operations.GENERATE, needs=ASK),
     route("/api/chat", routes.chat, "POST", dialect=_ANY, operation=operations.CHAT, needs=ASK),
     route("/api/render", routes.render, "POST", dialect=_ANY, operation=operations.RENDER, needs=ASK),
@@ -43,8 +52,8 @@ ROUTES = (
     route("/api/rerank", routes.rerank, "POST", dialect=_ANY, operation=operations.RERANK, needs=ASK),
     route("/api/tokenize", routes.tokenize, "POST", dialect=_ANY, operation=operations.TOKENIZE, needs=ASK),
     route("/api/detokenize", routes.detokenize, "POST", dialect=_ANY, operation=operations.DETOKENIZE, needs=ASK),
-    route("/api/tags", models.tags, "GET", "HEAD", dialect=_ANY, operation=operations.TAGS, needs=READ),
-    route("/api/ps", models.ps, "GET", dialect=_ANY, operation=operations.PS, needs=READ),
+    route("/api/tags", models.tags, "GET", "HEAD", dialect=_ANY, operation=operations.TAGS, needs=READ, is_quick=True),
+    route("/api/ps", models.ps, "GET", dialect=_ANY, operation=operations.PS, needs=READ, is_quick=True),
     route("/api/requests", explain.requests, "GET", dialect=_ANY, operation=operations.REQUESTS, needs=ADMIN),
     route("/api/answers/{id}", answers.answer, "GET", dialect=_ANY, operation=operations.ANSWER, needs=READ),
     route("/api/answers/{id}", answers.stop, "DELETE", dialect=_ANY, operation=operations.STOPPED, needs=READ),

@@ -23,10 +23,12 @@ from corral.errors import (
 )
 from corral.inference import Runtime
 from corral.messages import Progress
-from corral.models.model import Listed, Model
+from corral.models.listing import Listed
+from corral.models.model import Model
 from corral.names import Name
 from corral.server.http.bodies import body_as, encoded_reply, reply
 from corral.server.http.dialect import set_routine
+from corral.server.http.lists import listed_as
 from corral.server.http.requests import require_local, runtime_of
 from corral.server.ollama import show as shown_as
 from corral.server.ollama.replies import progress_answer
@@ -39,17 +41,10 @@ from corral.store import Store, Stored
 
 log = logging.getLogger(__name__)
 
-SHORT_LIST = 20
-"""Models whose list takes less time to write than to hand to a thread and back."""
-
 
 async def tags(request: Request) -> Response:
     """The models in the store."""
-    runtime = runtime_of(request)
-    listed = await runtime.models.list(lambda stored: runtime.caller.may_use(stored.name))
-    if len(listed) <= SHORT_LIST:
-        return encoded_reply(shown_as.tags(listed))
-    return encoded_reply(await runtime.models.store.run(shown_as.tags, listed))
+    return encoded_reply(await listed_as(shown_as.tags, runtime_of(request)))
 
 
 async def ps(request: Request) -> Response:

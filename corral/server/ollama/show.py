@@ -18,7 +18,8 @@ from corral.machine.memory import Memory
 from corral.messages import Json
 from corral.models.derived import DerivedUse
 from corral.models.index import Summary
-from corral.models.model import Listed, Model
+from corral.models.listing import Listed
+from corral.models.model import Model
 from corral.options import KINDS
 from corral.serving.requirements import Requirements
 from corral.serving.runner import Runner
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def tags(models: Sequence[Listed]) -> bytes:
-    """The reply of `/api/tags`. Takes about 20 µs a model, so that a long list is made in a thread."""
+    """The reply of `/api/tags`. Takes about 20 µs a model."""
     return gojson.encode({"models": [_tag(model.stored, model.summary) for model in models]})
 
 

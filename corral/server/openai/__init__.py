@@ -44,6 +44,6 @@ ROUTES = (
     ),
     route("/v1/embeddings", routes.embeddings, "POST", dialect=_ANY, operation=operations.EMBEDDINGS, needs=ASK),
     route("/v1/rerank", routes.rerank, "POST", dialect=_ANY, operation=operations.RERANK, needs=ASK),
-    route("/v1/models", routes.models, "GET", dialect=_ANY, operation=operations.MODELS, needs=READ),
+    route("/v1/models", routes.models, "GET", dialect=_ANY, operation=operations.MODELS, needs=READ, is_quick=True),
     route("/v1/models/{name:path}", routes.model, "GET", dialect=_ANY, operation=operations.MODEL, needs=READ),
 )

@@ -15,11 +15,13 @@ from corral.golang import gojson
 from corral.golang.text import shortest_float32
 from corral.inference.embedding import Vectors
 from corral.messages import ChatRequest, Chunk, GenerateRequest
+from corral.models.listing import Listed
 from corral.server.http.answers import answers, describe, folded
 from corral.server.http.bodies import body_converted
 from corral.server.http.events import EventWriter, event_response
 from corral.server.http.forms import form_of
 from corral.server.http.images import LinkedImage
+from corral.server.http.lists import listed_as
 from corral.server.http.reading import hold_more
 from corral.server.http.requests import runtime_of
 from corral.server.http.reranking import ranked
@@ -127,10 +129,7 @@ async def rerank(request: Request) -> Response:
 
 async def models(request: Request) -> Response:
     """The models in the store."""
-    runtime = runtime_of(request)
-    listed = await runtime.models.list(lambda stored: runtime.caller.may_use(stored.name))
-    data = [_model(str(model.stored.name), model.stored, model.stored.name.namespace) for model in listed]
-    return _reply({"object": "list", "data": data})
+    return Response(await listed_as(_models, runtime_of(request)), headers={"content-type": PLAIN_JSON})
 
 
 async def model(request: Request) -> Response:
@@ -145,6 +144,11 @@ async def model(request: Request) -> Response:
     except ModelNotFound as error:
         raise ModelNotFound(str(name)) from error
     return _reply(_model(text, stored, stored.name.namespace))
+
+
+def _models(listed: Sequence[Listed]) -> bytes:
+    data = [_model(str(model.stored.name), model.stored, model.stored.name.namespace) for model in listed]
+    return gojson.encode({"object": "list", "data": data})
 
 
 def _model(shown_name: str, stored: Stored, owner: str) -> dict[str, object]:

@@ -3,13 +3,15 @@
 import gzip
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import PurePosixPath
 
 from msgspec import Struct
+
+from corral.server.page.joined import joined
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -28,22 +30,20 @@ class File(Struct, frozen=True):
     tag: str
 
 
-_MODULES = "<!-- modules -->"
-"""Where the page names the modules of its first view, so that a browser asks for all of them at once."""
-_LATER = ("models/", "server/")
-"""Folders of modules that are not needed there."""
 _COMMENT = re.compile(rb"^[ \t]*/\*.*?\*/[ \t]*\n", re.MULTILINE | re.DOTALL)
 """A comment with lines of its own. Browsers get none: compressed, comments are a seventh of all that is sent."""
 _STYLES = ("base", "chat", "text", "panels")
-"""Files of `style/`, in their order. A browser gets them as one: each request takes as long as reading all of them."""
+"""Files of `style/`, in their order. A browser gets them as one, like the modules (`joined`)."""
 
 
 @cache
 def files() -> dict[str, File]:
-    """Every file of the page by its path, such as `chat/tree.js`."""
+    """What a browser gets, by its path, such as `main.js`."""
     found = dict(_sources())
+    modules = {path: found.pop(path).decode() for path in list(found) if path.endswith(".js")}
+    found["main.js"] = joined(modules).encode()
     found["style.css"] = b"\n".join(found.pop(f"style/{name}.css") for name in _STYLES)
-    found["index.html"] = _page(found["index.html"], found).encode()
+    found["index.html"] = found["index.html"].replace(b"/page/", f"/page/{version()}/".encode())
     return {path: _as_file(path, data) for path, data in found.items()}
 
 
@@ -56,13 +56,6 @@ def version() -> str:
 @cache
 def _sources() -> tuple[tuple[str, bytes], ...]:
     return tuple(_found(resources.files(__package__).joinpath("static"), ""))
-
-
-def _page(source: bytes, paths: Iterable[str]) -> str:
-    """The page with the addresses of this version."""
-    modules = [path for path in paths if path.endswith(".js") and not path.startswith(_LATER)]
-    links = [f'<link rel="modulepreload" href="/page/{path}">' for path in modules]
-    return source.decode().replace(_MODULES, "\n".join(links)).replace("/page/", f"/page/{version()}/")
 
 
 def _found(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:

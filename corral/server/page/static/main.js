@@ -71,4 +71,3 @@ frame();
 whenRefused(signIn);
 addEventListener("hashchange", () => (askAgain(), show()));
 await show();
-for (const load of Object.values(VIEWS)) load().catch(() => {}); // so that a view can be shown when the server has gone

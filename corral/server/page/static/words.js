@@ -1,5 +1,8 @@
 /** What the page says, in the user's language. Each language is a module in `words/` with the same keys. */
 
+import * as en from "./words/en.js";
+import * as zh from "./words/zh.js";
+
 export const choices = [["en", "English"], ["zh", "简体中文"]];
 const CHOSEN = "corral.language";
 
@@ -8,7 +11,7 @@ export const language = (() => {
   return wanted.find((name) => choices.some(([known]) => known === name)) ?? "en";
 })();
 
-const { default: words } = await import(`./words/${language}.js`);
+const { words } = { en, zh }[language];
 
 /** Takes another language; the page is loaded again, which loses nothing. */
 export function choose(name) {

@@ -1,5 +1,5 @@
 /** English. */
-export default {
+export const words = {
   "view.chat": "Chat",
   "view.models": "Models",
   "view.server": "Server",

@@ -1,5 +1,5 @@
 /** 简体中文 */
-export default {
+export const words = {
   "view.chat": "对话",
   "view.models": "模型",
   "view.server": "服务器",
