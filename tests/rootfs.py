@@ -5,20 +5,21 @@ import os
 import shutil
 import ssl
 import subprocess
+import zlib
 from pathlib import Path
 
 from tests.conftest import ROOT
 from tests.namespaces import as_root
 
 CACHE = ROOT / ".cache" / "rootfs"
-PACKAGES = "python3-venv,ca-certificates"
+PACKAGES = "python3-venv,ca-certificates,libgomp1"
 
 
-def rootfs() -> Path:
-    """The file. Another run of tests beside this one waits for it."""
+def rootfs(release: str = "") -> Path:
+    """The file, of this machine's release or a named one. Another run of tests beside this one waits for it."""
     assert shutil.which("mmdebstrap"), "install the package mmdebstrap"
     CACHE.mkdir(parents=True, exist_ok=True)
-    file = CACHE / "debian.tar"
+    file = CACHE / f"{release or _release()}-{zlib.crc32(PACKAGES.encode()):x}.tar"
     with open(CACHE / "lock", "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not file.exists():
@@ -29,7 +30,7 @@ def rootfs() -> Path:
                 "--quiet",
                 "--variant=apt",
                 f"--include={PACKAGES}",
-                _release(),
+                release or _release(),
                 str(part),
             ]
             subprocess.run(command, check=True)

@@ -27,6 +27,7 @@ _MEDIA_TYPE = "application/vnd.ollama.image."
 _END = b"PK\x05\x06"
 _END_BYTES = 22
 _LOCAL_BYTES = 30
+_MOST_PADDING = 8192
 
 
 _Decoded = TypeVar("_Decoded")
@@ -142,11 +143,15 @@ def member_of(digest: Digest) -> str:
 
 
 def check_whole(path: Path, end: int) -> None:
-    """`ModelFileError` for a GGUF file behind whose data, at `end`, a bundle's archive begins, but does not end."""
+    """`ModelFileError` for a GGUF file behind whose data, at `end`, a bundle's archive begins, but does not end.
+
+    Files may have some padding there.
+    """
     with opened(path) as file:
         file.seek(end)
-        head = file.read(_LOCAL_BYTES + len(DESCRIPTION))
-    if head[:4] == b"PK\x03\x04" and head[_LOCAL_BYTES:] == DESCRIPTION.encode():
+        head = file.read(_MOST_PADDING)
+    at = head.find(DESCRIPTION.encode())
+    if at >= _LOCAL_BYTES and head[at - _LOCAL_BYTES :].startswith(b"PK\x03\x04"):
         raise ModelFileError(f'"{path.name}" is a bundle that was cut off: get the file anew')
 
 

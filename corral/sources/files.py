@@ -4,7 +4,7 @@ From a path to a manifest, the bytes where they are.
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,9 +93,11 @@ def _unbundled(path: Path, name: Name, store: Store, prune: bool, report: Report
 
 def _check_not_cut_off(path: Path) -> None:
     """`ModelFileError` for a bundle whose end is missing."""
-    with suppress(ModelFileError):  # what else is wrong with the file is said where it is read
-        file = gguf.read(path)
-        bundles.check_whole(path, max((tensor.offset + tensor.size for tensor in file.tensors), default=0))
+    try:
+        file = gguf.read_structure(path)
+    except ModelFileError:
+        return  # what else is wrong with the file is said where it is read
+    bundles.check_whole(path, max((tensor.offset + tensor.size for tensor in file.tensors), default=0))
 
 
 def _unpacked(path: Path, store: Store, report: Report) -> assemble.Assembled:
