@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
 from typing import Any
 
@@ -154,9 +155,9 @@ def _is_whole(place: str) -> bool:
     try:
         with open(os.path.join(place, "unpacked.json"), encoding="utf-8") as file:
             known = json.load(file)
-        for name, (size, time) in known.items():
+        for name, (size, mtime) in known.items():
             status = os.stat(os.path.join(place, name))
-            if (status.st_size, status.st_mtime_ns) != (size, time):
+            if (status.st_size, status.st_mtime_ns) != (size, mtime):
                 return False
     except (OSError, ValueError):
         return False
@@ -166,6 +167,7 @@ def _is_whole(place: str) -> bool:
 def _unpack(archive: zipfile.ZipFile, runtime: dict[str, Any], target: dict[str, Any], place: str) -> None:
     print("unpacking what runs the model, once …", file=sys.stderr, flush=True)
     cache = os.path.dirname(place)
+    _tidy(cache)
     new = tempfile.mkdtemp(prefix=".new-", dir=cache)
     try:
         import venv
@@ -182,6 +184,15 @@ def _unpack(archive: zipfile.ZipFile, runtime: dict[str, Any], target: dict[str,
         _put(new, place)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _tidy(cache: str) -> None:
+    """Removes what starts that were killed have left half-unpacked, a day ago or longer."""
+    for name in os.listdir(cache):
+        path = os.path.join(cache, name)
+        with contextlib.suppress(OSError):
+            if name.startswith((".new-", ".old-")) and time.time() - os.lstat(path).st_mtime > 86_400:
+                shutil.rmtree(path)
 
 
 def _site_of(place: str) -> str:
