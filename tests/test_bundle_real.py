@@ -62,7 +62,7 @@ def test_it_runs_on_two_pythons_without_a_network(shell: Shell, tmp_path: Path) 
             subprocess.run([*as_root(), "cp", str(tmp_path / "model.gguf"), str(root / "model.gguf")], check=True)
             first = answered(root)
             assert (first.returncode, "unpacking what runs the model, once" in first.stderr) == (0, True), first
-            assert len(first.stdout.split()) > 3, first
+            assert first.stdout.strip(), first
             later = answered(root)
             assert (later.returncode, "unpacking" in later.stderr, bool(later.stdout.strip())) == (0, False, True), (
                 later
