@@ -21,6 +21,8 @@ CRASHES = "ends, kills or starves servers and engines, and waits for what follow
 
 SLOW = {
     "test_broken_template": REAL_ENGINE,
+    "test_bundle": "starts many Pythons",
+    "test_bundle_real": "makes bundles, and runs them on fresh systems",
     "test_cage": REAL_ENGINE,
     "test_changed_files": CRASHES,
     "test_cli_create": CHILDREN,

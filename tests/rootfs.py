@@ -5,20 +5,24 @@ import os
 import shutil
 import ssl
 import subprocess
+import zlib
 from pathlib import Path
 
 from tests.conftest import ROOT
 from tests.namespaces import as_root
 
 CACHE = ROOT / ".cache" / "rootfs"
-PACKAGES = "python3-venv,ca-certificates"
+PACKAGES = "python3-venv,ca-certificates,libgomp1"
+FEW_PACKAGES = "python3,libgomp1"
+"""In a release that is not this machine's: it has to run a program and no more."""
 
 
-def rootfs() -> Path:
-    """The file. Another run of tests beside this one waits for it."""
+def rootfs(release: str = "") -> Path:
+    """The file, of this machine's release or a named one. Another run of tests beside this one waits for it."""
     assert shutil.which("mmdebstrap"), "install the package mmdebstrap"
+    packages = PACKAGES if release in ("", _release()) else FEW_PACKAGES
     CACHE.mkdir(parents=True, exist_ok=True)
-    file = CACHE / "debian.tar"
+    file = CACHE / f"{release or _release()}-{zlib.crc32(packages.encode()):x}.tar"
     with open(CACHE / "lock", "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not file.exists():
@@ -28,8 +32,8 @@ def rootfs() -> Path:
                 "mmdebstrap",
                 "--quiet",
                 "--variant=apt",
-                f"--include={PACKAGES}",
-                _release(),
+                f"--include={packages}",
+                release or _release(),
                 str(part),
             ]
             subprocess.run(command, check=True)

@@ -64,6 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "builds": BELOW_MACHINES | MACHINES | {"models", "sources"},
     "doctor": BELOW_MACHINES | MACHINES | {"adopting", "builds", "models", "serving", "sources.registry", "client"},
     "services": WORDS | {"store"},
+    "bundle": BELOW_MACHINES | {"store", "models", "sources"},
     "adopting": BELOW_MACHINES | {"store", "models", "sources"},
     "cli": WORDS | {"client", "modelfile", "llamafile"},
     "__main__": {"corral", "cli"},
@@ -74,6 +75,9 @@ EXCEPTIONS = {
     ("cli/commands/serve.py", "server"),  # inside the command that is the server
     ("cli/commands/doctor.py", "doctor"),  # inside the command that looks itself
     ("cli/completion/engines.py", "builds"),  # when the name of an engine is typed
+    ("cli/commands/bundle.py", "bundle"),  # inside the command that reads the store by itself
+    ("cli/commands/bundle.py", "store"),
+    ("cli/bundled.py", "bundle"),  # the program in a bundle
     ("cli/commands/adopt.py", "adopting"),  # inside the command that links files by itself
     ("cli/commands/adopt.py", "store"),
     ("cli/commands/service.py", "services"),  # inside the command that installs it

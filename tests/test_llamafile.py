@@ -130,6 +130,16 @@ def test_a_directory_that_lies_is_refused(tmp_path: Path) -> None:
         llamafile.read(cut)
 
 
+@pytest.mark.parametrize(("old", "new"), [(b"b.txt", b"\0.txt"), (b"b.txt", b"b\n\x1b[m")])
+def test_a_member_without_a_name_is_refused(old: bytes, new: bytes, tmp_path: Path) -> None:
+    """Python's zipfile fails with an IndexError on an empty name; it cuts names off at a NUL."""
+    path = make_llamafile(tmp_path / "x.llamafile", {"a.gguf": GGUF, "b.txt": b"b"})
+    damaged(damaged(path, old, new), old, new, last=False)
+    with pytest.raises(ModelFileError, match="a member with no name that can be shown"):
+        llamafile.read(path)
+    assert not llamafile.looks_like_llamafile(path)
+
+
 def make_twins(path: Path) -> Path:
     stream = io.BytesIO(PROGRAM)
     stream.seek(0, io.SEEK_END)

@@ -11,6 +11,7 @@ from pathlib import Path
 from corral import published
 from corral.adopting.found import Candidate, File, Left
 from corral.errors import CorralError
+from corral.llamafile import bundles
 from corral.names import Digest, Name
 from corral.store import Store, Stored
 from corral.store.blobs import How
@@ -113,6 +114,8 @@ def inode_of(path: Path) -> tuple[int, int] | None:
 def _unusable(model: Candidate) -> str:
     """Why no model can be made of these files; empty where nothing speaks against it. Reads their headers."""
     for file in model.files:
+        if bundles.looks_like_bundle(file.real):
+            return "is a bundle: `pull` takes the model out of it"
         try:
             kind = published.read(file.real).published_gguf.kind
         except CorralError as error:

@@ -43,6 +43,7 @@ COMMANDS = {
     "rm": Entry("models", "rm", "Remove a model"),
     "export": Entry("archive", "export", "Write models into an archive"),
     "import": Entry("archive", "import_", "Add the models of an archive"),
+    "bundle": Entry("bundle", "bundle", "Write a model and the program that runs it into one file"),
     "adopt": Entry("adopt", "adopt", "Take over models of LM Studio, Hugging Face and llama.cpp, in place"),
     "config": Entry("config", "config", "Show every setting, its value and where it comes from"),
     "engine": Entry("engine", "engine", "List, build, choose and remove engines"),
@@ -76,7 +77,7 @@ def run(argv: Sequence[str]) -> int:
         status = _dispatch(program, argv[1:])
         sys.stdout.flush()
     except CorralError as error:
-        return _fail(str(error))
+        return fail(str(error))
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -86,13 +87,13 @@ def run(argv: Sequence[str]) -> int:
     except OSError as error:
         _abandon(sys.stdout)
         where = f'"{error.filename}": ' if error.filename else ""
-        return _fail(where + (error.strerror or str(error)).lower())
+        return fail(where + (error.strerror or str(error)).lower())
     except Exception as error:
         from corral.config import is_debugging
 
         if is_debugging():
             raise
-        return _fail(f"internal error: {type(error).__name__}: {error}\nset OLLAMA_DEBUG=1 to see where")
+        return fail(f"internal error: {type(error).__name__}: {error}\nset OLLAMA_DEBUG=1 to see where")
     return status
 
 
@@ -177,7 +178,8 @@ def _nowhere(mode: str) -> TextIO:
     return cast(TextIO, open(os.devnull, mode, encoding="utf-8"))
 
 
-def _fail(sentence: str) -> int:
+def fail(sentence: str) -> int:
+    """Shows an error; the exit status."""
     from corral.cli.display.text import LAYOUT, printable
 
     with contextlib.suppress(OSError):

@@ -14,10 +14,12 @@ from corral.errors import ModelFileError
 from corral.llamafile.archive import Stretch, members, opened
 from corral.llamafile.arguments import Arguments, parse
 
+__all__ = ["ARGUMENTS", "PROGRAMS", "Llamafile", "Stretch", "looks_like_llamafile", "read"]
+
 ARGUMENTS = ".args"
 """The member with the arguments, a line each."""
 MAX_ARGUMENTS = 64 << 10
-_PROGRAMS = (b"MZ", b"\x7fELF", b"#!")
+PROGRAMS = (b"MZ", b"\x7fELF", b"#!")
 """What a program that may be run begins with: llamafile's own, one of Linux, a script."""
 
 
@@ -39,7 +41,7 @@ def looks_like_llamafile(path: Path) -> bool:
     try:
         with opened(path) as file:
             begins = file.read(4)
-        return begins.startswith(_PROGRAMS) and any(_is_gguf(name) for name in members(path))
+        return begins.startswith(PROGRAMS) and any(_is_gguf(name) for name in members(path))
     except (OSError, ValueError, ModelFileError):
         return False
 

@@ -49,8 +49,8 @@ def members(path: Path) -> dict[str, Stretch]:
         try:
             with zipfile.ZipFile(bounded) as archive:
                 found = _found(archive, file)
-        except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, EOFError) as error:
-            raise ModelFileError(f"its archive cannot be read: {str(error).lower()}") from error
+        except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, EOFError, LookupError) as error:
+            raise ModelFileError(f"its archive cannot be read: {printable(str(error).lower())}") from error
     _check_apart(found)
     return found
 
@@ -62,6 +62,8 @@ def _found(archive: zipfile.ZipFile, file: BinaryIO) -> dict[str, Stretch]:
     found: dict[str, Stretch] = {}
     for info in listed:
         name = info.filename
+        if not name or not name.isprintable():
+            raise ModelFileError(f"its archive has a member with no name that can be shown: {name[:80]!r}")
         if name.startswith("/") or "\\" in name or ".." in name.split("/"):
             raise ModelFileError(f'its archive has a member "{name}", whose name leads out of it')
         if name in found:
@@ -95,6 +97,11 @@ def _whole(file: BinaryIO, size: int, info: zipfile.ZipInfo) -> bytes:
     if len(data) != size:
         raise ModelFileError(f'its archive has no member "{info.filename}" where it says so')
     return data
+
+
+def printable(text: str) -> str:
+    """A sentence of the library's on one line: it may quote bytes of the file."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:200]) or "it makes no sense"
 
 
 def _check_apart(found: dict[str, Stretch]) -> None:

@@ -1,7 +1,7 @@
 """What a llamafile is started with, in Corral's words. Source: llama.cpp's `common/arg.cpp`, its names of flags."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct, field
@@ -87,3 +87,23 @@ def _take(parameters: dict[str, Any], name: str, value: str, kind: Callable[[str
         return
     if math.isfinite(number) and abs(number) < 1 << 31 and number not in _MEANINGLESS.get(name, ()):
         parameters[name] = number
+
+
+def encode(files: Sequence[str], system: str, parameters: Mapping[str, Any]) -> bytes:
+    """The arguments by which a llamafile starts with a model and perhaps a projector, its members; `parse` reads them.
+
+    Parameters that have no flag are left out, and a system prompt that `parse` would not take as one.
+    """
+    lines = ["-m", f"/zip/{files[0]}"]
+    if len(files) > 1:
+        lines += ["--mmproj", f"/zip/{files[1]}"]
+    flags = {name: flag for flag, name in {**_INTEGERS, **_NUMBERS}.items() if flag.startswith("--")}
+    for name, value in parameters.items():
+        if name in flags and isinstance(value, int | float):
+            lines += [flags[name], str(value)]
+        elif name == "stop" and isinstance(value, list):
+            for stop in value:
+                lines += ["-r", stop] if isinstance(stop, str) and "\n" not in stop else []
+    if system and "\n" not in system and len(system) <= MAX_SYSTEM:
+        lines += ["-sys", system]
+    return "".join(f"{line}\n" for line in [*lines, "..."]).encode()

@@ -4,7 +4,7 @@ A file of this machine is taken over only under the digest that the request give
 file whose bytes it does not know: not even whether there is one. Source: spec api §11.1, §11.3.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ from corral import llamafile
 from corral.background import Report
 from corral.errors import BadRequest, CorralError, InvalidName
 from corral.golang import gojson
+from corral.llamafile import bundles
 from corral.models.assemble import NO_DIGEST, throttled_progress
 from corral.names import Digest
 from corral.store import Store
@@ -53,7 +54,11 @@ def take_over(
 def _adopt(path: Path, digest: Digest, store: Store, record: Callable[[list[Digest]], None], report: Report) -> bool:
     """Whether the file, or a model's file in it, has this digest, and is a blob now."""
     try:
-        stretches = llamafile.read(path).files.values() if llamafile.looks_like_llamafile(path) else (None,)
+        stretches: Iterable[llamafile.Stretch | None] = (None,)
+        if llamafile.looks_like_llamafile(path):
+            stretches = llamafile.read(path).files.values()
+        elif bundles.looks_like_bundle(path):
+            stretches = bundles.read(path).files.values()
         for stretch in stretches:
             size = path.stat().st_size if stretch is None else stretch.size
             count = throttled_progress(report, f"adding {path.name}", NO_DIGEST, size) if size >= LARGE else None

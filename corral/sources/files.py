@@ -1,4 +1,4 @@
-"""Models that are GGUF files of this machine, or llamafiles: `file:///path`.
+"""Models that are GGUF files of this machine, llamafiles or bundles: `file:///path`.
 
 From a path to a manifest, the bytes where they are.
 """
@@ -8,10 +8,10 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
-from corral import llamafile
+from corral import gguf, llamafile
 from corral.background import Report, Work
 from corral.errors import ModelFileError, NotFound
-from corral.llamafile import looks_like_llamafile
+from corral.llamafile import bundles, looks_like_llamafile
 from corral.messages import Progress
 from corral.models import assemble
 from corral.models.assemble import Source
@@ -56,9 +56,14 @@ def _take(path: Path, name: Name, store: Store, link: bool, prune: bool, report:
         if not path.exists():
             raise NotFound(f'no such file: "{path}"')
         is_llamafile = looks_like_llamafile(path)
+        is_bundle = bundles.looks_like_bundle(path)
+    if is_bundle:
+        _unbundled(path, name, store, prune, report)
+        return
     if is_llamafile:
         made = _unpacked(path, store, report)
     else:
+        _check_not_cut_off(path)
         made = assemble.assemble({part.name: part for part in parts_of(path)}, store, link=link, progress=report)
     try:
         report(Progress("writing manifest"))
@@ -66,6 +71,33 @@ def _take(path: Path, name: Name, store: Store, link: bool, prune: bool, report:
     except BaseException:
         store.discard(made.created)
         raise
+
+
+def _unbundled(path: Path, name: Name, store: Store, prune: bool, report: Report) -> None:
+    """The model in a bundle becomes one of the store's, under `name`, with the manifest and the blobs that it had."""
+    found = bundles.read(path)
+    created: list[Digest] = []
+    try:
+        for digest, stretch in found.files.items():
+            count = assemble.throttled_progress(report, f"adding {digest.short}", str(digest), stretch.size)
+            adopted = store.adopt_part(path, stretch.offset, stretch.size, count)
+            created += [adopted.digest] if adopted.created else []
+            if adopted.digest != digest:
+                raise ModelFileError(f'the bundle is damaged: its "{digest}" has the digest "{adopted.digest}"')
+        report(Progress("writing manifest"))
+        store.write_manifest(name, found.manifest, prune)
+    except BaseException:
+        store.discard(created)
+        raise
+
+
+def _check_not_cut_off(path: Path) -> None:
+    """`ModelFileError` for a bundle whose end is missing."""
+    try:
+        file = gguf.read_structure(path)
+    except ModelFileError:
+        return  # what else is wrong with the file is said where it is read
+    bundles.check_whole(path, max((tensor.offset + tensor.size for tensor in file.tensors), default=0))
 
 
 def _unpacked(path: Path, store: Store, report: Report) -> assemble.Assembled:

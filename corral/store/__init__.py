@@ -289,6 +289,16 @@ class Store:
         """
         return self._blobs.adopt_part(path, offset, size, progress)
 
+    def link_beginning(
+        self, path: Path, digest: Digest, size: int, progress: Callable[[int], None] | None = None
+    ) -> None:
+        """Makes a blob of the first `size` bytes of a local file, where they are: by a symbolic link to it.
+
+        They are hashed unless the blob is that link already and the file was not touched since. `open_path` notices
+        when they are changed. `StoreError` when they have another digest.
+        """
+        self._blobs.link_beginning(path, digest, size, progress)
+
     def way(self, path: Path) -> How:
         """How `adopt` would make a blob of a file, as tried with a name in the folder that goes again.
 

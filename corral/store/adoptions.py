@@ -1,4 +1,4 @@
-"""Records of the blobs that are hard links to a file of the user's, who may write into it.
+"""Records of the blobs that are links to a file of the user's, who may write into it.
 
 A reflink needs no record: its bytes are its own. The records lie beside the blobs, in a folder other programs do not
 look at; `Blobs` compares the file with its record and, when the file was touched, hashes it again.
@@ -22,13 +22,17 @@ _TEMPORARY = ".new-"
 
 
 class Adoption(msgspec.Struct, frozen=True):
-    """Size, times and inode of the file when it was last hashed and had the blob's digest; 0: not noted."""
+    """Size, times and inode of the file when it was last hashed and had the blob's digest; 0: not noted.
+
+    `beginning`: the blob is so many bytes that the file begins with; 0: all of it.
+    """
 
     size: int
     mtime_ns: int
     source: str
     inode: int = 0
     ctime_ns: int = 0
+    beginning: int = 0
 
     def is_of(self, state: FileState) -> bool:
         """Whether the file has not been touched since."""
@@ -41,10 +45,12 @@ class Adoptions:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def record(self, digest: Digest, state: FileState, source: Path) -> None:
+    def record(self, digest: Digest, state: FileState, source: Path, beginning: int = 0) -> None:
         """`state`: the file's when it was hashed."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        data = msgspec.json.encode(Adoption(state.size, state.mtime_ns, str(source), state.inode, state.ctime_ns))
+        data = msgspec.json.encode(
+            Adoption(state.size, state.mtime_ns, str(source), state.inode, state.ctime_ns, beginning)
+        )
         disk.write_whole(self._path(digest), data, disk.temporary(self._folder, _TEMPORARY))
 
     def touched(self, digest: Digest) -> float | None:
@@ -93,12 +99,15 @@ class Adoptions:
         return self._folder / digest.filename
 
 
-def hash_file(file: FileIO, progress: Callable[[int], None] | None = None) -> Digest:
-    """The digest of all that is left to read of an open file; `progress` gets the bytes read so far."""
+def hash_file(file: FileIO, progress: Callable[[int], None] | None = None, size: int = 0) -> Digest:
+    """The digest of all that is left to read of an open file, or of the next `size` bytes of it, where that is not 0.
+
+    `progress` gets the bytes read so far.
+    """
     state = hashlib.sha256()
     buffer = memoryview(bytearray(disk.COPY_BYTES))
     done = 0
-    while count := file.readinto(buffer):
+    while count := file.readinto(buffer[: min(size - done, disk.COPY_BYTES)] if size else buffer):
         state.update(buffer[:count])
         done += count
         if progress is not None:

@@ -92,10 +92,14 @@ class Blobs:
 
     def size(self, digest: Digest) -> int | None:
         """Bytes of the blob; None when there is none."""
+        path = self.path(digest)
         try:
-            return self.path(digest).stat().st_size
+            size = path.stat().st_size
         except FileNotFoundError:
             return None
+        if path.is_symlink() and (record := self.adoptions.find(digest)) is not None and record.beginning:
+            return min(record.beginning, size)
+        return size
 
     def checked_path(self, digest: Digest) -> Path:
         """Where a blob's bytes can be read from; see `Store.open_path`."""
@@ -136,10 +140,10 @@ class Blobs:
         if record is None and not is_known:
             return ""
         with disk.open_regular(path) as file:
-            if hash_file(file, self._go_on) == digest:
+            if hash_file(file, self._go_on, 0 if record is None else record.beginning) == digest:
                 if record is not None:
                     with suppress(OSError):  # where nothing can be written, it is hashed again by the next server
-                        self.adoptions.record(digest, state, Path(record.source))
+                        self.adoptions.record(digest, state, Path(record.source), record.beginning)
                 return ""
         if record is None:
             return f'the blob "{digest}" was changed on the disk: remove the model, and pull or create it anew'
@@ -260,6 +264,32 @@ class Blobs:
             with disk.explained(source, "reading"):
                 return self._adopt_copy(file, offset, size, progress)
 
+    def link_beginning(self, source: Path, digest: Digest, size: int, progress: Callable[[int], None] | None) -> None:
+        """Makes a blob of the first bytes of a file, in place; see `Store.link_beginning`."""
+        with disk.explained(source, "reading"):
+            source = source.resolve(strict=True)
+            opened = disk.open_regular(source)
+        path = self.path(digest)
+        with opened as file:
+            state = FileState.of(os.fstat(file.fileno()))
+            record = self.adoptions.find(digest)
+            if record is not None and record.is_of(state) and record.beginning == size and _leads_to(path, source):
+                return
+            with disk.explained(source, "reading"):
+                actual = hash_file(file, progress, size)
+            if actual != digest:
+                raise StoreError(f'the weights in "{source}" are damaged: get the file anew')
+            with disk.explained(path, "writing"):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                target = disk.temporary(self.folder, "sha256-")
+                try:
+                    target.symlink_to(source)
+                    target.replace(path)
+                finally:
+                    target.unlink(missing_ok=True)
+                self._seen.pop(digest, None)
+                self.adoptions.record(digest, state, source, size)
+
     def way(self, source: Path) -> How:
         """How `adopt` would come by a file's bytes; see `Store.way`."""
         folder = self.folder
@@ -314,6 +344,11 @@ class Blobs:
                 writer.write(chunk)
             digest, created = writer.commit()
             return Adopted(digest, writer.size, created, "copy")
+
+
+def _leads_to(path: Path, source: Path) -> bool:
+    """Whether `path` is a symbolic link to that file."""
+    return path.is_symlink() and path.resolve() == source
 
 
 def _chunks(file: FileIO, offset: int, size: int | None, progress: Callable[[int], None] | None) -> Iterator[bytes]:

@@ -19,6 +19,7 @@ READERS = {
     "challenges": "corral.sources.registry.auth",
     "events": "corral.engine.llama.events",
     "archive": "corral.sources.archive",
+    "llamafile": "corral.llamafile.bundles",
     "media": "corral.media",
 }
 """What is watched as it runs, with all that it imports: the whole program would take ten seconds to prepare."""

@@ -5,6 +5,7 @@ import io
 import json
 import struct
 import tarfile
+import zipfile
 from pathlib import Path
 
 from tests.gguf_bytes import ARRAY, BOOL, F32, F64, I32, STRING, U8, U32, U64, ArrayOf, FakeTensor, Header, Raw
@@ -186,6 +187,47 @@ def _archive() -> bytes:
     return packed.getvalue()
 
 
+def _zipped(beginning: bytes, members: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO(beginning)
+    stream.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(stream, "a") as packed:
+        for name, data in members.items():
+            packed.writestr(name, data)
+    return stream.getvalue()
+
+
+def _bundle() -> bytes:
+    weights, config = b"GGUF" + bytes(20), b"{}"
+    layers = {"config": config, "weights": weights}
+    digests = {name: f"sha256:{hashlib.sha256(data).hexdigest()}" for name, data in layers.items()}
+    config_layer = {
+        "mediaType": "application/vnd.docker.container.image.v1+json",
+        "digest": digests["config"],
+        "size": 2,
+    }
+    manifest = json.dumps(
+        {"config": config_layer, "layers": [{**_LAYER, "digest": digests["weights"], "size": len(weights)}]}
+    ).encode()
+    described = {
+        "version": 1,
+        "name": "x",
+        "weights": {"digest": digests["weights"], "size": len(weights)},
+        "manifest": f"sha256:{hashlib.sha256(manifest).hexdigest()}",
+    }
+    members = {
+        "corral-bundle.json": json.dumps(described).encode(),
+        "model/manifest.json": manifest,
+        f"model/{digests['config'].replace(':', '-')}": config,
+    }
+    return _zipped(weights, members)
+
+
+_LLAMAFILES = [
+    _zipped(b"MZqFpD", {".args": b"-m\na.gguf\n--temp\n0.5\n-r\nx\n-sys\nbe\n...\n", "a.gguf": b"GGUF" + bytes(9)}),
+    _zipped(b"#!/bin/sh\n", {"a.gguf": b"GGUF", "mmproj.gguf": b"GGUF2"}),
+]
+
+
 def _pictures() -> list[bytes]:
     from PIL import Image
 
@@ -220,6 +262,7 @@ SEEDS: dict[str, list[bytes]] = {
     "challenges": _CHALLENGES,
     "events": _EVENTS,
     "archive": [_archive()],
+    "llamafile": [_bundle(), *_LLAMAFILES],
     "media": [*_pictures(), *_SOUNDS],
 }
 

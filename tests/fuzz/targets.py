@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from corral import gguf, media, modelfile, names
+from corral import gguf, llamafile, media, modelfile, names
 from corral.convert import safetensors
 from corral.engine.llama import wire
 from corral.engine.llama.events import EventReader
@@ -29,6 +29,7 @@ from corral.errors import (
     StoreError,
 )
 from corral.gguf import writer
+from corral.llamafile import arguments, bundles
 from corral.sources import archive
 from corral.sources.registry.auth import parse_challenges
 from corral.store import Store
@@ -182,6 +183,24 @@ async def _imported(path: Path, store: Store) -> None:
         pass
 
 
+def read_llamafile(data: bytes) -> None:
+    """Reads a llamafile or a bundle, and the arguments in a llamafile: all that is named lies within the file."""
+    path = _written(data)
+    try:
+        bundle = bundles.read(path) if bundles.looks_like_bundle(path) else None
+        found = llamafile.read(path) if bundle is None else None
+    except ModelFileError as error:
+        _check_sentence(error)
+        return
+    stretches = [*bundle.files.values()] if bundle is not None else []
+    stretches += found.files.values() if found is not None else []
+    assert stretches
+    assert all(stretch.offset >= 0 and stretch.offset + stretch.size <= len(data) for stretch in stretches)
+    if found is not None:
+        json.dumps(found.arguments.parameters, allow_nan=False)
+        assert len(found.arguments.system) <= arguments.MAX_SYSTEM
+
+
 def read_media(data: bytes) -> None:
     """Reads a picture or a sound: a picture becomes a plain one."""
     try:
@@ -201,6 +220,7 @@ TARGETS: dict[str, Target] = {
     "challenges": read_challenges,
     "events": read_events,
     "archive": read_archive,
+    "llamafile": read_llamafile,
     "media": read_media,
 }
 

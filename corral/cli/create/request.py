@@ -10,6 +10,7 @@ from corral.cli.create.files import Files, Part
 from corral.cli.create.folder import files_of
 from corral.cli.paths import typed_path
 from corral.errors import BadRequest, NotFound
+from corral.llamafile import bundles
 from corral.modelfile import Contents
 
 
@@ -77,6 +78,10 @@ def _sources(wanted: Contents, folder: Path, files: Files) -> dict[str, Any]:
             groups.append({name: Part(path, stretch.offset, stretch.size) for name, stretch in found.files.items()})
             members |= {"parameters": found.arguments.parameters}
             members |= {"system": found.arguments.system} if found.arguments.system else {}
+        elif path.is_file() and bundles.looks_like_bundle(path):
+            parts, said = _of_bundle(path)
+            groups.append(parts)
+            members |= said
         elif path.exists():
             groups.append(files_of(path))
         else:
@@ -91,6 +96,35 @@ def _sources(wanted: Contents, folder: Path, files: Files) -> dict[str, Any]:
             raise BadRequest(f"DRAFT must not reference the same local path as FROM: {wanted.draft}")
         members["draft_files"] = files.add(files_of(draft))
     return members
+
+
+_TEXTS = {"template": "template", "prompt": "template", "system": "system"}
+_FROM_CONFIG = ("renderer", "parser", "requires")
+
+
+def _of_bundle(path: Path) -> tuple[dict[str, Part], dict[str, Any]]:
+    """The model's files in a bundle, and the members for what else it has of the model."""
+    found = bundles.read(path)
+    members: dict[str, Any] = {}
+    for kind, member in _TEXTS.items():
+        for digest in found.of(kind):
+            members[member] = bundles.text(path, found.files[digest])
+    for kind, member in (("params", "parameters"), ("messages", "messages")):
+        for digest in found.of(kind):
+            members[member] = bundles.json(path, found.files[digest])
+    if licenses := [bundles.text(path, found.files[digest]) for digest in found.of("license")]:
+        members["license"] = licenses
+    config = bundles.json(path, found.files[found.config])
+    for name in _FROM_CONFIG:
+        if isinstance(config, dict) and isinstance(value := config.get(name), str) and value:
+            members[name] = value
+    files = {"model.gguf": found.weights}
+    for kind in ("projector", "adapter"):
+        for number, digest in enumerate(found.of(kind)):
+            files[f"{kind}{number or ''}.gguf"] = digest
+    return {
+        name: Part(path, found.files[digest].offset, found.files[digest].size) for name, digest in files.items()
+    }, members
 
 
 def _path(text: str, folder: Path) -> Path:

@@ -55,12 +55,38 @@ async def download(
     program of a source distribution to learn its name. Closing the iterator ends pip. `NotFound`
     when there is no such package or none of that kind, `Unreachable`, `DiskFull`, `SourceError`.
     """
+    package = ":all:" if kind == "wheel" else re.split(r"[^\w.-]", requirement)[0]
+    options = ["--no-deps", f"{_OPTIONS[kind]}={package}", "--no-cache-dir"]
+    async with aclosing(_download([requirement], folder, options, kind, index)) as steps:
+        async for step in steps:
+            yield step
+    files = sorted((folder / "wheel").glob(f"*{_ENDINGS[kind]}"))
+    if len(files) != 1:
+        raise SourceError(f'pip brought {len(files)} {kind}s for "{requirement}"')
+    size = files[0].stat().st_size
+    yield Fetched(files[0].name, size, size)
+
+
+async def download_all(
+    requirements: Sequence[str], folder: Path, options: Sequence[str]
+) -> AsyncGenerator[Fetched, None]:
+    """Fetches wheels of packages and of all that they need into `folder / "wheel"`, where `folder` is empty.
+
+    `options` are pip's that say for which platform. Errors: as of `download`.
+    """
+    async with aclosing(_download(requirements, folder, ["--only-binary=:all:", *options], "wheel")) as steps:
+        async for step in steps:
+            yield step
+
+
+async def _download(
+    requirements: Sequence[str], folder: Path, options: Sequence[str], kind: Kind, index: str = ""
+) -> AsyncGenerator[Fetched, None]:
     command = await find_pip()
     target, temporary = folder / "wheel", folder / "tmp"
     temporary.mkdir()
-    package = ":all:" if kind == "wheel" else re.split(r"[^\w.-]", requirement)[0]
-    arguments = ["download", "--no-deps", f"{_OPTIONS[kind]}={package}", "--no-cache-dir", "--no-input"]
-    arguments += ["--disable-pip-version-check", "--progress-bar", "raw" if command.is_raw else "off"]
+    arguments = ["download", *options, "--no-input", "--disable-pip-version-check"]
+    arguments += ["--progress-bar", "raw" if command.is_raw else "off"]
     environment = child_environment(
         **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary)),
         PYTHONUNBUFFERED="1",
@@ -70,7 +96,7 @@ async def download(
     if index:
         # Not an argument, which other users see; one more in pip's configuration may have the same version for the CPU.
         environment["PIP_INDEX_URL"] = environment["PIP_EXTRA_INDEX_URL"] = index
-    run = [*command.words, *arguments, "--dest", str(target), "--", requirement]
+    run = [*command.words, *arguments, "--dest", str(target), "--", *requirements]
     output: list[str] = []
     async with (
         _running(run, environment, folder) as process,
@@ -82,12 +108,7 @@ async def download(
             else:
                 output = step
     if process.returncode:
-        raise _failure(requirement, kind, output)
-    files = sorted(target.glob(f"*{_ENDINGS[kind]}"))
-    if len(files) != 1:
-        raise SourceError(f'pip brought {len(files)} {kind}s for "{requirement}"')
-    size = files[0].stat().st_size
-    yield Fetched(files[0].name, size, size)
+        raise _failure(requirements[0] if len(requirements) == 1 else "", kind, output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +238,9 @@ _BROKEN = re.compile(
 def _failure(requirement: str, kind: Kind, lines: Iterable[str]) -> SourceError | NotFound | DiskFull:
     """Why pip failed, from the lines it printed."""
     text = "\n".join(lines)
+    if not requirement:
+        named = re.search(r"No matching distribution found for ([^\s;]+)", text)
+        requirement = named[1] if named else "Corral's dependencies"
     last = next((line.strip() for line in reversed(text.splitlines()) if line.startswith("ERROR:")), "")
     if _FULL.search(text):
         return DiskFull(f'no space left on the disk while fetching the package "{requirement}"')
