@@ -71,6 +71,7 @@ SLOW = {
     "test_no_secrets": REQUESTS,
     "test_numeric_settings": REAL_ENGINE,
     "test_openapi_cases": REQUESTS,
+    "test_packages": PIP,
     "test_page": BROWSER,
     "test_page_keys": BROWSER,
     "test_page_manners": BROWSER,

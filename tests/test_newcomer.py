@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,10 +9,10 @@ from pathlib import Path
 
 from tests.commands import Shell, shell_without_server
 from tests.conftest import ROOT, environment
+from tests.packages import source_distribution, unpacked
 
 FENCED = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^    .*\n(?:\n(?=    ))*)+", re.MULTILINE)
-SOURCE = ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
 
 
 def run(shell: Shell, folder: Path, program: Sequence[str | Path], code: str, programs: Path) -> str:
@@ -41,11 +40,8 @@ def test_the_tour(tmp_path: Path) -> None:
 
 
 def test_the_commands_of_the_readme(tmp_path: Path) -> None:
-    """In a new virtual environment, and a folder that has what a source distribution has."""
-    source = tmp_path / "corral"
-    shutil.copytree(ROOT / "corral", source / "corral", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in SOURCE:
-        shutil.copy(ROOT / name, source)
+    """In a new virtual environment, and the folder of a source distribution."""
+    source = unpacked(source_distribution(tmp_path / "built"), tmp_path / "source")
     subprocess.run([sys.executable, "-m", "venv", source / ".venv"], check=True)
     blocks = code_blocks("README.md")
     with shell_without_server(tmp_path / "home") as shell:
