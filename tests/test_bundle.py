@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from corral import bundle, gguf, llamafile, names
 from corral.bundle import Runtime, making
+from corral.bundle.packing import packed_wheels
 from corral.bundle.runtime import targets
 from corral.bundle.tail import PAGE, Tail
 from corral.errors import BadRequest, ModelFileError, NotFound, StoreError
@@ -159,7 +161,7 @@ def test_help_needs_nothing(tmp_path: Path) -> None:
 
 def target(**changes: Any) -> dict[str, Any]:
     here = {"python": HERE, "system": sys.platform, "machine": os.uname().machine.lower(), "libc": [0, 0]}
-    return {**here, "requirements": "", "wheels": ["runtime/x.whl"], **changes}
+    return {**here, "requirements": "", "wheels": ["runtime/x.tar.xz"], **changes}
 
 
 @pytest.mark.parametrize(
@@ -183,14 +185,14 @@ def test_what_cannot_run_here_says_so_and_leaves_nothing(
 
 
 def test_packages_with_another_hash_or_paths_that_lead_out_are_not_unpacked(tmp_path: Path) -> None:
-    wheel = tmp_path / "x.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("a/../../../../evil.py", b"")
+    wheel = tmp_path / "x.tar.xz"
+    with tarfile.open(wheel, "w:xz") as archive:
+        archive.addfile(tarfile.TarInfo("a/../../../../evil.py"))
     good = hashlib.sha256(wheel.read_bytes()).hexdigest()
     for number, (digest, sentence) in enumerate([("0" * 64, "has another hash"), (good, "leads out of the folder")]):
-        described = {"code": "", "targets": [target()], "sha256": {"runtime/x.whl": digest}}
+        described = {"code": "", "targets": [target()], "sha256": {"runtime/x.tar.xz": digest}}
         (folder := tmp_path / str(number)).mkdir()
-        path = make_bundle(folder, described, {"runtime/x.whl": wheel})
+        path = make_bundle(folder, described, {"runtime/x.tar.xz": wheel})
         said = started(path, folder / "cache")
         assert (said.returncode, sentence in said.stderr) == (1, True), said
         assert list((folder / "cache").glob(".*")) == list((folder / "cache").glob("*")) == []
@@ -305,3 +307,16 @@ def test_a_llamafile_is_made_of_a_launcher_and_read_again(tmp_path: Path) -> Non
     with pytest.raises(NotFound, match="no such file"):
         making.make_llamafile(NAME, store, tmp_path / "none", tmp_path / "x", lambda _: None)
     assert not (tmp_path / "x").exists()
+
+
+async def test_a_wheel_is_packed_as_pip_would_install_it(tmp_path: Path) -> None:
+    wheel = tmp_path / "pip-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name in ("pip/a.py", "pip/b.so", "pip-1.data/purelib/pip/c.py", "pip-1.data/scripts/pip", "pip/d/"):
+            archive.writestr(name, name)
+    steps = [step async for step in packed_wheels([wheel], tmp_path)]
+    size = wheel.stat().st_size
+    assert [(step.completed, step.total) for step in steps] == [(0, size), (size, size)]
+    with tarfile.open(tmp_path / "pip-1-py3-none-any.tar.xz") as packed:
+        files = {member.name: packed.extractfile(member) for member in packed}
+    assert sorted(files) == ["pip/a.py", "pip/b.so", "pip/c.py"]

@@ -168,18 +168,18 @@ def _unpack(archive: zipfile.ZipFile, runtime: dict[str, Any], target: dict[str,
     print("unpacking what runs the model, once …", file=sys.stderr, flush=True)
     cache = os.path.dirname(place)
     _tidy(cache)
+    if importlib.util.find_spec("_lzma") is None:
+        raise Refused("this Python was built without lzma, which unpacks the bundle: use another one")
     new = tempfile.mkdtemp(prefix=".new-", dir=cache)
     try:
         import venv
 
         venv.EnvBuilder(symlinks=os.name != "nt", with_pip=False).create(new)
         site = _site_of(new)
-        if target["wheels"]:
-            for member in target["wheels"]:
-                _unpack_wheel(_checked(archive, runtime, member), site)
-        else:
+        if not target["wheels"]:
             _install(_checked(archive, runtime, target["requirements"]), site, new)
-        _unpack_code(_checked(archive, runtime, runtime["code"]), site)
+        for member in [*target["wheels"], runtime["code"]]:
+            _unpack_packed(_checked(archive, runtime, member), site)
         _record(new, site)
         _put(new, place)
     finally:
@@ -208,26 +208,10 @@ def _checked(archive: zipfile.ZipFile, runtime: dict[str, Any], member: str) -> 
     return data
 
 
-def _unpack_wheel(data: bytes, site: str) -> None:
-    """The files of a wheel; those of its data folder go where pip would put them, as far as they are a package's."""
-    with zipfile.ZipFile(io.BytesIO(data)) as wheel:
-        for info in wheel.infolist():
-            parts = info.filename.split("/")
-            if parts[0].endswith(".data"):
-                if len(parts) < 3 or parts[1] not in ("purelib", "platlib"):
-                    continue
-                parts = parts[2:]
-            if info.is_dir():
-                continue
-            _write(site, parts, wheel.read(info))
-
-
-def _unpack_code(data: bytes, site: str) -> None:
-    if importlib.util.find_spec("lzma") is None or importlib.util.find_spec("_lzma") is None:
-        raise Refused("this Python was built without lzma, which unpacks the bundle: use another one")
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:xz") as code:
-        for member in code:
-            file = code.extractfile(member)
+def _unpack_packed(data: bytes, site: str) -> None:
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:xz") as packed:
+        for member in packed:
+            file = packed.extractfile(member)
             if file is None:
                 raise ValueError(f"{member.name} is no file")
             _write(site, member.name.split("/"), file.read())

@@ -4,13 +4,9 @@ The packages are those that pip fetches, as it is configured on this machine; th
 """
 
 import hashlib
-import importlib.metadata
-import io
-import lzma
 import platform
 import re
 import sys
-import tarfile
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -18,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
-import corral
+from corral.bundle.packing import metadata, packed_code, packed_name, packed_wheels
 from corral.errors import BadRequest, NotFound, SourceError
 from corral.messages import Progress
 from corral.sources.pypi import pip
@@ -106,8 +102,11 @@ async def gather(
         requirements = folder / f"requirements-{number}.txt"
         requirements.write_text("".join(map(_pinned, wheels)))
         files[f"runtime/{requirements.name}"] = requirements
-        if not is_light:
-            files.update({f"runtime/{wheel.name}": wheel for wheel in wheels})
+        packed = {f"runtime/{packed_name(wheel)}": place / packed_name(wheel) for wheel in wheels if not is_light}
+        async with aclosing(packed_wheels([] if is_light else wheels, place)) as steps:
+            async for step in steps:
+                yield step
+        files.update(packed)
         described.append(
             {
                 "python": target.python,
@@ -115,42 +114,16 @@ async def gather(
                 "machine": target.machine,
                 "libc": _least_libc(wheel.name for wheel in wheels),
                 "requirements": f"runtime/{requirements.name}",
-                "wheels": [] if is_light else [f"runtime/{wheel.name}" for wheel in wheels],
+                "wheels": list(packed),
             }
         )
     hashes = {member: hashlib.sha256(path.read_bytes()).hexdigest() for member, path in files.items()}
     made.append(Runtime(files, {"code": CODE, "targets": described, "sha256": hashes}))
 
 
-def packed_code() -> bytes:
-    """Corral's package as it is installed here, with its metadata, packed; the same code has the same bytes."""
-    root = Path(corral.__file__).parent
-    paths = [path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for path in sorted(paths, key=lambda path: (path.suffix, path)):
-            _add(archive, f"corral/{path.relative_to(root).as_posix()}", path.read_bytes())
-        metadata = _metadata().read_text("METADATA") or ""
-        _add(archive, f"corral-{corral.__version__}.dist-info/METADATA", metadata.encode())
-    return lzma.compress(stream.getvalue(), preset=9 | lzma.PRESET_EXTREME)
-
-
-def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    archive.addfile(info, io.BytesIO(data))
-
-
-def _metadata() -> importlib.metadata.Distribution:
-    try:
-        return importlib.metadata.distribution("corral")
-    except importlib.metadata.PackageNotFoundError as error:
-        raise SourceError("Corral is not installed as a package here, so what it needs is not known") from error
-
-
 def requirements() -> list[str]:
     """What Corral's package needs, without what is only for tests."""
-    return [line for line in _metadata().requires or [] if "extra ==" not in line]
+    return [line for line in metadata().requires or [] if "extra ==" not in line]
 
 
 async def _fetch(target: Target, folder: Path) -> AsyncGenerator[Progress, None]:

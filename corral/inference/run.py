@@ -84,9 +84,10 @@ async def thinking_counted(chunks: AsyncGenerator[Chunk, None], engine: Engine) 
 
 @contextlib.asynccontextmanager
 async def _admitted(plan: PlanT, planner: Planner, runner: Runner, place: Place) -> AsyncIterator[tuple[PlanT, Room]]:
-    """Waits for room in the pool. A prompt is counted first where a bound of it would keep others out, or itself."""
+    """Waits for room in the pool. A prompt is counted first where a bound of it would keep it out, or may others."""
     pool = runner.pool
-    if plan.prompt_tokens > pool.tokens // COUNTED_PART or not pool.has_room(_first_tokens(plan, pool)):
+    is_loose = plan.prompt_tokens > pool.tokens // COUNTED_PART
+    if (is_loose and runner.users > 1) or not pool.has_room(_first_tokens(plan, pool)):
         plan = await planner.counted(plan)
     tokens = _first_tokens(plan, pool)
     async with pool.admit(tokens, place=place, parkable=tokens < plan.reserved_tokens) as room:

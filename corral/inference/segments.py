@@ -18,8 +18,11 @@ from corral.serving.admission import Pool, Room
 
 log = logging.getLogger(__name__)
 
-SHARED_SEGMENT = 64
+SHORT_SEGMENT = 64
 """Tokens of a segment while other requests are served: so soon the pool gets room for those that came before."""
+
+LOOSE_PART = 4
+"""The first segment is as short where the prompt may be more than this part of the pool."""
 
 
 def can_be_parked(request: CompletionRequest) -> bool:
@@ -55,29 +58,32 @@ class SegmentedEngine:
     async def _in_segments(self, request: CompletionRequest) -> AsyncGenerator[Piece, None]:
         answer = _Answer(request)
         used = self._prompt_tokens
+        # What a long prompt has been given too much, since only a bound of it was known, is soon given back.
+        is_short = used > self._pool.tokens // LOOSE_PART
         while True:
-            async with aclosing(self._engine.complete(answer.segment(self._next(answer.left, used)))) as pieces:
+            tokens = self._next(answer.left, used, is_short=is_short or self._room.is_shared)
+            async with aclosing(self._engine.complete(answer.segment(tokens))) as pieces:
                 async for piece in pieces:
                     yield answer.read(piece)
                     if answer.is_complete:
                         return
-            used = answer.tokens
+            used, is_short = answer.tokens, False
             self.parked += await self._room.extend(self._wanted(used, answer.left))
 
-    def _next(self, left: int, used: int) -> int:
-        """Tokens that the engine is asked for: as many as are reserved, or a few beside other requests, which may need
-        them; all, where that is all there may come to be."""
+    def _next(self, left: int, used: int, *, is_short: bool) -> int:
+        """Tokens that the engine is asked for: as many as are reserved, or a few, so that other requests soon get what
+        they need; all, where that is all there may come to be."""
         reserved = self._room.tokens
         if reserved >= min(used + left, self._num_ctx):
             return left
-        return max(1, min(left, reserved - used, SHARED_SEGMENT if self._room.is_shared else reserved))
+        return max(1, min(left, reserved - used, SHORT_SEGMENT if is_short else reserved))
 
     def _wanted(self, used: int, left: int) -> int:
         """Tokens to have reserved for the next segment: those that are, as long as they suffice for a short one."""
         most = min(used + left, self._num_ctx)
-        if self._room.tokens >= min(most, used + SHARED_SEGMENT):
-            return self._room.tokens
-        return self._pool.share(used, most, held=self._room.tokens)
+        wanted = self._pool.share(used, most, held=self._room.tokens)
+        suffices = min(most, used + SHORT_SEGMENT) <= self._room.tokens <= wanted
+        return self._room.tokens if suffices else wanted
 
 
 class _Answer:
