@@ -1,6 +1,6 @@
 """What a bundle carries, packed: Corral's code, and wheels, each as one archive that is compressed as a whole.
 
-So a wheel takes four fifths of what it does as a zip, whose files are compressed one by one.
+So a wheel takes about four fifths of what it does as a zip, whose files are compressed one by one.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from corral.messages import Progress
 from corral.system.processes import cores
 
 PACKED = ".tar.xz"
-_PRESET = 6
-"""Of xz: higher ones want hundreds of megabytes, here and where it is unpacked, for a hundredth less."""
+_PRESET = 2
+"""Of xz: the sixth takes three times as long for a tenth less."""
 _DATA_PARTS = ("purelib", "platlib")
 """Of a wheel's data folder, those that are a package's files."""
 
