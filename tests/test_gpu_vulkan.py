@@ -119,7 +119,7 @@ def test_what_the_device_refuses_is_tried_smaller_and_then_in_main_memory(
 ) -> None:
     """The backend is told to refuse buffers of more than half a megabyte: one tensor of a long cache has more."""
     settings = variables(vulkan, models, GGML_VK_FORCE_MAX_BUFFER_SIZE="500000", OLLAMA_CONTEXT_LENGTH=str(LONG))
-    with running_server(tmp_path / "home", **settings) as server:
+    with running_server(tmp_path / "home", OLLAMA_NUM_PARALLEL="4", **settings) as server:
         answer(server, "one")
         one = loaded(server)["one"]
         tried = [line.rpartition("; trying ")[2] for line in server.log.read_text().splitlines() if "; trying " in line]

@@ -54,7 +54,7 @@ async def in_segments(engine: Any, request: CompletionRequest, size: int) -> Asy
 
 
 def test_parked_answers_lose_nothing_and_repeat_nothing(starter_gguf: Path, tmp_path: Path) -> None:
-    """Six answers of 120 tokens in a pool of 512: most are parked more than once."""
+    """Six answers of 170 tokens in a pool of 512: most are parked more than once."""
     add_model(tmp_path / ".ollama" / "models", MODEL, starter_gguf)
     with running_server(tmp_path, OLLAMA_CONTEXT_LENGTH="512", CORRAL_POOL_CONTEXTS="1") as server:
 
@@ -64,7 +64,7 @@ def test_parked_answers_lose_nothing_and_repeat_nothing(starter_gguf: Path, tmp_
                 "prompt": f"Chapter {number}. In the",
                 "raw": True,
                 "stream": False,
-                "options": {"num_predict": 120, "temperature": 0.7, "stop": []},
+                "options": {"num_predict": 170, "temperature": 0.7, "stop": []},
             }
             answer = post(server, "/api/generate", body)
             assert answer.status == 200, answer.body
@@ -75,7 +75,7 @@ def test_parked_answers_lose_nothing_and_repeat_nothing(starter_gguf: Path, tmp_
         requests = get(server, "GET", "/api/requests").json["requests"]
         assert [one for one in requests if one["parked_duration"] > 0], "the pool was too small for all of them"
         for answer in answers:
-            assert answer["eval_count"] == 120 or answer["done_reason"] == "stop", answer
+            assert answer["eval_count"] == 170 or answer["done_reason"] == "stop", answer
             assert counted(server, answer["response"]) == pytest.approx(answer["eval_count"], abs=12)
 
 

@@ -7,7 +7,7 @@ from corral.errors import CorralError, StoreError
 from corral.llamafile import bundles
 from corral.messages import Progress
 from corral.models.assemble import throttled_progress
-from corral.names import Digest, Name
+from corral.names import Name
 from corral.store import Store
 
 
@@ -18,7 +18,7 @@ def place(path: Path, cache: Path, report: Callable[[Progress], None]) -> tuple[
     `ModelFileError`, `StoreError`; nothing is in the store then that was not.
     """
     found = bundles.read(path)
-    root = cache / f"model-{Digest(bundles.digest_of(found.manifest)).short}"
+    root = cache / f"model-{bundles.digest_of(found.manifest).short}"
     store = Store(root)
     try:
         created = []

@@ -100,7 +100,7 @@ def read(path: Path) -> Bundle:
     if described.version != VERSION:
         raise ModelFileError(f"it is a bundle of form {described.version}; this program reads form {VERSION}")
     manifest = _text(path, found, MANIFEST)
-    if f"sha256:{digest_of(manifest)}" != described.manifest:
+    if str(digest_of(manifest)) != described.manifest:
         raise ModelFileError("the manifest in it is damaged")
     try:
         name, weights = names.parse(described.name), parse_digest(described.weights.digest)
@@ -132,9 +132,9 @@ def json(path: Path, stretch: Stretch) -> Any:
     return _decoded(_bytes(path, stretch, "a layer"), Any, "a layer")
 
 
-def digest_of(manifest: bytes) -> str:
-    """SHA-256 of a manifest, in hex digits."""
-    return hashlib.sha256(manifest).hexdigest()
+def digest_of(manifest: bytes) -> Digest:
+    """That of a manifest's bytes."""
+    return Digest(hashlib.sha256(manifest).hexdigest())
 
 
 def member_of(digest: Digest) -> str:
