@@ -129,6 +129,7 @@ FAULTS = {
 def test_a_fault_of_a_worker_leaves_nothing_behind(server: RunningServer, fault: str) -> None:
     process = psutil.Process(server.process.pid)
     assert generate(server, "hello").status == 200
+    ask(server, "GET", "/api/ps")  # lists are watched from the first one on
     before = process.num_fds()
     FAULTS[fault](server)
     assert generate(server, "hello").json["response"] == "w1 w2 w3 "

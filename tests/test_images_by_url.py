@@ -281,7 +281,8 @@ async def converted(
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": data}
 
-    request = Request({"type": "http", "headers": [], "app": SimpleNamespace(state=state)}, receive)
+    headers = [(b"content-length", str(len(data)).encode())]
+    request = Request({"type": "http", "headers": headers, "app": SimpleNamespace(state=state)}, receive)
     async with whole(request, most) as complete:
         assert complete is not None
         _, found = await body_converted(complete, kind, convert, links)

@@ -184,7 +184,8 @@ def test_all_who_wait_for_a_load_that_fails_are_told(server: RunningServer) -> N
 NO_MEMORY = "ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate buffer of size 24159191040"
 
 
-def test_too_little_memory_is_tried_again_with_a_smaller_pool(server: RunningServer) -> None:
+def test_too_little_memory_is_tried_again_with_a_smaller_pool(start: StartServer) -> None:
+    server = start(OLLAMA_NUM_PARALLEL="4")
     tell(server.home, fails=NO_MEMORY, fails_above_context=4096)
     assert generate(server, "hello").status == 200
     assert [engine.options["ctx_size"] for engine in engines(server.home)] == [8192, 2048]
@@ -277,8 +278,13 @@ def held_at_once(server: RunningServer, clients: int, **more: object) -> FakeEng
 
 
 def test_no_more_requests_run_than_the_pool_can_hold(server: RunningServer) -> None:
-    """Each may grow to 2048 tokens and the pool has 8192: four run, whatever the sixteen slots would take."""
-    assert held_at_once(server, 12).most_at_once() == 4
+    """With a seed each keeps 2048 tokens to itself, and the pool has no more: whatever the sixteen slots would take."""
+    assert held_at_once(server, 3, options={"seed": 1}).most_at_once() == 1
+
+
+def test_answers_of_open_length_share_the_pool(server: RunningServer) -> None:
+    """Each may grow to 2048 tokens as well, but is let in with a slot's share of them."""
+    assert held_at_once(server, 12).most_at_once() == 12
 
 
 def test_short_answers_run_in_as_many_slots_as_there_are(server: RunningServer) -> None:

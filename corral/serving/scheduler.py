@@ -342,6 +342,7 @@ class Scheduler:
         reason = await ended
         retiring.cancel()
         if runner.closing is None:
+            runner.draining = True  # while its log is read no request may come to it
             if runner.on_devices and (said := await runner.engine.device_error()):
                 reason = f"{reason}: {said}"
                 self._loads.do_without_gpu(runner.spec, f"a GPU failed: {said}")
