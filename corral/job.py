@@ -168,13 +168,11 @@ class Job(Generic[Result]):
 
 async def _end(process: asyncio.subprocess.Process) -> None:
     ended = asyncio.ensure_future(process.wait())
-    with contextlib.suppress(ProcessLookupError):
-        if process.returncode is None:
-            process.terminate()
+    if process.returncode is None:
+        GROUPS.end(process)
     await asyncio.wait({ended}, timeout=GRACE)
-    with contextlib.suppress(ProcessLookupError):
-        if process.returncode is None:
-            process.kill()
+    if process.returncode is None:
+        GROUPS.end(process, kill=True)
     await ended
 
 

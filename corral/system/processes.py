@@ -43,7 +43,10 @@ class Groups(Protocol):
 
 
 class PosixGroups:
-    """setsid(2). `killpg`: the function of that name."""
+    """setsid(2). `killpg`: the function of that name.
+
+    `Popen.terminate` and `kill` look for the child's end first, and take its status from asyncio, which then says 255.
+    """
 
     options: ClassVar[dict[str, Any]] = {"start_new_session": True}
 

@@ -4,7 +4,6 @@ Knows no model and no HTTP.
 """
 
 import asyncio
-import contextlib
 import os
 import secrets
 import signal
@@ -293,13 +292,11 @@ class WorkerProcess:
         self._stopped = self._stopped or self.alive
         assert self._process.stdin is not None
         self._process.stdin.close()
-        with contextlib.suppress(ProcessLookupError):
-            self._process.terminate() if grace > 0 else self._process.kill()
+        GROUPS.end(self._process, kill=grace <= 0)
         try:
             await asyncio.wait_for(asyncio.shield(self._exit), grace or None)
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            GROUPS.end(self._process, kill=True)
             await asyncio.shield(self._exit)
 
 
