@@ -141,16 +141,22 @@ FLAGS: dict[str, Callable[[Any, str], None]] = {
     "--flash-attn": put("flash_attn_type", ATTENTION.__getitem__),
     "--verbosity": put("verbosity", int),
     "--tensor-split": lambda params, text: split(params, text),
+    "--n-cpu-moe": lambda params, text: experts(params, int(text)),
 }
 """llama-server's flags as its own parser reads them, written here from its help and not from our table."""
 
 
-NOT_IN_THE_WHEEL = ("--device", "--n-cpu-moe")
+NOT_IN_THE_WHEEL = ("--device",)
 """Without `--device` shares of the tensors are by all devices, in their order."""
 
 
 def split(params: Any, text: str) -> None:
     params.tensor_split = [*map(float, text.split(",")), *params.tensor_split][:128]
+
+
+def experts(params: Any, layers: int) -> None:
+    assert layers == 1
+    params.tensor_buft_overrides = r"blk\.(0)\.ffn_(up|down|gate|gate_up)_(ch|)exps=CPU"
 
 
 def parsed(line: list[str]) -> Any:

@@ -10,7 +10,9 @@ import pytest
 
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.launch import launch
+from corral.engine.placement import Bytes, Placement, Share
 from corral.errors import EngineDied, EngineError, OutOfMemory
+from tests import drafts
 from tests.tiny_models import tiny_llama
 
 TERMINATED = "llama-server process has terminated: "
@@ -112,3 +114,14 @@ async def test_memory_that_does_not_suffice_is_reported_as_such(tmp_path: Path, 
     assert str(error) == (
         "not enough memory to load the model: insufficient memory (attempted to allocate 23040.00 MB)"
     )
+
+
+async def test_the_engine_takes_the_list_of_experts_that_lie_in_main_memory(tmp_path: Path, spec: RunnerSpec) -> None:
+    """It says so in its log; which they are shows on a device only."""
+    (tmp_path / "experts.gguf").write_bytes(drafts.experts().encode())
+    share = Share(device="CUDA0", index=0, layers=3, bytes=Bytes())
+    placement = Placement(of=3, cpu_moe=1, devices=1, shares=(share,))
+    mixture = msgspec.structs.replace(spec, model=str(tmp_path / "experts.gguf"), placement=placement)
+    engine = await launch(mixture, log=tmp_path / "worker.log", stall_timeout=60)
+    await engine.close()
+    assert "tensor overrides to CPU are used" in (tmp_path / "worker.log").read_text()

@@ -148,7 +148,8 @@ def _placed(spec: RunnerSpec, placement: Placement) -> Sequence[Setting]:
         split = placement.split if len(placement.split) <= _SPLITS else placement.split[:_SPLITS]
         found.append(Setting("tensor_split", tuple(map(str, split)), ("--tensor-split", parts)))
     if placement.cpu_moe:
-        found.append(Setting("", placement.cpu_moe, ("--n-cpu-moe", str(placement.cpu_moe))))
+        where = _experts_of(placement.cpu_moe)
+        found.append(Setting("tensor_buft_overrides", where, ("--n-cpu-moe", str(placement.cpu_moe))))
     if spec.projectors and not placement.shares:
         found.append(Setting("mmproj_use_gpu", False, ("--no-mmproj-offload",)))
     if placement.shares:
