@@ -134,6 +134,8 @@ class Answer:
 
     words: dict[str, str]
     pieces: list[bytes] = field(default_factory=list)
+    begun: int = 0
+    """How many of the pieces stand behind the prompt already."""
 
     @classmethod
     def to(cls, prompt: str, schema: dict[str, Any] | None = None) -> "Answer":
@@ -143,6 +145,12 @@ class Answer:
         if schema is not None and not {"say", "tokens"} & words.keys():
             pieces = words_of(json.dumps(instance(schema), ensure_ascii=False))
         return cls(words, pieces or [f"w{number} ".encode() for number in range(1, int(words.get("tokens", 3)) + 1)])
+
+    def after(self, tokens: list[int]) -> "Answer":
+        """The same, gone on with behind those of its tokens that a prompt ends in."""
+        said = [token_of(piece) for piece in self.pieces]
+        begun = next((size for size in range(len(said), 0, -1) if tokens[-size:] == said[:size]), 0)
+        return Answer(self.words, self.pieces, begun)
 
     def calls(self) -> list[tuple[str, str]]:
         """Names and arguments."""
@@ -338,10 +346,13 @@ class Handler(BaseHTTPRequestHandler):
             prompt = prompt["prompt_string"]
         if prompt == []:
             raise Refused(400, '"prompt" must not be empty')
-        if not isinstance(prompt, str) and any(token >= len(VOCABULARY) for token in prompt):
+        parts = [prompt] if isinstance(prompt, str) else prompt  # tokens, perhaps behind a text
+        tokens = [token for part in parts for token in (tokens_of(part) if isinstance(part, str) else [part])]
+        if any(token >= len(VOCABULARY) for token in tokens):
             raise Refused(400, "Prompt contains invalid tokens")
-        tokens = tokens_of(prompt) if isinstance(prompt, str) else prompt
-        answer = Answer.to(prompt if isinstance(prompt, str) else text_of(prompt), body.get("json_schema"))
+        text = parts[0] if isinstance(parts[0], str) else text_of(tokens)
+        answer = Answer.to(text, body.get("json_schema"))
+        answer = answer if isinstance(prompt, str) else answer.after(tokens)
         said: list[int] = []
         with SLOTS.held(self.number, len(tokens) + body["n_predict"], JOURNAL):
             if self.refused(answer):
@@ -491,7 +502,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def spoken(self, answer: Answer, limit: int) -> Iterator[bytes]:
-        for position, piece in enumerate(answer.pieces[:limit], 1):
+        for position, piece in enumerate(answer.pieces[answer.begun :][:limit], answer.begun + 1):
             self.pause(float(answer.words.get("delay", 0)))
             yield piece
             self.stumble(answer, position, started=True)
@@ -592,7 +603,7 @@ class Speech:
 
     def ended(self, answer: Answer) -> str:
         """Why, in llama-server's words."""
-        return "word" if self.stop_word else "limit" if len(answer.pieces) > len(self.said) else "eos"
+        return "word" if self.stop_word else "limit" if len(answer.pieces) > answer.begun + len(self.said) else "eos"
 
 
 def timings(prompt: int, said: int, cached: int) -> dict[str, Any]:

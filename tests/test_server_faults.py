@@ -287,6 +287,20 @@ def test_answers_of_open_length_share_the_pool(server: RunningServer) -> None:
     assert held_at_once(server, 12).most_at_once() == 12
 
 
+def test_a_long_answer_is_asked_for_in_segments_and_comes_whole(server: RunningServer) -> None:
+    given = generate(server, "!tokens=300")
+    assert given.status == 200, given.body
+    answer = given.json
+    assert answer["response"] == "".join(f"w{number} " for number in range(1, 301))
+    assert (answer["eval_count"], answer["done_reason"]) == (300, "stop")
+    asked = [event["body"] for event in loaded(server).events if event.get("path") == "/completion" and "body" in event]
+    segments = [body for body in asked if body["n_predict"]]
+    assert len(segments) > 1
+    assert [len(body["prompt"]) - 1 for body in segments[1:]] == [
+        sum(body["n_predict"] for body in segments[:place]) for place in range(1, len(segments))
+    ]
+
+
 def test_short_answers_run_in_as_many_slots_as_there_are(server: RunningServer) -> None:
     assert held_at_once(server, 20, options={"num_predict": 64}).most_at_once() == 16
 
