@@ -27,7 +27,6 @@ from corral.machine.threads import cores_here
 from corral.messages import Progress
 from corral.system import locks
 from corral.system.current import IS_WINDOWS
-from corral.system.processes import can_compile
 
 __all__ = ["COMPILING", "Building", "Outcome"]
 
@@ -202,7 +201,7 @@ def jobs_here() -> int:
 @contextmanager
 def scratch_folder(folder: Path) -> Iterator[Path]:
     """A folder of this build's own, removed with the block, as is what killed builds have left. `Busy`, `DiskFull`."""
-    if not can_compile():
+    if IS_WINDOWS:
         raise BadRequest("engines are compiled on Linux and macOS only")
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / _LOCK, "wb") as lock:

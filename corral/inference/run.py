@@ -27,9 +27,6 @@ from corral.serving.runner import Runner
 
 log = logging.getLogger(__name__)
 
-COUNTED_PART = 4
-"""A prompt of which a bound is more than this part of the pool is counted before it is admitted."""
-
 
 def run(
     plan: Plan, planner: Planner, runner: Runner, metrics: RequestMetrics, place: Place
@@ -86,8 +83,7 @@ async def thinking_counted(chunks: AsyncGenerator[Chunk, None], engine: Engine) 
 async def _admitted(plan: PlanT, planner: Planner, runner: Runner, place: Place) -> AsyncIterator[tuple[PlanT, Room]]:
     """Waits for room in the pool. A prompt is counted first where a bound of it would keep it out, or may others."""
     pool = runner.pool
-    is_loose = plan.prompt_tokens > pool.tokens // COUNTED_PART
-    if (is_loose and runner.users > 1) or not pool.has_room(_first_tokens(plan, pool)):
+    if (runner.users > 1 and pool.is_much(plan.prompt_tokens)) or not pool.has_room(_first_tokens(plan, pool)):
         plan = await planner.counted(plan)
     tokens = _first_tokens(plan, pool)
     async with pool.admit(tokens, place=place, parkable=tokens < plan.reserved_tokens) as room:

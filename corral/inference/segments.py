@@ -21,9 +21,6 @@ log = logging.getLogger(__name__)
 SHORT_SEGMENT = 64
 """Tokens of a segment while other requests are served: so soon the pool gets room for those that came before."""
 
-LOOSE_PART = 4
-"""The first segment is as short where the prompt may be more than this part of the pool."""
-
 
 def can_be_parked(request: CompletionRequest) -> bool:
     """Whether an answer goes on as it would have when its tokens are sent back behind the prompt.
@@ -59,7 +56,7 @@ class SegmentedEngine:
         answer = _Answer(request)
         used = self._prompt_tokens
         # What a long prompt has been given too much, since only a bound of it was known, is soon given back.
-        is_short = used > self._pool.tokens // LOOSE_PART
+        is_short = self._pool.is_much(used)
         while True:
             tokens = self._next(answer.left, used, is_short=is_short or self._room.is_shared)
             async with aclosing(self._engine.complete(answer.segment(tokens))) as pieces:

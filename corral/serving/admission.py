@@ -63,7 +63,7 @@ class Pool:
         self.active = 0
         """Slots in use."""
         self.usual = UsualLength(tokens // max(1, slots))
-        self.short_since = 0.0
+        self._short_since = 0.0
         """Monotonic seconds since when a request waits for tokens while a slot is free; 0: none does."""
         self._short = 0.0
         self._arrivals = 0
@@ -80,11 +80,15 @@ class Pool:
     @property
     def short(self) -> float:
         """Seconds in all for which requests have waited for tokens while a slot was free."""
-        return self._short + (time.monotonic() - self.short_since if self.short_since else 0.0)
+        return self._short + (time.monotonic() - self._short_since if self._short_since else 0.0)
 
     def has_room(self, tokens: int) -> bool:
         """Whether a request for so many tokens would be admitted at once."""
         return not (self._waiting or self._extending) and self._fits(min(tokens, self.tokens), 1)
+
+    def is_much(self, tokens: int) -> bool:
+        """Whether a prompt of which only this bound is known may keep others out: it is worth counting."""
+        return tokens > self.tokens // 4
 
     def share(self, used: int, most: int, *, held: int = 0) -> int:
         """Tokens to reserve for a request that uses `used` already, may come to need `most`, and holds `held`: all of
@@ -209,8 +213,8 @@ class Pool:
     def _note_shortage(self) -> None:
         is_short = bool(self._extending or self._waiting) and self.active < self.slots
         now = time.monotonic()
-        if is_short and not self.short_since:
-            self.short_since = now
-        elif not is_short and self.short_since:
-            self._short += now - self.short_since
-            self.short_since = 0.0
+        if is_short and not self._short_since:
+            self._short_since = now
+        elif not is_short and self._short_since:
+            self._short += now - self._short_since
+            self._short_since = 0.0

@@ -112,7 +112,7 @@ def runner_spec(
         ngram_draft = _ngram_draft(draft, config, tuned, drafting_pays=drafting_pays)
         if drafter is not None and attends_to_all(drafter.gguf):
             draft_tokens = MODEL_DRAFT if draft is None and ngram_draft else ngram_draft
-    uses_drafter = drafter is not None and draft_tokens > 0
+    drafter = drafter if draft_tokens else None
     return RunnerSpec(
         model=str(model.weights),
         projectors=tuple(map(str, model.projectors)),
@@ -131,8 +131,8 @@ def runner_spec(
         use_mmap=options.use_mmap,
         num_thread=max(0, min(options.num_thread, THREADS_PER_CORE * (os.cpu_count() or 1))),
         draft_num_predict=draft,
-        ngram_draft=0 if uses_drafter else ngram_draft,
-        draft_model=str(drafter.weights) if drafter is not None and uses_drafter else "",
+        ngram_draft=0 if drafter else ngram_draft,
+        draft_model=str(drafter.weights) if drafter else "",
         draft_tokens=draft_tokens,
         needs_logprobs=logprobs,
         tuned=tuned,
@@ -140,11 +140,10 @@ def runner_spec(
         image_min_tokens=QWEN_IMAGE_TOKENS if model.gguf.architecture.startswith(QWEN_VISION) else 0,
         cache_type=config.kv_cache_type,
         flash_attention=config.flash_attention,
-        weights_bytes=model.size + (drafter.size if drafter is not None and uses_drafter else 0),
+        weights_bytes=model.size + (drafter.size if drafter else 0),
         parts=_KNOWN.of(model),
-        cache_bytes_per_token=per_token
-        + (drafter.kv_bytes_per_token(CACHE_BYTES["f16"]) if drafter is not None and uses_drafter else 0),
-        resumable=goes_back and not uses_drafter,
+        cache_bytes_per_token=per_token + (drafter.kv_bytes_per_token(CACHE_BYTES["f16"]) if drafter else 0),
+        resumable=goes_back and drafter is None,
     )
 
 

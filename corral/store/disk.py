@@ -285,19 +285,15 @@ def copy_range(source: FileIO, offset: int, target: FileIO, length: int) -> Iter
     in_system = True
     while done < length:
         wanted = min(_COPIED_AT_ONCE, length - done)
-        copied = 0
+        copied: int | None = None
         if in_system:
             try:
-                in_system_copied = files.copy_range(source.fileno(), target.fileno(), wanted)
+                copied = files.copy_range(source.fileno(), target.fileno(), wanted)
             except OSError as error:
                 if error.errno in _FULL or done:
                     raise
-                in_system_copied = None
-            if in_system_copied is None:
-                in_system = False
-                continue
-            copied = in_system_copied
-        else:
+            in_system = copied is not None
+        if copied is None:
             chunk = source.read(min(wanted, COPY_BYTES))
             copied = len(chunk)
             write_all(target, chunk)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, ClassVar, Protocol
 
 CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, getattr(signal, "SIGBUS", signal.SIGSEGV)})
-"""Signals that native code ends with when it fails."""
+"""Signals by which a file ends a worker that loads it. An illegal instruction is the fault of the engine's build."""
 
 KILLED = -int(getattr(signal, "SIGKILL", 9))
 """The exit status of a process that was killed."""
@@ -101,11 +101,6 @@ def end_at_parents_end() -> None:
 def has_lost_parent(parent: int) -> bool:
     """Whether the process with this id is our parent no more; not known on Windows, whose ids of parents stay."""
     return sys.platform != "win32" and os.getppid() != parent
-
-
-def can_compile() -> bool:
-    """Whether engines are compiled here: on Windows the compilers want another way of being called."""
-    return sys.platform != "win32"
 
 
 def user_number() -> int:

@@ -28,8 +28,6 @@ from corral.system.processes import CRASHES, GROUPS, KILLED
 TICK = 0.2
 """Seconds between looks at what a worker uses."""
 
-"""Signals by which a file ends a worker that loads it. An illegal instruction is the fault of the engine's build."""
-
 _REFUSED = "ermission denied"
 _OUTSIDE = "it runs in a cage (docs/safety.md): CORRAL_WORKER_FOLDERS names folders that it may read and write, too"
 """What is said to who uses another llama-server that needs files which its cage does not hold."""
