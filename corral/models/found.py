@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from corral.names import Name
 from corral.store import FileState, Store, Stored
-from corral.store.watch import KEPT_SECONDS, Watch
+from corral.store.watch import Watch
 
 T = TypeVar("T")
 
@@ -25,15 +25,9 @@ _BLIND_SECONDS = 60.0
 class Look:
     """A model, how the files of its blobs are, and what watches all of that, if anything does."""
 
-    began: float
     stored: Stored
     state: tuple[FileState | None, ...]
     watch: Watch
-
-    @property
-    def is_right(self) -> bool:
-        """Whether it would be found like this now."""
-        return time.monotonic() - self.began < KEPT_SECONDS and not self.watch.has_changed()
 
 
 class Found(Generic[T]):
@@ -47,14 +41,14 @@ class Found(Generic[T]):
     def get(self, name: Name) -> T | None:
         """What was made of the model under this name, if it still is the same. Takes microseconds."""
         kept = self._kept.get(name)
-        if kept is None or not kept[0].is_right:
+        if kept is None or not kept[0].watch.is_right:
             return None
         self._kept.move_to_end(name)
         return kept[1]
 
     def put(self, name: Name, look: Look, made: T) -> None:
         """Keeps what was made of the model that a look has found."""
-        if not look.is_right:
+        if not look.watch.is_right:
             return
         old = self._kept.pop(name, None)
         self._kept[name] = look, made
@@ -72,11 +66,11 @@ class Found(Generic[T]):
             stored = store.manifest(name)
             if stored.name != name:  # it is spelled otherwise: another one may come that is spelled like this
                 watch.close()
-                return Look(began, stored, store.state(stored.manifest), watch)
+                return Look(stored, store.state(stored.manifest), watch)
             watch.add_files(store.blobs_folder, (store.blob_path(blob.digest).name for blob in stored.manifest.blobs))
             if watch.blind_for and began >= self._blind_until:
                 self._blind_until, self._blind_for = began + _BLIND_SECONDS, watch.blind_for
-            return Look(began, stored, store.state(stored.manifest), watch)
+            return Look(stored, store.state(stored.manifest), watch)
         except BaseException:
             watch.close()
             raise

@@ -14,7 +14,7 @@ from corral.errors import CorralError
 from corral.models.index import Index, Signature, Summary
 from corral.names import Digest
 from corral.store import MediaType, Store, Stored
-from corral.store.watch import KEPT_SECONDS, Watch
+from corral.store.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -50,18 +50,12 @@ class Listing:
 class _Look:
     """The store as it was at a moment, and what has been asked of it since."""
 
-    began: float
     stored: Sequence[Stored]
     digests: Collection[str]
     summaries: dict[Digest, Summary | None]
     """None for a model whose config is broken."""
     watch: Watch
     listing: Listing | None = None
-
-    @property
-    def is_right(self) -> bool:
-        """Whether the store still is so."""
-        return time.monotonic() - self.began < KEPT_SECONDS and not self.watch.has_changed()
 
 
 class Lists:
@@ -110,11 +104,11 @@ class Lists:
     async def _now(self) -> _Look:
         """The store as it is, or was at a moment since the call. Calls at the same time share a look."""
         called = time.monotonic()
-        if self._seen is not None and self._seen.is_right:
+        if self._seen is not None and self._seen.watch.is_right:
             return self._seen
         async with self._looking:
             seen = self._seen
-            if seen is None or not (seen.began >= called or seen.is_right):
+            if seen is None or not (seen.watch.began >= called or seen.watch.is_right):
                 self._seen = seen = await self._store.run(self._look, seen)
         return seen
 
@@ -128,7 +122,7 @@ class Lists:
         """The store, with the summaries that the index has. The index forgets models that are gone."""
         if before is not None:
             before.watch.close()
-        began, store, watch = time.monotonic(), self._store, Watch()
+        store, watch = self._store, Watch()
         watch.add_tree(store.manifests_folder, _DEPTH)  # before it is read: nothing may change unnoticed in between
         stored = store.list()
         digests = {one.digest.hex for one in stored}
@@ -142,7 +136,7 @@ class Lists:
             known = tuple(states[digest] for digest in _summarised(one))
             if (summary := self._index.get(one.digest.hex, self._setting, known)) is not None:
                 summaries[one.digest] = summary
-        return _Look(began, stored, digests, summaries, watch)
+        return _Look(stored, digests, summaries, watch)
 
     def _say(self, unwatched_for: str) -> None:
         if unwatched_for and unwatched_for != self._unwatched_for:

@@ -72,10 +72,14 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
         gpu_overhead=config.gpu_overhead,
         spread=config.sched_spread,
     )
-    quarantine = Quarantine(store, lambda: build(choice.current(config).program))
+
+    def engine_build() -> str:
+        return build(choice.current(config).program)
+
+    quarantine = Quarantine(store, engine_build)
     deriver = Deriver(
         store,
-        engine=lambda: build(choice.current(config).program),
+        engine=engine_build,
         most_bytes=config.derived_bytes,
         in_use=lambda: {path for runner in scheduler.runners for path in (runner.spec.model, *runner.spec.projectors)},
         cage=cage.wanted(config),
@@ -88,13 +92,13 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
 
     async def look(held: Mapping[str, int]) -> None:
         await machine.look_again(held)
-        figures.engine = await asyncio.to_thread(lambda: build(choice.current(config).program))
+        figures.engine = await asyncio.to_thread(engine_build)
 
     scheduler = Scheduler(launching, machine.memory, limits, _events(series), look=look, figures=figures)
     registry = Registry(docker_config=config.docker_config, key_folder=config.home)
     models = Models(store, config.go_template)
     drafters = Drafters(config.draft_models, models)
-    tunings = Tunings(config.state, processor.name(), lambda: build(choice.current(config).program), on=config.tuned)
+    tunings = Tunings(config.state, processor.name(), engine_build, on=config.tuned)
     try:
         yield Runtime(
             *(config, models, scheduler, registry, series, machine, deriver, Recent(), quarantine),

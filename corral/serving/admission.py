@@ -30,8 +30,8 @@ class Room:
         self.is_parkable = parkable
         self.is_to_park = False
         """Whether a request that came before needs its tokens."""
-        self.is_held = False
-        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.turn: asyncio.Future[None]
+        """Done when it is given what it waits for."""
 
     def __lt__(self, other: "Room") -> bool:
         """Whether its request came before another one."""
@@ -113,8 +113,9 @@ class Pool:
             if not self._is_behind(room) and self._fits(room.tokens, room.slots):
                 self._take(room)
             else:
+                bisect.insort(self._waiting, room)
                 with (place or Place()).waits(lambda: AnswerProgress("queued", ahead=self._ahead(room))):
-                    await self._wait(room)
+                    await self._turn_of(room)
             yield room
         finally:
             self._leave(room)
@@ -131,9 +132,7 @@ class Pool:
                 return
             bisect.insort(self._extending, room)
             self._have_later_ones_park(room)
-        room.turn = asyncio.get_running_loop().create_future()
-        self._serve()
-        await room.turn
+        await self._turn_of(room)
 
     def _is_behind(self, room: Room) -> bool:
         """Whether one that came before waits."""
@@ -160,8 +159,9 @@ class Pool:
         room.is_to_park, room.tokens, room.more = False, tokens, 0
         bisect.insort(self._waiting, room)
 
-    async def _wait(self, room: Room) -> None:
-        bisect.insort(self._waiting, room)
+    async def _turn_of(self, room: Room) -> None:
+        """Waits, in one of the queues, until it is given what it waits for."""
+        room.turn = asyncio.get_running_loop().create_future()
         self._serve()
         await room.turn
 
@@ -174,7 +174,6 @@ class Pool:
     def _take(self, room: Room) -> None:
         self.reserved += room.tokens
         self.active += room.slots
-        room.is_held = True
         self._held.append(room)
 
     def _give_more(self, room: Room) -> None:
@@ -185,7 +184,6 @@ class Pool:
     def _give_back(self, room: Room) -> None:
         self.reserved -= room.tokens
         self.active -= room.slots
-        room.is_held = False
         self._held.remove(room)
 
     def _leave(self, room: Room) -> None:
@@ -193,7 +191,7 @@ class Pool:
         for queue in (self._waiting, self._extending):
             if room in queue:
                 queue.remove(room)
-        if room.is_held:
+        if room in self._held:
             self._give_back(room)
         self._serve()
 
@@ -203,9 +201,10 @@ class Pool:
             queue = min(queues, key=lambda queue: queue[0])
             room = queue[0]
             if not room.turn.done():  # else cancelled, only its task has not run since
-                if not self._fits(room.more or room.tokens, 0 if room.is_held else room.slots):
+                is_held = room in self._held
+                if not self._fits(room.more or room.tokens, 0 if is_held else room.slots):
                     break
-                self._give_more(room) if room.is_held else self._take(room)
+                self._give_more(room) if is_held else self._take(room)
                 room.turn.set_result(None)
             queue.pop(0)
         self._note_shortage()

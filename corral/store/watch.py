@@ -9,6 +9,7 @@ something by a `Watch` has to look again after a while all the same.
 
 import os
 import stat
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -42,6 +43,7 @@ class Watch:
         """`blind_for`: why none is to be tried."""
         self.blind_for = blind_for
         """Why not every change can be noted; empty where each is."""
+        self.began = time.monotonic()
         self._roots: dict[Path, tuple[int, int] | None] = {}
         self._has_changed = False
         self._inotify = None
@@ -94,6 +96,11 @@ class Watch:
                     self._add_file(f"{folder}/{name}")
         except (_BlindError, OSError) as error:
             self._give_up(error)
+
+    @property
+    def is_right(self) -> bool:
+        """Whether what was read since it began is still right, as far as that can be known."""
+        return time.monotonic() - self.began < KEPT_SECONDS and not self.has_changed()
 
     def has_changed(self) -> bool:
         """Whether anything of it has changed, or another folder has taken the place of one. Takes microseconds."""
