@@ -18,7 +18,7 @@ from corral.builds.tools import Compilers, Makers
 from corral.children import environment
 from corral.errors import DiskFull, EngineError, OutOfMemory
 from corral.messages import Progress
-from corral.system.processes import GROUPS, signal_at_parents_end
+from corral.system import processes
 
 TARGET = "llama-server"
 COMPILING = "compiling"
@@ -105,24 +105,18 @@ def _started(command: Sequence[str]) -> Iterator["subprocess.Popen[bytes]"]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**environment(), "LC_ALL": "C", "NINJA_STATUS": "[%f/%t] "},
-        **GROUPS.options,
+        **processes.GROUPS.options,
         preexec_fn=_end_with_parent,
     )
     try:
         yield process
     finally:
-        if process.poll() is None:
-            GROUPS.end(process)
-            try:
-                process.wait(_GRACE)
-            except subprocess.TimeoutExpired:
-                GROUPS.end(process, kill=True)
-                process.wait()
+        processes.end(process, _GRACE)
 
 
 def _end_with_parent() -> None:
     """When this process is killed, ninja is asked to end, and asks its compilers."""
-    signal_at_parents_end(signal.SIGTERM)
+    processes.signal_at_parents_end(signal.SIGTERM)
 
 
 def _failure(log: Path, status: int) -> EngineError | DiskFull | OutOfMemory:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from corral.background import Report
-from corral.bundle.tail import checked, padded
+from corral.bundle.tail import add_aligned, member_info
 from corral.errors import BadRequest, NotFound
 from corral.llamafile import ARGUMENTS, PROGRAMS
 from corral.llamafile.arguments import encode
@@ -21,8 +21,6 @@ from corral.store import Layer, MediaType, Store, Stored, disk
 from corral.store.blobs import require_space
 
 MAX_LAUNCHER = 2 << 30
-_ZIP64_BYTES = 20
-_LOCAL_BYTES = 30
 
 
 def write(stored: Stored, store: Store, program: Path, path: Path, report: Report, *, replaces: bool) -> int:
@@ -42,13 +40,14 @@ def write(stored: Stored, store: Store, program: Path, path: Path, report: Repor
     with disk.explained(path, "writing"):
         try:
             shutil.copyfile(program, target)
-            with _opened(target) as archive:
+            with zipfile.ZipFile(target, "a", zipfile.ZIP_STORED) as archive:
                 archive.writestr(
-                    _info(ARGUMENTS),
+                    member_info(ARGUMENTS),
                     encode(list(files), _text(store, manifest.layers), _params(store, manifest.layers)),
                 )
                 for member, layer in files.items():
-                    _add(archive, member, store, layer, report)
+                    is_large = layer.size > zipfile.ZIP64_LIMIT // 2
+                    add_aligned(archive, archive.start_dir, member, store, layer, report, zip64=is_large)
             target.chmod(0o755)
             with target.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -81,28 +80,6 @@ def _check_launcher(program: Path) -> int:
     if taken := [name for name in names if name == ARGUMENTS or name.lower().endswith(".gguf")]:
         raise BadRequest(f'"{program}" has "{taken[0]}" in it already; a launcher without a model is needed')
     return size
-
-
-def _opened(path: Path) -> zipfile.ZipFile:
-    return zipfile.ZipFile(path, "a", zipfile.ZIP_STORED)
-
-
-def _add(archive: zipfile.ZipFile, member: str, store: Store, layer: Layer, report: Report) -> None:
-    info = _info(member)
-    info.file_size = layer.size
-    is_large = layer.size > zipfile.ZIP64_LIMIT // 2
-    begin = archive.start_dir + _LOCAL_BYTES + len(member) + (_ZIP64_BYTES if is_large else 0)
-    info.extra = padded(begin)
-    with archive.open(info, "w", force_zip64=is_large) as target:
-        for chunk in checked(store, layer, report):
-            target.write(chunk)
-    info.extra = b""
-
-
-def _info(member: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(member)
-    info.external_attr = 0o644 << 16
-    return info
 
 
 def _text(store: Store, layers: tuple[Layer, ...]) -> str:

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from corral.errors import CorralError, StoreError
+from corral.errors import CorralError
 from corral.llamafile import bundles
 from corral.messages import Progress
 from corral.models.assemble import throttled_progress
-from corral.names import Name
+from corral.names import Digest, Name
+from corral.sources.files import adopt_layer
 from corral.store import Store
 
 
@@ -21,17 +22,14 @@ def place(path: Path, cache: Path, report: Callable[[Progress], None]) -> tuple[
     root = cache / f"model-{bundles.digest_of(found.manifest).short}"
     store = Store(root)
     try:
-        created = []
+        created: list[Digest] = []
         try:
             for digest, stretch in found.files.items():
                 count = throttled_progress(report, "checking the weights", str(digest), stretch.size)
                 if digest == found.weights:
                     store.link_beginning(path, digest, stretch.size, count)
                 elif not store.touch(digest, stretch.size):
-                    adopted = store.adopt_part(path, stretch.offset, stretch.size)
-                    created += [adopted.digest] if adopted.created else []
-                    if adopted.digest != digest:
-                        raise StoreError(f'the bundle is damaged: its "{digest}" has the digest "{adopted.digest}"')
+                    adopt_layer(path, digest, stretch, store, created)
             if not _is_there(store, found):
                 store.write_manifest(found.name, found.manifest)
         except BaseException:

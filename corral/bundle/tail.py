@@ -23,11 +23,10 @@ from corral.system.files import block_size
 PAGE = 4096
 MAX_TAIL = (1 << 32) - (64 << 20)
 """Bytes of an archive without zip64, with room for its directory."""
-_LOCAL_BYTES = 30
+_LOCAL_BYTES, _ZIP64_BYTES = 30, 20
+"""A local header without its name, and the extra field for large sizes (APPNOTE 4.3.7, 4.5.3)."""
 _PADDING = b"\xff\xff"
 """The kind of an extra field that means nothing."""
-_DATE = (1980, 1, 1, 0, 0, 0)
-"""The same bundle has the same bytes whenever it is made."""
 
 
 class Tail:
@@ -46,25 +45,19 @@ class Tail:
             self._archive.close()
 
     def add(self, member: str, data: bytes) -> None:
-        self._archive.writestr(_info(member), data)
+        self._archive.writestr(member_info(member), data)
 
     def add_file(self, member: str, source: Path) -> None:
         """A file of at most some hundred megabytes."""
         self._check_room(source.stat().st_size)
-        with source.open("rb") as file, self._archive.open(_info(member), "w") as target:
+        with source.open("rb") as file, self._archive.open(member_info(member), "w") as target:
             while chunk := file.read(disk.COPY_BYTES):
                 target.write(chunk)
 
     def add_blob(self, member: str, store: Store, layer: Layer, report: Report) -> None:
         """A blob of the store, at a whole page of the file; `StoreError` for one that is damaged."""
         self._check_room(layer.size)
-        info = _info(member)
-        info.extra = padded(self._start + self._shifted.tell() + _LOCAL_BYTES + len(member))
-        info.file_size = layer.size
-        with self._archive.open(info, "w") as target:
-            for chunk in checked(store, layer, report):
-                target.write(chunk)
-        info.extra = b""  # only the local header needs it
+        add_aligned(self._archive, self._start + self._shifted.tell(), member, store, layer, report)
 
     def _check_room(self, size: int) -> None:
         if self._shifted.tell() + size > MAX_TAIL:
@@ -102,14 +95,38 @@ def checked(store: Store, layer: Layer, report: Report) -> Iterator[bytes]:
         raise StoreError(f'blob "{layer.digest}" is damaged: remove its model and pull it again')
 
 
-def padded(begin: int) -> bytes:
+def add_aligned(
+    archive: zipfile.ZipFile,
+    begin: int,
+    member: str,
+    store: Store,
+    layer: Layer,
+    report: Report,
+    *,
+    zip64: bool = False,
+) -> None:
+    """Adds a blob to an archive, whose next member is at `begin` of its file, so that its bytes begin at a whole page.
+
+    `zip64`: with the sizes that need more than 32 bits. Errors: as of `checked`.
+    """
+    info = member_info(member)
+    info.file_size = layer.size
+    info.extra = _padding(begin + _LOCAL_BYTES + len(member) + (_ZIP64_BYTES if zip64 else 0))
+    with archive.open(info, "w", force_zip64=zip64) as target:
+        for chunk in checked(store, layer, report):
+            target.write(chunk)
+    info.extra = b""  # only the local header needs it
+
+
+def _padding(begin: int) -> bytes:
     """The extra field at the offset `begin` of a file behind which a page begins."""
     padding = -(begin + len(_PADDING) + 2) % PAGE
     return _PADDING + padding.to_bytes(2, "little") + bytes(padding)
 
 
-def _info(member: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(member, _DATE)
+def member_info(member: str) -> zipfile.ZipInfo:
+    """What is said of a file in an archive. Its date is always the same, so that the same bundle has the same bytes."""
+    info = zipfile.ZipInfo(member)
     info.external_attr = 0o644 << 16
     return info
 

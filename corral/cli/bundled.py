@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from corral import config
 from corral.cli import program
 from corral.errors import CorralError
+from corral.system import processes
 from corral.system.current import IS_WINDOWS
-from corral.system.processes import signal_at_parents_end
 
 if TYPE_CHECKING:
     from corral.messages import Progress
@@ -33,7 +33,7 @@ _SERVER = "--as-server"
 def main(argv: Sequence[str]) -> int:
     """The exit status of the command that was asked for."""
     if list(argv[1:2]) == [_SERVER]:
-        signal_at_parents_end(signal.SIGTERM)
+        processes.signal_at_parents_end(signal.SIGTERM)
         return program.run(["corral", "serve"])
     cache, bundle, *arguments = argv[1:]
     try:
@@ -98,14 +98,14 @@ def _ask(arguments: Sequence[str], variables: dict[str, str], cache: Path) -> in
             stdout=output,
             stderr=output,
             env=environment,
-            start_new_session=True,  # Ctrl+C is for the command
+            **processes.GROUPS.options,  # Ctrl+C is for the command
         )
     try:
         _wait(server, address, log)
         command = [sys.executable, "-P", "-m", "corral", "run", variables[_NAME], *arguments]
         return _run(command, environment)
     finally:
-        _end(server)
+        processes.end(server, END_SECONDS)
         log.unlink(missing_ok=True)
 
 
@@ -136,15 +136,6 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> int:
 
 def _take_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _end(server: "subprocess.Popen[bytes]") -> None:
-    server.terminate()
-    try:
-        server.wait(END_SECONDS)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
 
 
 if __name__ == "__main__":

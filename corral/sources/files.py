@@ -3,7 +3,7 @@
 From a path to a manifest, the bytes where they are.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -80,15 +80,30 @@ def _unbundled(path: Path, name: Name, store: Store, prune: bool, report: Report
     try:
         for digest, stretch in found.files.items():
             count = assemble.throttled_progress(report, f"adding {digest.short}", str(digest), stretch.size)
-            adopted = store.adopt_part(path, stretch.offset, stretch.size, count)
-            created += [adopted.digest] if adopted.created else []
-            if adopted.digest != digest:
-                raise ModelFileError(f'the bundle is damaged: its "{digest}" has the digest "{adopted.digest}"')
+            adopt_layer(path, digest, stretch, store, created, count)
         report(Progress("writing manifest"))
         store.write_manifest(name, found.manifest, prune)
     except BaseException:
         store.discard(created)
         raise
+
+
+def adopt_layer(
+    path: Path,
+    digest: Digest,
+    stretch: llamafile.Stretch,
+    store: Store,
+    created: list[Digest],
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Makes a blob of a layer in a bundle; one that was not there is added to `created`, also when it is damaged.
+
+    `ModelFileError` for bytes of another digest than `digest`, `StoreError`.
+    """
+    adopted = store.adopt_part(path, stretch.offset, stretch.size, progress)
+    created += [adopted.digest] if adopted.created else []
+    if adopted.digest != digest:
+        raise ModelFileError(f'the bundle is damaged: its "{digest}" has the digest "{adopted.digest}"')
 
 
 def _check_not_cut_off(path: Path) -> None:

@@ -86,6 +86,18 @@ def _groups() -> Groups:
 GROUPS = _groups()
 
 
+def end(child: "subprocess.Popen[bytes]", grace: float) -> None:
+    """Asks a child's group to end, and ends it after `grace` seconds; waits for the child's end."""
+    if child.poll() is not None:
+        return
+    GROUPS.end(child)
+    try:
+        child.wait(grace)
+    except subprocess.TimeoutExpired:
+        GROUPS.end(child, kill=True)
+        child.wait()
+
+
 def signal_at_parents_end(number: signal.Signals) -> None:
     """Has the kernel send this process a signal when its parent ends (prctl(2)); on Linux only."""
     if sys.platform == "linux":
