@@ -42,7 +42,7 @@ MACHINES = {"machine", "store", "engine"}
 BELOW_MACHINES = WORDS | FORMATS
 SOURCES = {"sources", "sources.registry"}
 BELOW_SERVING = BELOW_MACHINES | MACHINES | SOURCES | {"models"}
-MIDDLE = BELOW_SERVING | {"serving", "inference"}
+MIDDLE = BELOW_SERVING | {"serving", "replicas", "inference"}
 HTTP = MIDDLE | {"server.http"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -53,7 +53,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sources": BELOW_MACHINES | {"store", "models", "sources.registry"},
     "sources.registry": WORDS | {"store"},
     "serving": BELOW_MACHINES | {"machine", "engine", "models"},
-    "inference": BELOW_SERVING | {"serving"},
+    "replicas": WORDS,
+    "inference": BELOW_SERVING | {"serving", "replicas"},
     "server.http": MIDDLE,
     "server.ollama": HTTP,
     "server.openai": HTTP,

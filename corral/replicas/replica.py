@@ -1,0 +1,84 @@
+"""The replicas of one model: what is known of each while requests come and go, and which gets the next one."""
+
+import contextlib
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+from msgspec import Struct
+
+from corral.replicas.breaker import Breaker
+from corral.replicas.prefixes import BLOCK, BYTES_PER_TOKEN, Chain, Prefixes
+from corral.replicas.routing import ReplicaState, Route, route
+
+
+class Prompt(Struct, frozen=True):
+    """A request as far as it matters where it goes: its prompt's chain, about how many tokens it has, and how many the
+    answer may have."""
+
+    chain: Chain = ()
+    tokens: int = 0
+    answer_tokens: int = 0
+
+
+class Replica:
+    """One place that answers for a model. `weight` and `tier` as in `ReplicaState`."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        weight: float = 1.0,
+        tier: int = 0,
+        is_warm: Callable[[], bool] = lambda: True,
+        has_room: Callable[[], bool] = lambda: True,
+        in_flight: Callable[[], int] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`in_flight`: tokens that it has of all requests, where that is known; else those sent from here count."""
+        self.name = name
+        self.breaker = Breaker(clock)
+        self.prefixes = Prefixes()
+        self.served = 0
+        self.is_leaving = False
+        """Whether it gets no new requests, since it is to go."""
+        self._weight, self._tier = weight, tier
+        self._is_warm, self._has_room, self._in_flight = is_warm, has_room, in_flight
+        self._sent_tokens = 0
+
+    def state(self, prompt: Prompt, *, may_be_used: bool = True) -> ReplicaState:
+        """As a request sees it now."""
+        known = self.prefixes.known(prompt.chain) * BLOCK // BYTES_PER_TOKEN
+        return ReplicaState(
+            name=self.name,
+            tier=self._tier,
+            weight=self._weight,
+            is_usable=may_be_used and not self.is_leaving and self.breaker.may_pass,
+            is_warm=self._is_warm(),
+            has_room=self._has_room(),
+            in_flight=self._sent_tokens if self._in_flight is None else self._in_flight(),
+            known=min(known, prompt.tokens),
+            served=self.served,
+        )
+
+    @contextlib.contextmanager
+    def serving(self, prompt: Prompt) -> Iterator[None]:
+        """The block in which it has a request. What it then knows of prompts is noted at once, so that the next request
+        of the same conversation follows."""
+        self.served += 1
+        self.breaker.begin()
+        self.prefixes.add(prompt.chain)
+        tokens = prompt.tokens + prompt.answer_tokens
+        self._sent_tokens += tokens
+        try:
+            yield
+        finally:
+            self._sent_tokens -= tokens
+            self.breaker.abandoned()
+
+
+def choose(
+    prompt: Prompt, replicas: Sequence[Replica], without: Collection[Replica] = ()
+) -> tuple[Replica, Route] | None:
+    """The replica for a request and why, leaving out those that were tried already; None where none is left."""
+    found = route(prompt.tokens, [replica.state(prompt, may_be_used=replica not in without) for replica in replicas])
+    return None if found is None else (replicas[found.index], found)
