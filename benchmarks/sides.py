@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 
 MODEL = "suite"
+OPEN_TOKENS = 150
+"""Tokens of an answer without `num_predict` after which its client leaves: a small model may never end."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ class Api:
         self.host, self.process = host, process
 
     def stream(self, prompt: str, tokens: int, temperature: float = 0.8) -> Answer:
-        """Goes on with a raw prompt; 0 tokens: until the model ends."""
+        """Goes on with a raw prompt; 0 tokens: no `num_predict`, and the client leaves after `OPEN_TOKENS`."""
         body = {"model": MODEL, "prompt": prompt, "raw": True, "options": _options(tokens, temperature)}
-        return self._ask("/api/generate", body)
+        return self._ask("/api/generate", body, most=0 if tokens else OPEN_TOKENS)
 
     def chat(self, messages: list[dict[str, str]], tokens: int) -> tuple[Answer, str]:
         """One turn, and what was said."""
@@ -90,9 +92,12 @@ class Api:
         connection.close()
         return text
 
-    def _ask(self, path: str, body: dict[str, Any], said: list[str] | None = None) -> Answer:
+    def _ask(self, path: str, body: dict[str, Any], said: list[str] | None = None, most: int = 0) -> Answer:
         began, first, tokens = time.perf_counter(), 0.0, 0
-        for line in lines(self.host, path, body, {}):
+        for number, line in enumerate(lines(self.host, path, body, {})):
+            if number + 1 == most:
+                tokens = most
+                break
             event = json.loads(line)
             text = event.get("response") or event.get("message", {}).get("content", "")
             if text and not first:
@@ -133,10 +138,12 @@ def _options(tokens: int, temperature: float) -> dict[str, Any]:
 def lines(host: str, path: str, body: dict[str, Any], headers: dict[str, str]) -> Iterator[bytes]:
     connection = http.client.HTTPConnection(host, timeout=600)
     connection.request("POST", path, json.dumps(body), headers)
-    with connection.getresponse() as response:
-        assert response.status == 200, response.read()
-        yield from response
-    connection.close()
+    try:
+        with connection.getresponse() as response:
+            assert response.status == 200, response.read()
+            yield from response
+    finally:
+        connection.close()
 
 
 def together(side: Api | Bare, prompts: Sequence[str], tokens: int) -> tuple[float, float]:

@@ -65,19 +65,27 @@ def embedder(folder: Path) -> Path:
     return target
 
 
+def has_blob(side: Api, digest: str) -> bool:
+    connection = http.client.HTTPConnection(side.host, timeout=600)
+    connection.request("HEAD", f"/api/blobs/{digest}")
+    status = connection.getresponse().status
+    connection.close()
+    return status == 200
+
+
 def give(side: Api, name: str, file: Path) -> None:
     """Creates the model there, through the API that both have."""
     with open(file, "rb") as opened:
         digest = f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
-    connection = http.client.HTTPConnection(side.host, timeout=600)
-    with open(file, "rb") as opened:
-        connection.request(
-            "POST", f"/api/blobs/{digest}", opened, {"Content-Length": str(file.stat().st_size)}, encode_chunked=False
-        )
-        response = connection.getresponse()
-        text = response.read()
-        assert response.status in (200, 201), text
-    connection.close()
+    if not has_blob(side, digest):
+        connection = http.client.HTTPConnection(side.host, timeout=600)
+        length = {"Content-Length": str(file.stat().st_size)}
+        with open(file, "rb") as opened:
+            connection.request("POST", f"/api/blobs/{digest}", opened, length, encode_chunked=False)
+            response = connection.getresponse()
+            text = response.read()
+            assert response.status in (200, 201), text
+        connection.close()
     side.post("/api/create", {"model": name, "files": {file.name: digest}})
 
 
