@@ -22,6 +22,7 @@ CRASHES = "ends, kills or starves servers and engines, and waits for what follow
 SLOW = {
     "test_broken_template": REAL_ENGINE,
     "test_bundle": "starts many Pythons",
+    "test_bundle_parts": REAL_ENGINE,
     "test_bundle_real": "makes bundles, and runs them on fresh systems",
     "test_cage": REAL_ENGINE,
     "test_changed_files": CRASHES,

@@ -16,8 +16,9 @@ import pytest
 
 from corral import bundle, gguf, llamafile, names
 from corral.bundle import Runtime, making
-from corral.bundle.packing import packed_wheels
+from corral.bundle.packing import NOT_RUN, packed_code, packed_wheels
 from corral.bundle.runtime import targets
+from corral.bundle.source import without_comments
 from corral.bundle.tail import PAGE, Tail
 from corral.errors import BadRequest, ModelFileError, NotFound, StoreError
 from corral.llamafile import bundles
@@ -320,3 +321,114 @@ async def test_a_wheel_is_packed_as_pip_would_install_it(tmp_path: Path) -> None
     with tarfile.open(tmp_path / "pip-1-py3-none-any.tar.xz") as packed:
         files = {member.name: packed.extractfile(member) for member in packed}
     assert sorted(files) == ["pip/a.py", "pip/b.so", "pip/c.py"]
+
+
+class WithoutStrings(ast.NodeTransformer):
+    """Takes statements that are only a string out of a tree."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
+
+
+def statements(source: str) -> list[tuple[int, str]]:
+    """Every statement of a module but strings and `pass`, with the line on which it begins."""
+    tree = WithoutStrings().visit(ast.parse(source))
+    found = (node for node in ast.walk(tree) if isinstance(node, ast.stmt) and not isinstance(node, ast.Pass))
+    return [(node.lineno, ast.dump(node)) for node in found]
+
+
+def without_pass(source: str) -> list[tuple[int, str]]:
+    return [(line, text.replace("Pass()", "")) for line, text in statements(source)]
+
+
+def modules_of(folder: Path) -> list[Path]:
+    return sorted((folder / "corral").rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """What a module imports of Corral's package, wherever in it: `corral/a/b`, where `b` may be a name in a module."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+    return {name.replace(".", "/") for name in found if name.startswith("corral")}
+
+
+def test_nothing_in_a_bundle_imports_what_was_left_out(tmp_path: Path) -> None:
+    (tmp_path / "code.tar.xz").write_bytes(packed_code())
+    with tarfile.open(tmp_path / "code.tar.xz") as packed:
+        packed.extractall(tmp_path, filter="data")
+    here = {path.relative_to(tmp_path).with_suffix("").as_posix() for path in modules_of(tmp_path)}
+    all_names = {path.relative_to(ROOT).with_suffix("").as_posix() for path in modules_of(ROOT)}
+    here, all_names = ({name.removesuffix("/__init__") for name in names} for names in (here, all_names))
+    assert {"corral/doctor", "corral/builds/trial", "corral/cli/commands/engine"} <= all_names - here
+    for path in modules_of(tmp_path):
+        assert imported(path) & (all_names - here) == set(), path
+
+
+def test_code_in_a_bundle_is_corrals_without_comments_line_by_line(tmp_path: Path) -> None:
+    (tmp_path / "code.tar.xz").write_bytes(packed_code())
+    with tarfile.open(tmp_path / "code.tar.xz") as packed:
+        packed.extractall(tmp_path, filter="data")
+    originals = [path for path in modules_of(ROOT) if not NOT_RUN.match(path.relative_to(ROOT).as_posix())]
+    assert len(originals) > 450
+    for original in originals:
+        source, bundled = (path.read_text() for path in (original, tmp_path / original.relative_to(ROOT)))
+        assert without_pass(bundled) == without_pass(source), original
+    assert "# " not in (tmp_path / "corral" / "bundle" / "packing.py").read_text()
+    program = "import json; from corral.server.serve import ROUTES; from corral.server.http.openapi import document; "
+    program += "print(json.dumps(document(ROUTES)))"
+    for command in (["-c", program], ["-m", "corral", "--help"], ["-m", "corral", "bundle", "--help"]):
+        said = [
+            subprocess.run([sys.executable, *command], cwd=place, capture_output=True, text=True, check=True).stdout
+            for place in (ROOT, tmp_path)
+        ]
+        assert len(said[0]) > 300
+        assert said[0] == said[1], "what it says of itself is the same"
+
+
+COMMENTED = '''\
+"""Module."""
+class A:
+    """Only this."""
+    """And this."""
+X = "# no comment"  # a comment
+"""What X is."""
+def f() -> str:
+    """First
+    and ü."""
+    return f"{'#'}"
+async def g():
+    "Text with ü."
+    try: pass  # nothing
+    finally: "x"
+'''
+BARE = """\
+
+class A:
+    pass
+
+X = "# no comment"
+
+def f() -> str:
+
+
+    return f"{'#'}"
+async def g():
+
+    try: pass
+    finally: pass
+"""
+
+
+def test_strings_that_do_something_stay() -> None:
+    assert without_comments(COMMENTED) == BARE
+    kept = without_comments(COMMENTED, keeps_docstrings=True)
+    assert [text for text in ("Module", "Only", "And", "comment", "What", "First", "with ü") if text in kept] == [
+        "Only",
+        "comment",
+        "First",
+        "with ü",
+    ]

@@ -71,9 +71,12 @@ def test_it_runs_on_two_pythons_without_a_network(shell: Shell, tmp_path: Path) 
             subprocess.run([*as_root(), "rm", "-rf", "--one-file-system", str(root)], check=True)
 
 
-def test_the_light_form_fetches_packages_once_and_ends_its_server(shell: Shell, tmp_path: Path) -> None:
+def test_the_light_form_is_small_fetches_packages_once_and_ends_its_server(
+    shell: Shell, tmp_path: Path, starter_gguf: Path
+) -> None:
     command = shell.start("bundle", "starter", "-o", "model.gguf", "--light")
     assert command.wait(timeout=600) == 0
+    assert (tmp_path / "model.gguf").stat().st_size - starter_gguf.stat().st_size <= 500_000
     variables = shell.environment(CORRAL_BUNDLES=str(tmp_path / "cache"))
     ask: list[str | Path] = [sys.executable, tmp_path / "model.gguf", "Say hello."]
     first = subprocess.run(ask, env=variables, capture_output=True, text=True, cwd=tmp_path, timeout=600)

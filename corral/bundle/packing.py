@@ -1,4 +1,4 @@
-"""What a bundle carries, packed: Corral's code, and wheels, each as one archive that is compressed as a whole.
+"""What a bundle carries, packed: Corral's code without comments, and wheels, each one archive compressed as a whole.
 
 So a wheel takes about four fifths of what it does as a zip, whose files are compressed one by one.
 """
@@ -7,12 +7,14 @@ import asyncio
 import importlib.metadata
 import io
 import lzma
+import re
 import tarfile
 import zipfile
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from pathlib import Path
 
 import corral
+from corral.bundle.source import without_comments
 from corral.errors import SourceError
 from corral.messages import Progress
 from corral.system.processes import cores
@@ -20,6 +22,14 @@ from corral.system.processes import cores
 PACKED = ".tar.xz"
 _PRESET = 2
 """Of xz: the sixth takes three times as long for a tenth less."""
+_FOR_TEXT = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 4, "pb": 0}
+"""How xz compresses what consists of single bytes: four bits of the last one say more than where one lies."""
+_DOCUMENTED = "corral/server/"
+NOT_RUN = re.compile(
+    r"corral/(adopting|builds|doctor|services|cli/completion)/"
+    r"|corral/cli/commands/(adopt|completion|doctor|engine|service|tune)\.py"
+)
+"""What a bundle has no use for: its program is `corral run` and `corral serve`, which import none of it."""
 _DATA_PARTS = ("purelib", "platlib")
 """Of a wheel's data folder, those that are a package's files."""
 
@@ -33,14 +43,26 @@ def metadata() -> importlib.metadata.Distribution:
 
 
 def packed_code() -> bytes:
-    """Corral's package as it is installed here, with its metadata; the same code has the same bytes."""
+    """What a bundle runs of Corral's package as it is installed here, without comments, and the package's metadata.
+
+    The same code has the same bytes.
+    """
     root = Path(corral.__file__).parent
     paths = [path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     named = [(f"corral/{path.relative_to(root).as_posix()}", path) for path in paths]
-    files = ((name, path.read_bytes()) for name, path in sorted(named, key=lambda one: (one[1].suffix, one[1])))
-    about = (metadata().read_text("METADATA") or "").encode()
+    carried = sorted((one for one in named if not NOT_RUN.match(one[0])), key=lambda one: (one[1].suffix, one[1]))
+    files = ((name, _shortened(name, path)) for name, path in carried)
+    about = (metadata().read_text("METADATA") or "").partition("\n\n")[0].encode()
     tar = _tar([*files, (f"corral-{corral.__version__}.dist-info/METADATA", about)])
-    return lzma.compress(tar, preset=9 | lzma.PRESET_EXTREME)
+    return lzma.compress(tar, filters=[_FOR_TEXT])
+
+
+def _shortened(name: str, path: Path) -> bytes:
+    """A file of Corral's package as a bundle has it. The API's document is made of docstrings of the server's."""
+    data = path.read_bytes()
+    if path.suffix != ".py":
+        return data
+    return without_comments(data.decode(), keeps_docstrings=name.startswith(_DOCUMENTED)).encode()
 
 
 async def packed_wheels(wheels: Sequence[Path], folder: Path) -> AsyncGenerator[Progress, None]:

@@ -55,9 +55,12 @@ class Tail:
                 target.write(chunk)
 
     def add_blob(self, member: str, store: Store, layer: Layer, report: Report) -> None:
-        """A blob of the store, at a whole page of the file; `StoreError` for one that is damaged."""
+        """A blob of the store, at a whole page of the file if it fills one; `StoreError` for one that is damaged."""
         self._check_room(layer.size)
-        add_aligned(self._archive, self._start + self._shifted.tell(), member, store, layer, report)
+        if layer.size < PAGE:
+            self.add(member, b"".join(checked(store, layer, report)))
+        else:
+            add_aligned(self._archive, self._start + self._shifted.tell(), member, store, layer, report)
 
     def _check_room(self, size: int) -> None:
         if self._shifted.tell() + size > MAX_TAIL:
