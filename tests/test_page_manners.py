@@ -72,6 +72,42 @@ def test_a_pull_is_paused_left_and_resumed(page: Page, server: RegistryServer, p
     assert proxy.sent() < 12 << 20, "what was there is not fetched again"
 
 
+def test_a_pull_is_seen_in_every_tab_and_paused_in_another(
+    page: Page, server: RegistryServer, proxy: FaultProxy
+) -> None:
+    server.put_model("library/shared", "1b", model=noise(12 << 20, 23))
+    proxy.rules({"path": "/blobs/", "hold_at": 9 << 20})
+    name = f"{proxy.host}/library/shared:1b"
+    page.get_by_role("link", name="Models").click()
+    second = page.context.new_page()
+    second.goto(page.url)
+    page.get_by_role("textbox", name="Name").fill(name)
+    page.get_by_label("Own registry without encryption").check()
+    page.get_by_role("button", name="Get", exact=True).click()
+    third = page.context.new_page()
+    for tab in (page, second, third):
+        if tab is third:
+            tab.goto(page.url)
+        download = tab.locator(".download")
+        expect(download.locator("progress")).to_have_attribute("value", re.compile(r"^0\.[1-9]"))
+        expect(download.locator("small")).to_contain_text("/ 12.6 MB")
+    second.get_by_role("button", name="Pause").click()
+    for tab in (page, second, third):
+        expect(tab.locator(".download")).to_contain_text("Paused")
+    second.get_by_role("button", name="Go on", exact=True).click()
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    second.close()
+    expect(page.locator(".download")).to_contain_text("Paused")
+    proxy.rules()
+    page.get_by_role("button", name="Go on", exact=True).click()
+    for tab in (page, third):
+        expect(tab.locator(".download")).to_have_count(0)
+        expect(tab.get_by_role("article", name=name)).to_be_visible()
+    page.get_by_role("article", name=name).get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("article", name=name)).to_have_count(0)
+
+
 def test_files_are_dropped_anywhere_in_a_view(page: Page, tiny_gguf: Path) -> None:
     drop(page, "aside", "notes.txt", "!tokens=2")
     expect(page.locator(".composer .file")).to_have_text("notes.txt")

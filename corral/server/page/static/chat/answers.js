@@ -87,9 +87,9 @@ async function untilEnd(conversation, message, begin, control) {
   const elsewhere = problem && !isStopped ? await conversation.keptOf(message) : null;
   if (elsewhere && elsewhere.state !== "running") Object.assign(message, elsewhere); // another tab has stopped it
   else end(message, problem, isStopped);
-  running.delete(message.id);
   conversation.writing.delete(message.id);
   await conversation.keep(message);
+  running.delete(message.id);
   conversation.tellOthers();
   grown(message);
 }
