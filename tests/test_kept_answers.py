@@ -2,6 +2,7 @@
 
 import json
 import socket
+from typing import Any
 
 from corral.server.http import kept_answers
 from tests.asking import ask, post, until
@@ -10,12 +11,14 @@ from tests.conftest import RunningServer
 KEEP = {"x-corral-keep-answer": "1"}
 
 
-def begin(server: RunningServer, prompt: str, request_id: str) -> socket.socket:
-    """Sends a request for a kept answer, and leaves the answer unread."""
+def begin(server: RunningServer, prompt: str, request_id: str, *, is_kept: bool = True) -> socket.socket:
+    """Sends a request, for an answer that is kept unless it says otherwise, and leaves the answer unread."""
     body = json.dumps({"model": "fake", "prompt": prompt, "raw": True}).encode()
     host, port = server.host.split(":")
     connection = socket.create_connection((host, int(port)), timeout=30)
-    headers = {**KEEP, "host": server.host, "x-request-id": request_id, "content-length": str(len(body))}
+    headers = {"host": server.host, "x-request-id": request_id, "content-length": str(len(body))}
+    if is_kept:
+        headers |= KEEP
     lines = ["POST /api/generate HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
     connection.sendall("\r\n".join(lines).encode() + body)
     return connection
@@ -53,9 +56,20 @@ def test_a_kept_answer_can_be_stopped(fake_server: RunningServer) -> None:
     begin(fake_server, "!tokens=9 !hold=1", "stopped").close()
     until(lambda: ask(fake_server, "GET", "/api/requests?id=stopped").json["requests"])
     assert ask(fake_server, "DELETE", "/api/answers/stopped").status == 200
-    until(
-        lambda: ask(fake_server, "GET", "/api/requests?id=stopped").json["requests"][0]["state"] in ("done", "failed")
-    )
+    until(lambda: _report(fake_server, "stopped")["state"] == "stopped")
+    assert _report(fake_server, "stopped")["reason"] == "stopped by its user"
+
+
+def test_a_request_whose_client_left_was_not_stopped(fake_server: RunningServer) -> None:
+    with begin(fake_server, "!tokens=9 !hold=1", "gone", is_kept=False) as connection:
+        assert connection.recv(1) == b"H"
+    until(lambda: _report(fake_server, "gone")["state"] == "failed")
+    assert _report(fake_server, "gone")["reason"] == "the client left"
+
+
+def _report(server: RunningServer, request_id: str) -> dict[str, Any]:
+    report: dict[str, Any] = ask(server, "GET", f"/api/requests?id={request_id}").json["requests"][0]
+    return report
 
 
 def test_what_is_not_kept_is_said(fake_server: RunningServer) -> None:

@@ -1,5 +1,6 @@
 """The page on a server that asks for keys, used as a person does: signing in, making a key, revoking it."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +69,26 @@ def test_signing_in_making_a_key_and_revoking_it(page: Page, corral: RunningServ
     page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
     expect(row).to_have_count(0)
     assert ask(corral, "GET", "/api/tags", None, {"x-api-key": secret}).status == 401
+
+
+def test_the_routes_are_read_with_a_key_that_is_kept_nowhere(page: Page, corral: RunningServer) -> None:
+    first = (corral.home / ".ollama" / "corral-key").read_text().strip()
+    answered = page.goto(f"{corral.url}/docs")
+    assert answered is not None
+    assert answered.status == 401
+    page.get_by_label("API key").fill("corral-wrong")
+    page.get_by_role("button", name="Show the routes").click()
+    expect(page.get_by_role("alert")).to_contain_text("this server wants an API key that it knows")
+    page.get_by_label("API key").fill(first)
+    page.get_by_label("API key").press("Enter")
+    expect(page.locator("summary").filter(has_text="/api/chat").first).to_be_visible()
+    assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
+    with page.expect_download() as saved:
+        page.get_by_role("link", name="openapi.json").click()
+    assert "/api/chat" in json.loads(saved.value.path().read_text("utf-8"))["paths"]
+    page.reload()
+    expect(page.get_by_label("API key")).to_be_focused()
+    assert ask(corral, "GET", "/docs").body.startswith(b"this server wants an API key that it knows: ")
 
 
 def test_a_key_that_only_asks_models_sees_no_keys_and_may_be_declined(page: Page, corral: RunningServer) -> None:

@@ -20,6 +20,18 @@ DROP = """([name, text]) => {
 """What is being dragged when a file is dropped."""
 
 
+HOLD = """() => new Promise((held) => {
+  indexedDB.open("corral").onsuccess = ({ target }) => {
+    const store = target.result.transaction(["conversations", "messages"], "readwrite").objectStore("conversations");
+    window.isHeld = true;
+    const goOn = () => { if (window.isHeld) store.get("nothing").onsuccess = goOn; };
+    goOn();
+    held();
+  };
+})"""
+"""Keeps all tabs from reading and writing conversations until `window.isHeld` is false."""
+
+
 def drop(page: Page, target: str, name: str, text: str) -> None:
     data = page.evaluate_handle(DROP, [name, text])
     assert not page.locator(target).evaluate(
@@ -58,6 +70,42 @@ def test_a_pull_is_paused_left_and_resumed(page: Page, server: RegistryServer, p
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.get_by_role("article", name=name)).to_have_count(0)
     assert proxy.sent() < 12 << 20, "what was there is not fetched again"
+
+
+def test_a_pull_is_seen_in_every_tab_and_paused_in_another(
+    page: Page, server: RegistryServer, proxy: FaultProxy
+) -> None:
+    server.put_model("library/shared", "1b", model=noise(12 << 20, 23))
+    proxy.rules({"path": "/blobs/", "hold_at": 9 << 20})
+    name = f"{proxy.host}/library/shared:1b"
+    page.get_by_role("link", name="Models").click()
+    second = page.context.new_page()
+    second.goto(page.url)
+    page.get_by_role("textbox", name="Name").fill(name)
+    page.get_by_label("Own registry without encryption").check()
+    page.get_by_role("button", name="Get", exact=True).click()
+    third = page.context.new_page()
+    for tab in (page, second, third):
+        if tab is third:
+            tab.goto(page.url)
+        download = tab.locator(".download")
+        expect(download.locator("progress")).to_have_attribute("value", re.compile(r"^0\.[1-9]"))
+        expect(download.locator("small")).to_contain_text("/ 12.6 MB")
+    second.get_by_role("button", name="Pause").click()
+    for tab in (page, second, third):
+        expect(tab.locator(".download")).to_contain_text("Paused")
+    second.get_by_role("button", name="Go on", exact=True).click()
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    second.close()
+    expect(page.locator(".download")).to_contain_text("Paused")
+    proxy.rules()
+    page.get_by_role("button", name="Go on", exact=True).click()
+    for tab in (page, third):
+        expect(tab.locator(".download")).to_have_count(0)
+        expect(tab.get_by_role("article", name=name)).to_be_visible()
+    page.get_by_role("article", name=name).get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("article", name=name)).to_have_count(0)
 
 
 def test_files_are_dropped_anywhere_in_a_view(page: Page, tiny_gguf: Path) -> None:
@@ -183,6 +231,68 @@ def test_an_answer_is_seen_in_two_tabs_and_stopped_in_the_other(page: Page, corr
         expect(tab.locator("article")).to_have_count(0)
         expect(tab.get_by_role("complementary").locator("li")).to_have_text("No conversations yet")
     expect(page.get_by_role("status")).to_contain_text("This conversation is not in this browser.")
+
+
+def test_what_two_tabs_keep_at_once_is_not_lost(page: Page, corral: RunningServer) -> None:
+    say(page, "!tokens=1 first")
+    answers(page, "w1")
+    second = page.context.new_page()
+    second.goto(page.url)
+    expect(second.locator("article")).to_have_count(2)
+    third = page.context.new_page()
+    third.goto(corral.url)
+    third.evaluate(HOLD)
+    say(second, "!tokens=3 second")
+    rename(page, "Renamed")
+    third.evaluate("window.isHeld = false")
+    for tab in (page, second):
+        answers(tab, "w1 w2 w3")
+        expect(tab.locator("article")).to_have_count(4)
+        expect(tab.get_by_role("link", name="Renamed")).to_be_visible()
+    page.reload()
+    expect(page.locator("article")).to_have_count(4)
+    expect(page.get_by_role("link", name="Renamed")).to_be_visible()
+
+
+def test_a_tab_that_has_seen_less_of_a_conversation_takes_nothing_back(page: Page, corral: RunningServer) -> None:
+    say(page, "!tokens=4 !hold=2")
+    expect(page.locator("article.assistant .text")).to_have_text("w1 w2")
+    second = page.context.new_page()
+    second.goto(f"{corral.url}/#/models")
+    second.get_by_role("link", name="Chat").click()
+    rename(second, "Renamed")
+    (corral.home / "go").touch()
+    answers(page, "w1 w2 w3 w4")
+    for tab in (page, second):
+        tab.reload()
+        expect(tab.get_by_role("link", name="Renamed")).to_be_visible()
+    second.get_by_role("button", name="More").click()
+    second.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    second.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.locator("article")).to_have_count(0)
+
+
+def rename(page: Page, title: str) -> None:
+    page.get_by_role("button", name="More").click()
+    page.get_by_role("textbox", name="Title").fill(title)
+    page.get_by_role("textbox", name="Title").press("Enter")
+
+
+def test_a_conversation_deleted_in_the_middle_of_an_answer_stays_deleted(page: Page, corral: RunningServer) -> None:
+    say(page, "!tokens=9 !hold=2 deleted")
+    expect(page.locator("article.assistant .text")).to_have_text("w1 w2")
+    second = page.context.new_page()
+    second.goto(corral.url)
+    second.get_by_role("button", name="More").click()
+    second.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    second.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.locator("article")).to_have_count(0)
+    page.get_by_role("link", name="Server").click()
+    newest = page.get_by_role("region", name="Last requests").get_by_role("row").nth(1)
+    expect(newest).to_contain_text("stopped by its user")
+    page.reload()
+    page.get_by_role("link", name="Chat").click()
+    expect(page.get_by_role("complementary").locator("li")).to_have_text("No conversations yet")
 
 
 def test_a_server_goes_away_in_the_middle_of_an_answer_and_comes_back(

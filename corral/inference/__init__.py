@@ -25,7 +25,7 @@ from corral.inference.following import followed
 from corral.inference.metrics import RequestMetrics
 from corral.inference.plan import Planner
 from corral.inference.rank import Scores, check_rank, rank_documents
-from corral.inference.recent import Kind, Recent
+from corral.inference.recent import STOPPED, Kind, Recent
 from corral.inference.run import one, run, thinking_counted, with_one_call
 from corral.machine import Machine
 from corral.messages import (
@@ -267,9 +267,10 @@ async def find_model(runtime: Runtime, text: str) -> Model:
 def _observed(runtime: Runtime, kind: Kind | None, model: Model, metrics: RequestMetrics) -> Iterator[None]:
     """Counts what fails in this block, and what is cancelled because its client has left.
 
-    What became of the request is remembered, unless it is of no `kind`.
+    What became of the request is remembered, unless it is of no `kind`. One that is cancelled with `STOPPED` was
+    stopped by its user.
     """
-    label, error = str(model.name), ""
+    label, error, is_stopped = str(model.name), "", False
     if kind is not None:
         metrics.asked(kind, label)
         runtime.recent.add(metrics.id, metrics.report)
@@ -279,12 +280,13 @@ def _observed(runtime: Runtime, kind: Kind | None, model: Model, metrics: Reques
         error = str(raised)
         runtime.series.failed.labels(label, raised.kind).inc()
         raise
-    except asyncio.CancelledError:
-        error = "the client left"
+    except asyncio.CancelledError as cancelled:
+        is_stopped = STOPPED in cancelled.args
+        error = STOPPED if is_stopped else "the client left"
         runtime.series.failed.labels(label, "cancelled").inc()
         raise
     finally:
-        metrics.ended(error)
+        metrics.ended(error, is_stopped=is_stopped)
         report = metrics.report()
         if report.drafted_tokens:
             runtime.speculation.add(str(model.weights), report.drafted_tokens, report.accepted_tokens)

@@ -47,6 +47,7 @@ class RequestMetrics:
         self._reason = ""
         self._warnings: tuple[str, ...] = ()
         self._error = ""
+        self._is_stopped = False
         self._moment = time.time()
         self._arrived = time.monotonic_ns()
         self._loaded = 0
@@ -171,10 +172,11 @@ class RequestMetrics:
         """Nanoseconds from arrival until now."""
         return time.monotonic_ns() - self._arrived
 
-    def ended(self, error: str = "") -> None:
-        """The request is over; `error` says why, where it failed."""
+    def ended(self, error: str = "", *, is_stopped: bool = False) -> None:
+        """The request is over; `error` says why, where it failed or `is_stopped` by its user."""
         self._ended = time.monotonic_ns()
         self._error = error
+        self._is_stopped = is_stopped
         if tokens := self._prompt_tokens + self._generated_tokens:
             self._spend(tokens)
 
@@ -225,7 +227,7 @@ class RequestMetrics:
 
     def _state(self) -> State:
         if self._ended:
-            return "failed" if self._error else "done"
+            return "stopped" if self._is_stopped else "failed" if self._error else "done"
         if self._first_token:
             return "answering"
         return "reading" if self._admitted else "waiting"

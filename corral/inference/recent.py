@@ -9,8 +9,11 @@ from msgspec import Struct
 KEPT = 256
 """Requests that are remembered."""
 
+STOPPED = "stopped by its user"
+"""What a request is cancelled with when its user asked for its end; a client that merely left gives no reason."""
+
 Kind = Literal["chat", "generate", "embed", "rerank", "load", "unload"]
-State = Literal["waiting", "reading", "answering", "done", "failed"]
+State = Literal["waiting", "reading", "answering", "done", "stopped", "failed"]
 
 
 class Report(Struct, frozen=True, kw_only=True):

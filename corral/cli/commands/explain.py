@@ -89,7 +89,7 @@ def _count(tokens: int) -> str:
 
 def described(one: Explained, moment: datetime) -> str:
     """Sections with all that is known of a request."""
-    ended = one.reason if one.state == "done" else f"failed: {one.reason}" if one.state == "failed" else one.state
+    ended = {"done": one.reason, "stopped": one.reason, "failed": f"failed: {one.reason}"}.get(one.state, one.state)
     asked = [
         ("id", one.id),
         ("model", one.model),

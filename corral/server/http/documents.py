@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from corral.golang import gojson
+from corral.server.http.docs_key import DOCUMENTS
 from corral.server.http.docs_page import page
 from corral.server.http.needs import READ
 from corral.server.http.openapi import document
@@ -39,7 +40,7 @@ def with_documents(routes: Sequence[DocumentedRoute]) -> tuple[DocumentedRoute, 
         route(
             "/openapi.json", openapi, "GET", "HEAD", dialect=PLAIN, operation=Operation(answers=ANYTHING), needs=READ
         ),
-        route("/docs", docs, "GET", "HEAD", dialect=PLAIN, operation=Operation(text="text/html"), needs=READ),
+        route("/docs", docs, "GET", "HEAD", dialect=DOCUMENTS, operation=Operation(text="text/html"), needs=READ),
     )
     every = (*routes, *own)
     as_json = _once(lambda: gojson.encode(document(every)))

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from corral import telemetry
 from corral.access.caller import Caller
+from corral.inference.recent import STOPPED
 
 HEADER = b"x-corral-keep-answer"
 MAX_BYTES = 8 << 20
@@ -33,8 +34,10 @@ class KeptAnswer:
         self.start: Message | None = None
         self.has_ended = False
         self.readers = 0
-        self.stopped = asyncio.Event()
+        self.is_unwanted = asyncio.Event()
         """Set when nobody wants the rest."""
+        self.reason = ""
+        """Why nobody wants it, where somebody said so."""
         self.task: asyncio.Task[None] | None = None
         self._body = bytearray()
         self._changed = asyncio.Event()
@@ -47,7 +50,12 @@ class KeptAnswer:
             self._body += message.get("body", b"")
         self._tell()
         if len(self._body) > MAX_BYTES:
-            self.stopped.set()
+            self.is_unwanted.set()
+
+    def stop(self) -> None:
+        """Ends it, as its user asked."""
+        self.reason = STOPPED
+        self.is_unwanted.set()
 
     def end(self) -> None:
         self.has_ended = True
@@ -105,7 +113,7 @@ class Rest(Response):
 
 def _stop_unread(answer: KeptAnswer) -> None:
     if not answer.readers:
-        answer.stopped.set()
+        answer.is_unwanted.set()
 
 
 class KeptAnswers:
@@ -170,7 +178,7 @@ class Keeping:
             await self._app(scope, receive, send)
             return
         scope[_KEPT] = answer
-        client = _Client(receive, answer.stopped)
+        client = _Client(receive, answer)
         answer.task = asyncio.create_task(self._run(request_id, answer, scope, client))
         await _until_hang_up(Rest(answer), scope, client, send)
 
@@ -186,16 +194,16 @@ class Keeping:
 class _Client:
     """The client's side of a request: its body goes to the application, its hang-up to those who send to it."""
 
-    def __init__(self, receive: Receive, stopped: asyncio.Event) -> None:
+    def __init__(self, receive: Receive, answer: KeptAnswer) -> None:
         self._receive = receive
-        self._stopped = stopped
+        self._answer = answer
         self._is_read = asyncio.Event()
 
     async def receive_request(self) -> Message:
-        """What the application receives: the body, and then no hang-up but that of a stopped answer."""
+        """What the application receives: the body, and then no hang-up but that of an unwanted answer."""
         if self._is_read.is_set():
-            await self._stopped.wait()
-            return {"type": "http.disconnect"}
+            await self._answer.is_unwanted.wait()
+            return {"type": "http.disconnect", "reason": self._answer.reason}
         message = await self._receive()
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             self._is_read.set()

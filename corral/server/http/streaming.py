@@ -163,20 +163,24 @@ class Route:
 
 
 async def _until_hang_up(work: Awaitable[None], scope: Scope, receive: Receive) -> None:
-    """Runs `work`; when the client hangs up first, cancels it and waits until it has let go of everything.
+    """Runs `work`; when the client hangs up first, cancels it and waits until it has let go of everything. The
+    `CancelledError` has the reason that the hang-up came with.
 
     When it is cancelled itself, `work` is too; what has not begun to answer ends in `CancelledError`.
     """
+    reason: str | None = None
     task = asyncio.ensure_future(work)
     watcher = asyncio.ensure_future(_hang_up(receive))
     try:
         await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
     except asyncio.CancelledError:
         scope[_STOPS] = True
+    else:
+        reason = watcher.result() if watcher.done() else None
     finally:
         watcher.cancel()
         if not task.done():
-            task.cancel()
+            task.cancel(reason)
             await asyncio.wait({task})
     if not task.cancelled() or scope.get(_STOPS):
         task.result()
@@ -184,6 +188,10 @@ async def _until_hang_up(work: Awaitable[None], scope: Scope, receive: Receive) 
         scope[_LEFT] = True
 
 
-async def _hang_up(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def _hang_up(receive: Receive) -> str | None:
+    """Waits until the client hangs up; gives the reason for it where there is one (`kept_answers`)."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            reason: str | None = message.get("reason")
+            return reason or None

@@ -19,7 +19,7 @@ async def answer(request: Request) -> Response:
 
 async def stop(request: Request) -> Response:
     """Ends an answer that is kept."""
-    _kept(request).stopped.set()
+    _kept(request).stop()
     return reply({})
 
 

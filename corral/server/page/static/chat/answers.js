@@ -26,6 +26,9 @@ export async function stop(id) {
   await ask(`/api/answers/${id}`, undefined, { method: "DELETE" }).catch(() => {}); // it may have ended by itself
 }
 
+/** Ends the answers among these messages. */
+export const stopAll = (ids) => Promise.all(ids.filter(isRunning).map(stop));
+
 /** The ids of a conversation's messages that are under way. */
 export const runningIn = (conversation) => [...running.keys()].filter((id) => conversation.messages.has(id));
 
@@ -56,8 +59,8 @@ export function resume(conversation) {
 /** Reads along with the answers that another tab has begun. One of which nothing has come may not be at the server yet. */
 export function readAlong(conversation) {
   for (const message of conversation.messages.values()) {
-    if (message.state !== "running") grown(message);
-    else if (message.received) goOn(conversation, message);
+    if (message.state === "running" && message.received) goOn(conversation, message);
+    grown(message); // by what the other tab kept of it
   }
 }
 
@@ -84,9 +87,9 @@ async function untilEnd(conversation, message, begin, control) {
   const elsewhere = problem && !isStopped ? await conversation.keptOf(message) : null;
   if (elsewhere && elsewhere.state !== "running") Object.assign(message, elsewhere); // another tab has stopped it
   else end(message, problem, isStopped);
-  running.delete(message.id);
-  await conversation.keep(message);
   conversation.writing.delete(message.id);
+  await conversation.keep(message);
+  running.delete(message.id);
   conversation.tellOthers();
   grown(message);
 }

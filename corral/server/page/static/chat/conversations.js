@@ -15,6 +15,15 @@ OTHERS.onmessage = async ({ data }) => {
   tell(data.type, data.id);
 };
 
+/** What may have become of an answer; each of these says more than those before it. */
+const STATES = ["running", "failed", "stopped", "done"];
+
+/** Whether one copy of a message is further than another: two tabs may read the same answer, and one of them stop it. */
+function isFurther(one, other) {
+  const steps = STATES.indexOf(one.state) - STATES.indexOf(other.state);
+  return steps > 0 || (steps === 0 && (one.received ?? 0) > (other.received ?? 0));
+}
+
 /** The conversations that were opened here, by id: an answer goes on in one that is not shown. */
 const opened = new Map();
 
@@ -45,27 +54,36 @@ async function keepRest() {
 
 /** An open conversation: its record and its messages in a Map by id. */
 export class Conversation {
-  constructor(record, messages) {
+  constructor(record, messages = []) {
     this.record = record;
     this.messages = new Map(messages.map((message) => [message.id, message]));
     /** The ids of messages that an answer of this tab is being written into. */
     this.writing = new Set();
-    /** The ids of messages that could not be kept yet. */
+    /** The fields of the record that were changed and are not kept yet, and the ids of such messages. */
+    this.pending = {};
     this.unkept = new Set();
+    /** Whether the record was kept before, and the ids of messages that were: what is not there any more was deleted. */
+    this.wasKept = false;
+    this.kept = new Set();
+    /** Whether something could not be kept when that was tried. */
     this.isUnkept = false;
-    /** Whether another tab has deleted it. */
+    /** Whether it was deleted, here or in another tab. */
     this.isGone = false;
   }
 
   static async open(id) {
-    const record = opened.has(id) ? null : await database.get("conversations", id);
-    if (record) opened.set(id, new Conversation(record, await database.messagesOf(id)));
-    return opened.get(id);
+    if (opened.has(id)) return opened.get(id);
+    const { record, messages } = await database.whole(id);
+    if (!record || opened.has(id)) return opened.get(id);
+    const found = new Conversation(record, messages);
+    found.#know(messages);
+    opened.set(id, found);
+    return found;
   }
 
   static start(settings) {
     const now = Date.now();
-    const started = new Conversation({ id: newId(), title: "", created: now, changed: now, leaf: null, ...settings }, []);
+    const started = new Conversation({ id: newId(), title: "", created: now, changed: now, leaf: null, ...settings });
     opened.set(started.id, started);
     return started;
   }
@@ -84,38 +102,90 @@ export class Conversation {
     const created = Math.max(Date.now(), ...[...this.messages.values()].map((other) => other.created + 1));
     const message = { id: newId(), conversation: this.id, parent, role, created, content: "", ...fields };
     this.messages.set(message.id, message);
-    Object.assign(this.record, { leaf: message.id, changed: Date.now() });
-    if (!this.record.title && role === "user") this.record.title = titleOf(message);
+    this.#change({ leaf: message.id, changed: Date.now() });
+    if (!this.record.title && role === "user") this.#change({ title: titleOf(message) });
     await this.keep(message);
     told("list");
     told("conversation", this.id);
     return message;
   }
 
-  /** Takes over what another tab has changed. What is being written here, or could not be kept, stays as it is. */
+  /** Takes over what another tab has changed. What is not kept yet, or is being written here, stays as it is. */
   async refresh() {
-    const [record, messages] = await Promise.all([database.get("conversations", this.id), database.messagesOf(this.id)]);
-    this.isGone = !record && !this.isUnkept;
-    if (!this.isUnkept) Object.assign(this.record, record);
-    const isOurs = (id) => this.writing.has(id) || this.unkept.has(id);
-    const kept = new Set(messages.map(({ id }) => id));
-    for (const id of this.messages.keys()) if (!kept.has(id) && !isOurs(id)) this.messages.delete(id);
+    const { record, messages } = await database.whole(this.id);
+    if (!record) return this.#lose();
+    Object.assign(this.record, record, this.pending);
+    const there = new Set(messages.map(({ id }) => id));
+    for (const id of this.kept) if (!there.has(id) && !this.writing.has(id)) this.#drop(id);
+    this.#know(messages);
     for (const message of messages) {
       const mine = this.messages.get(message.id);
       if (!mine) this.messages.set(message.id, message);
-      else if (!isOurs(message.id)) Object.assign(mine, message);
+      else this.#takeOver(mine, message);
     }
   }
 
-  /** Keeps the record and messages as they are now, with those that could not be kept before; gives whether that worked. */
+  /** Keeps what was changed: the record's fields, these messages, and what could not be kept before; gives whether that worked. */
   async keep(...messages) {
     if (this.isGone) return true;
     for (const { id } of messages) this.unkept.add(id);
-    const wanted = [...this.unkept];
-    const found = wanted.map((id) => this.messages.get(id)).filter(Boolean);
-    this.isUnkept = !(await kept(database.putTogether(this.record, found)));
-    if (!this.isUnkept) for (const id of wanted) this.unkept.delete(id);
-    return !this.isUnkept;
+    const wanted = [...this.unkept].map((id) => this.messages.get(id)).filter(Boolean);
+    const changed = { ...this.pending };
+    this.isUnkept = !(await kept(this.#merge(wanted, changed)));
+    if (this.isUnkept || this.isGone) return !this.isUnkept;
+    for (const [name, value] of Object.entries(changed)) if (this.pending[name] === value) delete this.pending[name];
+    for (const { id } of wanted) this.unkept.delete(id);
+    return true;
+  }
+
+  /** Puts changes on top of what is kept now, which another tab may have changed. */
+  async #merge(wanted, changed) {
+    const further = [];
+    let isThere = false;
+    const recordOf = (record) => {
+      isThere = Boolean(record) || !this.wasKept;
+      if (!isThere) return null;
+      if (!record) return this.record;
+      return Object.keys(changed).length ? { ...record, ...changed } : null;
+    };
+    const messageOf = (other, mine) => {
+      if (!other) return this.kept.has(mine.id) ? null : mine;
+      if (!isFurther(other, mine)) return mine;
+      further.push([mine, other]);
+      return null;
+    };
+    await database.change(this.id, recordOf, wanted, messageOf);
+    if (!isThere) return this.#lose();
+    this.#know(wanted);
+    for (const [mine, other] of further) this.#takeOver(mine, other);
+  }
+
+  /** Takes over another tab's copy of a message if that is further. One that is being written here goes on by itself. */
+  #takeOver(mine, other) {
+    if (!this.writing.has(mine.id) && isFurther(other, mine)) Object.assign(mine, other);
+  }
+
+  /** These are kept now, and the record is. */
+  #know(messages) {
+    this.wasKept = true;
+    for (const { id } of messages) this.kept.add(id);
+  }
+
+  #lose() {
+    if (!this.wasKept) return;
+    this.isGone = true;
+    this.isUnkept = false;
+  }
+
+  #drop(id) {
+    this.messages.delete(id);
+    this.kept.delete(id);
+    this.unkept.delete(id);
+  }
+
+  #change(fields) {
+    Object.assign(this.record, fields);
+    Object.assign(this.pending, fields);
   }
 
   /** Has other tabs show it as it is kept now. */
@@ -130,9 +200,9 @@ export class Conversation {
 
   /** Keeps changes of the conversation's own fields. */
   async set(fields) {
-    Object.assign(this.record, fields);
+    this.#change(fields);
     await this.keep();
-    told("list");
+    told("list", this.id);
   }
 
   /** Shows another branch: the one that a message stands in. */
@@ -144,10 +214,10 @@ export class Conversation {
   /** Removes a message and what follows it. What is shown ends before it, or goes on with a branch beside it. */
   async cut(message) {
     const gone = tree.withAllBelow(this.messages, message.id);
-    for (const id of gone) this.messages.delete(id);
-    const beside = tree.siblings(this.messages, message).at(-1);
+    const beside = tree.siblings(this.messages, message).findLast(({ id }) => id !== message.id);
     await this.set({ leaf: beside ? tree.newestLeaf(this.messages, beside.id) : message.parent });
-    await kept(Promise.all(gone.map((id) => database.remove("messages", id))));
+    if (!(await kept(database.remove("messages", ...gone)))) return;
+    for (const id of gone) this.#drop(id);
     told("conversation", this.id);
     await keepRest();
   }
@@ -171,7 +241,8 @@ export function whole(ids) {
     ids.map(async (id) => {
       const shown = opened.get(id);
       if (shown) return { ...shown.record, messages: [...shown.messages.values()] };
-      return { ...(await database.get("conversations", id)), messages: await database.messagesOf(id) };
+      const { record, messages } = await database.whole(id);
+      return { ...record, messages };
     }),
   );
 }
@@ -184,8 +255,10 @@ export async function search(text) {
 }
 
 export async function remove(id) {
-  opened.delete(id);
   if (!(await kept(database.removeConversation(id)))) return;
+  const shown = opened.get(id);
+  if (shown) shown.isGone = true; // an answer of it may be under way
+  opened.delete(id);
   told("list");
   OTHERS.postMessage({ type: "conversation", id });
   await keepRest();

@@ -28,18 +28,49 @@ async function transaction(stores, mode, act) {
 
 export const all = (store) => transaction([store], "readonly", (from) => from.getAll());
 export const get = (store, id) => transaction([store], "readonly", (from) => from.get(id));
-export const remove = (store, id) => transaction([store], "readwrite", (from) => from.delete(id));
+
+export const remove = (store, ...ids) =>
+  transaction([store], "readwrite", (from) => {
+    for (const id of ids) from.delete(id);
+  });
 
 export const put = (store, ...records) =>
   transaction([store], "readwrite", (into) => {
     for (const record of records) into.put(record);
   });
 
-/** The messages of a conversation, in no order. */
-export const messagesOf = (id) =>
-  transaction(["messages"], "readonly", (from) => from.index("conversation").getAll(id));
+/** A conversation's record and its messages in no order, as they are at one moment. Without a record it is not kept. */
+export async function whole(id) {
+  const found = {};
+  await transaction(["conversations", "messages"], "readonly", (conversations, messages) => {
+    conversations.get(id).onsuccess = ({ target }) => (found.record = target.result);
+    messages.index("conversation").getAll(id).onsuccess = ({ target }) => (found.messages = target.result);
+  });
+  return found;
+}
 
-/** Keeps a conversation and messages of it together. */
+/**
+ * Changes a conversation's record and messages of it in one transaction, so that nothing is lost that another tab keeps
+ * at the same time. `recordOf(kept)` and `messageOf(kept, message)` give what is to be kept, where `kept` is `undefined`
+ * for what is not there; what they do not give stays as it is. Without a record no message is kept, either.
+ */
+export const change = (id, recordOf, messages, messageOf) =>
+  transaction(["conversations", "messages"], "readwrite", (conversations, into) => {
+    conversations.get(id).onsuccess = ({ target: { result: kept } }) => {
+      const record = recordOf(kept);
+      if (record) conversations.put(record);
+      if (record || kept) for (const message of messages) changeOne(into, message, messageOf);
+    };
+  });
+
+function changeOne(into, message, messageOf) {
+  into.get(message.id).onsuccess = ({ target: { result: kept } }) => {
+    const wanted = messageOf(kept, message);
+    if (wanted) into.put(wanted);
+  };
+}
+
+/** Keeps a new conversation and its messages together. */
 export const putTogether = (conversation, messages) =>
   transaction(["conversations", "messages"], "readwrite", (conversations, into) => {
     conversations.put(conversation);

@@ -14,6 +14,7 @@ export class Markdown {
   constructor() {
     this.element = make("div", { class: "text" });
     this.text = "";
+    this.previewed = null;
     this.done = 0; // characters in blocks that no more text can change
     this.open = []; // elements of the blocks after those
     this.busy = false;
@@ -23,7 +24,7 @@ export class Markdown {
 
   /** Shows a text as it was written, until it is to be rendered. */
   preview(text) {
-    this.#plain(text);
+    if (text !== this.previewed) this.#plain((this.previewed = text));
   }
 
   /** Shows a text that begins as the last one did. */

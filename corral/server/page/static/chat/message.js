@@ -80,6 +80,7 @@ function answerParts(message, element, actions) {
     if (thoughtText.textContent !== (message.thinking ?? "")) thoughtText.textContent = message.thinking ?? "";
     waiting(state, message, runs);
     if (isNear) rendered.show(message.content);
+    else rendered.preview(message.content);
     if (calls.childElementCount !== (message.calls ?? []).length) calls.replaceChildren(...message.calls.map(call));
     if (runs === ran) return;
     ran = runs;
@@ -93,7 +94,6 @@ function answerParts(message, element, actions) {
   });
   nearWindow.observe(element);
   if (message.state === "running") listenUntilDone(message, element, update);
-  rendered.preview(message.content);
   update();
   return [thought, rendered.element, calls, state];
 }
@@ -101,7 +101,7 @@ function answerParts(message, element, actions) {
 function listenUntilDone(message, element, update) {
   let isPlanned = false;
   const listener = () => {
-    if (!isRunning(message.id)) progress.removeEventListener(message.id, listener);
+    if (message.state !== "running" && !isRunning(message.id)) progress.removeEventListener(message.id, listener);
     if (isPlanned) return;
     isPlanned = true;
     setTimeout(() => {

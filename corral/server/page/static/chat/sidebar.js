@@ -2,6 +2,7 @@
 
 import { button, confirmed, debounced, dialog, field, form, make, notify } from "../dom.js";
 import { date, say } from "../words.js";
+import * as answers from "./answers.js";
 import * as conversations from "./conversations.js";
 import * as exchange from "./exchange.js";
 
@@ -91,6 +92,8 @@ export class Sidebar {
 
   async _delete(record) {
     if (!(await confirmed(say("chats.delete.sure", { title: record.title }), say("chats.delete"), say("cancel")))) return;
+    const shown = await conversations.Conversation.open(record.id);
+    if (shown) await answers.stopAll(answers.runningIn(shown));
     await conversations.remove(record.id);
     if (record.id === this.open) location.hash = "#/chat";
   }

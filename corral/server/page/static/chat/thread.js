@@ -20,15 +20,18 @@ export class Thread {
     this.round = 0;
   }
 
-  /** Shows a conversation's path. Messages that are shown already keep their elements. */
+  /** Shows a conversation's path, to its end. Messages that are shown already keep their elements, and who reads farther up the place. */
   show(conversation) {
     const round = ++this.round;
     const shown = new Map([...this.element.children].map((element) => [element.dataset.id, element]));
     const path = conversation.path;
     const elementOf = (one) => this.#kept(shown.get(one.id), one, conversation) ?? this.#made(one, conversation);
-    const begin = Math.max(0, path.length - AT_ONCE);
+    const isAsBefore = shown.has(path.at(-1)?.id) && path.length === shown.size;
+    const begin = isAsBefore ? 0 : Math.max(0, path.length - AT_ONCE);
+    const { scrollTop } = this.element;
     this.element.replaceChildren(...path.slice(begin).map(elementOf));
-    this.#toEnd();
+    if (isAsBefore && !this.isAtEnd) this.element.scrollTop = scrollTop;
+    else this.#toEnd();
     if (begin) this.#addAbove(path.slice(0, begin), elementOf, round);
   }
 

@@ -11,6 +11,7 @@ import { body } from "./request.js";
 import { settings } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
 import { Thread } from "./thread.js";
+import * as tree from "./tree.js";
 
 /** Milliseconds until a server that did not answer is asked again. */
 const RETRY = 2000;
@@ -107,10 +108,12 @@ class View {
   /** The conversation was changed, here or in another tab. */
   #change() {
     if (this.conversation.isGone) {
+      answers.stopAll(answers.runningIn(this.conversation));
       notify(say("chat.gone"), "error");
       location.hash = "#/chat";
       return;
     }
+    this.settings = { ...EMPTY, ...this.conversation.record };
     answers.readAlong(this.conversation);
     this.#redraw();
     this.#untilEnded();
@@ -190,7 +193,7 @@ class View {
   }
 
   #stop() {
-    for (const id of answers.runningIn(this.conversation)) answers.stop(id);
+    answers.stopAll(answers.runningIn(this.conversation));
   }
 
   #actions(message) {
@@ -204,7 +207,9 @@ class View {
   }
 
   async #remove(message) {
-    if (await confirmed(say("chat.remove.sure"), say("chats.delete"), say("cancel"))) await this.conversation.cut(message);
+    if (!(await confirmed(say("chat.remove.sure"), say("chats.delete"), say("cancel")))) return;
+    await answers.stopAll(tree.withAllBelow(this.conversation.messages, message.id));
+    await this.conversation.cut(message);
   }
 
   async #edit(message) {

@@ -55,7 +55,7 @@ class Download {
   update() {
     const pull = this.#pull;
     const isRunning = pull.state === "running";
-    const progress = pulls.progress(pull);
+    const progress = pull.moved;
     const label = say(isRunning ? "models.pause" : "models.resume");
     if (this.act.textContent !== label) this.act.textContent = label;
     this.forget.hidden = isRunning;

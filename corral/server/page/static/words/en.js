@@ -257,5 +257,6 @@ export const words = {
   "requests.state.reading": "reading",
   "requests.state.answering": "answering",
   "requests.state.done": "done",
+  "requests.state.stopped": "stopped",
   "requests.state.failed": "failed",
 };

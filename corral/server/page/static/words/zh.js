@@ -257,5 +257,6 @@ export const words = {
   "requests.state.reading": "阅读",
   "requests.state.answering": "回答",
   "requests.state.done": "完成",
+  "requests.state.stopped": "已停止",
   "requests.state.failed": "失败",
 };
