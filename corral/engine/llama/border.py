@@ -37,6 +37,11 @@ class Worker(Protocol):
     @property
     def alive(self) -> bool: ...
 
+    @property
+    def connect_seconds(self) -> float | None:
+        """How long a session may take to connect; None: as long as the system tries."""
+        ...
+
     def connector(self) -> aiohttp.BaseConnector:
         """How a session of requests connects to it: a connection for each."""
         ...
@@ -51,6 +56,10 @@ class Worker(Protocol):
 
     async def ended(self) -> str:
         """Waits for its end; returns how it ended."""
+        ...
+
+    def last_error(self) -> str:
+        """What it printed last of an error. Blocks."""
         ...
 
     def device_error(self) -> str:

@@ -63,7 +63,7 @@ class LlamaEngine:
         """What it said that it holds on each, the CPU among them."""
         self._worker = worker
         self._connection = Connection(worker, hang_timeout)
-        self._has_llguidance = has_llguidance
+        self.has_llguidance = has_llguidance
         self._retiring: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._marker: str | None = None
         self._seen_prefixes = SeenPrefixes()
@@ -99,7 +99,7 @@ class LlamaEngine:
             "n_predict": request.max_tokens,
             "n_keep": request.num_keep,
         }
-        if request.grammar and self._has_llguidance:
+        if request.grammar and self.has_llguidance:
             body["grammar"] = request.grammar
         elif request.schema is not None:
             body["json_schema"] = request.schema
@@ -362,6 +362,14 @@ class LlamaEngine:
 
     def memory(self) -> int:
         return self._worker.memory()
+
+    def signs_of_life(self) -> tuple[float, int]:
+        """What grows while it computes or prints."""
+        return self._worker.signs_of_life()
+
+    def last_error(self) -> str:
+        """What it printed last of an error. Blocks."""
+        return self._worker.last_error()
 
     def on_devices(self) -> Mapping[str, Bytes]:
         return self.devices

@@ -49,7 +49,7 @@ class Connection:
             base_url=worker.url,
             headers={"Authorization": f"Bearer {worker.key}"},
             connector=worker.connector(),
-            timeout=aiohttp.ClientTimeout(total=None),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=worker.connect_seconds),
         )
         self._exchanges: set[Exchange] = set()
         """Those under way. They are not the session's: each token of an answer costs a general client too much."""

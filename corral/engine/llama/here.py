@@ -45,6 +45,10 @@ class WorkerHere:
     def alive(self) -> bool:
         return self._process.alive
 
+    @property
+    def connect_seconds(self) -> float | None:
+        return None
+
     def connector(self) -> aiohttp.BaseConnector:
         return aiohttp.TCPConnector(limit=0, force_close=True)  # llama-server drops kept connections unasked
 
@@ -65,6 +69,9 @@ class WorkerHere:
 
     async def ended(self) -> str:
         return await self._process.ended()
+
+    def last_error(self) -> str:
+        return self._process.log.last_error()
 
     def device_error(self) -> str:
         return self._process.log.device_error()
