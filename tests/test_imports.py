@@ -149,7 +149,8 @@ def test_the_server_loads_nothing_of_what_converts_and_quantises() -> None:
 
 
 def test_the_server_loads_nothing_of_ray_and_of_nodes_unless_it_has_some() -> None:
-    code = "import sys, corral.server.serve; print(*(name for name in sys.modules if name.startswith(('ray', 'corral.cl'))))"
+    loaded = "(name for name in sys.modules if name.startswith(('ray', 'corral.cluster')))"
+    code = f"import sys, corral.server.serve; print(*{loaded})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "\n"
 

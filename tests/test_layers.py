@@ -86,6 +86,7 @@ EXCEPTIONS = {
     ("cli/commands/engine.py", "builds"),  # inside the command that builds by itself
     ("cli/commands/engine.py", "engine"),
     ("cli/commands/engine.py", "machine"),
+    ("cli/commands/nodes.py", "cluster"),  # inside the command that writes a manifest
     ("cli/commands/tune.py", "builds"),  # inside the command that measures by itself
     ("cli/commands/tune.py", "engine"),
     ("cli/commands/tune.py", "machine"),

@@ -47,6 +47,10 @@ class Seat:
         self.name = name
         self._is_ours = is_ours
         self.may_go = may_go
+        self.on_gone: Callable[[], None] = lambda: None
+        """Called when its worker has ended, whether that was wanted or not."""
+        self.is_filled = False
+        """Whether it is being loaded without a request that waits for it."""
         self.site: Site | None = None
         """None: it is not loaded, or on this machine."""
         self.scheduler = scheduler(self)
@@ -59,6 +63,11 @@ class Seat:
     def runner(self) -> Runner | None:
         """The loaded model that takes requests; None while there is none."""
         return next((one for one in self._runners() if one.loading is None and not one.draining), None)
+
+    @property
+    def is_cold(self) -> bool:
+        """Whether it has no model and none is being loaded."""
+        return not (self.is_filled or self._runners() or self.scheduler.queued)
 
     def _runners(self) -> list[Runner]:
         return [runner for runner in self.scheduler.runners if self._is_ours(runner)]
@@ -91,6 +100,7 @@ class Seat:
         self.site = None
         self.replica.prefixes.clear()
         self.replica.breaker.worked()
+        self.on_gone()
 
 
 class Moved(Struct, frozen=True):
@@ -104,11 +114,20 @@ class Moved(Struct, frozen=True):
 class Fleet:
     """The replicas of one model. `seat` makes another one, given its place in the list."""
 
-    def __init__(self, label: str, count: int, seat: Callable[[int], Seat]) -> None:
+    def __init__(self, label: str, weights: str, count: int, seat: Callable[[int], Seat]) -> None:
         self.label = label
+        self.weights = weights
         self._seat = seat
-        self._seats = [seat(number) for number in range(count)]
+        self._seats = [self._new(number) for number in range(count)]
         self._leaving: set[Seat] = set()
+        self._spec: RunnerSpec | None = None
+        """How the model was loaded last."""
+        self._filling: set[asyncio.Task[None]] = set()
+
+    def _new(self, number: int) -> Seat:
+        seat = self._seat(number)
+        seat.on_gone = self.fill
+        return seat
 
     @property
     def seats(self) -> Sequence[Seat]:
@@ -139,6 +158,8 @@ class Fleet:
                     await block.aclose()
                     raise
             await stack.enter_async_context(block)
+            self._spec = runner.spec
+            self.fill()
             try:
                 yield runner
             except EngineLost:
@@ -147,6 +168,27 @@ class Fleet:
                 raise
             else:
                 seat.replica.breaker.worked()
+
+    def fill(self) -> None:
+        """Has the replicas loaded that are always to be there, once the model was asked for."""
+        for seat in self._seats:
+            if self._spec is not None and not seat.may_go and seat.is_cold and seat.replica.breaker.may_pass:
+                task = asyncio.get_running_loop().create_task(self._load(seat, self._spec))
+                seat.is_filled = True
+                self._filling.add(task)
+                task.add_done_callback(self._filling.discard)
+
+    async def _load(self, seat: Seat, spec: RunnerSpec) -> None:
+        try:
+            async with seat.scheduler.runner(spec, self.label, FOREVER_SECONDS):
+                pass
+        except ServerStopping:
+            pass
+        except CorralError as error:
+            seat.replica.breaker.failed(str(error))
+            log.warning("model %s: %s could not be loaded: %s", self.label, seat.name, error)
+        finally:
+            seat.is_filled = False
 
     def _could_not(self, seat: Seat, error: CorralError) -> None:
         """A replica could not be loaded: raises when there is no other one to ask."""
@@ -181,7 +223,7 @@ class Fleet:
         return moved
 
     async def _move(self, number: int, old: Seat, runner: Runner) -> Moved:
-        new = self._seat(number)
+        new = self._new(number)
         reason = ""
         try:
             async with new.scheduler.runner(runner.spec, runner.label, runner.keep_alive):
@@ -191,7 +233,7 @@ class Fleet:
             others = [seat for seat in self._seats if seat is not old and seat.runner is not None]
             if not others:
                 return Moved(self.label, reason=str(error))
-            new = self._seat(number)  # the others do its work
+            new = self._new(number)  # the others do its work
             reason = str(error)
         self._seats[number] = new
         self._leaving.add(old)
@@ -200,3 +242,14 @@ class Fleet:
         finally:
             self._leaving.discard(old)
         return Moved(self.label, new.site.address if new.site is not None else "", reason)
+
+    def forget(self) -> None:
+        """Loads nothing until the model is asked for again."""
+        self._spec = None
+
+    async def close(self) -> None:
+        """Loads nothing any more; the schedulers are closed by their owner."""
+        self._spec = None
+        for task in self._filling:
+            task.cancel()
+        await asyncio.gather(*self._filling, return_exceptions=True)

@@ -113,6 +113,9 @@ class Fleets:
 
     def expire(self, weights: str) -> None:
         """Unloads the model's replicas as soon as they have no users."""
+        for fleet in self._fleets.values():
+            if fleet.weights == weights:
+                fleet.forget()
         for seat in self._seats():
             seat.scheduler.expire(weights)
 
@@ -137,7 +140,7 @@ class Fleets:
                 name = f"replica {number + 1} of {label}"
                 return Seat(name, tier=tier, may_go=number >= least, scheduler=self._scheduler)
 
-            self._fleets[key] = Fleet(label, most + (local != "no"), seat)
+            self._fleets[key] = Fleet(label, spec.model, most + (local != "no"), seat)
         return self._fleets[key]
 
     def _scheduler(self, seat: Seat) -> Scheduler:
@@ -177,6 +180,10 @@ class Fleets:
     def _has_left_some(self, node: Node) -> bool:
         return any(seat.site is not None and seat.site.node == node.id for seat in self._seats())
 
+    def is_drained(self, text: str) -> bool:
+        """Whether the node, named by its address or id, gets no new replicas."""
+        return any(node.id in self.launching.without for node in self._nodes if text in (node.address, node.id))
+
     async def resume(self, text: str) -> None:
         """Lets a drained node have new replicas."""
         self.launching.without.discard((await self._named(text)).id)
@@ -200,6 +207,7 @@ class Fleets:
         """Ends every replica."""
         if self._looking is not None:
             self._looking.cancel()
+        await asyncio.gather(*(fleet.close() for fleet in self._fleets.values()))
         await asyncio.gather(*(seat.scheduler.close() for seat in self._seats()))
         await self._route.close()
         await self._cluster.close()
