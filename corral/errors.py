@@ -23,6 +23,7 @@ CorralError              anything that stops a request or a command
 ├── Busy                 trying again later may work
 │   ├── QueueFull        as many requests wait as may
 │   ├── LimitReached     the key has used what it may use a minute
+│   ├── NotPlaced        no node has room for a model, or none that serves it can be reached
 │   └── ServerStopping
 ├── ConfigError          a setting that cannot be used
 ├── StoreError           the disk or the store's files
@@ -36,6 +37,7 @@ CorralError              anything that stops a request or a command
 ├── EngineError          the engine failed
 │   ├── EngineRefused    the engine calls the request bad
 │   ├── EngineDied       the worker is gone
+│   │   ├── EngineLost    the connection to a worker on another node broke
 │   │   ├── EngineCrashed a fault of native code ended it while it loaded
 │   │   └── DeviceFailed  a GPU or its driver failed
 │   └── OutOfMemory
@@ -214,6 +216,10 @@ class LimitReached(Busy):
         super().__init__(f"your key has reached its limit for a minute; try again in {self.wait} seconds")
 
 
+class NotPlaced(Busy):
+    """No node has room for a model, or none that serves it can be reached."""
+
+
 class ServerStopping(Busy):
     """The server ends and takes on nothing new."""
 
@@ -278,6 +284,10 @@ class EngineRefused(EngineError):
 
 class EngineDied(EngineError):
     """The worker is gone; the next request starts a new one."""
+
+
+class EngineLost(EngineDied):
+    """The connection to a worker on another node broke: the request may be sent to another one that has not begun."""
 
 
 class EngineCrashed(EngineDied):

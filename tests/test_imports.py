@@ -148,9 +148,17 @@ def test_the_server_loads_nothing_of_what_converts_and_quantises() -> None:
     assert done.stdout == "\n"
 
 
+def test_the_server_loads_nothing_of_ray_and_of_nodes_unless_it_has_some() -> None:
+    loaded = "(name for name in sys.modules if name.startswith(('ray', 'corral.cluster')))"
+    code = f"import sys, corral.server.serve; print(*{loaded})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    declared = {normal(re.split(r"[^\w.-]", requirement)[0]) for requirement in project["dependencies"]}
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["ray"]]
+    declared = {normal(re.split(r"[^\w.-]", requirement)[0]) for requirement in wanted}
     distributions = packages_distributions()
     imported = {
         normal(distribution)

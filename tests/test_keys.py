@@ -37,7 +37,10 @@ NEEDED: dict[Scope | None, str] = {
         /api/blobs /api/blobs/{digest} /api/copy /api/create /api/delete /api/export /api/import /api/pull /api/push
         /api/search /metrics
     """,
-    "admin": "/api/keys /api/log /api/quarantine /api/quarantine/release /api/requests",
+    "admin": """
+        /api/keys /api/log /api/nodes /api/nodes/drain /api/nodes/resume /api/quarantine /api/quarantine/release
+        /api/requests
+    """,
 }
 """Which scope each path needs."""
 COUNTED = """

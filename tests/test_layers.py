@@ -42,7 +42,7 @@ MACHINES = {"machine", "store", "engine"}
 BELOW_MACHINES = WORDS | FORMATS
 SOURCES = {"sources", "sources.registry"}
 BELOW_SERVING = BELOW_MACHINES | MACHINES | SOURCES | {"models"}
-MIDDLE = BELOW_SERVING | {"serving", "replicas", "inference"}
+MIDDLE = BELOW_SERVING | {"serving", "replicas", "cluster", "inference"}
 HTTP = MIDDLE | {"server.http"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -54,7 +54,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sources.registry": WORDS | {"store"},
     "serving": BELOW_MACHINES | {"machine", "engine", "models"},
     "replicas": WORDS,
-    "inference": BELOW_SERVING | {"serving", "replicas"},
+    "cluster": BELOW_MACHINES | MACHINES | {"serving", "replicas"},
+    "inference": BELOW_SERVING | {"serving", "replicas", "cluster"},
     "server.http": MIDDLE,
     "server.ollama": HTTP,
     "server.openai": HTTP,
@@ -85,6 +86,7 @@ EXCEPTIONS = {
     ("cli/commands/engine.py", "builds"),  # inside the command that builds by itself
     ("cli/commands/engine.py", "engine"),
     ("cli/commands/engine.py", "machine"),
+    ("cli/commands/nodes.py", "cluster"),  # inside the command that writes a manifest
     ("cli/commands/tune.py", "builds"),  # inside the command that measures by itself
     ("cli/commands/tune.py", "engine"),
     ("cli/commands/tune.py", "machine"),

@@ -49,6 +49,7 @@ COMMANDS = {
     "engine": Entry("engine", "engine", "List, build, choose and remove engines"),
     "tune": Entry("tune", "tune", "Measure which settings a model is fastest with on this machine"),
     "keys": Entry("keys", "keys", "List, make and revoke the keys by which clients use the server"),
+    "nodes": Entry("nodes", "nodes", "List, drain and describe the machines that models run on"),
     "service": Entry("service", "service", "Have the system start the server"),
     "update": Entry("update", "update", "Show how to update Corral, the way it was installed"),
     "completion": Entry("completion", "completion", "Print the script for completion in bash, zsh or fish"),

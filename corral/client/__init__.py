@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from corral.client.explained import Explained
     from corral.client.keys import Key
     from corral.client.live import Seen
+    from corral.client.nodes import Moved, Node
     from corral.messages import Chunk, Message, Progress, Rendered, Think
     from corral.names import Digest
 
@@ -143,6 +144,23 @@ class Client:
         from corral.client.explained import explained
 
         return tuple(map(explained, members(self._ask("GET", "/api/requests", timeout=ANSWER_SECONDS), "requests")))
+
+    def nodes(self) -> tuple["Node", ...]:
+        """The machines that the server's models run on."""
+        from corral.client.nodes import node
+
+        return tuple(map(node, members(self._ask("GET", "/api/nodes", timeout=ANSWER_SECONDS), "nodes")))
+
+    def drain_node(self, name: str) -> tuple[bool, tuple["Moved", ...]]:
+        """Moves all models away from a node, however long that takes: whether it is drained now, and what was moved."""
+        from corral.client.nodes import moved
+
+        answer = self._ask("POST", "/api/nodes/drain", {"node": name})
+        return member(answer, "drained", bool, False), tuple(map(moved, members(answer, "moved")))
+
+    def resume_node(self, name: str) -> None:
+        """Lets a drained node have models again."""
+        self._ask("POST", "/api/nodes/resume", {"node": name}, timeout=ANSWER_SECONDS)
 
     def quarantine(self) -> list[dict[str, Json]]:
         """The files that are not loaded, and those that were released, as `/api/quarantine` says it."""

@@ -17,11 +17,14 @@ from corral.config.values import (
     OFF,
     SWITCHES,
     Adjusted,
+    Replicas,
+    parse_amount,
     parse_at_most,
     parse_choice,
     parse_debug,
     parse_flash_attention,
     parse_host,
+    parse_host_and_port,
     parse_indexes,
     parse_keep_alive,
     parse_list,
@@ -30,6 +33,7 @@ from corral.config.values import (
     parse_on_off,
     parse_pairs,
     parse_path,
+    parse_replicas,
     parse_switch,
     parse_timeout,
     parse_web_address,
@@ -311,6 +315,46 @@ class Config:
         lambda text: parse_web_address(text),
         "Where `corral search` looks for models: Hugging Face, or a mirror that speaks its API",
     )
+    ray: str = _setting(
+        "",
+        "CORRAL_RAY",
+        parse_host_and_port,
+        "The Ray cluster whose nodes models run on, as HOST:PORT; as `corral serve --ray`",
+        must_be_valid=True,
+    )
+    ray_insecure: bool = _setting(
+        False, "CORRAL_RAY_INSECURE", parse_switch, "Whether a Ray cluster without its token authentication is used"
+    )
+    ray_models: str = _setting(
+        "",
+        "CORRAL_RAY_MODELS",
+        lambda text: str(parse_path(text)),
+        "A models folder that every node sees at this path; else nodes fetch models' files from the server",
+    )
+    ray_replicas: Replicas = _setting(
+        Replicas,
+        "CORRAL_RAY_REPLICAS",
+        parse_replicas,
+        "How many nodes answer for a model: MIN..MAX for all, MODEL=MIN..MAX for one, separated by commas",
+        must_be_valid=True,
+    )
+    ray_local: Literal["no", "first", "last"] = _setting(
+        "no",
+        "CORRAL_RAY_LOCAL",
+        parse_choice("no", "first", "last"),
+        "Whether the server answers itself, too, beside its nodes: before them, when they are full, or not at all",
+        must_be_valid=True,
+    )
+    ray_cpus: int = _setting(
+        0,
+        "CORRAL_RAY_CPUS",
+        parse_natural,
+        "Cores of a node that a model gets where it does not say; 0: as many as the smallest node has",
+    )
+    ray_gpus: float = _setting(0.0, "CORRAL_RAY_GPUS", parse_amount, "GPUs of a node that a model gets")
+    ray_place_timeout: float = _setting(
+        60.0, "CORRAL_RAY_PLACE_TIMEOUT", parse_timeout, "How long Ray may look for a node with room for a model"
+    )
     mirrors: Mapping[str, tuple[str, ...]] = _setting(
         dict,
         "CORRAL_MIRRORS",
@@ -410,6 +454,11 @@ def api_key(environ: Mapping[str, str] | None = None) -> str:
     return _unquoted(os.environ if environ is None else environ, API_KEY)
 
 
+def ray_auth_mode(environ: Mapping[str, str] | None = None) -> str:
+    """How Ray tells friends from strangers, as its own variable says: `token`, or anything else for not at all."""
+    return _unquoted(os.environ if environ is None else environ, "RAY_AUTH_MODE").lower()
+
+
 def wants_no_colours() -> bool:
     """Whether the user asks every program for output without colours (https://no-color.org)."""
     return bool(os.environ.get("NO_COLOR"))
@@ -481,7 +530,7 @@ def _from_toml(file: Path, name: str, value: Any, parse: Callable[[str], Any]) -
         match value:
             case dict() if name == "mirrors":
                 return {key: (item,) if isinstance(item, str) else tuple(item) for key, item in value.items()}
-            case dict() if parse is parse_pairs:
+            case dict() if parse in (parse_pairs, parse_replicas):
                 return parse(",".join(f"{key}={item}" for key, item in value.items()))
             case dict():
                 raise TypeError(value)

@@ -114,6 +114,61 @@ def parse_pairs(text: str) -> dict[str, str]:
     return found
 
 
+class Replicas(NamedTuple):
+    """How many replicas a model has at least, once it was asked for, and at most."""
+
+    least: int = 1
+    most: int = 1
+    of_models: tuple[tuple[str, int, int], ...] = ()
+    """Those of single models, by their names as they are shown."""
+
+    def of(self, name: str) -> tuple[int, int]:
+        """At least and at most, for the model that is shown under that name."""
+        return next(((least, most) for one, least, most in self.of_models if one == name), (self.least, self.most))
+
+    def __str__(self) -> str:
+        return ",".join(
+            (f"{self.least}..{self.most}", *(f"{name}={low}..{high}" for name, low, high in self.of_models))
+        )
+
+
+MAX_REPLICAS = 1024
+
+
+def parse_replicas(text: str) -> Replicas:
+    """`MIN..MAX`, `MODEL=MIN..MAX`, or both, separated by commas. `ValueError` or `BadRequest`."""
+    from corral import names  # few have a cluster, and every quick command reads the settings
+
+    found = Replicas()
+    for entry in parse_list(text):
+        name, _, counts = entry.rpartition("=")
+        least, dots, most = counts.partition("..")
+        low, high = parse_natural(least), parse_natural(most if dots else least)
+        if not (low <= high and 1 <= high <= MAX_REPLICAS):
+            raise ValueError(f'"{entry}" is no MIN..MAX')
+        if name:
+            shown = str(names.parse(name.strip()))
+            found = found._replace(of_models=(*found.of_models, (shown, low, high)))
+        else:
+            found = found._replace(least=low, most=high)
+    return found
+
+
+def parse_amount(text: str) -> float:
+    """A number that is not negative, perhaps with a fraction."""
+    value = float(text)
+    if not 0 <= value < 1e6:
+        raise ValueError(text)
+    return value
+
+
+def parse_host_and_port(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError(f'"{text}" is no HOST:PORT')
+    return text
+
+
 def parse_path(text: str) -> Path:
     """Absolute, with `~` and `~user` as home folders."""
     try:
@@ -168,6 +223,8 @@ def text_of(value: Any) -> str:
             return "true" if value else "false"
         case float():
             return FOREVER if value == durations.FOREVER_SECONDS else durations.text(int(value * durations.SECOND))
+        case Replicas():
+            return str(value)
         case Address() if value.is_port_only:
             return f"{value.scheme}://:{value.port}{value.path}"
         case tuple():

@@ -27,6 +27,7 @@ from corral.inference.plan import Planner
 from corral.inference.rank import Scores, check_rank, rank_documents
 from corral.inference.recent import STOPPED, Kind, Recent
 from corral.inference.run import one, run, thinking_counted, with_one_call
+from corral.inference.runners import Runners, asked_again, resent
 from corral.machine import Machine
 from corral.messages import (
     AnswerRequest,
@@ -48,7 +49,6 @@ from corral.models.quarantine import Quarantine
 from corral.options import Options
 from corral.serving.place import Place
 from corral.serving.runner import Runner
-from corral.serving.scheduler import Scheduler
 from corral.serving.spec import runner_spec
 from corral.serving.speculation import Speculation
 from corral.sources.registry import Registry
@@ -56,7 +56,7 @@ from corral.telemetry import Series
 
 
 class Runtime(Struct, frozen=True):
-    """What a request needs: the models, the scheduler that loads them, the registry that has more, and the metrics.
+    """What a request needs: the models, the runners that load them, the registry that has more, and the metrics.
 
     `deriver` knows what the engine is given of models that it would not load as they were published,
     `recent` what became of the last requests, and `quarantine` which files are not loaded. `caller` says what the
@@ -65,7 +65,7 @@ class Runtime(Struct, frozen=True):
 
     config: Config
     models: Models
-    scheduler: Scheduler
+    runners: Runners
     registry: Registry
     series: Series
     machine: Machine
@@ -137,16 +137,25 @@ async def _loaded(
     runtime: Runtime, model: Model, spec: RunnerSpec, keep_alive: float | None, metrics: RequestMetrics, place: Place
 ) -> AsyncIterator[Chunks]:
     """Says that the model is loaded, once it is. `place` shows what is waited for."""
-    async with runtime.scheduler.runner(spec, str(model.name), keep_alive, place) as runner:
+    async with runtime.runners.runner(spec, str(model.name), keep_alive, place) as runner:
         metrics.got_runner(runner)
         yield one(Chunk(done_reason="load"))
 
 
 @contextlib.asynccontextmanager
 async def _answered(runtime: Runtime, asked: _Asked, metrics: RequestMetrics, place: Place) -> AsyncIterator[Chunks]:
-    """The answer, from waiting for the model on. `place` shows what is waited for."""
+    """The answer, from waiting for the model on, by another replica where one is lost before it begins. `place` shows
+    what is waited for."""
+    async with aclosing(resent(lambda: _answered_once(runtime, asked, metrics, place))) as chunks:
+        yield chunks
+
+
+@contextlib.asynccontextmanager
+async def _answered_once(
+    runtime: Runtime, asked: _Asked, metrics: RequestMetrics, place: Place
+) -> AsyncIterator[Chunks]:
     model, request = asked.model, asked.request
-    async with runtime.scheduler.runner(asked.spec, str(model.name), request.keep_alive, place) as runner:
+    async with runtime.runners.runner(asked.spec, str(model.name), request.keep_alive, place, request) as runner:
         metrics.got_runner(runner)
         if isinstance(request, GenerateRequest) and request.prompt_tokens:
             text = await _text_of(model, runner, request.prompt_tokens)
@@ -175,13 +184,17 @@ async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = Tr
         if model.only_ranks:
             raise Unsupported(request.model, "embeddings, only reranking", model.name.full)
         chosen, spec = await _wanted(runtime, model, request.options, embed=True)
-        async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
-            metrics.got_runner(runner)
-            texts = [one if isinstance(one, str) else await _text_of(model, runner, one) for one in request.inputs]
-            vectors = await embed_inputs(runner, model, request, texts, chosen, metrics, normalize=normalize)
-            return msgspec.structs.replace(
-                vectors, load_duration=metrics.load_duration, total_duration=metrics.total_duration
-            )
+
+        async def embedded() -> Vectors:
+            async with runtime.runners.runner(spec, str(model.name), request.keep_alive) as runner:
+                metrics.got_runner(runner)
+                texts = [one if isinstance(one, str) else await _text_of(model, runner, one) for one in request.inputs]
+                return await embed_inputs(runner, model, request, texts, chosen, metrics, normalize=normalize)
+
+        vectors = await asked_again(embedded)
+        return msgspec.structs.replace(
+            vectors, load_duration=metrics.load_duration, total_duration=metrics.total_duration
+        )
 
 
 async def rank(runtime: Runtime, request: RankRequest) -> Scores:
@@ -194,12 +207,16 @@ async def rank(runtime: Runtime, request: RankRequest) -> Scores:
     with _observed(runtime, "rerank", model, metrics):
         check_rank(model, request)
         chosen, spec = await _wanted(runtime, model, request.options, rank=True)
-        async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
-            metrics.got_runner(runner)
-            scores = await rank_documents(runner, model, request, chosen, metrics)
-            return msgspec.structs.replace(
-                scores, load_duration=metrics.load_duration, total_duration=metrics.total_duration
-            )
+
+        async def ranked() -> Scores:
+            async with runtime.runners.runner(spec, str(model.name), request.keep_alive) as runner:
+                metrics.got_runner(runner)
+                return await rank_documents(runner, model, request, chosen, metrics)
+
+        scores = await asked_again(ranked)
+        return msgspec.structs.replace(
+            scores, load_duration=metrics.load_duration, total_duration=metrics.total_duration
+        )
 
 
 async def tokenize(runtime: Runtime, request: TokenizeRequest) -> TokenText:
@@ -225,7 +242,7 @@ async def _any_runner(
     model = await find_model(runtime, request.model)
     with _observed(runtime, None, model, metrics):
         _, spec = await _wanted(runtime, model, request.options)
-        async with runtime.scheduler.runner(spec, str(model.name), request.keep_alive) as runner:
+        async with runtime.runners.runner(spec, str(model.name), request.keep_alive) as runner:
             metrics.got_runner(runner)
             yield model, runner, metrics
 
@@ -316,7 +333,7 @@ async def _wanted(
         model,
         chosen,
         runtime.config,
-        runtime.machine.recent_memory(),
+        runtime.runners.fleets.memory() if runtime.runners.fleets else runtime.machine.recent_memory(),
         embed=embed,
         rank=rank,
         logprobs=logprobs,
@@ -330,7 +347,7 @@ async def _wanted(
 def _unload(runtime: Runtime, model: Model) -> Chunks:
     weights = model.stored.weights  # where they would lie: a model whose file was changed is unloaded as well
     path = model.weights if weights is None else runtime.models.store.blob_path(weights.digest)
-    runtime.scheduler.expire(str(path))
+    runtime.runners.expire(str(path))
     return one(Chunk(done_reason="unload"))
 
 

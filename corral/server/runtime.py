@@ -6,9 +6,8 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import msgspec
 
@@ -20,10 +19,11 @@ from corral.engine.llama.build import build
 from corral.engine.llama.launch import launch
 from corral.engine.llama.spare import DELAY, Spare
 from corral.engine.tuned import Tunings
-from corral.errors import CorralError, EngineCrashed
+from corral.errors import CorralError
 from corral.inference import Runtime
 from corral.inference.drafting import Drafters
 from corral.inference.recent import Recent
+from corral.inference.runners import Runners
 from corral.machine import Machine, processor
 from corral.machine.memory import memory
 from corral.machine.threads import threads_here
@@ -32,6 +32,8 @@ from corral.models.derived import Deriver, EngineFiles
 from corral.models.model import Models
 from corral.models.quarantine import Quarantine
 from corral.names import parse_digest
+from corral.server.guarding import Launch, guarded
+from corral.server.nodes import fleets
 from corral.serving.decisions import SchedulerLimits
 from corral.serving.figures import Figures
 from corral.serving.scheduler import Scheduler, SchedulerEvents
@@ -81,31 +83,34 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
         store,
         engine=engine_build,
         most_bytes=config.derived_bytes,
-        in_use=lambda: {path for runner in scheduler.runners for path in (runner.spec.model, *runner.spec.projectors)},
+        in_use=lambda: {path for runner in runners.runners for path in (runner.spec.model, *runner.spec.projectors)},
         cage=cage.wanted(config),
     )
     spare = Spare(_has_room_for_spare)
     if config.spare_worker and not choice.current(config).program:
         spare.prepare()
-    launching = _guarded(_launcher(config, store, deriver, spare), store, quarantine)
+    launching = guarded(_launcher(config, store, deriver, spare), store, quarantine)
     figures = await asyncio.to_thread(Figures, config.state / "device-memory.json")
 
     async def look(held: Mapping[str, int]) -> None:
         await machine.look_again(held)
         figures.engine = await asyncio.to_thread(engine_build)
 
-    scheduler = Scheduler(launching, machine.memory, limits, _events(series), look=look, figures=figures)
+    events = _events(series)
+    scheduler = Scheduler(launching, machine.memory, limits, events, look=look, figures=figures)
+    runners = Runners(scheduler)
     registry = Registry(docker_config=config.docker_config, key_folder=config.home)
     models = Models(store, config.go_template)
     drafters = Drafters(config.draft_models, models)
     tunings = Tunings(config.state, processor.name(), engine_build, on=config.tuned)
     try:
-        yield Runtime(
-            *(config, models, scheduler, registry, series, machine, deriver, Recent(), quarantine),
-            Speculation(),
-            tunings,
-            drafters,
-        )
+        async with fleets(config, store, deriver, quarantine, scheduler, events) as runners.fleets:
+            yield Runtime(
+                *(config, models, runners, registry, series, machine, deriver, Recent(), quarantine),
+                Speculation(),
+                tunings,
+                drafters,
+            )
     finally:
         startup.cancel()
         await scheduler.close()
@@ -126,36 +131,6 @@ async def _startup_tasks(config: Config, store: Store, machine: Machine) -> None
 
 def _has_room_for_spare() -> bool:
     return memory().available >= SPARE_ROOM
-
-
-Launch: TypeAlias = Callable[[RunnerSpec, str, LoadProgress], Coroutine[Any, Any, Engine]]
-"""Loads a model, given its label and what is to say how far that is."""
-
-
-def _guarded(launching: Launch, store: Store, quarantine: Quarantine) -> Launch:
-    """The same for files that may be loaded only; how the load ends is noted."""
-
-    async def start(spec: RunnerSpec, label: str, progress: LoadProgress) -> Engine:
-        files = (spec.model, *spec.projectors, *spec.adapters)
-        drafts = (spec.draft_model,) if spec.draft_model else ()
-        await store.run(store.check_files, (*files, *drafts))
-        await store.run(quarantine.require_fit, spec.model, spec.projectors, spec.adapters, label)
-        for draft in drafts:
-            await store.run(quarantine.require_fit, draft, (), (), f"{label}, draft")
-        try:
-            engine = await launching(spec, label, progress)
-        except EngineCrashed as error:
-            if spec.placement is None or not spec.placement.shares:  # else it may be a driver's fault
-                await store.run(quarantine.crashed, files, error)
-            raise
-        try:
-            await store.run(quarantine.loaded, files)
-        except BaseException:  # cancelled meanwhile: nobody else knows of the engine yet
-            await engine.close()
-            raise
-        return engine
-
-    return start
 
 
 def _launcher(config: Config, store: Store, deriver: Deriver, spare: Spare) -> Launch:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from corral import EMULATES, __version__
 from corral.config import Config
 from corral.errors import CorralError
+from corral.inference.runners import Runners
 from corral.server import anthropic, ollama, openai, page
 from corral.server.http import metrics
 from corral.server.http.access import Access
@@ -29,7 +30,6 @@ from corral.server.http.protocol import NEVER, bounded
 from corral.server.keys import access_to, shown
 from corral.server.runtime import runtime
 from corral.server.tls import tls_context
-from corral.serving.scheduler import Scheduler
 from corral.sources.registry import keys
 from corral.system import network
 from corral.system.processes import most_open_files
@@ -168,20 +168,20 @@ async def _serve(config: Config, listener: socket.socket, access: Access, encryp
         server = _Server(uvicorn_config(app, most_open_files(OPEN_FILES) // 2, encryption))
         with contextlib.suppress(KeyboardInterrupt):
             async with asyncio.TaskGroup() as tasks:
-                idle = tasks.create_task(_end_when_idle(config.idle_exit, in_flight, ready.scheduler, server))
+                idle = tasks.create_task(_end_when_idle(config.idle_exit, in_flight, ready.runners, server))
                 await server.serve(sockets=[listener])
                 idle.cancel()
         await kept_answers.close()
     await asyncio.to_thread(access.close)
 
 
-async def _end_when_idle(seconds: float, in_flight: InFlight, scheduler: Scheduler, server: uvicorn.Server) -> None:
+async def _end_when_idle(seconds: float, in_flight: InFlight, runners: Runners, server: uvicorn.Server) -> None:
     """Ends a server that was started in the background after so many idle seconds, once no model is loaded."""
     if seconds == float("inf"):
         return
     while True:
         left = seconds - in_flight.idle_for()
-        if left <= 0 and not scheduler.runners:
+        if left <= 0 and not runners.runners:
             break
         await asyncio.sleep(max(left, 0.5))
     log.info("idle for %.0f s, ending", seconds)

@@ -363,6 +363,17 @@ class Scheduler:
         if runner.users == 0:
             self._unload(runner)
 
+    async def drain(self) -> None:
+        """Gives no runner new users, unloads each after those it has, and waits for that; then nothing is loaded."""
+        for runner in self.runners:
+            if runner.loading is not None:
+                await asyncio.wait({runner.loading})
+        draining = self.runners
+        for runner in draining:
+            self._drain(runner)
+        await asyncio.gather(*(runner.gone.wait() for runner in draining))
+        await self.close()
+
     def expire(self, weights: str) -> None:
         """Unloads the models with these weights as soon as they have no users; without any, nothing happens."""
         for runner in self._runners:

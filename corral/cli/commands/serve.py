@@ -8,7 +8,8 @@ from corral.access import own_key
 from corral.cli.framework.commands import Arguments, Count, command
 from corral.cli.framework.flags import Flag
 from corral.client import Client
-from corral.errors import CorralError
+from corral.config.values import parse_host_and_port, parse_path
+from corral.errors import BadRequest, CorralError
 
 FIRST = (
     "debug",
@@ -46,17 +47,33 @@ SETTINGS = (
             "--insecure-no-auth",
             kind="bool",
             sentence="Let everyone who reaches the server do everything: ask for no key",
-        )
+        ),
+        Flag(
+            "--ray",
+            kind="string",
+            sentence="Run models on the nodes of the Ray cluster at HOST:PORT, of which this machine is one",
+        ),
+        Flag(
+            "--ray-models",
+            kind="string",
+            sentence="With --ray: a models folder that all nodes see at this path; else they fetch files from here",
+        ),
+        Flag(
+            "--ray-insecure",
+            kind="bool",
+            sentence="With --ray: use a cluster without token authentication, on which anyone can run programs",
+        ),
     ],
     aliases=("start",),
     settings=SETTINGS,
 )
-def serve(arguments: Arguments, insecure_no_auth: bool) -> None:
+def serve(arguments: Arguments, insecure_no_auth: bool, ray: str, ray_models: str, ray_insecure: bool) -> None:
     from corral import telemetry
     from corral.server.serve import serve as serve_until_signal
 
     loaded = config.load()
     settings = replace(loaded.config, insecure_no_auth=True) if insecure_no_auth else loaded.config
+    settings = _with_ray(settings, ray, ray_models, ray_insecure)
     telemetry.set_up_logging(debug=settings.debug, form=settings.log_format)
     for warning in loaded.warnings:
         logging.getLogger(__name__).warning("%s", warning)
@@ -66,6 +83,22 @@ def serve(arguments: Arguments, insecure_no_auth: bool) -> None:
         if "address already in use" in str(error) and _is_corral(settings):
             raise CorralError(f"{error}\na corral server runs there already; a command may have started it") from error
         raise
+
+
+def _with_ray(settings: config.Config, address: str, models: str, is_insecure: bool) -> config.Config:
+    """The settings with what the flags say of a cluster. `BadRequest` for what cannot be."""
+    try:
+        settings = replace(
+            settings,
+            ray=parse_host_and_port(address) if address else settings.ray,
+            ray_models=str(parse_path(models)) if models else settings.ray_models,
+            ray_insecure=is_insecure or settings.ray_insecure,
+        )
+    except ValueError as error:
+        raise BadRequest(f"--ray: {error}") from error
+    if not settings.ray and (models or is_insecure):
+        raise BadRequest("--ray-models and --ray-insecure belong to --ray")
+    return settings
 
 
 def _is_corral(settings: config.Config) -> bool:

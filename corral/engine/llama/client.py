@@ -23,6 +23,7 @@ from corral.engine.base import (
     Ranking,
 )
 from corral.engine.llama import wire
+from corral.engine.llama.border import Worker
 from corral.engine.llama.characters import TokenText, TokenTexts
 from corral.engine.llama.connection import HANG_TIMEOUT, Connection
 from corral.engine.llama.held_back import ChatStops, Unsent
@@ -44,14 +45,14 @@ FREED_CHECKS, FREED_INTERVAL = 50, 0.02
 
 
 class LlamaEngine:
-    """An `Engine` that is the llama-server of a worker process.
+    """An `Engine` that is the llama-server of a worker process, here or elsewhere.
 
     `template_error`: why the model's own chat template cannot be run; empty when it can, or was not wanted.
     """
 
     def __init__(
         self,
-        process: WorkerProcess,
+        worker: Worker,
         *,
         hang_timeout: float = HANG_TIMEOUT,
         has_llguidance: bool = True,
@@ -60,9 +61,9 @@ class LlamaEngine:
         self.template_error = template_error
         self.devices: Mapping[str, Bytes] = {}
         """What it said that it holds on each, the CPU among them."""
-        self._process = process
-        self._connection = Connection(process, hang_timeout)
-        self._has_llguidance = has_llguidance
+        self._worker = worker
+        self._connection = Connection(worker, hang_timeout)
+        self.has_llguidance = has_llguidance
         self._retiring: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._marker: str | None = None
         self._seen_prefixes = SeenPrefixes()
@@ -72,16 +73,21 @@ class LlamaEngine:
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._worker.pid
 
     @property
     def url(self) -> str:
-        """Where the worker listens, on loopback."""
-        return self._process.url
+        """Where the worker listens."""
+        return self._worker.url
+
+    @property
+    def key(self) -> str:
+        """What its llama-server wants to be shown."""
+        return self._worker.key
 
     @property
     def log(self) -> Path:
-        return self._process.log.path
+        return self._worker.log_path
 
     async def complete(self, request: CompletionRequest) -> AsyncGenerator[Piece, None]:
         body = {
@@ -93,7 +99,7 @@ class LlamaEngine:
             "n_predict": request.max_tokens,
             "n_keep": request.num_keep,
         }
-        if request.grammar and self._has_llguidance:
+        if request.grammar and self.has_llguidance:
             body["grammar"] = request.grammar
         elif request.schema is not None:
             body["json_schema"] = request.schema
@@ -155,7 +161,7 @@ class LlamaEngine:
         self._kept = KeptConversations(keeping, self._connection.ask, bytes_per_token)
 
     async def keep(self) -> None:
-        if self._kept is not None and self._process.alive:
+        if self._kept is not None and self._worker.alive:
             await self._kept.save()
             async with contextlib.aclosing(self._recent_tokens()) as prompts:
                 await self._kept.save_recalled(prompts, self._recall)
@@ -296,7 +302,7 @@ class LlamaEngine:
         started = self._connection.started
         asked = asyncio.ensure_future(self._connection.ask("POST", "/apply-template", wire.chat_body(request)))
         try:
-            await self._process.rendering(
+            await self._worker.rendering(
                 asked,
                 self._connection.healthy,
                 lambda: bool(self._connection.running or self._connection.started > started),
@@ -344,28 +350,36 @@ class LlamaEngine:
     async def healthy(self) -> bool:
         return await self._connection.healthy()
 
-    async def wait_until_served(self, stall_timeout: float) -> None:
+    async def wait_until_served(self, process: WorkerProcess, stall_timeout: float) -> None:
         """Waits for a llama-server that reports its port before it has loaded. Errors as `WorkerProcess.ready`."""
-        await self._connection.wait_until_served(stall_timeout)
+        await self._connection.wait_until_served(process, stall_timeout)
 
     async def ended(self) -> str:
-        return await self._process.ended()
+        return await self._worker.ended()
 
     async def retiring(self) -> str:
         return await asyncio.shield(self._retiring)
 
     def memory(self) -> int:
-        return self._process.memory()
+        return self._worker.memory()
+
+    def signs_of_life(self) -> tuple[float, int]:
+        """What grows while it computes or prints."""
+        return self._worker.signs_of_life()
+
+    def last_error(self) -> str:
+        """What it printed last of an error. Blocks."""
+        return self._worker.last_error()
 
     def on_devices(self) -> Mapping[str, Bytes]:
         return self.devices
 
     async def device_error(self) -> str:
-        return await asyncio.to_thread(self._process.log.device_error)
+        return await asyncio.to_thread(self._worker.device_error)
 
     async def close(self) -> None:
         await self._connection.close()
-        await self._process.stop(grace=0 if self._retiring.done() else GRACE)
+        await self._worker.stop(grace=0 if self._retiring.done() else GRACE)
 
 
 def _as_base64(files: Sequence[bytes]) -> list[str]:

@@ -13,9 +13,10 @@ import aiohttp
 import msgspec
 
 from corral.engine.llama import wire
+from corral.engine.llama.border import Worker
 from corral.engine.llama.exchange import Exchange, NotHttp
 from corral.engine.llama.process import GRACE, WorkerProcess, discard
-from corral.errors import EngineDied, EngineError
+from corral.errors import EngineError
 
 HEALTH_TIMEOUT = 10.0
 """Seconds an engine has to answer a health ping (spec cli §11)."""
@@ -31,29 +32,24 @@ RESENDS = 2
 """How often a request is sent again whose connection a living worker has dropped unanswered. llama-server does that
 when a request does not come within five seconds of its connection, as where a machine has too much to do."""
 
-_GONE = (
-    "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
-    "check corral server logs for details"
-)
-
 
 class Connection:
     """To a worker that is there. `hang_timeout`: seconds in which one that hangs is ended."""
 
-    def __init__(self, process: WorkerProcess, hang_timeout: float) -> None:
+    def __init__(self, worker: Worker, hang_timeout: float) -> None:
         self.running = 0
         """Requests that compute now."""
         self.started = 0
         """Those that have begun to."""
-        self._process = process
+        self._worker = worker
         self._hang_timeout = hang_timeout
         self._waiting = 0
         self._watch: asyncio.Task[None] | None = None
         self._session = aiohttp.ClientSession(
-            base_url=process.url,
-            headers={"Authorization": f"Bearer {process.key}"},
-            connector=aiohttp.TCPConnector(limit=0, force_close=True),  # llama-server drops kept connections unasked
-            timeout=aiohttp.ClientTimeout(total=None),
+            base_url=worker.url,
+            headers={"Authorization": f"Bearer {worker.key}"},
+            connector=worker.connector(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=worker.connect_seconds),
         )
         self._exchanges: set[Exchange] = set()
         """Those under way. They are not the session's: each token of an answer costs a general client too much."""
@@ -102,15 +98,14 @@ class Connection:
             except NotHttp:
                 raise
             except OSError:
-                if not self._process.alive:
+                if not self._worker.alive:
                     raise
         return await self._sent(path, data)
 
     async def _sent(self, path: str, data: bytes) -> Exchange:
         if self._session.closed:
             raise ConnectionError("the engine was closed")
-        host, _, port = urlsplit(self._process.url).netloc.rpartition(":")
-        _, exchange = await asyncio.get_running_loop().create_connection(Exchange, host, int(port))
+        exchange = await self._worker.exchange()
         self._exchanges.add(exchange)
         try:
             exchange.send(self._head(path, len(data)) + data)
@@ -128,8 +123,8 @@ class Connection:
         """Of a request with so many bytes of JSON."""
         lines = (
             f"POST {path} HTTP/1.1",
-            f"Host: {urlsplit(self._process.url).netloc}",
-            f"Authorization: Bearer {self._process.key}",
+            f"Host: {urlsplit(self._worker.url).netloc}",
+            f"Authorization: Bearer {self._worker.key}",
             "Content-Type: application/json",
             f"Content-Length: {size}",
             "Connection: close",  # llama-server drops kept connections unasked
@@ -142,22 +137,13 @@ class Connection:
             try:
                 return await self._session.request(method, path, data=data)
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                if not self._process.alive:
+                if not self._worker.alive:
                     raise
         return await self._session.request(method, path, data=data)
 
     async def dead(self, error: BaseException | None) -> EngineError:
-        """Why a connection broke. As a rule the worker is gone, but its exit may become known a moment later.
-
-        `error` None: the answer just ended, without its last event.
-        """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2):
-                reason = await self._process.ended()
-                last = self._process.log.last_error()
-                return EngineDied(f"{_GONE} ({reason}{f': {last}' if last else ''})")
-        text = str(error or "unexpected EOF")
-        return EngineError(f"an error was encountered while running the model: {text}")
+        """Why a connection broke; `error` None: the answer just ended, without its last event."""
+        return await self._worker.broken(error)
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:
@@ -170,7 +156,7 @@ class Connection:
             self.running -= 1
 
     async def healthy(self) -> bool:
-        if not self._process.alive:
+        if not self._worker.alive:
             return False
         try:
             async with asyncio.timeout(HEALTH_TIMEOUT), self._session.get("/health") as response:
@@ -178,23 +164,23 @@ class Connection:
         except (aiohttp.ClientError, TimeoutError):
             return False
 
-    async def wait_until_served(self, stall_timeout: float) -> None:
+    async def wait_until_served(self, process: WorkerProcess, stall_timeout: float) -> None:
         """Waits for a llama-server that reports its port before it has loaded. Errors as `WorkerProcess.ready`."""
-        served = asyncio.ensure_future(self._served())
+        served = asyncio.ensure_future(self._served(process))
         try:
-            await self._process.progressing(served, stall_timeout)
+            await process.progressing(served, stall_timeout)
             served.result()
         except BaseException:
             await self.close()
-            await self._process.stop(grace=GRACE)
+            await process.stop(grace=GRACE)
             raise
         finally:
             await discard(served)
 
-    async def _served(self) -> None:
+    async def _served(self, process: WorkerProcess) -> None:
         while not await self.healthy():
-            if not self._process.alive:
-                raise self._process.failure()
+            if not process.alive:
+                raise process.failure()
             await asyncio.sleep(HEALTH_INTERVAL)
 
     async def close(self) -> None:
@@ -225,13 +211,13 @@ class Connection:
         interval, missed = self._hang_timeout / HANG_PINGS, 0
         await asyncio.sleep(interval)
         while missed < HANG_PINGS:
-            before = self._process.signs_of_life()
+            before = self._worker.signs_of_life()
             if await self._answers(interval):
                 missed = 0
                 await asyncio.sleep(interval)
             else:
-                missed = missed + 1 if self._process.signs_of_life() == before else 0
-        await self._process.give_up(f"it did not answer for {self._hang_timeout:.0f} seconds")
+                missed = missed + 1 if self._worker.signs_of_life() == before else 0
+        await self._worker.give_up(f"it did not answer for {self._hang_timeout:.0f} seconds")
 
     async def _answers(self, seconds: float) -> bool:
         """Whether a ping is answered or refused in time: a worker's end is noticed elsewhere."""

@@ -15,6 +15,7 @@ from corral.engine.llama import flags
 from corral.engine.llama.build import build
 from corral.engine.llama.client import LlamaEngine
 from corral.engine.llama.connection import HANG_TIMEOUT
+from corral.engine.llama.here import WorkerHere
 from corral.engine.llama.process import UnusableTemplateError, WorkerProcess
 from corral.engine.llama.spare import Spare
 from corral.engine.load_options import PER_SLOT, SPARED
@@ -88,13 +89,13 @@ async def launch(
             progress.loaded = process.loaded
         serves = await process.ready(stall_timeout)
         engine = LlamaEngine(
-            process,
+            WorkerHere(process),
             hang_timeout=min(stall_timeout, HANG_TIMEOUT),
             has_llguidance=_has_llguidance(program),
             template_error=template_error,
         )
         if not serves:
-            await engine.wait_until_served(stall_timeout)
+            await engine.wait_until_served(process, stall_timeout)
         if spec.placement is not None and spec.placement.shares:
             engine.devices = await asyncio.to_thread(process.log.buffers)
         if keeping is not None:

@@ -185,14 +185,7 @@ class WorkerProcess:
         `healthy` asks whether the worker answers pings: else the request only waits behind others. `others` says
         whether other requests have run meanwhile: the prompt cache may have grown for them.
         """
-        began, size = time.monotonic(), self._own_memory()
-        await asyncio.wait({prompt}, timeout=RENDER_CHECK)
-        while not prompt.done():
-            allowed = TEMPLATE_BYTES + (self.cache_bytes if others() else 0)
-            is_runaway = time.monotonic() - began > RENDER_TIMEOUT or self._own_memory() - size > allowed
-            if is_runaway and await healthy() and not prompt.done():
-                raise RunawayTemplateError
-            await asyncio.wait({prompt}, timeout=TICK)
+        await rendered(prompt, healthy, others, self._own_memory, self.cache_bytes)
 
     def _processor_seconds(self) -> float:
         try:
@@ -296,6 +289,25 @@ class WorkerProcess:
         except TimeoutError:
             GROUPS.end(self._process, kill=True)
             await asyncio.shield(self._exit)
+
+
+async def rendered(
+    prompt: asyncio.Future[Any],
+    healthy: Callable[[], Awaitable[bool]],
+    others: Callable[[], bool],
+    memory: Callable[[], int],
+    cache_bytes: int,
+) -> None:
+    """As `WorkerProcess.rendering`, of any worker. `memory` tells what it holds; `cache_bytes` is what its prompt cache
+    may take."""
+    began, size = time.monotonic(), memory()
+    await asyncio.wait({prompt}, timeout=RENDER_CHECK)
+    while not prompt.done():
+        allowed = TEMPLATE_BYTES + (cache_bytes if others() else 0)
+        is_runaway = time.monotonic() - began > RENDER_TIMEOUT or memory() - size > allowed
+        if is_runaway and await healthy() and not prompt.done():
+            raise RunawayTemplateError
+        await asyncio.wait({prompt}, timeout=TICK)
 
 
 async def discard(work: asyncio.Future[Any]) -> None:

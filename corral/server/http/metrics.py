@@ -9,13 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from corral.errors import Forbidden
+from corral.inference.runners import Runners
 from corral.server.http.needs import MANAGE
 from corral.server.http.operation import Operation
 from corral.server.http.plain import PLAIN
 from corral.server.http.requests import runtime_of
 from corral.server.http.routing import route
 from corral.serving.runner import Runner
-from corral.serving.scheduler import Scheduler
 
 
 async def metrics(request: Request) -> Response:
@@ -24,7 +24,7 @@ async def metrics(request: Request) -> Response:
     if runtime.caller.is_limited:
         raise Forbidden("your key is for some models only, and the metrics show all of them")
     now = CollectorRegistry()
-    now.register(Gauges(runtime.scheduler))
+    now.register(Gauges(runtime.runners))
     body = generate_latest(runtime.series.registry) + generate_latest(now)
     return Response(body, headers={"content-type": CONTENT_TYPE_LATEST})
 
@@ -36,12 +36,12 @@ class Gauges:
     shown together, since Prometheus refuses a series that appears twice.
     """
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
+    def __init__(self, runners: Runners) -> None:
+        self._runners = runners
 
     def collect(self) -> Iterator[Metric]:
         waiting = _gauge("num_requests_waiting", "Requests that wait for a model or for room in one")
-        waiting.add_metric([], self._scheduler.queued)
+        waiting.add_metric([], self._runners.queued)
         memory = _gauge("model_memory_bytes", "Main memory a loaded model's workers hold", "model_name")
         context = _gauge("model_context_tokens", "Tokens one request may hold", "model_name")
         used = _gauge("kv_cache_usage_perc", "Part of the KV pool that is reserved, 1 is all of it", "model_name")
@@ -54,7 +54,7 @@ class Gauges:
 
     def _loaded(self) -> dict[str, list[Runner]]:
         found: dict[str, list[Runner]] = {}
-        for runner in self._scheduler.runners:
+        for runner in self._runners.runners:
             if runner.loading is None:
                 found.setdefault(runner.label, []).append(runner)
         return found

@@ -14,6 +14,7 @@ from corral.server.ollama import (
     keys,
     markdown,
     models,
+    nodes,
     operations,
     quarantine,
     routes,
@@ -83,5 +84,8 @@ ROUTES = (
     route("/api/keys", keys.listed, "GET", dialect=_ANY, operation=operations.KEYS, needs=ADMIN),
     route("/api/keys", keys.create, "POST", dialect=_ANY, operation=operations.NEW_KEY, needs=ADMIN),
     route("/api/keys", keys.revoke, "DELETE", dialect=_ANY, operation=operations.REVOKED, needs=ADMIN),
+    route("/api/nodes", nodes.listed, "GET", dialect=_ANY, operation=operations.NODES, needs=ADMIN),
+    route("/api/nodes/drain", nodes.drain, "POST", dialect=_ANY, operation=operations.DRAIN, needs=ADMIN),
+    route("/api/nodes/resume", nodes.resume, "POST", dialect=_ANY, operation=operations.RESUME, needs=ADMIN),
     route("/api/me", routes.me, "POST", dialect=_ANY, operation=operations.ME, needs=READ),
 )

@@ -21,7 +21,7 @@ from corral.server.http.operation import (
     nullable,
 )
 from corral.server.http.reranking import RANKED, WireRankRequest
-from corral.server.ollama import create, keys, models, quarantine, search, wire
+from corral.server.ollama import create, keys, models, nodes, quarantine, search, wire
 
 ALWAYS = (403, 500, 503)
 """The statuses of errors of routes that ask nothing of the request."""
@@ -219,6 +219,34 @@ RELEASE = Operation(
     requires={"model": SOME_TEXT},
     answers=an_object({"released": a_list(STRING)}),
 )
+_REPLICA = an_object(
+    {
+        **dict.fromkeys(("model", "state"), STRING),
+        **dict.fromkeys(("users", "memory"), INTEGER),
+        **dict.fromkeys(("prompt_tokens_per_second", "generated_tokens_per_second"), NUMBER),
+    }
+)
+_NODE = an_object(
+    {
+        **dict.fromkeys(("id", "address"), STRING),
+        **dict.fromkeys(("alive", "drained"), BOOLEAN),
+        **dict.fromkeys(("cpus", "free_cpus", "gpus"), NUMBER),
+        **dict.fromkeys(("memory", "free_memory"), INTEGER),
+        "replicas": a_list(_REPLICA),
+    }
+)
+NODES = Operation(answers=an_object({"nodes": a_list(_NODE)}), errors=(400, *ALWAYS))
+DRAIN = Operation(
+    takes=nodes.WireNodeRequest,
+    requires={"node": SOME_TEXT},
+    answers=an_object(
+        {
+            "drained": BOOLEAN,
+            "moved": a_list(an_object(dict.fromkeys(("model", "to", "reason"), STRING))),
+        }
+    ),
+)
+RESUME = Operation(takes=nodes.WireNodeRequest, requires={"node": SOME_TEXT}, answers=an_object({"node": STRING}))
 _KEY = an_object(
     {
         **dict.fromkeys(("id", "name", "scope", "created_at"), STRING),

@@ -30,7 +30,7 @@ async def search(request: Request) -> Response:
     text, limit = _query(asked.get("q", "")), _limit(asked.get("limit", ""))
     runtime = runtime_of(request)
     found = await Hub(runtime.config.hub).search(text, limit)
-    memory = without([runner.spec for runner in runtime.scheduler.runners], runtime.machine.memory())
+    memory = without([runner.spec for runner in runtime.runners.runners], runtime.machine.memory())
     return reply(
         {
             "models": [_shown(one, runtime.config, memory) for one in found],

@@ -14,6 +14,7 @@ from corral.engine.placement import Placement
 from corral.gguf import GGUF, Tensor
 from corral.golang import gojson, timestamps
 from corral.golang.text import number_text, quote
+from corral.inference.runners import Runners
 from corral.machine.memory import Memory
 from corral.messages import Json
 from corral.models.derived import DerivedUse
@@ -23,7 +24,6 @@ from corral.models.model import Model
 from corral.options import KINDS
 from corral.serving.requirements import Requirements
 from corral.serving.runner import Runner
-from corral.serving.scheduler import Scheduler
 from corral.store import Stored
 
 log = logging.getLogger(__name__)
@@ -123,16 +123,16 @@ def _live(runner: Runner) -> dict[str, Any]:
     }
 
 
-def live_server(scheduler: Scheduler, memory: Memory) -> dict[str, Any]:
+def live_server(runners: Runners, memory: Memory) -> dict[str, Any]:
     """Requests that wait for anything, and bytes of the machine's memory, with what the loaded models hold of it."""
-    ready = [runner for runner in scheduler.runners if runner.loading is None]
+    ready = [runner for runner in runners.runners if runner.loading is None]
     held = sum(runner.engine.memory() for runner in ready)
     ours: dict[str, int] = {}
     for runner in ready:
         for name, size in runner.on_devices:
             ours[name] = ours.get(name, 0) + size
     return {
-        "waiting": scheduler.queued,
+        "waiting": runners.queued,
         "memory": {"total": memory.total, "available": memory.available, "workers": held},
         "devices": [
             {

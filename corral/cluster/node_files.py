@@ -1,0 +1,200 @@
+"""Models' files on a node: fetched from the server by their digests, checked on arrival, kept for the next load.
+
+A file has its name only when all of it is there and right; before that it is a partial, with which the next fetch goes
+on. Several workers of one node may want the same file at once: the first one fetches it.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import aiohttp
+
+from corral.cluster.wire import WantedFile
+from corral.errors import DiskFull, StoreError, Unreachable
+from corral.system import locks
+
+PIECE = 1 << 20
+"""Bytes that are read at once."""
+
+SPARE_BYTES = 256 << 20
+"""Bytes of the disk that are left free."""
+
+CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
+"""How long connecting may take, and how long nothing may come of a file."""
+
+TRIES = 3
+"""How often a file is asked for whose connection breaks."""
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+Progress = Callable[[int], None]
+"""Gets the bytes of a file that are there."""
+
+
+class NodeFiles:
+    """The files below one folder. What `get` returned is kept until `close`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._held: list[BinaryIO] = []
+
+    async def get(self, wanted: WantedFile, route: str, tls: ssl.SSLContext, shared: str, progress: Progress) -> Path:
+        """A file, from a shared store where it has it, else from the folder, where it may have to be fetched to.
+
+        `route` is the server's, `tls` how to ask it. `Unreachable` when it does not come, `StoreError` and `DiskFull`.
+        """
+        if not _DIGEST.fullmatch(wanted.digest):
+            raise StoreError(f'"{wanted.digest}" is no digest')
+        if shared and (found := await asyncio.to_thread(self._shared, wanted, Path(shared))) is not None:
+            return found
+        lock = await asyncio.to_thread(self._lock, wanted)
+        self._held.append(lock)
+        path = self._path(wanted)
+        if _size(path) != wanted.size:
+            await self._fetched(wanted, path, route, tls, progress)
+        await asyncio.to_thread(_share, lock)
+        with contextlib.suppress(OSError):
+            os.utime(path)  # those not used for longest go first
+        return path
+
+    def close(self) -> None:
+        """Lets go of all files."""
+        for lock in self._held:
+            lock.close()
+        self._held.clear()
+
+    def _path(self, wanted: WantedFile) -> Path:
+        return self._folder / wanted.digest.replace(":", "-")
+
+    def _shared(self, wanted: WantedFile, folder: Path) -> Path | None:
+        """The file in a shared store, once it was found to be the right one; None when it is not there."""
+        path = folder / "blobs" / wanted.digest.replace(":", "-")
+        if _size(path) != wanted.size:
+            return None
+        state = path.stat()
+        note = self._folder / f"{path.name}.seen"
+        mark = f"{path} {state.st_size} {state.st_mtime_ns} {state.st_ino}"
+        with contextlib.suppress(OSError):
+            if note.read_text() == mark:
+                return path
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != wanted.digest.removeprefix("sha256:"):
+                raise StoreError(f'"{path}" in the shared folder is not what its name says')
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            note.write_text(mark)
+        return path
+
+    def _lock(self, wanted: WantedFile) -> BinaryIO:
+        """Held by who fetches the file, until it is there. Waits as long as that takes."""
+        path = self._path(wanted)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            file = open(path.with_suffix(".lock"), "ab")  # noqa: SIM115 - kept open as long as the file is used
+        except OSError as error:
+            raise StoreError(f'cannot write "{path}": {(error.strerror or str(error)).lower()}') from error
+        locks.wait(file.fileno())
+        return file
+
+    async def _fetched(
+        self, wanted: WantedFile, path: Path, route: str, tls: ssl.SSLContext, progress: Progress
+    ) -> None:
+        partial = path.with_suffix(".partial")
+        await asyncio.to_thread(self._make_room, wanted, partial)
+        for left in reversed(range(TRIES)):
+            try:
+                await self._fetch(wanted, partial, route, tls, progress)
+                break
+            except (aiohttp.ClientError, TimeoutError) as error:
+                if not left:
+                    raise Unreachable(
+                        f"the server's file {wanted.digest[:19]} did not come: {error or 'timeout'}"
+                    ) from error
+            except OSError as error:
+                raise StoreError(f'cannot write "{partial}": {(error.strerror or str(error)).lower()}') from error
+        if await asyncio.to_thread(_digest, partial) != wanted.digest:
+            partial.unlink()
+            raise StoreError(f"what came as {wanted.digest[:19]} is another file")
+        partial.replace(path)
+
+    async def _fetch(
+        self, wanted: WantedFile, partial: Path, route: str, tls: ssl.SSLContext, progress: Progress
+    ) -> None:
+        """What is missing of a partial; one that is too long begins anew."""
+        begun = _size(partial) or 0
+        if begun > wanted.size:
+            await asyncio.to_thread(partial.unlink)
+            begun = 0
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
+        headers = {"Range": f"bytes={begun}-"} if begun else {}
+        if begun == wanted.size:
+            return
+        async with (
+            aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session,
+            session.get(f"{route}/{wanted.digest}", headers=headers, ssl=tls, allow_redirects=False) as response,
+        ):
+            if response.status != (206 if begun else 200):
+                raise aiohttp.ClientPayloadError(f"it answered with status {response.status}")
+            with partial.open("ab") as file:
+                while piece := await response.content.read(PIECE):
+                    begun += len(piece)
+                    if begun > wanted.size:
+                        raise aiohttp.ClientPayloadError("more came than was announced")
+                    await asyncio.to_thread(file.write, piece)
+                    progress(begun)
+        if begun < wanted.size:
+            raise aiohttp.ClientPayloadError("it ended early")
+
+    def _make_room(self, wanted: WantedFile, partial: Path) -> None:
+        """Removes files that nobody uses, those not used for longest first, while the disk has no room for this one."""
+        needed = wanted.size - (_size(partial) or 0) + SPARE_BYTES
+        others = sorted(
+            (file for file in self._folder.glob("sha256-*") if file not in (partial, self._path(wanted))),
+            key=lambda file: _moment(file),
+        )
+        for file in others:
+            if shutil.disk_usage(self._folder).free >= needed:
+                return
+            if file.suffix in ("", ".partial"):
+                _remove_unused(file)
+        if shutil.disk_usage(self._folder).free < needed:
+            raise DiskFull(f'"{self._folder}" has no room for {wanted.size} bytes more')
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _moment(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def _share(lock: BinaryIO) -> None:
+    """Makes it a lock that others may have, too: the file is there, and must stay."""
+    locks.take(lock.fileno(), shared=True)
+
+
+def _remove_unused(file: Path) -> None:
+    with contextlib.suppress(OSError), open(file.with_suffix(".lock"), "ab") as lock:
+        if locks.take(lock.fileno()) == "taken":
+            file.unlink()

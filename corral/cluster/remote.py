@@ -1,0 +1,242 @@
+"""A worker on another node, as the client of its llama-server sees it: reached over TLS, watched by a connection.
+
+Whether it can be reached is judged by our own connections: by how they are made and how they break. The system asks the
+other end of quiet ones every second whether it is there, which a node answers however busy its programs are.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from corral.cluster import wire
+from corral.cluster.identity import Identity
+from corral.cluster.wire import Ended, Hello, Signs, Started
+from corral.engine.llama.exchange import Exchange
+from corral.engine.llama.process import rendered
+from corral.errors import EngineError, EngineLost
+
+CONNECT_SECONDS = 1.0
+"""How long a node may take to accept a connection."""
+
+HANDSHAKE_SECONDS = 5.0
+"""How long it may take to agree on keys: a busy one computes for that."""
+
+LOST_SECONDS = 5.0
+"""How long a node may be out of reach before its worker is given up."""
+
+AGAIN_SECONDS = 0.25
+"""Pause between two tries to reach it."""
+
+PROBE_SECONDS, PROBES = 1, 2
+"""How often the system asks a quiet connection's other end, and how many questions may stay unanswered."""
+
+CACHE_BYTES = 2 << 30
+"""What the worker's prompt cache may take, at most."""
+
+
+class Health(Struct, frozen=True):
+    """Who is told how a worker is: that it answers, that a connection failed and why, that it is gone for good."""
+
+    answers: Callable[[], None] = lambda: None
+    failed: Callable[[str], None] = lambda error: None
+    gone: Callable[[], None] = lambda: None
+
+
+class RemoteWorker:
+    """A `Worker` on a node. `stop` ends it there, given the seconds that it may take."""
+
+    def __init__(
+        self,
+        node: Hello,
+        started: Started,
+        identity: Identity,
+        stop: Callable[[float], Awaitable[None]],
+        health: Health,
+    ) -> None:
+        self.node = node.address
+        self._started = started
+        self._tls = identity.asking(node.certificate)
+        self._watch_tls = identity.asking(node.certificate)
+        self._watch_tls.set_alpn_protocols([wire.WATCH])
+        self._stop = stop
+        self._health = health
+        self._signs = Signs(0, 0.0, 0)
+        self._last = Ended("")
+        loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[str] = loop.create_future()
+        self._first_sign: asyncio.Future[None] = loop.create_future()
+        self._watch = loop.create_task(self._watching())
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.node}]" if ":" in self.node else self.node
+        return f"https://{host}:{self._started.port}"
+
+    @property
+    def key(self) -> str:
+        return self._started.key
+
+    @property
+    def pid(self) -> int:
+        return self._started.pid
+
+    @property
+    def log_path(self) -> Path:
+        return Path(self._started.log)
+
+    @property
+    def alive(self) -> bool:
+        return not self._ended.done()
+
+    @property
+    def connect_seconds(self) -> float | None:
+        return CONNECT_SECONDS
+
+    async def ready(self) -> None:
+        """Waits for the first word of the node about it; `EngineLost` when none comes."""
+        waited: set[asyncio.Future[Any]] = {self._first_sign, self._ended}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if self._ended.done():
+            raise EngineLost(f"node {self.node}: {self._ended.result()}")
+
+    def connector(self) -> aiohttp.BaseConnector:
+        return aiohttp.TCPConnector(
+            limit=0, force_close=True, ssl=self._tls, socket_factory=lambda info: _socket(info[0])
+        )
+
+    async def exchange(self) -> Exchange:
+        try:
+            found = await self._connected()
+            _, exchange = await asyncio.get_running_loop().create_connection(
+                Exchange,
+                sock=found,
+                ssl=self._tls,
+                server_hostname=self.node,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+            )
+        except OSError as error:  # a timeout, too
+            raise await self.broken(error) from error
+        return exchange
+
+    async def _connected(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self.node else socket.AF_INET
+        found = _socket(family)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await asyncio.get_running_loop().sock_connect(found, (self.node, self._started.port))
+        except BaseException:
+            found.close()
+            raise
+        return found
+
+    async def broken(self, error: BaseException | None) -> EngineError:
+        text = str(error or "") or ("it timed out" if error else "unexpected EOF")
+        if self._ended.done():
+            text = self._ended.result()
+        else:
+            self._health.failed(f"node {self.node}: {text}")
+        return EngineLost(f"the connection to the worker on node {self.node} broke: {text}")
+
+    async def ended(self) -> str:
+        return await asyncio.shield(self._ended)
+
+    def last_error(self) -> str:
+        return self._last.last_error
+
+    def device_error(self) -> str:
+        return self._last.device_error
+
+    def signs_of_life(self) -> tuple[float, int]:
+        return self._signs.seconds, self._signs.printed
+
+    async def give_up(self, reason: str) -> None:
+        self._end(reason)
+        await self._stop(0)
+
+    async def rendering(
+        self, prompt: asyncio.Future[Any], healthy: Callable[[], Awaitable[bool]], others: Callable[[], bool]
+    ) -> None:
+        await rendered(prompt, healthy, others, self.memory, CACHE_BYTES)
+
+    def memory(self) -> int:
+        return self._signs.memory if self.alive else 0
+
+    async def stop(self, grace: float) -> None:
+        self._end("stopped")
+        self._watch.cancel()
+        await asyncio.gather(self._watch, return_exceptions=True)
+        await self._stop(grace)
+
+    def _end(self, reason: str) -> None:
+        if not self._ended.done():
+            self._ended.set_result(reason)
+            self._health.gone()
+
+    async def _watching(self) -> None:
+        """Hears of the worker for as long as it is there, on one connection after the other where one breaks."""
+        clock = asyncio.get_running_loop().time
+        heard = clock()
+        while self.alive:
+            problem = "the node ended the connection"
+            try:
+                async with contextlib.aclosing(self._remarks()) as remarks:
+                    async for remark in remarks:
+                        heard = clock()
+                        self._take(remark)
+            except (OSError, ValueError, msgspec.DecodeError) as error:
+                problem = str(error) or "it timed out"
+            if self._ended.done():
+                return
+            self._health.failed(f"node {self.node}: {problem}")
+            if clock() - heard > LOST_SECONDS:
+                self._end(f"the node cannot be reached: {problem}")
+                return
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _remarks(self) -> AsyncGenerator[Signs | Ended, None]:
+        reader, writer = await asyncio.open_connection(
+            sock=await self._connected(),
+            ssl=self._watch_tls,
+            server_hostname=self.node,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS,
+        )
+        try:
+            while line := await reader.readline():
+                yield wire.decode_remark(line)
+        finally:
+            writer.transport.abort()
+
+    def _take(self, remark: Signs | Ended) -> None:
+        if isinstance(remark, Ended):
+            self._last = remark
+            self._end(remark.reason)
+            return
+        self._signs = remark
+        self._health.answers()
+        if not self._first_sign.done():
+            self._first_sign.set_result(None)
+
+
+def _socket(family: int) -> socket.socket:
+    """For a connection that breaks soon after its other end cannot be reached any more."""
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setblocking(False)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = {
+        "TCP_NODELAY": 1,
+        "TCP_KEEPIDLE": PROBE_SECONDS,
+        "TCP_KEEPINTVL": PROBE_SECONDS,
+        "TCP_KEEPCNT": PROBES,
+        "TCP_USER_TIMEOUT": 1000 * PROBE_SECONDS * PROBES,
+    }
+    for name, value in options.items():
+        if hasattr(socket, name):
+            found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return found
