@@ -42,7 +42,7 @@ MACHINES = {"machine", "store", "engine"}
 BELOW_MACHINES = WORDS | FORMATS
 SOURCES = {"sources", "sources.registry"}
 BELOW_SERVING = BELOW_MACHINES | MACHINES | SOURCES | {"models"}
-MIDDLE = BELOW_SERVING | {"serving", "replicas", "inference"}
+MIDDLE = BELOW_SERVING | {"serving", "replicas", "upstreams", "inference"}
 HTTP = MIDDLE | {"server.http"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -52,9 +52,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": BELOW_MACHINES | {"store"},
     "sources": BELOW_MACHINES | {"store", "models", "sources.registry"},
     "sources.registry": WORDS | {"store"},
+    "upstreams": WORDS | {"engine"},
     "serving": BELOW_MACHINES | {"machine", "engine", "models"},
     "replicas": WORDS,
-    "inference": BELOW_SERVING | {"serving", "replicas"},
+    "inference": BELOW_SERVING | {"serving", "replicas", "upstreams"},
     "server.http": MIDDLE,
     "server.ollama": HTTP,
     "server.openai": HTTP,

@@ -118,7 +118,7 @@ def _url(value: Any) -> str:
     if not isinstance(value, str) or not value.lower().startswith(("http://", "https://")):
         raise BadRequest(f"url: {_shown(value)} is no address; it must look like http://host:port/v1")
     address, bad_port = address_and_port(value)
-    if bad_port or not address.host or address.is_port_only or not set(address.path) <= _LETTERS:
+    if not value.isascii() or bad_port or not address.host or address.is_port_only or not set(address.path) <= _LETTERS:
         raise BadRequest(f"url: {_shown(value)} is no address; it must look like http://host:port/v1")
     return f"{address.scheme}://{address.netloc}{address.path.removesuffix('/v1')}"
 

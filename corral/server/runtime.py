@@ -23,6 +23,7 @@ from corral.engine.tuned import Tunings
 from corral.errors import CorralError, EngineCrashed
 from corral.inference import Runtime
 from corral.inference.drafting import Drafters
+from corral.inference.elsewhere import Elsewhere
 from corral.inference.recent import Recent
 from corral.machine import Machine, processor
 from corral.machine.memory import memory
@@ -99,15 +100,19 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     models = Models(store, config.go_template)
     drafters = Drafters(config.draft_models, models)
     tunings = Tunings(config.state, processor.name(), engine_build, on=config.tuned)
+    elsewhere = Elsewhere(config.upstreams, config.upstream_timeout, scheduler, series)
+    elsewhere.all()  # so that the first list knows what they say of themselves
     try:
         yield Runtime(
             *(config, models, scheduler, registry, series, machine, deriver, Recent(), quarantine),
             Speculation(),
             tunings,
             drafters,
+            elsewhere,
         )
     finally:
         startup.cancel()
+        await elsewhere.close()
         await scheduler.close()
         await spare.close()
         await registry.close()
