@@ -11,7 +11,8 @@ CorralError              anything that stops a request or a command
 │   ├── Unsupported      the model lacks the capability that was asked for
 │   ├── ContextExceeded  the prompt or text is longer than the context, and may not be cut
 │   ├── BodyTooLarge     the request's body has more bytes than are read
-│   └── BodyTooSlow      the request's body takes too long
+│   ├── BodyTooSlow      the request's body takes too long
+│   └── NotHere          what is done only with a model in the store, for one that other servers have
 ├── KeyRequired          the server wants a key, and was given none that it knows
 ├── Forbidden
 │   ├── RemoteModel      the name means a model that runs in the vendor's cloud
@@ -34,12 +35,15 @@ CorralError              anything that stops a request or a command
 ├── ModelFileError       a model file that is broken, hostile or not supported
 │   └── Quarantined      one that failed its checks or crashed the engine, and that nobody has released
 ├── TemplateError        a template that does not parse, or fails or overruns its budget when run
+├── RequestLoop          a request that this server has sent itself, by way of others
 ├── EngineError          the engine failed
 │   ├── EngineRefused    the engine calls the request bad
 │   ├── EngineDied       the worker is gone
 │   │   ├── EngineLost    the connection to a worker on another node broke
 │   │   ├── EngineCrashed a fault of native code ended it while it loaded
 │   │   └── DeviceFailed  a GPU or its driver failed
+│   ├── UpstreamError    another server that answers for a model failed; the next one may be tried
+│   │   └── UpstreamBusy it takes no more requests now
 │   └── OutOfMemory
 ├── JobDied              a child process with a long computation is gone
 └── InternalError        a mistake of Corral's own
@@ -141,6 +145,14 @@ class BodyTooSlow(BadRequest):
 
     def __init__(self) -> None:
         super().__init__("the request body comes too slowly")
+
+
+class NotHere(BadRequest):
+    """What is done only with a model in the store was asked of one that other servers answer for."""
+
+    def __init__(self, model: str, what: str) -> None:
+        super().__init__(f'"{model}" is answered by other servers, which take no {what}')
+        self.model = model
 
 
 class KeyRequired(CorralError):
@@ -304,6 +316,26 @@ class DeviceFailed(EngineDied):
 
 class OutOfMemory(EngineError):
     """The engine, or another child process, could not get the memory it needed."""
+
+
+class UpstreamError(EngineError):
+    """Another server that answers for a model failed. `is_gone`: it will fail other requests, too, for now."""
+
+    def __init__(self, upstream: str, reason: str, *, code: int = 502, is_gone: bool = True) -> None:
+        super().__init__(f'upstream "{upstream}" {reason}', code=code)
+        self.is_gone = is_gone
+
+
+class UpstreamBusy(UpstreamError):
+    """Another server takes no more requests for `wait` seconds."""
+
+    def __init__(self, upstream: str, reason: str, wait: float) -> None:
+        super().__init__(upstream, reason, code=503, is_gone=False)
+        self.wait = wait
+
+
+class RequestLoop(CorralError):
+    """A request that came by way of this server already, or of too many others."""
 
 
 class JobDied(CorralError):

@@ -52,6 +52,12 @@ class Series:
         )
         self.finished = self._counter("request_success", "Requests answered to the end", "finished_reason")
         self.failed = self._counter("request_failures", "Requests that failed, or whose client left", "reason")
+        self.replica_requests = self._counter(
+            "replica_requests", "Requests by the replica that they were sent to", "replica"
+        )
+        self.replica_failures = self._counter(
+            "replica_failures", "Requests that a replica failed before its answer began or amid it", "replica"
+        )
         self.loads = self._counter("model_loads", "Models loaded")
         self.load_time = self._histogram("model_load_time_seconds", "Time to load a model")
         self.evictions = self._counter("model_evictions", "Models unloaded to make room or to change their options")

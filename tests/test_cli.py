@@ -650,7 +650,7 @@ def test_the_help_page_of_serve_explains_every_setting_of_the_server(capsys: pyt
     )
     lines = environment.splitlines()
     assert [line.split()[0] for line in lines][:3] == ["OLLAMA_DEBUG", "OLLAMA_HOST", "OLLAMA_CONTEXT_LENGTH"]
-    expected = {setting.metadata["variable"] for setting in fields(Config)} - {"OLLAMA_EDITOR", "OLLAMA_NOHISTORY"}
+    expected = {setting.metadata["variable"] for setting in fields(Config)} - {"OLLAMA_EDITOR", "OLLAMA_NOHISTORY", ""}
     assert {line.split()[0] for line in lines} == expected
     assert all(line.startswith("      ") and line[33:36] == "   " and line[36] != " " for line in lines)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from corral import config
 from corral.config import load
 from corral.config.address import Address, parse_address
+from corral.config.upstreams import ServedBy, Upstream
 from corral.config.values import text_of
 from corral.errors import BadRequest, ConfigError
 
@@ -332,7 +333,7 @@ def test_what_config_shows_can_be_written_into_the_file(environ: dict[str, str])
     shown = {
         setting.name: text_of(getattr(load(environ).config, setting.name))
         for setting in fields(config.Config)
-        if setting.name not in ("docker_config", "mirrors")  # a folder's file; a table
+        if setting.name not in ("docker_config", "mirrors", "upstreams")  # a folder's file; tables
     }
     for flash_attention, go_template in (("on", "off"), ("off", "on"), ("auto", "")):
         shown |= {"flash_attention": flash_attention, "go_template": go_template}
@@ -438,3 +439,83 @@ def test_models_that_draft_are_pairs_of_names_from_a_variable_or_a_table(tmp_pat
     assert config.load({"CORRAL_CONFIG": str(file)}).config.draft_models == pairs
     for wrong in ("a=", "=b", "a", "a=b c//"):
         assert config.load({"CORRAL_DRAFT_MODELS": wrong}).config.draft_models == {}
+
+
+UPSTREAMS = """
+context_length = 4096
+
+[models]
+folder = "/srv/models"
+
+[models."Qwen3-32B"]
+upstreams = [
+    {url = "http://10.0.0.5:8000/v1", key_file = "/run/key", model = "Qwen/Qwen3-32B", weight = 2},
+    {url = "https://[fd00::7]/openai/v1/"},
+]
+spill = "remote-first"
+"""
+
+
+def test_the_file_says_which_servers_answer_for_a_model(environ: dict[str, str]) -> None:
+    Path(environ["CORRAL_CONFIG"]).write_text(UPSTREAMS)
+    loaded = load(environ)
+    first = Upstream(url="http://10.0.0.5:8000", key_file=Path("/run/key"), model="Qwen/Qwen3-32B", weight=2.0)
+    second = Upstream(url="https://[fd00::7]:443/openai")
+    assert loaded.config.upstreams == {
+        "qwen3-32b:latest": ServedBy(upstreams=(first, second), spill="remote-first"),
+    }
+    assert loaded.config.models == Path("/srv/models")
+    assert loaded.origins["upstreams"] == loaded.origins["models"] == environ["CORRAL_CONFIG"]
+    assert (first.name, second.name) == ("10.0.0.5:8000", "[fd00::7]:443/openai")
+    assert text_of(loaded.config.upstreams) == (
+        "qwen3-32b:latest: http://10.0.0.5:8000 as Qwen/Qwen3-32B (weight 2), "
+        "https://[fd00::7]:443/openai; remote-first"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("upstreams = []", "upstreams: \"[]\" is no list of tables such as {url = …}"),
+        ("spill = 'local-first'", "upstreams: nothing is no list of tables such as {url = …}"),
+        ("upstreams = [5]", "upstreams: \"5\" is no table such as {url = …}"),
+        ("upstreams = [{}]", "url: nothing is no address; it must look like http://host:port/v1"),
+        ("upstreams = [{url='ftp://a'}]", "url: \"ftp://a\" is no address; it must look like http://host:port/v1"),
+        ("upstreams = [{url='http://a:99999'}]", "url: \"http://a:99999\" is no address; it must look like"),
+        ("upstreams = [{url='http://a/v1?key=5'}]", "url: \"http://a/v1?key=5\" is no address; it must look like"),
+        ("upstreams = [{url='http://:8000'}]", "url: \"http://:8000\" is no address; it must look like"),
+        ("upstreams = [{url='http://u:secret@a'}]", "\"http://…@a\" has a user name or a password, which are not"),
+        ("upstreams = [{url='http://a', weight=0}]", "weight: \"0\" is no number above 0, and at most 1000"),
+        ("upstreams = [{url='http://a', weight=nan}]", "weight: \"nan\" is no number above 0, and at most 1000"),
+        ("upstreams = [{url='http://a', weight='2'}]", "weight: \"2\" is no number above 0, and at most 1000"),
+        ("upstreams = [{url='http://a', model=3}]", "model: \"3\" is no name of a model"),
+        ("upstreams = [{url='http://a', key_file=3}]", "key_file: \"3\" names no file"),
+        ("upstreams = [{url='http://a', key='abc'}]", "\"key\" means nothing here; there are url, key_file"),
+        ("upstreams = [{url='http://a'}, {url='http://a/v1'}]", "upstreams: \"a:80\" is there twice"),
+        ("upstreams = [{url='http://a'}]\nspill = 'never'", "\"never\" is neither \"local-first\" nor"),
+        ("upstream = [{url='http://a'}]", "\"upstream\" means nothing here; there are upstreams, spill"),
+    ],
+)  # fmt: skip
+def test_upstreams_that_cannot_be_used_are_an_error(environ: dict[str, str], text: str, sentence: str) -> None:
+    Path(environ["CORRAL_CONFIG"]).write_text(f'[models."qwen"]\n{text}\n')
+    with pytest.raises(ConfigError) as caught:
+        load(environ)
+    assert str(caught.value).startswith(f'"{environ["CORRAL_CONFIG"]}": models."qwen": ')
+    assert sentence in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('[models."a b"]\nupstreams = [{url="http://a"}]', 'models."a b": invalid model name'),
+        ('[models]\nqwen = 5', 'models."qwen": "5" is no table'),
+        ('[models.a]\nupstreams=[{url="http://a"}]\n[models.A]\nupstreams=[{url="http://a"}]', "named twice"),
+        ('upstreams = 5', 'unknown setting "upstreams"'),
+    ],
+)  # fmt: skip
+def test_a_table_of_models_that_is_none_is_an_error(environ: dict[str, str], text: str, sentence: str) -> None:
+    Path(environ["CORRAL_CONFIG"]).write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(environ)
+    assert sentence in str(caught.value)

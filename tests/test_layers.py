@@ -42,7 +42,7 @@ MACHINES = {"machine", "store", "engine"}
 BELOW_MACHINES = WORDS | FORMATS
 SOURCES = {"sources", "sources.registry"}
 BELOW_SERVING = BELOW_MACHINES | MACHINES | SOURCES | {"models"}
-MIDDLE = BELOW_SERVING | {"serving", "replicas", "cluster", "inference"}
+MIDDLE = BELOW_SERVING | {"serving", "replicas", "cluster", "upstreams", "inference"}
 HTTP = MIDDLE | {"server.http"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -52,10 +52,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": BELOW_MACHINES | {"store"},
     "sources": BELOW_MACHINES | {"store", "models", "sources.registry"},
     "sources.registry": WORDS | {"store"},
+    "upstreams": WORDS | {"engine"},
     "serving": BELOW_MACHINES | {"machine", "engine", "models"},
     "replicas": WORDS,
     "cluster": BELOW_MACHINES | MACHINES | {"serving", "replicas"},
-    "inference": BELOW_SERVING | {"serving", "replicas", "cluster"},
+    "inference": BELOW_SERVING | {"serving", "replicas", "cluster", "upstreams"},
     "server.http": MIDDLE,
     "server.ollama": HTTP,
     "server.openai": HTTP,

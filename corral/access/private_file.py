@@ -1,11 +1,15 @@
-"""Files that only their owner reads, replaced in one step. Blocks. Standard library only: quick commands read one."""
+"""Files that only their owner writes, replaced in one step. Blocks. Standard library only: quick commands read one."""
 
 import contextlib
 import os
 import secrets
 from pathlib import Path
 
+from corral.errors import ConfigError
+from corral.system import files
+
 MODE = 0o600
+_MAX_SECRET = 4096
 
 
 def opened(path: Path) -> int:
@@ -17,6 +21,22 @@ def opened(path: Path) -> int:
 def opener(path: str, flags: int) -> int:
     """What `open` takes to make a private file."""
     return os.open(path, flags, MODE)
+
+
+def read_secret(path: Path) -> str:
+    """The secret that is all there is in a file. `ConfigError` for a file that others may write, and for one that holds
+    no secret; none of it is in the sentence."""
+    try:
+        with open(path, "rb") as file:
+            if files.can_be_changed_by_others(os.fstat(file.fileno())):
+                raise ConfigError(f'others may write "{path}"; `chmod 600 {path}` ends that')
+            data = file.read(_MAX_SECRET + 1)
+    except OSError as error:
+        raise ConfigError(f'"{path}" cannot be read: {(error.strerror or str(error)).lower()}') from error
+    text = data.decode("latin-1").strip()
+    if len(data) > _MAX_SECRET or not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise ConfigError(f'"{path}" must hold one key and nothing else')
+    return text
 
 
 def write(path: Path, data: bytes) -> None:

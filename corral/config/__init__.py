@@ -42,6 +42,7 @@ from corral.errors import BadRequest, ConfigError
 
 if TYPE_CHECKING:
     from corral.config.tools import ToolFolders
+    from corral.config.upstreams import ServedBy
 from corral.golang import durations
 
 
@@ -56,7 +57,8 @@ def _setting(
 ) -> Any:
     """A field of `Config`. `parse` returns its value or an `Adjusted`; `ValueError` or `BadRequest`: it cannot.
 
-    `other` is what the variable then means; None: it is ignored. With `must_be_valid` it is an error.
+    `other` is what the variable then means; None: it is ignored. With `must_be_valid` it is an error. A setting without
+    a variable can be set by the file only.
     """
     metadata = {
         "variable": variable,
@@ -361,6 +363,18 @@ class Config:
         parse_mirrors,
         "Where else a model may come from: NAME=SOURCE,SOURCE;…",
     )
+    upstreams: "Mapping[str, ServedBy]" = _setting(
+        dict,
+        "",
+        str,
+        'Other servers that answer for a model: the tables `[models."NAME"]` of `corral.toml`, see docs/scale.md',
+    )
+    upstream_timeout: float = _setting(
+        300.0,
+        "CORRAL_UPSTREAM_TIMEOUT",
+        parse_timeout,
+        "How long another server that answers for a model may say nothing before it is given up; 0: for ever",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,7 +408,7 @@ def load(environ: Mapping[str, str] | None = None) -> Loaded:
             values[name], remarks[name] = value.value, f'"{file}": {name}: {value.remark}'
     for setting in fields(Config):
         variable = setting.metadata["variable"]
-        if text := _unquoted(environ, variable):
+        if variable and (text := _unquoted(environ, variable)):
             value, remark = _from_variable(variable, text, setting.metadata)
             if value is not None:
                 values[setting.name] = value
@@ -514,15 +528,30 @@ def _read_file(file: Path) -> dict[str, Any]:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f'"{file}" is no valid TOML: {error}') from error
-    known = {setting.name: setting for setting in fields(Config)}
+    served = _taken_upstreams(file, table)
+    known = {setting.name: setting for setting in fields(Config) if setting.metadata["variable"]}
     for name in table:
         if name not in known:
             raise ConfigError(f'"{file}" has an unknown setting "{name}"; `corral config` lists them')
-    return {
+    return served | {
         name: _from_toml(file, name, value, known[name].metadata["parse"])
         for name, value in table.items()
         if value != ""  # as an empty variable: not set
     }
+
+
+def _taken_upstreams(file: Path, table: dict[str, Any]) -> dict[str, Any]:
+    """Takes the tables of models out of the file's: `models` is the folder of all models, too, which stands among them
+    as `folder` where there are any."""
+    models = table.get("models")
+    if not isinstance(models, dict):
+        return {}
+    del table["models"]
+    if isinstance(models.get("folder"), str):
+        table["models"] = models.pop("folder")
+    from corral.config.upstreams import served_by  # most users have no such table
+
+    return {"upstreams": served_by(file, models)} if models else {}
 
 
 def _from_toml(file: Path, name: str, value: Any, parse: Callable[[str], Any]) -> Any:

@@ -231,7 +231,9 @@ def text_of(value: Any) -> str:
             return ",".join(map(str, value))
         case dict() if all(isinstance(one, str) for one in value.values()):
             return ",".join(f"{key}={one}" for key, one in value.items())
-        case dict():
+        case dict() if all(isinstance(one, tuple) for one in value.values()):
             return ";".join(f"{key}={','.join(map(_shown, sources))}" for key, sources in value.items())
+        case dict():
+            return " | ".join(f"{key}: {one}" for key, one in value.items())
         case _:
             return str(value)

@@ -44,7 +44,7 @@ def examine(loaded: Loaded | None, unreadable: ConfigError | None) -> Iterator[F
 
 def variables(environ: Mapping[str, str]) -> Iterator[Finding]:
     """Those of the environment that begin like settings and are none, or have no effect."""
-    known = {setting.metadata["variable"] for setting in fields(Config)} | set(NO_SETTINGS)
+    known = {variable for setting in fields(Config) if (variable := setting.metadata["variable"])} | set(NO_SETTINGS)
     for name in sorted(environ):
         if name in WITHOUT_EFFECT:
             yield Finding(SUBJECT, "note", f"{name} has no effect: {WITHOUT_EFFECT[name]}")

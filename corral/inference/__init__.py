@@ -8,7 +8,8 @@ then the plan is run (`run.py`).
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
+from functools import partial
 
 import msgspec
 from msgspec import Struct, field
@@ -18,9 +19,10 @@ from corral.access.caller import Caller
 from corral.config import Config
 from corral.engine.base import RunnerSpec
 from corral.engine.tuned import Tunings
-from corral.errors import BadRequest, CorralError, ModelNotFound, ModelRequired, RemoteModel, Unsupported
+from corral.errors import BadRequest, CorralError, ModelNotFound, ModelRequired, NotHere, RemoteModel, Unsupported
 from corral.inference.drafting import Drafters
-from corral.inference.embedding import Vectors, embed_inputs
+from corral.inference.elsewhere import Elsewhere, Served
+from corral.inference.embedding import Vectors, embed_inputs, finished_elsewhere
 from corral.inference.following import followed
 from corral.inference.metrics import RequestMetrics
 from corral.inference.plan import Planner
@@ -58,6 +60,7 @@ from corral.telemetry import Series
 class Runtime(Struct, frozen=True):
     """What a request needs: the models, the runners that load them, the registry that has more, and the metrics.
 
+    `elsewhere` has the models that other servers answer for.
     `deriver` knows what the engine is given of models that it would not load as they were published,
     `recent` what became of the last requests, and `quarantine` which files are not loaded. `caller` says what the
     sender of the request may use.
@@ -75,6 +78,7 @@ class Runtime(Struct, frozen=True):
     speculation: Speculation
     tunings: Tunings
     drafters: Drafters
+    elsewhere: Elsewhere
     caller: Caller = field(default_factory=Caller)
 
 
@@ -90,26 +94,60 @@ async def answer(runtime: Runtime, request: ChatRequest | GenerateRequest) -> As
     found once the model is waited for come with a chunk.
     """
     metrics = RequestMetrics(runtime.series, runtime.caller.spend)
-    model = await find_model(runtime, request.model)
+    model, served = await _found(runtime, request.model)
     kind = _kind_of(request)
-    with _observed(runtime, None if request.render_only else kind, model, metrics):
+    with _observed(runtime, None if request.render_only else kind, model or served, metrics):
         if kind == "unload":
             runtime.caller.require("manage", "unload")
-            yield _unload(runtime, model)
+            yield one(Chunk(done_reason="unload")) if model is None else _unload(runtime, model)
             return
-        think = _checked(model, request)
-        chosen, spec = await _wanted(runtime, model, request.options, logprobs=request.logprobs)
         place = Place()
-        if kind == "load":
-            answered = _loaded(runtime, model, spec, request.keep_alive, metrics, place)
+        answered: AbstractAsyncContextManager[Chunks]
+        if served is not None and kind != "load":
+            here = partial(_answered_here, runtime, model, request, kind, metrics, place)
+            answered = served.answered(request, model, metrics, here)
+        elif model is None:
+            yield one(Chunk(done_reason="load"))
+            return
         else:
-            answered = _answered(runtime, _Asked(model, request, think, chosen, spec), metrics, place)
+            answered = await _here(runtime, model, request, kind, metrics, place)
         if request.progress:
             async with aclosing(followed(answered, place)) as chunks:
                 yield chunks
         else:
             async with answered as chunks:
                 yield chunks
+
+
+async def _here(
+    runtime: Runtime,
+    model: Model,
+    request: ChatRequest | GenerateRequest,
+    kind: Kind,
+    metrics: RequestMetrics,
+    place: Place,
+) -> AbstractAsyncContextManager[Chunks]:
+    """The answer of this machine, after what can be checked before the model is waited for."""
+    think = _checked(model, request)
+    chosen, spec = await _wanted(runtime, model, request.options, logprobs=request.logprobs)
+    if kind == "load":
+        return _loaded(runtime, model, spec, request.keep_alive, metrics, place)
+    return _answered(runtime, _Asked(model, request, think, chosen, spec), metrics, place)
+
+
+@contextlib.asynccontextmanager
+async def _answered_here(
+    runtime: Runtime,
+    model: Model | None,
+    request: ChatRequest | GenerateRequest,
+    kind: Kind,
+    metrics: RequestMetrics,
+    place: Place,
+) -> AsyncIterator[Chunks]:
+    """The same where this machine is one of several."""
+    assert model is not None, "this machine is a replica of models in its store only"
+    async with await _here(runtime, model, request, kind, metrics, place) as chunks:
+        yield chunks
 
 
 def _kind_of(request: ChatRequest | GenerateRequest) -> Kind:
@@ -179,22 +217,40 @@ async def embed(runtime: Runtime, request: EmbedRequest, *, normalize: bool = Tr
     `ContextExceeded` for a text that is too long and may not be cut; other errors as those of `answer`.
     """
     metrics = RequestMetrics(runtime.series, runtime.caller.spend)
-    model = await find_model(runtime, request.model)
-    with _observed(runtime, "embed", model, metrics):
-        if model.only_ranks:
-            raise Unsupported(request.model, "embeddings, only reranking", model.name.full)
-        chosen, spec = await _wanted(runtime, model, request.options, embed=True)
+    model, served = await _found(runtime, request.model)
 
-        async def embedded() -> Vectors:
-            async with runtime.runners.runner(spec, str(model.name), request.keep_alive) as runner:
-                metrics.got_runner(runner)
-                texts = [one if isinstance(one, str) else await _text_of(model, runner, one) for one in request.inputs]
-                return await embed_inputs(runner, model, request, texts, chosen, metrics, normalize=normalize)
+    async def here() -> Vectors:
+        assert model is not None, "this machine is a replica of models in its store only"
+        return await _embedded(runtime, model, request, metrics, normalize=normalize)
 
-        vectors = await asked_again(embedded)
+    with _observed(runtime, "embed", model or served, metrics):
+        if served is None:
+            vectors = await here()
+        elif request.inputs or model is not None:
+            finish = partial(finished_elsewhere, request, metrics, normalize=normalize)
+            vectors = await served.embedded(request, model, metrics, here, finish)
+        else:
+            vectors = Vectors()
         return msgspec.structs.replace(
             vectors, load_duration=metrics.load_duration, total_duration=metrics.total_duration
         )
+
+
+async def _embedded(
+    runtime: Runtime, model: Model, request: EmbedRequest, metrics: RequestMetrics, *, normalize: bool
+) -> Vectors:
+    """The vectors of this machine."""
+    if model.only_ranks:
+        raise Unsupported(request.model, "embeddings, only reranking", model.name.full)
+    chosen, spec = await _wanted(runtime, model, request.options, embed=True)
+
+    async def embedded() -> Vectors:
+        async with runtime.runners.runner(spec, str(model.name), request.keep_alive) as runner:
+            metrics.got_runner(runner)
+            texts = [one if isinstance(one, str) else await _text_of(model, runner, one) for one in request.inputs]
+            return await embed_inputs(runner, model, request, texts, chosen, metrics, normalize=normalize)
+
+    return await asked_again(embedded)
 
 
 async def rank(runtime: Runtime, request: RankRequest) -> Scores:
@@ -266,27 +322,43 @@ def _token_text(text: str, tokens: Sequence[int], metrics: RequestMetrics) -> To
 
 
 async def find_model(runtime: Runtime, text: str) -> Model:
-    """The model a request names. `ModelRequired`, `ModelNotFound`, `ModelForbidden`, `InvalidName` or `RemoteModel`
-    (spec api §3)."""
+    """The model a request names, which has to be in the store. `ModelRequired`, `ModelNotFound`, `ModelForbidden`,
+    `InvalidName` or `RemoteModel` (spec api §3), and `NotHere` for one that only other servers have."""
+    model, _ = await _found(runtime, text)
+    if model is None:
+        raise NotHere(text, "requests of this kind")
+    return model
+
+
+async def _found(runtime: Runtime, text: str) -> tuple[Model | None, Served | None]:
+    """The model a request names, and the other servers that answer for it: one of both at least. A name that ends in
+    `:local` means this machine alone. Errors as those of `find_model`, and `RequestLoop`."""
     if not text:
         raise ModelRequired
     reference = names.parse_reference(text)
     if reference.cloud:
         raise RemoteModel(text)
     runtime.caller.require_model(reference.name)
+    runtime.elsewhere.server_id.check()
+    served = None if reference.local else runtime.elsewhere.of(reference.name)
     try:
-        return await runtime.models.load(reference.name)
+        return await runtime.models.load(reference.name), served
     except ModelNotFound:
-        raise ModelNotFound(text) from None
+        if served is None:
+            raise ModelNotFound(text) from None
+        return None, served
 
 
 @contextlib.contextmanager
-def _observed(runtime: Runtime, kind: Kind | None, model: Model, metrics: RequestMetrics) -> Iterator[None]:
+def _observed(
+    runtime: Runtime, kind: Kind | None, model: Model | Served | None, metrics: RequestMetrics
+) -> Iterator[None]:
     """Counts what fails in this block, and what is cancelled because its client has left.
 
     What became of the request is remembered, unless it is of no `kind`. One that is cancelled with `STOPPED` was
     stopped by its user.
     """
+    assert model is not None, "one of both was found"
     label, error, is_stopped = str(model.name), "", False
     if kind is not None:
         metrics.asked(kind, label)
@@ -305,7 +377,7 @@ def _observed(runtime: Runtime, kind: Kind | None, model: Model, metrics: Reques
     finally:
         metrics.ended(error, is_stopped=is_stopped)
         report = metrics.report()
-        if report.drafted_tokens:
+        if report.drafted_tokens and isinstance(model, Model):
             runtime.speculation.add(str(model.weights), report.drafted_tokens, report.accepted_tokens)
 
 

@@ -21,6 +21,7 @@ from corral.models.model import Model
 from corral.options import Options
 from corral.serving.runner import Runner
 from corral.serving.spec import MIN_CONTEXT
+from corral.upstreams import client as upstream
 
 _TOO_LONG = "input exceeds maximum context length and cannot be truncated further"
 
@@ -179,6 +180,15 @@ class _Embedder:
 
     async def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
         return await asyncio.gather(*map(self._engine.tokenize, texts))
+
+
+async def finished_elsewhere(
+    request: EmbedRequest, metrics: RequestMetrics, found: upstream.Vectors, *, normalize: bool
+) -> Vectors:
+    """The vectors that another server has made, as ours are."""
+    vectors = await asyncio.to_thread(_all_finished, found.vectors, request.dimensions, normalize)
+    metrics.embedded(found.tokens, 0)
+    return Vectors(vectors=vectors, tokens=found.tokens)
 
 
 def _empty(text: _Text) -> BadRequest:

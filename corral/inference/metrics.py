@@ -48,6 +48,7 @@ class RequestMetrics:
         self._warnings: tuple[str, ...] = ()
         self._error = ""
         self._is_stopped = False
+        self._replica = self._replica_reason = ""
         self._moment = time.time()
         self._arrived = time.monotonic_ns()
         self._loaded = 0
@@ -75,6 +76,15 @@ class RequestMetrics:
         self._is_tuned = runner.spec.tuned is not None
         self._loaded = time.monotonic_ns()
         self._load = max(0, runner.load_ended - max(self._arrived, runner.load_began))
+
+    def routed(self, replica: str, reason: str) -> None:
+        """The replica that it goes to, and why."""
+        self._replica, self._replica_reason = replica, reason
+
+    def got_upstream(self, label: str, traffic: Traffic) -> None:
+        """It is sent to another server, which loads and plans by itself."""
+        self._label, self._traffic = label, traffic
+        self._loaded = self._planned = time.monotonic_ns()
 
     def planned(self, truncated_tokens: int, unenforced: tuple[str, ...], *, has_loosened_tools: bool) -> None:
         """Prompt tokens that are left out, and parts of the format's or the tools' schemas that need not be kept to."""
@@ -221,6 +231,8 @@ class RequestMetrics:
             tuned=self._is_tuned,
             context_length=self._context_length,
             placement=self._placement,
+            replica=self._replica,
+            replica_reason=self._replica_reason,
             reason=self._error or self._reason,
             warnings=self._warnings,
         )

@@ -59,6 +59,9 @@ class Report(Struct, frozen=True, kw_only=True):
     context_length: int = 0
     placement: str = ""
     """Where its model lay and why; empty where there is no GPU."""
+    replica: str = ""
+    """Which of the places that answer for its model it went to; empty where there is this machine only."""
+    replica_reason: str = ""
     reason: str = ""
     """Why the answer ended, or the error."""
     warnings: tuple[str, ...] = ()

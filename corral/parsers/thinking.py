@@ -31,6 +31,11 @@ class ThinkingParser:
         self._state = _State.OPENING
         self._held = ""
 
+    @property
+    def is_past(self) -> bool:
+        """Whether all that comes is content."""
+        return self._state is _State.CONTENT
+
     def feed(self, text: str) -> Iterator[Chunk]:
         if self._state is _State.CONTENT:
             if text:

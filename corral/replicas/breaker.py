@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 8.0
 """Seconds without requests after the first failure, and at most; each further one doubles them."""
 
 

@@ -22,6 +22,7 @@ from corral.engine.tuned import Tunings
 from corral.errors import CorralError
 from corral.inference import Runtime
 from corral.inference.drafting import Drafters
+from corral.inference.elsewhere import Elsewhere
 from corral.inference.recent import Recent
 from corral.inference.runners import Runners
 from corral.machine import Machine, processor
@@ -103,6 +104,8 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     models = Models(store, config.go_template)
     drafters = Drafters(config.draft_models, models)
     tunings = Tunings(config.state, processor.name(), engine_build, on=config.tuned)
+    elsewhere = Elsewhere(config.upstreams, config.upstream_timeout, scheduler, series)
+    elsewhere.all()  # so that the first list knows what they say of themselves
     try:
         async with fleets(config, store, deriver, quarantine, scheduler, events) as runners.fleets:
             yield Runtime(
@@ -110,9 +113,11 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
                 Speculation(),
                 tunings,
                 drafters,
+                elsewhere,
             )
     finally:
         startup.cancel()
+        await elsewhere.close()
         await scheduler.close()
         await spare.close()
         await registry.close()

@@ -20,7 +20,7 @@ def config(arguments: Arguments) -> None:
     rows = [
         (
             setting.name,
-            setting.metadata["variable"],
+            setting.metadata["variable"] or "-",
             loaded.origins[setting.name],
             text_of(getattr(loaded.config, setting.name)) or "-",
         )

@@ -32,9 +32,14 @@ FIRST = (
 """The settings that the original explains, in its order."""
 
 NOT_THE_SERVERS = ("editor", "no_history")
+ONLY_IN_THE_FILE = ("upstreams",)
 SETTINGS = (
     *FIRST,
-    *(setting.name for setting in fields(config.Config) if setting.name not in FIRST + NOT_THE_SERVERS),
+    *(
+        setting.name
+        for setting in fields(config.Config)
+        if setting.name not in FIRST + NOT_THE_SERVERS + ONLY_IN_THE_FILE
+    ),
 )
 
 

@@ -1,10 +1,10 @@
-"""One request to a llama-server and its answer as it comes, on a connection of its own. Knows no route, and no field.
+"""One request to a server and its answer as it comes, on a connection of its own. Knows no route, and no field.
 
 Every token passes through here by itself, so this is a protocol on plain asyncio and no general client.
 """
 
 import asyncio
-from typing import cast
+from typing import Protocol, cast
 
 import httptools
 
@@ -21,18 +21,29 @@ class NotHttp(ConnectionError):
     """What came is no answer of HTTP."""
 
 
+class ReadsEvents(Protocol):
+    """Finds events in bytes as they come."""
+
+    def feed(self, received: bytes) -> list[bytes]:
+        """The data of each event that has ended."""
+        ...
+
+
 class Exchange(asyncio.Protocol):
     """The answer's side of a connection: its head, then the events of its body, or all of that.
 
     Errors are those of the connection, `OSError` and its kinds, and `NotHttp`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reader: ReadsEvents | None = None) -> None:
+        """`reader` finds the events; None: as llama-server writes them."""
         self.status = 0
         """Of the answer; 0 before its head has come."""
+        self.headers: dict[bytes, bytes] = {}
+        """Of the answer, by their names in lower case."""
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpResponseParser(self)
-        self._reader = EventReader()
+        self._reader = EventReader() if reader is None else reader
         self._head = 0
         """Bytes that came before the head was complete."""
         self._body = b""
@@ -50,7 +61,7 @@ class Exchange(asyncio.Protocol):
     async def events(self) -> list[bytes]:
         """The JSON of the events that have ended since the last call, one at least; none at the answer's end.
 
-        `EngineError` for an event that never ends.
+        `EngineError` for an event that never ends, and whatever else the reader raises.
         """
         while True:
             if self._body:
@@ -71,12 +82,22 @@ class Exchange(asyncio.Protocol):
             await self._change()
         return self._body
 
+    def taken(self) -> bytes:
+        """What has come of the body so far and was not taken yet."""
+        return self._body
+
     def send(self, data: bytes) -> None:
         self._transport.write(data)
 
     def close(self) -> None:
         """Breaks off what is under way."""
         self._transport.abort()
+
+    def fail(self, error: OSError) -> None:
+        """Breaks off what is under way; who waits for more gets this error."""
+        self._error = self._error or error
+        self._transport.abort()
+        self._wake()
 
     async def _change(self) -> None:
         """Waits until something has come; raises what has ended the connection."""
@@ -111,6 +132,10 @@ class Exchange(asyncio.Protocol):
         self._wake()
 
     # What the parser calls
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.status:  # else it stands behind the body
+            self.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()

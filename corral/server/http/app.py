@@ -27,6 +27,7 @@ from corral.server.http.guards import Guard, Origins
 from corral.server.http.images import ImageFetcher
 from corral.server.http.kept_answers import Keeping, KeptAnswers
 from corral.server.http.timing import server_timing
+from corral.upstreams import via
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +138,11 @@ def _note(error: CorralError | None) -> str:
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 
 
+def _header(scope: Scope, name: bytes) -> str:
+    """The header of that name, all of them where it stands there more than once; empty where it does not."""
+    return ", ".join(value.decode("latin-1") for given, value in scope["headers"] if given == name)
+
+
 def _given_id(scope: Scope) -> str:
     """The id that the client gave; empty where it gave none, or one that would not do in a log."""
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
@@ -162,6 +168,7 @@ class _Log:
         began, status, complete = time.monotonic(), 499, False
         request_id = _given_id(scope) or telemetry.new_request_id()
         telemetry.request_id.set(request_id)
+        via.passed.set(_header(scope, via.HEADER.encode()))
 
         def noted(message: Message) -> Awaitable[None]:
             nonlocal status, complete
@@ -192,6 +199,13 @@ class _Log:
             )
 
     def _headers(self, scope: Scope, request_id: str) -> list[tuple[bytes, bytes]]:
-        timing = server_timing(self._recent.reports(request_id))
-        named = (id_header_of(scope), request_id.encode())
-        return [named, (b"server-timing", timing.encode())] if timing else [named]
+        reports = self._recent.reports(request_id)
+        headers = [(id_header_of(scope), request_id.encode())]
+        if timing := server_timing(reports):
+            headers.append((b"server-timing", timing.encode()))
+        if reports and (replica := reports[-1].replica):
+            headers += [
+                (b"x-corral-replica", replica.encode()),
+                (b"x-corral-replica-reason", reports[-1].replica_reason.encode()),
+            ]
+        return headers

@@ -33,6 +33,7 @@ STATUSES: Table = {
     errors.Busy: Row(503),
     errors.LimitReached: Row(429),
     errors.EngineError: Row(lambda error: error.code or 500),
+    errors.RequestLoop: Row(508),
 }
 """The statuses that all dialects share, without sentences of their own."""
 
@@ -43,8 +44,8 @@ def status_of(table: Table, error: CorralError) -> int:
     return status if isinstance(status, int) else status(error)
 
 
-ENGINE_STATUSES = (400, 404, 500, 501, 503)
-"""The statuses that llama-server gives its errors, which are passed on."""
+ENGINE_STATUSES = (400, 404, 500, 501, 502, 503)
+"""The statuses that llama-server gives its errors, which are passed on, and those of errors of other servers."""
 
 
 def statuses_of(table: Table) -> tuple[int, ...]:
@@ -61,7 +62,8 @@ def sentence_of(table: Table, error: CorralError) -> str:
 
 def may_pass(error: CorralError) -> bool:
     """Whether the same request, sent a second time, may be answered."""
-    return isinstance(error, errors.Busy | errors.EngineDied | errors.OutOfMemory | errors.Unreachable)
+    passing = errors.Busy | errors.EngineDied | errors.OutOfMemory | errors.Unreachable | errors.UpstreamError
+    return isinstance(error, passing)
 
 
 def error_headers(status: int, error: CorralError) -> dict[str, str]:

@@ -1,0 +1,359 @@
+"""Models that other servers answer for, too: which of them, or this machine, gets a request, and what if it fails.
+
+A request is sent to the next replica as long as its answer has not begun; after that an error ends it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from typing import TypeVar
+
+from msgspec import Struct
+
+from corral import names
+from corral.config.upstreams import ServedBy
+from corral.errors import Busy, CorralError, EngineDied, ModelFileError, OutOfMemory, UpstreamBusy, UpstreamError
+from corral.inference.metrics import RequestMetrics
+from corral.inference.remote import LARGE, chunks_of, refusal, remote
+from corral.messages import ChatRequest, Chunk, EmbedRequest, GenerateRequest
+from corral.models.model import Model
+from corral.names import Name
+from corral.replicas.prefixes import BYTES_PER_TOKEN, chain, prompt_bytes
+from corral.replicas.replica import Prompt, Replica, choose
+from corral.serving.scheduler import Scheduler
+from corral.serving.traffic import Traffic
+from corral.telemetry import Series
+from corral.upstreams import bodies
+from corral.upstreams.client import Client, Facts, Vectors
+from corral.upstreams.via import ServerId
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LOCAL = "local"
+"""The name of the replica that is this machine."""
+
+USUAL_ANSWER = 256
+"""Tokens that an answer is taken for whose length is left open."""
+
+LOOK_SECONDS = 30.0
+"""How old what a server says of itself may be before a list has it asked anew, behind the list's back."""
+
+_FAILURES = (UpstreamError, Busy, EngineDied, OutOfMemory, ModelFileError)
+"""What another replica need not fail with."""
+
+Local = Callable[[], AbstractAsyncContextManager[AsyncGenerator[Chunk, None]]]
+"""Has this machine answer."""
+
+
+class UpstreamState(Struct, frozen=True):
+    """One server behind a name, as lists show it. `error`: why it gets no requests now; empty where it does."""
+
+    name: str
+    url: str
+    model: str
+    facts: Facts
+    error: str
+
+
+class _Upstream(Replica):
+    """One server as a replica of a model."""
+
+    def __init__(self, client: Client, *, weight: float, tier: int) -> None:
+        super().__init__(client.name, weight=weight, tier=tier, has_room=lambda: time.monotonic() >= self.busy_until)
+        self.client = client
+        self.busy_until = 0.0
+        self.probing: asyncio.Task[None] | None = None
+        """While it is asked whether it works again."""
+
+
+class Served:
+    """A model that other servers answer for; this machine does so, too, where the model is in its store."""
+
+    def __init__(self, name: Name, how: ServedBy, clients: Sequence[Client], scheduler: Scheduler, series: Series):
+        self.name = name
+        self.label = str(name)
+        self.traffic = Traffic()
+        self._series = series
+        self._scheduler = scheduler
+        self._weights = ""
+        """The file of the model in the store, where it is there."""
+        self._here = 0
+        """Requests that were sent to this machine and are not done."""
+        is_local_first = how.spill == "local-first"
+        self._local = Replica(LOCAL, tier=0 if is_local_first else 1, is_warm=self._is_loaded, has_room=self._has_room)
+        self._upstreams = [
+            _Upstream(client, weight=client.upstream.weight, tier=1 if is_local_first else 0) for client in clients
+        ]
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._looked = float("-inf")
+
+    # What is asked
+
+    @contextlib.asynccontextmanager
+    async def answered(
+        self, request: ChatRequest | GenerateRequest, model: Model | None, metrics: RequestMetrics, local: Local
+    ) -> AsyncIterator[AsyncGenerator[Chunk, None]]:
+        """The answer of whichever replica is chosen; `local` has this machine answer, where it has the `model`.
+
+        `NotHere` for what no other server can do, where this machine has no such model.
+        """
+        refused = refusal(request)
+        if refused is not None and model is None:
+            raise refused
+        prompt = await _prompt(request)
+
+        async def begin(replica: Replica, stack: AsyncExitStack) -> AsyncGenerator[Chunk, None]:
+            if isinstance(replica, _Upstream):
+                sent = await remote(replica.client, request, model)
+                metrics.got_upstream(self.label, self.traffic)
+                chunks = chunks_of(replica.client, request, sent, metrics)
+                await stack.enter_async_context(aclosing(chunks))
+            else:
+                chunks = await stack.enter_async_context(local())
+            return _after(await anext(chunks), chunks)
+
+        tries = _Tries(self, self._replicas(model, only_here=refused is not None), metrics)
+        async with tries.until_one_works(prompt, begin) as chunks:
+            yield chunks
+
+    async def embedded(
+        self,
+        request: EmbedRequest,
+        model: Model | None,
+        metrics: RequestMetrics,
+        local: Callable[[], Awaitable[T]],
+        finish: Callable[[Vectors], Awaitable[T]],
+    ) -> T:
+        """The vectors of whichever replica is chosen; `finish` makes of another server's what `local` gives."""
+        texts = [one for one in request.inputs if isinstance(one, str)]
+
+        async def begin(replica: Replica, stack: AsyncExitStack) -> T:
+            if not isinstance(replica, _Upstream):
+                return await local()
+            metrics.got_upstream(self.label, self.traffic)
+            client = replica.client
+            body = await asyncio.to_thread(bodies.embedding_body, client.model, texts, request.dimensions)
+            with metrics.serving():
+                return await finish(await client.embed(body, len(texts)))
+
+        tokens = sum(len(text) for text in texts) // BYTES_PER_TOKEN
+        tries = _Tries(self, self._replicas(model, only_here=len(texts) < len(request.inputs)), metrics)
+        async with tries.until_one_works(Prompt(tokens=tokens), begin) as vectors:
+            return vectors
+
+    def _replicas(self, model: Model | None, *, only_here: bool) -> Sequence[Replica]:
+        if model is not None:
+            self._weights = str(model.weights)
+        here = () if model is None else (self._local,)
+        return here if only_here else (*here, *self._upstreams)
+
+    # This machine as a replica
+
+    def _is_loaded(self) -> bool:
+        return any(runner.spec.model == self._weights and runner.loading is None for runner in self._scheduler.runners)
+
+    def _has_room(self) -> bool:
+        """Whether a request would begin at once: in a free slot, or with a load that has to wait for nothing."""
+        runners = [runner for runner in self._scheduler.runners if not runner.draining]
+        mine = next((runner for runner in runners if runner.spec.model == self._weights), None)
+        if mine is not None:
+            return max(mine.users, self._here) < mine.spec.slots and not mine.pool.waiting
+        others_wait = self._scheduler.queued or any(runner.loading is not None for runner in runners)
+        return not (self._here or others_wait)
+
+    @contextlib.contextmanager
+    def sending(self, replica: Replica, prompt: Prompt) -> Iterator[None]:
+        """The block in which a replica has a request."""
+        is_here = replica is self._local
+        self._here += is_here
+        try:
+            with replica.serving(prompt):
+                yield
+        finally:
+            self._here -= is_here
+
+    # What becomes of the others
+
+    def chosen(self, replica: Replica, reason: str) -> None:
+        """A request goes to a replica."""
+        self._series.replica_requests.labels(self.label, replica.name).inc()
+        log.info("model %s: a request goes to %s: %s", self.label, replica.name, reason)
+
+    def works(self, replica: Replica) -> None:
+        """An answer of a replica has begun."""
+        if not replica.breaker.is_closed:
+            log.info("model %s: upstream %s works again", self.label, replica.name)
+        replica.breaker.worked()
+
+    def failed(self, replica: Replica, error: CorralError) -> None:
+        """A request was failed by a replica. Another server that is gone gets no more until it is found to work."""
+        self._series.replica_failures.labels(self.label, replica.name).inc()
+        log.warning("model %s: %s", self.label, error)
+        if isinstance(replica, _Upstream):
+            if isinstance(error, UpstreamBusy):
+                replica.busy_until = time.monotonic() + error.wait
+            elif isinstance(error, UpstreamError) and error.is_gone:
+                replica.breaker.failed(str(error))
+                replica.prefixes.clear()
+                self._probe(replica)
+
+    def _probe(self, upstream: _Upstream) -> asyncio.Task[None]:
+        """Asks a server that failed again and again whether it works, until it does."""
+        if upstream.probing is None:
+            upstream.probing = asyncio.ensure_future(self._until_it_works(upstream))
+            self._keep(upstream.probing)
+        return upstream.probing
+
+    async def _until_it_works(self, upstream: _Upstream) -> None:
+        try:
+            while not upstream.breaker.is_closed:
+                await asyncio.sleep(upstream.breaker.wait)
+                await self._asked_once(upstream)
+        finally:
+            upstream.probing = None
+
+    async def _asked_once(self, upstream: _Upstream) -> None:
+        upstream.breaker.begin()
+        try:
+            await upstream.client.probe()
+        except CorralError as error:
+            upstream.breaker.failed(str(error))
+        else:
+            self.works(upstream)
+        finally:
+            upstream.breaker.abandoned()
+
+    async def ask_again(self, replicas: Sequence[Replica]) -> None:
+        """Asks all that get no requests whether they work, at once: there is nobody else to ask."""
+        shut = [one for one in replicas if isinstance(one, _Upstream) and not one.breaker.is_closed]
+        await asyncio.gather(*map(self._asked_once, shut))
+
+    # What lists show
+
+    def states(self) -> Sequence[UpstreamState]:
+        return [
+            UpstreamState(one.name, one.client.upstream.url, one.client.model, one.client.facts, one.breaker.error)
+            for one in self._upstreams
+        ]
+
+    def look(self) -> None:
+        """Has the servers asked what they say of themselves, if that was long ago; does not wait for them."""
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._looked = time.monotonic()
+            for upstream in self._upstreams:
+                self._keep(asyncio.ensure_future(self._looked_at(upstream)))
+
+    async def _looked_at(self, upstream: _Upstream) -> None:
+        try:
+            await upstream.client.look()
+        except CorralError as error:
+            log.info("model %s: %s", self.label, error)
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for upstream in self._upstreams:
+            await upstream.client.close()
+
+
+class _Tries:
+    """One request on its way through the replicas of a model."""
+
+    def __init__(self, served: Served, replicas: Sequence[Replica], metrics: RequestMetrics) -> None:
+        self._served = served
+        self._replicas = replicas
+        self._metrics = metrics
+        self._tried: list[Replica] = []
+
+    @contextlib.asynccontextmanager
+    async def until_one_works(
+        self, prompt: Prompt, begin: Callable[[Replica, AsyncExitStack], Awaitable[T]]
+    ) -> AsyncIterator[T]:
+        """What `begin` gives at the first replica that does not fail; what it enters is open as long as the block."""
+        error: CorralError | None = None
+        while True:
+            replica = await self._next(prompt, error)
+            async with AsyncExitStack() as stack:
+                try:
+                    stack.enter_context(self._served.sending(replica, prompt))
+                    begun = await begin(replica, stack)
+                except _FAILURES as failure:
+                    self._served.failed(replica, failure)
+                    error = failure
+                    self._tried.append(replica)
+                    continue
+                self._served.works(replica)
+                try:
+                    yield begun
+                except UpstreamError as failure:
+                    self._served.failed(replica, failure)
+                    raise
+                return
+
+    async def _next(self, prompt: Prompt, error: CorralError | None) -> Replica:
+        """The replica to try; where none is left the last error is raised."""
+        found = choose(prompt, self._replicas, self._tried)
+        if found is None:
+            await self._served.ask_again([one for one in self._replicas if one not in self._tried])
+            found = choose(prompt, self._replicas, self._tried)
+        if found is None:
+            raise error or self._none_left()
+        replica, route = found
+        self._metrics.routed(replica.name, route.reason)
+        self._served.chosen(replica, route.reason)
+        return replica
+
+    def _none_left(self) -> CorralError:
+        first = self._replicas[0]
+        reason = first.breaker.error.partition(f'upstream "{first.name}" ')[2] or "is asked by another request just now"
+        return UpstreamError(first.name, reason, code=503)
+
+
+async def _after(first: Chunk, rest: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+    """An answer whose first chunk was taken already."""
+    yield first
+    async for chunk in rest:
+        yield chunk
+
+
+async def _prompt(request: ChatRequest | GenerateRequest) -> Prompt:
+    text = prompt_bytes(request)
+    links = await asyncio.to_thread(chain, text) if len(text) > LARGE else chain(text)
+    return Prompt(links, len(text) // BYTES_PER_TOKEN, bodies.max_tokens(request.options) or USUAL_ANSWER)
+
+
+class Elsewhere:
+    """The models of a server that other servers answer for, by their names."""
+
+    def __init__(self, settings: Mapping[str, ServedBy], silence: float, scheduler: Scheduler, series: Series) -> None:
+        self.server_id = ServerId()
+        self._served: dict[Name, Served] = {}
+        for text, how in settings.items():
+            name = names.parse(text)
+            bare = str(name).removesuffix(f":{names.DEFAULT_TAG}")
+            clients = [Client(upstream, bare, silence, self.server_id) for upstream in how.upstreams]
+            self._served[name.folded] = Served(name, how, clients, scheduler, series)
+
+    def of(self, name: Name) -> Served | None:
+        """None for a model that only this machine can answer for."""
+        return self._served.get(name.folded) if self._served else None
+
+    def all(self) -> Sequence[Served]:
+        """Every such model. What is known of the servers is asked for anew, behind the caller's back."""
+        for served in self._served.values():
+            served.look()
+        return tuple(self._served.values())
+
+    async def close(self) -> None:
+        for served in self._served.values():
+            await served.close()
