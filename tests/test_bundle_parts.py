@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 from PIL import Image
 
 from corral import bundle, names
@@ -13,7 +14,7 @@ from corral.bundle.tail import PAGE
 from corral.llamafile import bundles
 from corral.models import assemble
 from corral.store import MediaType, Store
-from tests.asking import post
+from tests.asking import post, until
 from tests.commands import Shell
 from tests.conftest import RunningServer, StartServer
 from tests.tiny_models import tiny_llama, tiny_llava, tiny_lora
@@ -38,7 +39,6 @@ def answer(path: Path, cache: Path, question: str) -> str:
     shell = Shell(path.parent)
     done = subprocess.run(command, env=shell.environment(), cwd=path.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert list((cache / "state").glob("bundle-*.log")) == [], "the server's log goes with it"
     return done.stdout
 
 
@@ -64,6 +64,21 @@ def test_a_bundle_with_a_projector_sees_pictures(tmp_path: Path, start_server: S
     assert taken.status == 0, taken
     shown = post(server, "/api/show", {"model": "taken"}).json
     assert "vision" in shown["capabilities"]
+
+
+def test_a_bundle_that_is_killed_leaves_no_log_and_no_server(tmp_path: Path) -> None:
+    path, cache = bundled(tmp_path, tiny_llama(tmp_path / "model.gguf")), tmp_path / "cache"
+    command = [sys.executable, "-P", "-m", "corral.cli.bundled", str(cache), str(path)]
+    pipe = subprocess.PIPE
+    running = subprocess.Popen(command, env=Shell(tmp_path).environment(), stdin=pipe, stdout=pipe, stderr=pipe)
+    watched = psutil.Process(running.pid)
+    until(lambda: len(watched.children()) == 2)  # the server, and the command, which waits for its question
+    children = watched.children(recursive=True)
+    running.kill()
+    running.communicate()
+    assert psutil.wait_procs(children, timeout=60)[1] == []
+    assert list((cache / "state").glob("**/*.log")) == []
+    assert [file for file in (cache / "state").iterdir() if file.name.startswith(("bundle", "tmp"))] == []
 
 
 def test_a_bundle_with_an_adapter_speaks_as_the_adapter_has_it(tmp_path: Path, start_server: StartServer) -> None:

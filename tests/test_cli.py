@@ -27,7 +27,7 @@ from corral.cli.framework.flags import Flag, canonical
 from corral.cli.framework.help_pages import fitted
 from corral.config import Config
 from corral.errors import BadRequest
-from tests.commands import CORRAL, Outcome, Shell
+from tests.commands import CORRAL, Outcome, Shell, shell_without_server
 from tests.fake_server import Answer, FakeServer, lines, raw, reply
 
 GOLDENS = Path(__file__).with_name("goldens") / "cli"
@@ -530,6 +530,15 @@ def test_under_the_name_ollama_the_version_is_that_of_the_release_we_match(serve
     warnings = "Warning: could not connect to a running Ollama instance\nWarning: client version is 0.33.0\n"
     assert without_server.run("--version") == Outcome(0, warnings, "")
     assert not (tmp_path / "state").exists(), "--version must not start a server"
+
+
+@pytest.mark.parametrize("name", ["a b", "a//b", "m:", "a/b/c/d", "m:local:cloud"])
+def test_a_name_that_no_model_can_have_starts_no_server(name: str, tmp_path: Path) -> None:
+    with shell_without_server(tmp_path) as shell:
+        said = shell.run("run", name, "Hello")
+    assert (said.status, said.stdout) == (1, "")
+    assert said.stderr in ("Error: invalid model name\n", f'Error: use either :local or :cloud, not both: "{name}"\n')
+    assert not (tmp_path / "state").exists()
 
 
 def test_a_server_elsewhere_is_not_started(tmp_path: Path) -> None:

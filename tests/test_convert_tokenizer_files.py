@@ -380,7 +380,7 @@ UNIGRAM = {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0]
         ({"tokenizer_json": bpe(pre_tokenizer=None, decoder=None)}, "unknown tokenizer format"),
         ({"tokenizer_json": []}, "tokenizer.json is not a JSON object"),
         ({"tokenizer_json": b"{"}, '"tokenizer.json" is not JSON: Expecting property name enclosed in double quotes'),
-        ({"tokenizer_json": b"[" * 100_000}, '"tokenizer.json" is not JSON: maximum recursion depth exceeded'),
+        ({"tokenizer_json": b"[" * 100_000}, '"tokenizer.json" is not JSON: it is nested too deeply'),
         ({"tokenizer_json": b'"\xff"'}, '"tokenizer.json" is not UTF-8: byte 1'),
         ({"tokenizer_json": {"model": []}}, "tokenizer.json: model is not a JSON object"),
         ({"tokenizer_json": with_model(vocab=[])}, "tokenizer.json: model.vocab is not a JSON object"),

@@ -138,6 +138,22 @@ def test_gpus_of_the_system_and_of_the_engine(tmp_path: Path) -> None:
     assert [level for level, _ in said(gpus.judged(Probe(), ["Intel"]))] == ["ok"]
 
 
+@pytest.mark.parametrize(
+    ("found", "configured", "kind"),
+    [
+        (["Intel", "NVIDIA"], {}, "vulkan"),
+        (["NVIDIA"], {"rocm": ("https://host/rocm",)}, "vulkan"),
+        (["NVIDIA"], {"cuda": ("https://host/cuda",)}, "cuda"),
+        (["AMD"], {"cuda": ("https://host/cuda",), "rocm": ("https://host/rocm",)}, "rocm"),
+    ],
+)
+def test_the_engine_for_a_gpu_is_the_makers_own_where_one_is_configured(
+    found: list[str], configured: dict[str, tuple[str, ...]], kind: str
+) -> None:
+    (finding,) = gpus.judged(Probe(), found, configured)
+    assert finding.remedy.startswith(f"`corral engine install {kind}` fetches")
+
+
 HERE = parse_address("127.0.0.1:11434")
 ELSEWHERE = parse_address("http://gpu:11434")
 OLLAMAS = "at 127.0.0.1:11434, held by ollama (process 9): commands go to it, not to Corral"

@@ -1,14 +1,17 @@
 """How busy the loaded models are: `/api/ps?live=true`, and the rates in it."""
 
+from pathlib import Path
+
 import pytest
 
 from corral.client import Client
 from corral.client.live import Live
 from corral.config.address import parse_address
 from corral.serving.traffic import WINDOW, Rate
-from tests.asking import Streaming, ask, generate, streaming, until
-from tests.conftest import RunningServer
+from tests.asking import InBackground, Streaming, ask, generate, streaming, until
+from tests.conftest import FAKE_ENGINE, RunningServer, StartServer, add_model
 from tests.engines import tell
+from tests.tiny_models import tiny_llama
 
 
 class Clock:
@@ -110,3 +113,22 @@ def test_a_model_that_loads_says_so(fake_server: RunningServer) -> None:
     assert not live_of(fake_server).is_loading
     memory = ask(fake_server, "GET", "/api/ps?live=true").json["memory"]
     assert 0 < memory["workers"] < memory["total"]
+
+
+def test_an_evicted_model_is_listed_until_its_last_answer_has_ended(start_server: StartServer, tiny_gguf: Path) -> None:
+    server = start_server(CORRAL_ENGINE=str(FAKE_ENGINE), OLLAMA_MAX_LOADED_MODELS="1")
+    add_model(server.models, "first", tiny_gguf)
+    add_model(server.models, "second", tiny_llama(server.home / "second.gguf", seed=1))
+
+    def listed() -> list[str]:
+        return [model["name"] for model in ask(server, "GET", "/api/ps").json["models"]]
+
+    with streaming(server, "/api/generate", {"model": "first", "prompt": "!tokens=2 !hold=1"}) as stream:
+        stream.line()
+        other = InBackground(lambda: generate(server, "Hi", "second"))
+        until(lambda: "model first:latest is evicted" in server.log.read_text())
+        assert listed() == ["first:latest"]
+        (server.home / "go").touch()
+        assert stream.rest()[-1]["done"]
+    assert other.result().status == 200
+    assert listed() == ["second:latest"]

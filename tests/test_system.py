@@ -51,6 +51,14 @@ def test_only_the_package_for_it_asks_which_system_this_is() -> None:
     assert {name for _, name in used()} >= {"fcntl", "termios", "sys.platform"}, "the search finds what there is"
 
 
+def test_windows_can_import_all_but_its_posix_keyboard() -> None:
+    command = [sys.executable, "-m", "tests.without_posix"]
+    done = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    keyboard = "corral.system.posix_keyboard: ModuleNotFoundError: import of termios halted; None in sys.modules"
+    assert done.stdout.splitlines() == [keyboard]
+
+
 class Msvcrt:
     """`msvcrt.locking` over a real file, by POSIX's locks on the same byte, which a process holds."""
 

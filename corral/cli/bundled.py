@@ -5,15 +5,15 @@ The server listens on a free port of this machine, and ends with the command; `s
 """
 
 import os
-import secrets
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from corral import config
 from corral.cli import program
@@ -85,31 +85,33 @@ def _ask(arguments: Sequence[str], variables: dict[str, str], cache: Path) -> in
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     environment = config.child_environment(**variables, OLLAMA_HOST=address)
-    log = cache / "state" / f"bundle-{secrets.token_hex(4)}.log"
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        output = log.open("xb")
-    except OSError as error:
-        raise CorralError(f'cannot write "{error.filename}": {(error.strerror or str(error)).lower()}') from error
-    with output:
+    with _log(cache / "state") as log:
         server = subprocess.Popen(
             [sys.executable, "-P", "-m", "corral.cli.bundled", _SERVER],
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
+            stdout=log,
+            stderr=log,
             env=environment,
             **processes.GROUPS.options,  # Ctrl+C is for the command
         )
+        try:
+            _wait(server, address, log)
+            command = [sys.executable, "-P", "-m", "corral", "run", variables[_NAME], *arguments]
+            return _run(command, environment)
+        finally:
+            processes.end(server, END_SECONDS)
+
+
+def _log(folder: Path) -> BinaryIO:
+    """A file for what the server says. It has no name, so nothing is left of it, however this process ends."""
     try:
-        _wait(server, address, log)
-        command = [sys.executable, "-P", "-m", "corral", "run", variables[_NAME], *arguments]
-        return _run(command, environment)
-    finally:
-        processes.end(server, END_SECONDS)
-        log.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        return cast("BinaryIO", tempfile.TemporaryFile(dir=folder))
+    except OSError as error:
+        raise CorralError(f'cannot write "{folder}": {(error.strerror or str(error)).lower()}') from error
 
 
-def _wait(server: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
+def _wait(server: "subprocess.Popen[bytes]", address: str, log: BinaryIO) -> None:
     host, _, port = address.partition(":")
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
@@ -120,7 +122,8 @@ def _wait(server: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
             return
         except OSError:
             time.sleep(POLL_SECONDS)
-    tail = log.read_text("utf-8", "replace").splitlines()[-5:]
+    log.seek(0)
+    tail = log.read().decode("utf-8", "replace").splitlines()[-5:]
     raise CorralError("\n".join(["the bundle's server could not be started", *(f"  {line}" for line in tail)]))
 
 

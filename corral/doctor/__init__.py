@@ -49,7 +49,7 @@ def examine(*, verify: Callable[[str, int, int], None] | None = None) -> Iterato
     yield from cage.examine(chosen)
     yield from processor.examine()
     yield from memory.examine(chosen, probe.gpus)
-    yield from gpus.examine(probe)
+    yield from gpus.examine(probe, chosen)
     yield from disk.examine(chosen.models)
     yield from store.examine(chosen.models, verify)
     if loaded is not None:

@@ -1,7 +1,8 @@
 """GPUs: those of the system, and whether the engine can compute on them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
+from corral.config import Config
 from corral.doctor.engine import Probe
 from corral.doctor.findings import Finding
 from corral.golang.units import byte_text
@@ -10,13 +11,13 @@ from corral.machine.makers import advice, vendors
 SUBJECT = "GPU"
 
 
-def examine(probe: Probe) -> Iterator[Finding]:
+def examine(probe: Probe, config: Config) -> Iterator[Finding]:
     """What the engine lists, beside what the system has."""
-    yield from judged(probe, vendors())
+    yield from judged(probe, vendors(), config.engine_indexes.keys() | config.engine_packages.keys())
 
 
-def judged(probe: Probe, found: Sequence[str]) -> Iterator[Finding]:
-    """`found`: the makers of the system's devices."""
+def judged(probe: Probe, found: Sequence[str], kinds: Collection[str] = ()) -> Iterator[Finding]:
+    """`found`: the makers of the system's devices; `kinds`: the engines whose packages or indexes are set."""
     for gpu in probe.gpus:
         kind = ", a part of the main memory" if gpu.shared else ""
         text = f"{gpu.name}, {gpu.description}: {byte_text(gpu.free)} of {byte_text(gpu.total)} are free{kind}"
@@ -24,7 +25,7 @@ def judged(probe: Probe, found: Sequence[str]) -> Iterator[Finding]:
     if probe.gpus:
         return
     makers = ", ".join(dict.fromkeys(found))
-    if command := advice(list(found)):
+    if command := advice(found, kinds):
         yield Finding(
             SUBJECT,
             "note",

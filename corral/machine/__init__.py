@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
@@ -21,11 +21,13 @@ LOOK_SECONDS = 20.0
 class Machine:
     """This machine: its memory at any moment, and the GPUs that the chosen engine lists, once they were looked for.
 
-    `program` says which llama-server models are loaded with, empty: the wheel's engine; it may block.
+    `program` says which llama-server models are loaded with, empty: the wheel's engine; it may block. `kinds`: the
+    engines for GPUs whose packages or indexes are set.
     """
 
-    def __init__(self, program: Callable[[], str] = lambda: "") -> None:
+    def __init__(self, program: Callable[[], str] = lambda: "", kinds: Collection[str] = ()) -> None:
         self._program = program
+        self._kinds = kinds
         self._asked: str | None = None
         """The program whose devices are known."""
         self._gpus: tuple[Gpu, ...] = ()
@@ -56,8 +58,10 @@ class Machine:
                 log.info("GPU %s: %s, %s of %s free", gpu.name, gpu.description, *map(byte_text, (gpu.free, gpu.total)))
         for lost in sorted(known - {gpu.name for gpu in found}):
             log.warning("GPU %s is not listed any more; models are loaded without it", lost)
-        if not found and program != self._asked and (advice := makers.advice(await asyncio.to_thread(makers.vendors))):
-            log.warning("the system has a GPU that the engine cannot compute on; `%s` changes that", advice)
+        if not found and program != self._asked:
+            made = await asyncio.to_thread(makers.vendors)
+            if advice := makers.advice(made, self._kinds):
+                log.warning("the system has a GPU that the engine cannot compute on; `%s` changes that", advice)
         self._asked = program
         self._gpus = tuple(
             msgspec.structs.replace(gpu, free=min(gpu.total, gpu.free + held.get(gpu.name, 0))) for gpu in found

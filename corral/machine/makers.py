@@ -1,10 +1,14 @@
 """Who made the graphics devices that the system lists, and which engine computes on them."""
 
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}
 """PCI numbers of those who make GPUs that llama.cpp computes on."""
+
+_OWN = {"NVIDIA": "cuda", "AMD": "rocm"}
+"""The engine that is made for a maker's devices alone."""
 
 
 def vendors(root: Path = Path("/")) -> list[str]:
@@ -21,9 +25,13 @@ def vendors(root: Path = Path("/")) -> list[str]:
     return found
 
 
-def advice(makers: list[str]) -> str:
+def advice(makers: Collection[str], kinds: Collection[str] = ()) -> str:
     """The command that changes it where the engine cannot use a device of these makers; empty where there is none.
 
-    Intel's are in every processor of theirs: for those alone nothing is advised.
+    `kinds`: the engines whose packages or indexes are set; a maker's own among them is better than Vulkan's, which
+    computes on every device. Intel's are in every processor of theirs: for those alone nothing is advised.
     """
-    return "corral engine install vulkan" if any(maker != "Intel" for maker in makers) else ""
+    if all(maker == "Intel" for maker in makers):
+        return ""
+    own = (kind for maker, kind in _OWN.items() if maker in makers and kind in kinds)
+    return f"corral engine install {next(own, 'vulkan')}"

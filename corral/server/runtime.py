@@ -63,7 +63,9 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     """
     cage.check(cage.wanted(config))
     store = Store(config.models)
-    machine = Machine(lambda: choice.current(config).program)
+    machine = Machine(
+        lambda: choice.current(config).program, config.engine_indexes.keys() | config.engine_packages.keys()
+    )
     startup = asyncio.ensure_future(_startup_tasks(config, store, machine))
     series = Series()
     limits = SchedulerLimits(

@@ -50,6 +50,11 @@ class Runner:
         )
 
     @property
+    def is_at_work(self) -> bool:
+        """Whether requests may come to it, or those that it has are still answered."""
+        return not self.draining or (self.users > 0 and self.closing is None)
+
+    @property
     def on_devices(self) -> tuple[tuple[str, int], ...]:
         """Bytes on each device, by its name: as the engine said, before that by the estimate."""
         placement = self.spec.placement

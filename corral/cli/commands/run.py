@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from corral import names
 from corral.cli import connection
 from corral.cli.chat.answer import print_answer, timings_text
 from corral.cli.chat.options import DisplayOptions, RunOptions, parse_format, parse_keep_alive, parse_think
@@ -80,8 +81,11 @@ def run(
     prompt = " ".join([*piped, *words])
     interactive = not words and sys.stdin.isatty() and sys.stdout.isatty()
 
+    file = model_file(model)
+    if file is None:
+        names.parse_reference(model)  # what no model can be called starts no server
     client = connection.connect()
-    if (file := model_file(model)) is not None:
+    if file is not None:
         model = _taken(client, file)
     shown = _shown(client, model, insecure=insecure)
     if "embedding" in shown.capabilities:

@@ -136,7 +136,8 @@ class Folder:
         try:
             found = json.loads(self.text(name).removeprefix("\ufeff"))
         except (ValueError, RecursionError) as error:
-            raise ModelFileError(f'"{name}" is not JSON: {error}') from error
+            reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            raise ModelFileError(f'"{name}" is not JSON: {reason}') from error
         return as_object(found, name)
 
 

@@ -50,7 +50,7 @@ async def tags(request: Request) -> Response:
 async def ps(request: Request) -> Response:
     """The models that are loaded; with `?live=true`, how busy they are, too: an addition of Corral's."""
     runtime = runtime_of(request)
-    shown = [runner for runner in runtime.runners.runners if not runner.draining]
+    shown = [runner for runner in runtime.runners.runners if runner.is_at_work]
     shown.sort(key=shown_as.expiry, reverse=True)
     loaded = {runner.spec.model for runner in shown}
     models, may_use = runtime.models, runtime.caller.may_use
