@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
+from corral import EMULATES, __version__
 from corral.server.page.files import files
 from tests import kits
 from tests.conftest import FAKE_ENGINE, RunningServer, add_model, running_server
@@ -56,6 +57,26 @@ def test_an_answer_goes_on_in_another_view(page: Page, corral: RunningServer) ->
     (corral.home / "go").touch()
     page.go_back()
     answers(page, "w1 w2 w3")
+
+
+def test_a_conversation_opens_at_its_end(page: Page) -> None:
+    say(page, spoken("# Title\n\n" + "A paragraph.\n\n- one\n- two\n\n" * 8))
+    expect(page.locator("article.assistant .figures")).to_be_visible()
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    say(page, "again")
+    expect(page.locator("article.assistant .figures")).to_have_count(2)
+    page.reload()
+    expect(page.locator("article.assistant .text h1")).to_have_text("Title")
+    expect(page.locator("article.assistant .figures").last).to_be_in_viewport()
+    page.locator(".thread").evaluate("(thread) => (thread.scrollTop = 0)")
+    expect(page.locator("article.user").first).to_be_in_viewport()
+    second = page.context.new_page()
+    second.goto(page.url)
+    second.get_by_role("button", name="More").click()
+    second.get_by_role("textbox", name="Title").fill("Renamed")
+    second.get_by_role("textbox", name="Title").press("Enter")
+    expect(page.get_by_role("link", name="Renamed")).to_be_visible()
+    expect(page.locator("article.user").first).to_be_in_viewport()
 
 
 def test_an_answer_can_be_stopped(page: Page, corral: RunningServer) -> None:
@@ -330,6 +351,9 @@ def test_the_server_is_shown_at_work(page: Page) -> None:
     page.get_by_role("link", name="Server").click()
     card = page.get_by_role("article", name="fake:latest")
     expect(card).to_contain_text("Slots in use")
+    about = page.locator(".panel").first
+    expect(about).to_contain_text(f"Corral {__version__}, compatible with Ollama {EMULATES}")
+    expect(about).to_contain_text("EngineCORRAL_ENGINE")
     expect(page.get_by_role("region", name="Last requests").get_by_role("row").nth(1)).to_contain_text("fake:latest")
     page.get_by_text("Show the last lines").click()
     expect(page.get_by_role("region", name="Log")).to_contain_text("POST /api/chat")

@@ -99,7 +99,7 @@ def test_a_key_that_only_asks_models_sees_no_keys_and_may_be_declined(page: Page
     page.get_by_role("link", name="Server").click()  # where it is asked for again
     sign_in(page, made["secret"])
     expect(page.get_by_text('this needs a key of the scope "admin", and yours has "infer"').first).to_be_visible()
-    expect(page.get_by_text("Corral, compatible with Ollama")).to_be_visible()
+    expect(page.get_by_text("compatible with Ollama")).to_be_visible()
     expect(page.get_by_role("heading", name="Keys")).to_be_hidden()
     page.reload()
-    expect(page.get_by_text("Corral, compatible with Ollama")).to_be_visible()
+    expect(page.get_by_text("compatible with Ollama")).to_be_visible()

@@ -1,5 +1,6 @@
 """Ollama's routes that manage models: list, show, copy, delete, pull, push. Source: spec api §13–15."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from corral import names, sources
+from corral.engine import choice
 from corral.errors import (
     BadRequest,
     ConfigError,
@@ -72,9 +74,10 @@ async def ps(request: Request) -> Response:
         )
         for runner in shown
     ]
-    return reply(
-        {"models": entries, **(shown_as.live_server(runtime.runners, runtime.machine.memory()) if is_live else {})}
-    )
+    if not is_live:
+        return reply({"models": entries})
+    engine = await asyncio.to_thread(choice.current, runtime.config)
+    return reply({"models": entries, **shown_as.live_server(runtime.runners, runtime.machine.memory(), engine)})
 
 
 def _model_of(runner: Runner, models: Sequence[tuple[str, Listed]]) -> Listed | None:

@@ -79,6 +79,7 @@ _LIVE = an_object(
     dict.fromkeys(("loading", "preparing"), an_object({"completed": INTEGER, "total": INTEGER})),
 )
 _MEMORY = an_object({"total": INTEGER, "available": INTEGER, "workers": INTEGER})
+_ENGINE = an_object({"name": STRING, "version": STRING})
 _DEVICE = an_object({"name": STRING, "description": STRING, "total": INTEGER, "available": INTEGER, "workers": INTEGER})
 _PLACED = an_object(
     {
@@ -153,7 +154,8 @@ TAGS = Operation(answers=an_object({"models": a_list(_TAG)}), errors=ALWAYS)
 PS = Operation(
     query={"live": {**BOOLEAN, "description": "Whether to say how busy the models are, too."}},
     answers=an_object(
-        {"models": a_list(_RUNNING)}, {"waiting": INTEGER, "memory": _MEMORY, "devices": a_list(_DEVICE)}
+        {"models": a_list(_RUNNING)},
+        {"version": STRING, "waiting": INTEGER, "engine": _ENGINE, "memory": _MEMORY, "devices": a_list(_DEVICE)},
     ),
     errors=ALWAYS,
 )

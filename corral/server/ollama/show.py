@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from corral import modelfile
+from corral import __version__, modelfile
+from corral.engine.choice import Engine, wheel_version
 from corral.engine.placement import Placement
 from corral.gguf import GGUF, Tensor
 from corral.golang import gojson, timestamps
@@ -123,8 +124,9 @@ def _live(runner: Runner) -> dict[str, Any]:
     }
 
 
-def live_server(runners: Runners, memory: Memory) -> dict[str, Any]:
-    """Requests that wait for anything, and bytes of the machine's memory, with what the loaded models hold of it."""
+def live_server(runners: Runners, memory: Memory, engine: Engine) -> dict[str, Any]:
+    """Corral's version, requests that wait for anything, the engine that models are loaded with now, and bytes of the
+    machine's memory, with what the loaded models hold of it."""
     ready = [runner for runner in runners.runners if runner.loading is None]
     held = sum(runner.engine.memory() for runner in ready)
     ours: dict[str, int] = {}
@@ -132,7 +134,9 @@ def live_server(runners: Runners, memory: Memory) -> dict[str, Any]:
         for name, size in runner.on_devices:
             ours[name] = ours.get(name, 0) + size
     return {
+        "version": __version__,
         "waiting": runners.queued,
+        "engine": {"name": engine.name, "version": "" if engine.program else wheel_version()},
         "memory": {"total": memory.total, "available": memory.available, "workers": held},
         "devices": [
             {

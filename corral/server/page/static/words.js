@@ -27,15 +27,21 @@ export function say(key, values = {}) {
 
 /** The language with the country of the browser, for numbers and times. */
 const locale = navigator.languages.find((tag) => tag.split("-")[0] === language) ?? language;
-const number = new Intl.NumberFormat(locale);
-const precise = new Intl.NumberFormat(locale, { maximumFractionDigits: 1 });
-const moment = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
-const hour = new Intl.DateTimeFormat(locale, { timeStyle: "medium" });
+const number = once(() => new Intl.NumberFormat(locale));
+const precise = once(() => new Intl.NumberFormat(locale, { maximumFractionDigits: 1 }));
+const moment = once(() => new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" }));
+const hour = once(() => new Intl.DateTimeFormat(locale, { timeStyle: "medium" }));
 
-export const count = (value) => number.format(value);
-export const decimal = (value) => precise.format(value);
-export const time = (value) => hour.format(new Date(value));
-export const date = (value) => moment.format(new Date(value));
+export const count = (value) => number().format(value);
+export const decimal = (value) => precise().format(value);
+export const time = (value) => hour().format(new Date(value));
+export const date = (value) => moment().format(new Date(value));
+
+/** Makes something when it is first wanted: these take longer than all the rest of the start. */
+function once(make) {
+  let made;
+  return () => (made ??= make());
+}
 
 /** Bytes with a decimal unit, as the commands show them. */
 export function bytes(value) {

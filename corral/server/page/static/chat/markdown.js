@@ -52,6 +52,7 @@ export class Markdown {
       this.#plain(sent); // the words matter more than their form
     }
     this.busy = false;
+    this.element.dispatchEvent(new CustomEvent("grown", { bubbles: true }));
     if (seen === this.text.length) return;
     this.#later(isAll ? this.next - performance.now() : 0);
   }

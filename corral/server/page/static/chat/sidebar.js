@@ -32,14 +32,13 @@ export class Sidebar {
     );
     this.redraw = () => this.draw();
     conversations.changes.addEventListener("list", this.redraw);
-    this.draw();
   }
 
   leave() {
     conversations.changes.removeEventListener("list", this.redraw);
   }
 
-  /** Marks the conversation that is open. */
+  /** Shows the conversations, and marks the one that is open. */
   set current(id) {
     this.open = id;
     this.draw();

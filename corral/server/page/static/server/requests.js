@@ -6,11 +6,12 @@ import * as words from "../words.js";
 const { say } = words;
 const PHASES = ["queue", "load", "plan", "room", "prompt", "generation"];
 const COLUMNS = ["when", "kind", "model", "state", ...PHASES, "total", "tokens", "reason"];
+const NUMBERS = new Set([...PHASES, "total", "tokens"]);
 
 /** A table of the reports of `/api/requests`. */
 export function requests(reports) {
   if (!reports.length) return make("p", {}, say("requests.none"));
-  const head = make("tr", {}, COLUMNS.map((name) => make("th", { scope: "col" }, say(`requests.${name}`))));
+  const head = make("tr", {}, COLUMNS.map((name) => make("th", { scope: "col", class: NUMBERS.has(name) && "number" }, say(`requests.${name}`))));
   return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": say("requests") }, make("table", {}, head, reports.map(row)));
 }
 

@@ -64,11 +64,16 @@ class View {
     }
   }
 
-  #facts({ waiting, memory }) {
+  #facts({ version, waiting, engine, memory, devices = [] }) {
     const { total, available, workers = 0 } = memory;
     const rows = [
-      [say("server.version"), say("server.version.of", { version: this.version })],
+      [say("server.version"), say("server.version.of", { own: version, version: this.version })],
+      [say("server.engine"), engine.name === "wheel" ? `llama.cpp, xllamacpp ${engine.version}` : engine.name],
       [say("server.memory"), say("server.memory.of", { free: words.bytes(available), total: words.bytes(total), models: words.bytes(workers) })],
+      ...devices.map(({ name, description, total, available, workers }) => [
+        description || name,
+        say("server.memory.of", { free: words.bytes(available), total: words.bytes(total), models: words.bytes(workers) }),
+      ]),
       [say("server.waiting"), words.count(waiting)],
     ];
     this.facts.replaceChildren(facts(rows));
