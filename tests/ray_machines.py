@@ -31,7 +31,7 @@ T = TypeVar("T")
 HEAD, NODE = "10.214.1.1", "10.214.1.2"
 FRONT, STRANGER = "10.214.2.1", "10.214.2.2"
 RAY_PORT, PORT = 6379, 11434
-PATIENCE = 120.0
+PATIENCE = 60.0
 """Seconds after which something that is waited for is taken not to come; nothing here takes a quarter of that."""
 
 _NEW_NET = 0x40000000
@@ -108,9 +108,7 @@ class Machines:
 
     def start_ray(self, name: str, *, head: bool = False, **more: str) -> None:
         """One core's worth of Ray on a machine."""
-        address = NODE if name == self.node else FRONT if name == self.stranger else HEAD
-        if name == self.stranger:
-            address = STRANGER
+        address = {self.server: HEAD, self.node: NODE, self.stranger: STRANGER}[name]
         where = (
             ["--head", f"--port={RAY_PORT}", "--include-dashboard=false", f"--temp-dir={self._sessions / name[7:]}"]
             if head
@@ -184,6 +182,10 @@ def _command_line(pid: int) -> str:
     return ""
 
 
+class Refused(Exception):
+    """A status of an error, and what was said."""
+
+
 class Front:
     """A `corral serve --ray` on the server's machine, asked from the stranger's with a key."""
 
@@ -192,15 +194,18 @@ class Front:
         key = machines.folder / machines.server / ".ollama" / "corral-key"
         self.key = key.read_text().strip()
 
-    def ask(self, path: str, body: Any = None, *, method: str = "") -> Any:
-        """The JSON of an answer; `urllib.error.HTTPError` for a status of an error."""
+    def ask(self, path: str, body: Any = None) -> Any:
+        """The JSON of an answer; `Refused` for a status of an error."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"http://{FRONT}:{PORT}{path}", data, headers)
 
         def work() -> Any:
-            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
-                return json.loads(response.read())
+            try:
+                with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+                    return json.loads(response.read())
+            except urllib.error.HTTPError as error:
+                raise Refused(error.code, error.read().decode()) from None
 
         return self.machines.as_stranger(work)
 
@@ -238,7 +243,7 @@ class Front:
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(found) == count, self.log.read_text()
+        assert len(found) == count, self.said()
         return [found[number] for number in range(count)]
 
     def loaded(self) -> list[str]:
@@ -250,9 +255,13 @@ class Front:
         """Waits for something to be so; returns the seconds that it took."""
         began = time.monotonic()
         while not what():
-            assert time.monotonic() - began < PATIENCE, self.log.read_text()
+            assert time.monotonic() - began < PATIENCE, self.said()
             time.sleep(0.05)
         return time.monotonic() - began
+
+    def said(self) -> str:
+        """The log, without the questions of the test itself."""
+        return "\n".join(line for line in self.log.read_text().splitlines() if "/api/nodes" not in line)
 
     def command(self, *words: str) -> str:
         """What a command on the server's machine prints."""
