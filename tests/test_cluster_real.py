@@ -161,10 +161,10 @@ def test_a_cluster_that_lets_in_strangers_is_not_joined(machines: Machines) -> N
     machines.start_ray(machines.stranger, head=True, RAY_AUTH_MODE="disabled")
     join = ["python", "-m", "corral", "serve", "--ray", f"{STRANGER}:{RAY_PORT}"]
     with pytest.raises(AssertionError, match="lets in who has no token") as caught:
-        machines.run(machines.stranger, join)
+        machines.run(machines.stranger, join, OLLAMA_HOST="127.0.0.1:0")
     assert "--ray-insecure starts all the same" in str(caught.value)
     with pytest.raises(AssertionError, match="RAY_AUTH_MODE is not token"):
-        machines.run(machines.stranger, join, RAY_AUTH_MODE="")
+        machines.run(machines.stranger, join, OLLAMA_HOST="127.0.0.1:0", RAY_AUTH_MODE="")
 
 
 def test_a_cut_cable_costs_no_request_that_has_not_begun(machines: Machines) -> None:
