@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import hashlib
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +49,9 @@ from corral.replicas.prefixes import chain
 from corral.replicas.replica import Prompt
 from corral.serving.decisions import SchedulerLimits
 from corral.serving.scheduler import Scheduler, SchedulerEvents
-from tests.conftest import FAKE_ENGINE
+from tests.asking import ask
+from tests.conftest import FAKE_ENGINE, RunningServer, environment
+from tests.fake_server import FakeServer, reply
 from tests.nodes_here import NodesHere
 
 GIB = 1 << 30
@@ -440,3 +444,72 @@ async def test_an_answer_that_has_not_begun_is_sent_again_and_no_other() -> None
     assert tries == 3
     with pytest.raises(EngineLost, match="amid"):
         await anext(chunks)
+
+
+def test_the_command_asks_the_server_and_writes_the_manifest_by_itself(tmp_path: Path) -> None:
+    listed = {"nodes": [{"id": "x", "address": "10.0.0.1", "alive": True, "cpus": 4.0, "free_cpus": 3, "replicas": []}]}
+    moved = {"drained": True, "moved": [{"model": "m:latest", "to": "10.0.0.2", "reason": ""}]}
+    stuck = {"drained": False, "moved": [{"model": "m:latest", "to": "", "reason": "no node has room"}]}
+    answers = {"GET /api/nodes": reply(listed), "POST /api/nodes/drain": reply(moved)}
+    with FakeServer({**answers, "POST /api/nodes/resume": reply({"node": "10.0.0.1"})}) as server:
+        assert "10.0.0.1    ready    1/4" in command(tmp_path, server.host, "nodes")
+        shown = command(tmp_path, server.host, "nodes", "drain", "10.0.0.1")
+        assert shown.splitlines()[:2] == [
+            "m:latest: now on 10.0.0.2",
+            "node 10.0.0.1 is drained; `corral nodes resume 10.0.0.1` ends that",
+        ]
+        assert command(tmp_path, server.host, "nodes", "resume", "10.0.0.1") == "node 10.0.0.1 takes models again\n"
+    with FakeServer({"POST /api/nodes/drain": reply(stuck)}) as server:
+        shown = command(tmp_path, server.host, "nodes", "drain", "10.0.0.1")
+        assert "m:latest: nowhere else\n  no node has room\n" in shown
+        assert 'node "10.0.0.1" goes on: a model on it has no other place' in shown
+    assert "kind: RayCluster" in command(tmp_path, "127.0.0.1:1", "nodes", "manifest", "--gpus", "1")
+    for words, sentence in (
+        (("fly",), 'no action "fly"'),
+        (("drain",), "requires the address of a node"),
+        (("list", "x"), '"x" is one argument too many'),
+        (("--gpus", "1"), "belong to `nodes manifest`"),
+        (("manifest", "--image", "a b"), '"a b" is no name of an image'),
+    ):
+        assert sentence in command(tmp_path, "127.0.0.1:1", "nodes", *words)
+
+
+def command(home: Path, host: str, *words: str) -> str:
+    """All that a command prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "corral", *words],
+        env=environment(home, host),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.stdout + done.stderr
+
+
+def test_a_server_without_nodes_says_how_it_gets_some(fake_server: RunningServer) -> None:
+    for method, path in (("GET", "/api/nodes"), ("POST", "/api/nodes/drain"), ("POST", "/api/nodes/resume")):
+        found = ask(fake_server, method, path, None if method == "GET" else {"node": "x"})
+        assert (found.status, "corral serve --ray HOST:PORT" in found.json["error"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "sentence"),
+    [
+        (("--ray", "127.0.0.1:1"), {}, "RAY_AUTH_MODE is not token: whoever reaches its ports can run programs"),
+        (("--ray", "nowhere"), {}, '"nowhere" is no HOST:PORT'),
+        (("--ray-insecure",), {}, "--ray-models and --ray-insecure belong to --ray"),
+        ((), {"CORRAL_RAY": "x"}, 'CORRAL_RAY: "x" is no HOST:PORT'),
+        ((), {"CORRAL_RAY_REPLICAS": "3..1"}, 'CORRAL_RAY_REPLICAS: "3..1" is no MIN..MAX'),
+    ],
+)
+def test_a_cluster_that_cannot_be_used_is_refused_at_start(
+    tmp_path: Path, words: tuple[str, ...], variables: dict[str, str], sentence: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "corral", "serve", *words],
+        env=environment(tmp_path, "127.0.0.1:0", variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, sentence in done.stderr) == (1, True), done.stderr
