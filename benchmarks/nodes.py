@@ -3,7 +3,7 @@
     python benchmarks/nodes.py MODEL.gguf
 
 Both workers run on this machine; the other one is behind the TLS of a node, whose part runs in a process of its own.
-Answers of 500 tokens are read in turns, and the processor time of the reading process is taken.
+Answers of 300 tokens are read in turns, and the processor time of the reading process is taken.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from corral.engine.base import CompletionRequest, RunnerSpec, Sampling
 from corral.engine.llama.client import LlamaEngine
 from corral.engine.llama.launch import launch
 
-TOKENS, ROUNDS = 500, 7
+TOKENS, ROUNDS = 300, 5
 
 
 async def node() -> None:

@@ -169,6 +169,7 @@ class RemoteWorker:
         return self._signs.memory if self.alive else 0
 
     async def stop(self, grace: float) -> None:
+        grace = grace if self.alive else 0  # else there is nothing to be waited for
         self._end("stopped")
         self._watch.cancel()
         await asyncio.gather(self._watch, return_exceptions=True)
