@@ -645,8 +645,13 @@ def test_the_help_page_of_serve_explains_every_setting_of_the_server(capsys: pyt
     head, _, environment = capsys.readouterr().out.partition("Environment Variables:\n")
     assert head == (
         "Start Corral\n\nUsage:\n  corral serve [flags]\n\nAliases:\n  serve, start\n\n"
-        "Flags:\n  -h, --help               help for serve\n"
-        "      --insecure-no-auth   Let everyone who reaches the server do everything: ask for no key\n\n"
+        "Flags:\n"
+        "  -h, --help                help for serve\n"
+        "      --insecure-no-auth    Let everyone who reaches the server do everything: ask for no key\n"
+        "      --ray string          Run models on the nodes of the Ray cluster at HOST:PORT, of which this machine is one\n"
+        "      --ray-insecure        With --ray: use a cluster without token authentication, on which anyone can run programs\n"
+        "      --ray-models string   With --ray: a models folder that all nodes see at this path; else they fetch files from here\n"
+        "\n"
     )
     lines = environment.splitlines()
     assert [line.split()[0] for line in lines][:3] == ["OLLAMA_DEBUG", "OLLAMA_HOST", "OLLAMA_CONTEXT_LENGTH"]
