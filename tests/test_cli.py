@@ -648,9 +648,9 @@ def test_the_help_page_of_serve_explains_every_setting_of_the_server(capsys: pyt
         "Flags:\n"
         "  -h, --help                help for serve\n"
         "      --insecure-no-auth    Let everyone who reaches the server do everything: ask for no key\n"
-        "      --ray string          Run models on the nodes of the Ray cluster at HOST:PORT, of which this machine is one\n"
-        "      --ray-insecure        With --ray: use a cluster without token authentication, on which anyone can run programs\n"
-        "      --ray-models string   With --ray: a models folder that all nodes see at this path; else they fetch files from here\n"
+        "      --ray string          Run models on the nodes of the Ray cluster at HOST:PORT, as docs/ray.md says\n"
+        "      --ray-insecure        With --ray: join a cluster in which strangers can run programs, too\n"
+        "      --ray-models string   With --ray: a models folder that all nodes see at this path\n"
         "\n"
     )
     lines = environment.splitlines()
