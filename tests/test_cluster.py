@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from corral.cage import Cage
 from corral.cli.commands.nodes import nodes_table
 from corral.client.nodes import Node as ShownNode
 from corral.client.nodes import NodeReplica
@@ -30,6 +31,7 @@ from corral.cluster.wire import Ended, Signs, WantedFile
 from corral.config import Config
 from corral.config.values import Replicas, parse_replicas, text_of
 from corral.engine.base import CompletionRequest, Engine, LoadProgress, RunnerSpec, TunedSettings
+from corral.engine.llama.launch import launch as launch_here
 from corral.errors import (
     BadRequest,
     DiskFull,
@@ -70,7 +72,7 @@ def test_a_replica_takes_the_cores_the_memory_and_the_gpus_of_its_load() -> None
     assert needs == Resources(4.0, 5 * GIB + (256 << 20), 1.0)
     assert needs_of(RunnerSpec(model="m", num_ctx=1, num_gpu=0, num_thread=3), nodes, 2, 1.0).gpus == 0
     assert needs_of(RunnerSpec(model="m", num_ctx=1, num_thread=3), nodes, 2, 0).cpus == 3
-    assert needs_of(RunnerSpec(model="m", num_ctx=1, tuned=TunedSettings(num_thread=5)), nodes, 2, 0).cpus == 5
+    assert needs_of(RunnerSpec(model="m", num_ctx=1, tuned=TunedSettings(num_thread=5)), nodes, 2, 0).cpus == 2
     assert needs_of(RunnerSpec(model="m", num_ctx=1), nodes, 2, 0).cpus == 2
     assert lacking(needs, nodes, {"d"}) == (
         "node 10.0.0.1: 4 cores, and 1 of 8 are free; 5.2 GiB of memory, and 2.0 of 64.0 are free; "
@@ -313,11 +315,12 @@ class Started:
 
 @contextlib.asynccontextmanager
 async def started(tmp_path: Path, model: Path, nodes: NodesHere, **settings: Any) -> AsyncGenerator[Started, None]:
-    async def nothing(spec: RunnerSpec, label: str, progress: LoadProgress) -> Engine:
-        raise EngineError("nothing runs on this machine")
+    async def here(spec: RunnerSpec, label: str, progress: LoadProgress) -> Engine:
+        log = tmp_path / "here.log"
+        return await launch_here(spec, log=log, stall_timeout=60, program=str(FAKE_ENGINE), cage=Cage("off"))
 
     limits = SchedulerLimits(max_loaded=1, first_contexts=1, pool_contexts=1, keep_alive=300)
-    local = Scheduler(nothing, lambda: fleets.memory(), limits)
+    local = Scheduler(here, lambda: fleets.memory(), limits)
     config = replace(Config(models=tmp_path / "models"), **settings)
     fleets = Fleets(config, nodes, limits, local, SchedulerEvents())
 
@@ -403,6 +406,22 @@ async def test_a_model_that_has_no_other_place_stays(tmp_path: Path, tiny_gguf: 
         (moved,) = await front.fleets.drain("node-a")
         assert (moved.to, "0 of 4 are free" in moved.reason) == ("", True)
         assert not front.fleets.is_drained("node-a")
+        assert await front.say("!tokens=2") == "w1 w2"
+
+
+async def test_this_machine_answers_before_its_nodes_or_after_them(
+    tmp_path: Path, tiny_gguf: Path, nodes: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # where the engine here writes
+    async with started(tmp_path, tiny_gguf, nodes("a"), ray_local="first") as front:
+        assert await front.say("!tokens=2") == "w1 w2"
+        assert await front.where() == []
+    cluster = nodes("a")
+    async with started(tmp_path, tiny_gguf, cluster, ray_local="last", ray_place_timeout=5.0) as front:
+        assert await front.say("!tokens=2") == "w1 w2"
+        assert await front.where() == ["a"]
+    cluster.full.add("a")
+    async with started(tmp_path, tiny_gguf, cluster, ray_local="last", ray_place_timeout=0.2) as front:
         assert await front.say("!tokens=2") == "w1 w2"
 
 
