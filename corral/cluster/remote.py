@@ -97,7 +97,7 @@ class RemoteWorker:
 
     @property
     def connect_seconds(self) -> float | None:
-        return CONNECT_SECONDS
+        return HANDSHAKE_SECONDS
 
     async def ready(self) -> None:
         """Waits for the first word of the node about it; `EngineLost` when none comes."""
@@ -105,6 +105,13 @@ class RemoteWorker:
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         if self._ended.done():
             raise EngineLost(f"node {self.node}: {self._ended.result()}")
+
+    async def reach(self) -> None:
+        """Connects, and no more: a node that cannot be reached is told from one that is slow to agree on keys."""
+        try:
+            (await self._connected()).close()
+        except OSError as error:
+            raise await self.broken(error) from error
 
     def connector(self) -> aiohttp.BaseConnector:
         return aiohttp.TCPConnector(
