@@ -176,6 +176,8 @@ def test_a_cut_cable_costs_no_request_that_has_not_begun(machines: Machines) -> 
         server.wait_until(lambda: len(server.loaded()) == 2)
         if NODE not in server.loaded():  # Ray chose both on one machine
             server.command("nodes", "drain", HEAD)
+            (drained,) = [node["id"] for node in server.ask("/api/nodes")["nodes"] if node["drained"]]
+            server.command("nodes", "resume", drained)
         cut = threading.Event()
         lines: list[list[dict[str, object]]] = []
 
