@@ -26,6 +26,8 @@ SLOW = {
     "test_bundle_real": "makes bundles, and runs them on fresh systems",
     "test_cage": REAL_ENGINE,
     "test_changed_files": CRASHES,
+    "test_cluster": CRASHES,
+    "test_cluster_real": "starts Ray on machines of its own, and loads models into the real engine",
     "test_cli_create": CHILDREN,
     "test_cli_prompt": REAL_ENGINE,
     "test_cli_recorded": REAL_ENGINE,

@@ -654,8 +654,13 @@ def test_the_help_page_of_serve_explains_every_setting_of_the_server(capsys: pyt
     head, _, environment = capsys.readouterr().out.partition("Environment Variables:\n")
     assert head == (
         "Start Corral\n\nUsage:\n  corral serve [flags]\n\nAliases:\n  serve, start\n\n"
-        "Flags:\n  -h, --help               help for serve\n"
-        "      --insecure-no-auth   Let everyone who reaches the server do everything: ask for no key\n\n"
+        "Flags:\n"
+        "  -h, --help                help for serve\n"
+        "      --insecure-no-auth    Let everyone who reaches the server do everything: ask for no key\n"
+        "      --ray string          Run models on the nodes of the Ray cluster at HOST:PORT, as docs/ray.md says\n"
+        "      --ray-insecure        With --ray: join a cluster in which strangers can run programs, too\n"
+        "      --ray-models string   With --ray: a models folder that all nodes see at this path\n"
+        "\n"
     )
     lines = environment.splitlines()
     assert [line.split()[0] for line in lines][:3] == ["OLLAMA_DEBUG", "OLLAMA_HOST", "OLLAMA_CONTEXT_LENGTH"]

@@ -14,7 +14,7 @@ from msgspec import Struct
 from corral.cluster.launching import Site
 from corral.cluster.remote import Health
 from corral.engine.base import RunnerSpec
-from corral.errors import CorralError, EngineDied, EngineLost, NotPlaced, ServerStopping
+from corral.errors import CorralError, EngineDied, NotPlaced, ServerStopping
 from corral.golang.durations import FOREVER_SECONDS
 from corral.replicas.replica import Prompt, Replica, choose
 from corral.serving.place import Place
@@ -160,14 +160,8 @@ class Fleet:
             await stack.enter_async_context(block)
             self._spec = runner.spec
             self.fill()
-            try:
-                yield runner
-            except EngineLost:
-                raise  # noted by the connection that broke
-            except GeneratorExit:
-                raise
-            else:
-                seat.replica.breaker.worked()
+            yield runner
+            seat.replica.breaker.worked()
 
     def fill(self) -> None:
         """Has the replicas loaded that are always to be there, once the model was asked for."""
@@ -192,7 +186,7 @@ class Fleet:
 
     def _could_not(self, seat: Seat, error: CorralError) -> None:
         """A replica could not be loaded: raises when there is no other one to ask."""
-        if isinstance(error, ServerStopping) and seat not in self._leaving:
+        if isinstance(error, ServerStopping) and not seat.replica.is_leaving:
             raise error
         if not isinstance(error, ServerStopping):
             seat.replica.breaker.failed(str(error))
@@ -216,6 +210,9 @@ class Fleet:
     async def leave(self, node: str) -> list[Moved]:
         """Moves every replica away from a node: another one is loaded first where nodes have room, then the old one
         gets no new requests, and is unloaded after those it has. Returns when that is done."""
+        for loading in [runner.loading for seat in self._seats for runner in seat.scheduler.runners]:
+            if loading is not None:  # it may have been placed there before this began
+                await asyncio.wait({loading})
         moved = []
         for number, seat in enumerate(self._seats):
             if seat.site is not None and seat.site.node == node and seat.runner is not None:
@@ -236,6 +233,7 @@ class Fleet:
             new = self._new(number)  # the others do its work
             reason = str(error)
         self._seats[number] = new
+        old.replica.is_leaving = True
         self._leaving.add(old)
         try:
             await old.scheduler.drain()

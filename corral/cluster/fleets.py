@@ -26,8 +26,8 @@ from corral.serving.scheduler import Scheduler, SchedulerEvents
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 10.0
-"""How old what is known of nodes may be before they are looked at again."""
+LOOK_SECONDS = 2.0
+"""How often nodes are looked at, and replicas loaded again that are always to be there."""
 
 _PLENTY = 1 << 50
 """Bytes that a replica's own scheduler believes there are: whether there is room is the cluster's business."""
@@ -153,7 +153,9 @@ class Fleets:
         """The nodes with what is on them, those that are alive first."""
         self._nodes = await self._cluster.nodes()
         found = []
-        for node in sorted(self._nodes, key=lambda node: (not node.is_alive, node.address)):
+        alive = {node.address for node in self._nodes if node.is_alive}
+        shown = [node for node in self._nodes if node.is_alive or node.address not in alive]
+        for node in sorted(shown, key=lambda node: (not node.is_alive, node.address)):
             seats = [seat for seat in self._seats() if seat.site is not None and seat.site.node == node.id]
             runners = tuple(runner for seat in seats for runner in seat.scheduler.runners)
             found.append(NodeReport(node, node.id in self.launching.without, runners))
@@ -202,6 +204,8 @@ class Fleets:
                 self._nodes = await self._cluster.nodes()
             except Exception:
                 log.exception("the cluster's nodes cannot be listed")
+            for fleet in self._fleets.values():
+                fleet.fill()
 
     async def close(self) -> None:
         """Ends every replica."""

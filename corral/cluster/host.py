@@ -4,7 +4,9 @@ Knows no Ray: who starts it passes on what is said.
 """
 
 import asyncio
+import contextlib
 import logging
+from pathlib import Path
 
 import msgspec
 
@@ -24,6 +26,8 @@ from corral.machine.memory import memory
 from corral.machine.threads import threads_here
 
 log = logging.getLogger(__name__)
+
+KEPT_LOGS = 32
 
 CACHE_RAM_MIB = 2048
 """Most main memory that a worker's prompt cache may take; an eighth of what is free on a smaller node."""
@@ -68,7 +72,7 @@ class Host:
         chosen = await asyncio.to_thread(choice.current, self._config)
         engine = await launch(
             spec,
-            log=self._config.state / "workers" / f"node-{self._number}.log",
+            log=await asyncio.to_thread(self._log),
             stall_timeout=order.stall_timeout,
             program=chosen.program,
             cache_ram_mib=min(CACHE_RAM_MIB, (memory().available >> 20) // 8),
@@ -90,6 +94,15 @@ class Host:
             template_error=engine.template_error,
             has_llguidance=engine.has_llguidance,
         )
+
+    def _log(self) -> Path:
+        """Where the worker's prints go; those of the last workers are kept."""
+        folder = self._config.state / "workers"
+        with contextlib.suppress(OSError):
+            logs = sorted(folder.glob("node-*.log"), key=lambda log: log.stat().st_mtime)
+            for old in logs[: max(0, len(logs) - KEPT_LOGS + 1)]:
+                old.unlink()
+        return folder / f"node-{self._number}.log"
 
     async def _with_files(self, order: Order) -> RunnerSpec:
         """The specification with paths of this node."""

@@ -5,6 +5,7 @@ Keys never leave the process that made them; certificates are exchanged through 
 
 import datetime
 import hashlib
+import secrets
 import ssl
 import tempfile
 from collections.abc import Iterable
@@ -24,7 +25,8 @@ class Identity:
 
     def __init__(self, name: str) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+        unique = f"{name} {secrets.token_hex(8)}"  # of certificates with one name OpenSSL would look at the first only
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, unique)])
         now = datetime.datetime.now(datetime.UTC)
         certificate = (
             x509.CertificateBuilder()

@@ -78,7 +78,7 @@ class Launching:
         nodes = await self._cluster.nodes()
         needs = needs_of(spec, nodes, self._config.ray_cpus, self._config.ray_gpus)
         placed = await self._cluster.place(needs, without)
-        spec = msgspec.structs.replace(spec, num_thread=int(needs.cpus), placement=None, parts=None)
+        spec = msgspec.structs.replace(spec, num_thread=int(needs.cpus), tuned=None, placement=None, parts=None)
         try:
             try:
                 async with asyncio.timeout(self._config.ray_place_timeout):

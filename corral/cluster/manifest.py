@@ -13,10 +13,13 @@ from corral.errors import BadRequest
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
 
 
+IMAGE = "corral-ray:latest"
+
+
 class Shape(Struct, frozen=True, kw_only=True):
     """What a node has: cores, GiB of memory, GPUs; and how many there may be."""
 
-    image: str = "corral-ray:latest"
+    image: str = IMAGE
     cpus: int = 4
     memory: int = 16
     gpus: int = 0

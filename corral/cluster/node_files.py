@@ -31,6 +31,9 @@ SPARE_BYTES = 256 << 20
 CONNECT_SECONDS, SILENCE_SECONDS = 5.0, 30.0
 """How long connecting may take, and how long nothing may come of a file."""
 
+WAIT_SECONDS = 0.1
+"""Pause between two looks at a file that another worker fetches."""
+
 TRIES = 3
 """How often a file is asked for whose connection breaks."""
 
@@ -59,12 +62,20 @@ class NodeFiles:
         lock = await asyncio.to_thread(self._lock, wanted)
         self._held.append(lock)
         path = self._path(wanted)
-        if _size(path) != wanted.size:
-            await self._fetched(wanted, path, route, tls, progress)
-        await asyncio.to_thread(_share, lock)
+        while not self._is_there(path, wanted, lock):
+            if locks.take(lock.fileno()) == "held":  # another worker of this node fetches it
+                await asyncio.sleep(WAIT_SECONDS)
+            elif _size(path) != wanted.size:
+                await self._fetched(wanted, path, route, tls, progress)
         with contextlib.suppress(OSError):
             os.utime(path)  # those not used for longest go first
         return path
+
+    def _is_there(self, path: Path, wanted: WantedFile, lock: BinaryIO) -> bool:
+        """Whether all of a file is there; then it is kept from being removed."""
+        if _size(path) != wanted.size or locks.take(lock.fileno(), shared=True) == "held":
+            return False
+        return _size(path) == wanted.size
 
     def close(self) -> None:
         """Lets go of all files."""
@@ -95,15 +106,13 @@ class NodeFiles:
         return path
 
     def _lock(self, wanted: WantedFile) -> BinaryIO:
-        """Held by who fetches the file, until it is there. Waits as long as that takes."""
+        """What is locked by who fetches the file, and by all who use it together."""
         path = self._path(wanted)
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file = open(path.with_suffix(".lock"), "ab")  # noqa: SIM115 - kept open as long as the file is used
+            return open(path.with_suffix(".lock"), "ab")
         except OSError as error:
             raise StoreError(f'cannot write "{path}": {(error.strerror or str(error)).lower()}') from error
-        locks.wait(file.fileno())
-        return file
 
     async def _fetched(
         self, wanted: WantedFile, path: Path, route: str, tls: ssl.SSLContext, progress: Progress
@@ -187,11 +196,6 @@ def _moment(path: Path) -> float:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-
-
-def _share(lock: BinaryIO) -> None:
-    """Makes it a lock that others may have, too: the file is there, and must stay."""
-    locks.take(lock.fileno(), shared=True)
 
 
 def _remove_unused(file: Path) -> None:

@@ -76,7 +76,7 @@ class Cluster(Protocol):
 def needs_of(spec: RunnerSpec, nodes: Sequence[Node], cpus: int, gpus: float) -> Resources:
     """What a replica of a model takes. `cpus`: cores, where the model does not say how many threads compute; 0: as many
     as the smallest node has. `gpus`: those of a model that may use some."""
-    threads = spec.num_thread or (spec.tuned.num_thread if spec.tuned else 0) or cpus
+    threads = spec.num_thread or cpus  # what was tuned holds on the server's machine only
     if not threads:
         threads = int(min((node.total.cpus for node in nodes if node.is_alive and node.total.cpus >= 1), default=1))
     return Resources(float(threads), loaded_size(spec) + WORKER_BYTES, gpus if spec.num_gpu != 0 else 0.0)

@@ -97,7 +97,7 @@ class RemoteWorker:
 
     @property
     def connect_seconds(self) -> float | None:
-        return CONNECT_SECONDS
+        return HANDSHAKE_SECONDS
 
     async def ready(self) -> None:
         """Waits for the first word of the node about it; `EngineLost` when none comes."""
@@ -105,6 +105,13 @@ class RemoteWorker:
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         if self._ended.done():
             raise EngineLost(f"node {self.node}: {self._ended.result()}")
+
+    async def reach(self) -> None:
+        """Connects, and no more: a node that cannot be reached is told from one that is slow to agree on keys."""
+        try:
+            (await self._connected()).close()
+        except OSError as error:
+            raise await self.broken(error) from error
 
     def connector(self) -> aiohttp.BaseConnector:
         return aiohttp.TCPConnector(
@@ -169,6 +176,7 @@ class RemoteWorker:
         return self._signs.memory if self.alive else 0
 
     async def stop(self, grace: float) -> None:
+        grace = grace if self.alive else 0  # else there is nothing to be waited for
         self._end("stopped")
         self._watch.cancel()
         await asyncio.gather(self._watch, return_exceptions=True)

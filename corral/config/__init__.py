@@ -17,6 +17,7 @@ from corral.config.values import (
     OFF,
     SWITCHES,
     Adjusted,
+    Amount,
     Replicas,
     parse_amount,
     parse_at_most,
@@ -353,7 +354,7 @@ class Config:
         parse_natural,
         "Cores of a node that a model gets where it does not say; 0: as many as the smallest node has",
     )
-    ray_gpus: float = _setting(0.0, "CORRAL_RAY_GPUS", parse_amount, "GPUs of a node that a model gets")
+    ray_gpus: float = _setting(Amount, "CORRAL_RAY_GPUS", parse_amount, "GPUs of a node that a model gets")
     ray_place_timeout: float = _setting(
         60.0, "CORRAL_RAY_PLACE_TIMEOUT", parse_timeout, "How long Ray may look for a node with room for a model"
     )

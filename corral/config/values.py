@@ -154,9 +154,13 @@ def parse_replicas(text: str) -> Replicas:
     return found
 
 
-def parse_amount(text: str) -> float:
+class Amount(float):
+    """How much of something, where other numbers with a fraction are seconds."""
+
+
+def parse_amount(text: str) -> Amount:
     """A number that is not negative, perhaps with a fraction."""
-    value = float(text)
+    value = Amount(text)
     if not 0 <= value < 1e6:
         raise ValueError(text)
     return value
@@ -221,6 +225,8 @@ def text_of(value: Any) -> str:
     match value:
         case bool():
             return "true" if value else "false"
+        case Amount():
+            return f"{value:g}"
         case float():
             return FOREVER if value == durations.FOREVER_SECONDS else durations.text(int(value * durations.SECOND))
         case Replicas():

@@ -184,8 +184,12 @@ async def _loaded(
 async def _answered(runtime: Runtime, asked: _Asked, metrics: RequestMetrics, place: Place) -> AsyncIterator[Chunks]:
     """The answer, from waiting for the model on, by another replica where one is lost before it begins. `place` shows
     what is waited for."""
-    async with aclosing(resent(lambda: _answered_once(runtime, asked, metrics, place))) as chunks:
-        yield chunks
+    if runtime.runners.fleets is None:
+        async with _answered_once(runtime, asked, metrics, place) as chunks:
+            yield chunks
+    else:
+        async with aclosing(resent(lambda: _answered_once(runtime, asked, metrics, place))) as chunks:
+            yield chunks
 
 
 @contextlib.asynccontextmanager

@@ -210,7 +210,10 @@ class _Spawn:
 
 def _watched_protocol(protocol: Any, watch: Watch) -> Any:
     receive = protocol.data_received
-    protocol.data_received = lambda data: watch.call(receive, data)
+    try:
+        protocol.data_received = lambda data: watch.call(receive, data)
+    except AttributeError:  # that of a library that lets nobody replace its methods
+        return protocol
     return protocol
 
 

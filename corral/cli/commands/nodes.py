@@ -64,9 +64,9 @@ def nodes(arguments: Arguments, image: str, cpus: int, memory: int, gpus: int, m
             connection.connect().resume_node(names[0])
             click.echo(f"node {printable(names[0])} takes models again")
         case "manifest":
-            from corral.cluster.manifest import Shape, manifest
+            from corral.cluster.manifest import IMAGE, Shape, manifest
 
-            shape = Shape(image=image or Shape.image, cpus=cpus or 4, memory=memory or 16, gpus=gpus, most=most or 4)
+            shape = Shape(image=image or IMAGE, cpus=cpus or 4, memory=memory or 16, gpus=gpus, most=most or 4)
             click.echo(manifest(shape), nl=False)
 
 

@@ -56,17 +56,17 @@ SETTINGS = (
         Flag(
             "--ray",
             kind="string",
-            sentence="Run models on the nodes of the Ray cluster at HOST:PORT, of which this machine is one",
+            sentence="Run models on the nodes of the Ray cluster at HOST:PORT, as docs/ray.md says",
         ),
         Flag(
             "--ray-models",
             kind="string",
-            sentence="With --ray: a models folder that all nodes see at this path; else they fetch files from here",
+            sentence="With --ray: a models folder that all nodes see at this path",
         ),
         Flag(
             "--ray-insecure",
             kind="bool",
-            sentence="With --ray: use a cluster without token authentication, on which anyone can run programs",
+            sentence="With --ray: join a cluster in which strangers can run programs, too",
         ),
     ],
     aliases=("start",),

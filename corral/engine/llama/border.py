@@ -39,7 +39,11 @@ class Worker(Protocol):
 
     @property
     def connect_seconds(self) -> float | None:
-        """How long a session may take to connect; None: as long as the system tries."""
+        """How long a session may take to connect and to agree on keys; None: as long as the system tries."""
+        ...
+
+    async def reach(self) -> None:
+        """Before a session connects: sees whether there is anything to connect to. Errors as `exchange`."""
         ...
 
     def connector(self) -> aiohttp.BaseConnector:

@@ -133,6 +133,7 @@ class Connection:
 
     async def _begun(self, method: str, path: str, data: bytes | None) -> aiohttp.ClientResponse:
         """The head of an answer; its body is still to be read, and it has to be closed."""
+        await self._worker.reach()
         for _ in range(RESENDS):
             try:
                 return await self._session.request(method, path, data=data)

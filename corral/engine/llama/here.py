@@ -49,6 +49,9 @@ class WorkerHere:
     def connect_seconds(self) -> float | None:
         return None
 
+    async def reach(self) -> None:
+        """Nothing: the system tells at once."""
+
     def connector(self) -> aiohttp.BaseConnector:
         return aiohttp.TCPConnector(limit=0, force_close=True)  # llama-server drops kept connections unasked
 

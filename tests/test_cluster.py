@@ -1,0 +1,534 @@
+"""Models on other nodes, with nodes that are processes of this machine and an engine that only pretends."""
+
+import asyncio
+import contextlib
+import hashlib
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from corral.cage import Cage
+from corral.cli.commands.nodes import nodes_table
+from corral.client.nodes import Node as ShownNode
+from corral.client.nodes import NodeReplica
+from corral.cluster import wire
+from corral.cluster.file_route import FileRoute
+from corral.cluster.fleet import Seat
+from corral.cluster.fleets import Fleets
+from corral.cluster.identity import Identity, fingerprint
+from corral.cluster.manifest import Shape, manifest
+from corral.cluster.node_files import NodeFiles
+from corral.cluster.placing import Node, Resources, lacking, needs_of
+from corral.cluster.relay import Relay
+from corral.cluster.wire import Ended, Signs, WantedFile
+from corral.config import Config
+from corral.config.values import Replicas, parse_replicas, text_of
+from corral.engine.base import CompletionRequest, Engine, LoadProgress, RunnerSpec, TunedSettings
+from corral.engine.llama.launch import launch as launch_here
+from corral.errors import (
+    BadRequest,
+    DiskFull,
+    EngineCrashed,
+    EngineError,
+    EngineLost,
+    InternalError,
+    NotFound,
+    NotPlaced,
+    OutOfMemory,
+    StoreError,
+    Unreachable,
+)
+from corral.inference.runners import resent
+from corral.messages import Chunk
+from corral.replicas.prefixes import chain
+from corral.replicas.replica import Prompt
+from corral.serving.decisions import SchedulerLimits
+from corral.serving.scheduler import Scheduler, SchedulerEvents
+from tests.asking import ask
+from tests.conftest import FAKE_ENGINE, RunningServer, environment
+from tests.fake_server import FakeServer, reply
+from tests.nodes_here import NodesHere
+
+GIB = 1 << 30
+NO_PROMPT = Prompt()
+
+
+def test_a_replica_takes_the_cores_the_memory_and_the_gpus_of_its_load() -> None:
+    spec = RunnerSpec(model="m", num_ctx=1024, pool=2048, weights_bytes=3 * GIB, cache_bytes_per_token=1 << 20)
+    nodes = [
+        Node(id="a", address="10.0.0.1", total=Resources(8.0, 64 * GIB), free=Resources(1.0, 2 * GIB)),
+        Node(id="b", address="10.0.0.2", total=Resources(4.0, 64 * GIB, 1.0), free=Resources(4.0, 64 * GIB)),
+        Node(id="c", address="10.0.0.3", is_alive=False),
+        Node(id="d", address="10.0.0.4", total=Resources(4.0, 64 * GIB), free=Resources(4.0, 64 * GIB, 1.0)),
+    ]
+    needs = needs_of(spec, nodes, 0, 1.0)
+    assert needs == Resources(4.0, 5 * GIB + (256 << 20), 1.0)
+    assert needs_of(RunnerSpec(model="m", num_ctx=1, num_gpu=0, num_thread=3), nodes, 2, 1.0).gpus == 0
+    assert needs_of(RunnerSpec(model="m", num_ctx=1, num_thread=3), nodes, 2, 0).cpus == 3
+    assert needs_of(RunnerSpec(model="m", num_ctx=1, tuned=TunedSettings(num_thread=5)), nodes, 2, 0).cpus == 2
+    assert needs_of(RunnerSpec(model="m", num_ctx=1), nodes, 2, 0).cpus == 2
+    assert lacking(needs, nodes, {"d"}) == (
+        "node 10.0.0.1: 4 cores, and 1 of 8 are free; 5.2 GiB of memory, and 2.0 of 64.0 are free; "
+        "1 GPUs, and 0 of 0 are free\n"
+        "node 10.0.0.2: 1 GPUs, and 0 of 1 are free\n"
+        "node 10.0.0.3: it is gone\n"
+        "node 10.0.0.4: it is being drained"
+    )
+    assert lacking(needs, [], ()) == "the cluster has no nodes"
+
+
+def test_replicas_are_read_as_they_are_written() -> None:
+    found = parse_replicas("0..2,qwen3:8b=1..4,library/x=3")
+    assert found == Replicas(0, 2, (("qwen3:8b", 1, 4), ("x:latest", 3, 3)))
+    assert parse_replicas(text_of(found)) == found
+    assert (found.of("qwen3:8b"), found.of("other:latest")) == ((1, 4), (0, 2))
+    for wrong in ("2..1", "0", "x", "-1..2", "1..", "..2", "a b=1", "1..99999"):
+        with pytest.raises((ValueError, BadRequest)):
+            parse_replicas(wrong)
+
+
+@pytest.mark.parametrize(
+    "error", [OutOfMemory("x"), StoreError("x"), DiskFull("x"), Unreachable("x"), EngineCrashed("x", how="signal")]
+)
+def test_an_error_of_a_node_keeps_its_kind(error: Any) -> None:
+    back = wire.raised(wire.failed(error), "10.0.0.1")
+    assert (type(back), str(back)) == (type(error), "node 10.0.0.1: x")
+    assert getattr(back, "how", "") == getattr(error, "how", "")
+    assert type(wire.raised(wire.failed(InternalError()), "n")) is EngineError
+
+
+def test_the_manifest_is_what_kuberay_reads() -> None:
+    import yaml  # type: ignore[import-untyped]
+
+    found = yaml.safe_load(manifest(Shape(image="me/corral:1", cpus=8, memory=32, gpus=2, most=6)))
+    assert (found["kind"], found["apiVersion"]) == ("RayCluster", "ray.io/v1")
+    (group,) = found["spec"]["workerGroupSpecs"]
+    assert (group["minReplicas"], group["maxReplicas"]) == (1, 6)
+    (worker,) = group["template"]["spec"]["containers"]
+    assert worker["resources"]["limits"] == {"cpu": 8, "memory": "32Gi", "nvidia.com/gpu": 2}
+    head, corral = found["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    for container in (head, corral, worker):
+        variables = {one["name"]: one for one in container["env"]}
+        assert variables["RAY_AUTH_MODE"]["value"] == "token"
+        assert "secretKeyRef" in variables["RAY_AUTH_TOKEN"]["valueFrom"]
+        assert container["image"] == "me/corral:1"
+    assert "nvidia" not in manifest(Shape())
+    for wrong in (Shape(image="a: {}"), Shape(cpus=0), Shape(gpus=-1)):
+        with pytest.raises(BadRequest):
+            manifest(wrong)
+
+
+def test_a_table_has_a_row_for_each_model_on_a_node() -> None:
+    busy = NodeReplica("qwen3:8b", "loaded", 2, 6 << 30, 100.0, 41.26)
+    coming = NodeReplica("llama:1b", "loading", 1, 0, 0.0, 0.0)
+    nodes = [
+        ShownNode("x", "10.0.0.1", True, False, 8.0, 2.0, 32 << 30, 16 << 30, 0.0, (busy, coming)),
+        ShownNode("y", "10.0.0.2", True, True, 8.0, 8.0, 32 << 30, 32 << 30, 1.0, ()),
+        ShownNode("z", "10.0.0.3", False, False, 0.0, 0.0, 0, 0, 0.0, ()),
+    ]
+    lines = [line.split() for line in nodes_table(nodes, None).splitlines()]
+    assert lines[1] == ["10.0.0.1", "ready", "6/8", "17", "GB/34", "GB", "-", "qwen3:8b", "2", "6.4", "GB", "41.3"]
+    assert lines[2] == ["llama:1b", "(loading)", "1", "-", "0.0"]
+    assert lines[3][:2] == ["10.0.0.2", "drained"]
+    assert lines[4][:2] == ["10.0.0.3", "gone"]
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(await reader.read(100))
+    await writer.drain()
+    writer.close()
+
+
+async def test_only_who_has_the_servers_key_gets_through_to_a_worker() -> None:
+    node, server, stranger = Identity("node"), Identity("server"), Identity("server")
+    worker = await asyncio.start_server(echo, "127.0.0.1", 0)
+    relay = Relay(node, server.certificate, worker.sockets[0].getsockname()[1], lambda: Signs(1, 2.0, 3))
+    port = await relay.open("127.0.0.1")
+
+    async def said(context: ssl.SSLContext | None, text: bytes = b"hello") -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        writer.write(text)
+        try:
+            return await reader.readline()
+        finally:
+            writer.transport.abort()
+
+    assert await said(server.asking(node.certificate)) == b"hello"
+    naked = ssl.create_default_context()
+    naked.check_hostname, naked.verify_mode = False, ssl.CERT_NONE
+    for context in (None, naked, stranger.asking(node.certificate)):
+        with contextlib.suppress(OSError):
+            assert await said(context) == b""
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await said(server.asking(stranger.certificate))
+    watching = server.asking(node.certificate)
+    watching.set_alpn_protocols([wire.WATCH])
+    assert wire.decode_remark(await said(watching, b"")) == Signs(1, 2.0, 3)
+    relay.ended(Ended("signal: killed"))
+    assert wire.decode_remark(await said(watching, b"")) == Ended("signal: killed")
+    await relay.close()
+    worker.close()
+
+
+class Route:
+    """A server's files for one node, and that node's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.server, self.node = Identity("server"), Identity("node")
+        self.route = FileRoute(self.server, "127.0.0.1")
+        self.files = NodeFiles(folder)
+
+    async def get(self, wanted: WantedFile, shared: str = "", who: Identity | None = None) -> Path:
+        tls = (who or self.node).asking(self.server.certificate)
+        return await self.files.get(wanted, self.route.url, tls, shared, lambda size: None)
+
+
+@contextlib.asynccontextmanager
+async def a_route(folder: Path, files: dict[str, Path]) -> AsyncGenerator[Route, None]:
+    found = Route(folder)
+    await found.route.open()
+    try:
+        async with found.route.offered(found.node.certificate, files):
+            yield found
+    finally:
+        found.files.close()
+        await found.route.close()
+
+
+def wanted_of(data: bytes) -> WantedFile:
+    return WantedFile(f"sha256:{hashlib.sha256(data).hexdigest()}", len(data))
+
+
+async def test_a_file_comes_by_its_digest_and_goes_on_where_it_broke_off(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 20_000
+    source, wanted, folder = tmp_path / "source", wanted_of(data), tmp_path / "node"
+    source.write_bytes(data)
+    async with a_route(folder, {wanted.digest: source}) as route:
+        partial = folder / f"{wanted.digest.replace(':', '-')}.partial"
+        folder.mkdir()
+        partial.write_bytes(data[:1000])
+        path = await route.get(wanted)
+        assert path.read_bytes() == data
+        assert not partial.exists()
+        source.unlink()  # it is there now
+        assert await route.get(wanted) == path
+        with pytest.raises(Unreachable, match="status 404"):
+            await route.get(wanted_of(b"other"))
+        with pytest.raises(Unreachable):
+            await route.get(wanted_of(b"more"), who=Identity("stranger"))
+        with pytest.raises(StoreError, match="no digest"):
+            await route.get(WantedFile("sha256:../../etc/passwd", 1))
+
+
+async def test_another_file_than_was_asked_for_is_not_kept(tmp_path: Path) -> None:
+    wanted, folder, source = wanted_of(b"right"), tmp_path / "node", tmp_path / "source"
+    for wrong, reason in ((b"wrong", "another file"), (b"too long", "more came"), (b"-", "ended early|status 416")):
+        source.write_bytes(wrong)
+        async with a_route(folder, {wanted.digest: source}) as route:
+            with pytest.raises((StoreError, Unreachable), match=reason):
+                await route.get(wanted)
+        assert not (folder / wanted.digest.replace(":", "-")).exists()
+        for left in folder.glob("*.partial"):
+            left.unlink()
+
+
+async def test_a_server_that_vanishes_amid_a_file_leaves_a_partial(tmp_path: Path) -> None:
+    data = b"x" * 3_000_000
+    wanted, folder, identity = wanted_of(data), tmp_path / "node", Identity("server")
+
+    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n" + data[:1_000_000])
+            await writer.drain()
+        writer.close()
+
+    node = Identity("node")
+    server = await asyncio.start_server(half, "127.0.0.1", 0, ssl=identity.serving([node.certificate]))
+    files = NodeFiles(folder)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    with pytest.raises(Unreachable):
+        await files.get(wanted, url, node.asking(identity.certificate), "", lambda size: None)
+    files.close()
+    server.close()
+    assert [file.suffix for file in folder.iterdir() if file.suffix != ".lock"] == [".partial"]
+    source = tmp_path / "source"
+    source.write_bytes(data)
+    async with a_route(folder, {wanted.digest: source}) as route:
+        assert (await route.get(wanted)).read_bytes() == data
+
+
+async def test_a_shared_folder_is_read_once_it_was_found_right(tmp_path: Path) -> None:
+    wanted, shared = wanted_of(b"model"), tmp_path / "shared"
+    blob = shared / "blobs" / wanted.digest.replace(":", "-")
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(b"model")
+    async with a_route(tmp_path / "node", {}) as route:
+        assert await route.get(wanted, str(shared)) == blob
+        blob.unlink()
+        blob.write_bytes(b"evil!")
+        with pytest.raises(StoreError, match="not what its name says"):
+            await route.get(wanted, str(shared))
+
+
+def test_certificates_are_told_apart() -> None:
+    one, other = Identity("corral"), Identity("corral")
+    assert fingerprint(one.certificate) != fingerprint(other.certificate)
+    with pytest.raises(ValueError, match="PEM"):
+        fingerprint("no certificate")
+
+
+class Started:
+    """A fleet's server side with nodes here."""
+
+    def __init__(self, fleets: Fleets, nodes: NodesHere, spec: RunnerSpec) -> None:
+        self.fleets, self.nodes, self.spec = fleets, nodes, spec
+
+    async def say(self, prompt: str, request: Prompt = NO_PROMPT) -> str:
+        """What the model says, on one replica."""
+        async with self.fleets.runner(self.spec, "fake:latest", None, None, request) as runner:
+            pieces = runner.engine.complete(CompletionRequest(prompt=prompt, max_tokens=50))
+            async with contextlib.aclosing(pieces):
+                return "".join([piece.text async for piece in pieces]).strip()
+
+    async def where(self) -> list[str]:
+        """The nodes with a loaded model, one for each."""
+        return [
+            report.node.id
+            for report in await self.fleets.nodes()
+            for runner in report.replicas
+            if runner.loading is None and not runner.draining
+        ]
+
+    async def until(self, *nodes: str) -> None:
+        async with asyncio.timeout(60):
+            while sorted(await self.where()) != list(nodes):  # noqa: ASYNC110 - other processes, which set no event of ours
+                await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def started(tmp_path: Path, model: Path, nodes: NodesHere, **settings: Any) -> AsyncGenerator[Started, None]:
+    async def here(spec: RunnerSpec, label: str, progress: LoadProgress) -> Engine:
+        log = tmp_path / "here.log"
+        return await launch_here(spec, log=log, stall_timeout=60, program=str(FAKE_ENGINE), cage=Cage("off"))
+
+    limits = SchedulerLimits(max_loaded=1, first_contexts=1, pool_contexts=1, keep_alive=300)
+    local = Scheduler(here, lambda: fleets.memory(), limits)
+    config = replace(Config(models=tmp_path / "models"), **settings)
+    fleets = Fleets(config, nodes, limits, local, SchedulerEvents())
+
+    async def launch(spec: RunnerSpec, label: str, progress: LoadProgress, seat: Seat) -> Engine:
+        return await fleets.load(spec, label, progress, seat)
+
+    await fleets.open(launch)
+    try:
+        yield Started(fleets, nodes, RunnerSpec(model=str(model), num_ctx=2048, slots=2, own_template=False))
+    finally:
+        await fleets.close()
+        await local.close()
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Callable[[str], NodesHere]:
+    def make(names: str) -> NodesHere:
+        return NodesHere(tmp_path / "nodes", names, CORRAL_ENGINE=str(FAKE_ENGINE))
+
+    return make
+
+
+Make = Callable[[str], NodesHere]
+
+
+async def test_a_killed_worker_is_replaced_and_the_next_request_goes_elsewhere(
+    tmp_path: Path, tiny_gguf: Path, nodes: Make
+) -> None:
+    async with started(tmp_path, tiny_gguf, nodes("ab"), ray_replicas=Replicas(2, 2)) as front:
+        assert await front.say("!tokens=3") == "w1 w2 w3"
+        await front.until("a", "b")
+        killed = front.nodes.placed[0]
+        assert killed.started is not None
+        psutil.Process(killed.started.pid).kill()
+        for number in range(4):
+            with contextlib.suppress(EngineLost):  # one that came to it before its end was known may be sent again
+                assert await front.say(f"{number} !tokens=2") == "w1 w2"
+        await front.until("a", "b")
+        assert len(front.nodes.placed) == 3
+        assert not killed.is_running
+
+
+async def test_a_conversation_stays_where_it_was_read(tmp_path: Path, tiny_gguf: Path, nodes: Make) -> None:
+    async with started(tmp_path, tiny_gguf, nodes("ab"), ray_replicas=Replicas(2, 2)) as front:
+        await front.say("!tokens=1")
+        await front.until("a", "b")
+        (fleet,) = front.fleets._fleets.values()
+        for text in ("first", "second"):
+            prompt = Prompt(chain((text * 500).encode()), 600, 100)
+            before = [seat.replica.served for seat in fleet.seats]
+            for _ in range(4):
+                await front.say("!tokens=1", prompt)
+            given = [seat.replica.served - was for seat, was in zip(fleet.seats, before, strict=True)]
+            assert sorted(given) == [0, 4]
+
+
+async def test_a_drained_node_finishes_what_it_has_and_gets_nothing_new(
+    tmp_path: Path, tiny_gguf: Path, nodes: Make
+) -> None:
+    async with started(tmp_path, tiny_gguf, nodes("ab"), ray_replicas=Replicas(1, 1)) as front:
+        await front.say("!tokens=1")
+        assert await front.where() == ["a"]
+        under_way = asyncio.create_task(front.say("!tokens=40"))
+        (moved,) = await front.fleets.drain("node-a")
+        assert moved.to == "127.0.0.1"
+        assert await under_way == " ".join(f"w{number}" for number in range(1, 41))
+        assert await front.where() == ["b"]
+        assert front.fleets.is_drained("node-a")
+        assert await front.say("!tokens=2") == "w1 w2"
+        with pytest.raises(BadRequest, match="only one that takes models"):
+            await front.fleets.drain("node-b")
+        await front.fleets.resume("a")
+        assert not front.fleets.is_drained("node-a")
+        with pytest.raises(NotFound, match='no node "x"'):
+            await front.fleets.drain("x")
+
+
+async def test_a_model_that_has_no_other_place_stays(tmp_path: Path, tiny_gguf: Path, nodes: Make) -> None:
+    settings = {"ray_replicas": Replicas(1, 1), "ray_place_timeout": 5.0}
+    async with started(tmp_path, tiny_gguf, nodes("ab"), **settings) as front:
+        await front.say("!tokens=1")
+        front.nodes.full.add("b")
+        (moved,) = await front.fleets.drain("node-a")
+        assert (moved.to, "0 of 4 are free" in moved.reason) == ("", True)
+        assert not front.fleets.is_drained("node-a")
+        assert await front.say("!tokens=2") == "w1 w2"
+
+
+async def test_this_machine_answers_before_its_nodes_or_after_them(
+    tmp_path: Path, tiny_gguf: Path, nodes: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # where the engine here writes
+    async with started(tmp_path, tiny_gguf, nodes("a"), ray_local="first") as front:
+        assert await front.say("!tokens=2") == "w1 w2"
+        assert await front.where() == []
+    cluster = nodes("a")
+    async with started(tmp_path, tiny_gguf, cluster, ray_local="last", ray_place_timeout=5.0) as front:
+        assert await front.say("!tokens=2") == "w1 w2"
+        assert await front.where() == ["a"]
+    cluster.full.add("a")
+    async with started(tmp_path, tiny_gguf, cluster, ray_local="last", ray_place_timeout=0.2) as front:
+        assert await front.say("!tokens=2") == "w1 w2"
+
+
+async def test_a_model_without_a_place_says_what_nodes_lack(tmp_path: Path, tiny_gguf: Path, nodes: Make) -> None:
+    cluster = nodes("a")
+    cluster.full.add("a")
+    async with started(tmp_path, tiny_gguf, cluster, ray_place_timeout=0.2) as front:
+        with pytest.raises(NotPlaced, match=r'no node has room for the model "fake:latest"\nnode node-a: 4 cores'):
+            await front.say("!tokens=1")
+
+
+async def test_a_node_of_another_version_gets_no_model(tmp_path: Path, tiny_gguf: Path, nodes: Make) -> None:
+    cluster = nodes("a")
+    cluster.version = "0.0.9"
+    async with started(tmp_path, tiny_gguf, cluster) as front:
+        with pytest.raises(EngineError, match=r"has Corral 0\.0\.9, and this server is"):
+            await front.say("!tokens=1")
+        assert not any(one.is_running for one in cluster.placed)
+
+
+async def test_an_answer_that_has_not_begun_is_sent_again_and_no_other() -> None:
+    tries = 0
+
+    @contextlib.asynccontextmanager
+    async def answer() -> AsyncGenerator[AsyncGenerator[Chunk, None], None]:
+        nonlocal tries
+        tries += 1
+
+        async def chunks() -> AsyncGenerator[Chunk, None]:
+            if tries < 3:
+                raise EngineLost("gone")
+            yield Chunk(content="a")
+            raise EngineLost("gone amid the answer")
+
+        yield chunks()
+
+    chunks = resent(answer)
+    assert (await anext(chunks)).content == "a"
+    assert tries == 3
+    with pytest.raises(EngineLost, match="amid"):
+        await anext(chunks)
+
+
+def test_the_command_asks_the_server_and_writes_the_manifest_by_itself(tmp_path: Path) -> None:
+    listed = {"nodes": [{"id": "x", "address": "10.0.0.1", "alive": True, "cpus": 4.0, "free_cpus": 3, "replicas": []}]}
+    moved = {"drained": True, "moved": [{"model": "m:latest", "to": "10.0.0.2", "reason": ""}]}
+    stuck = {"drained": False, "moved": [{"model": "m:latest", "to": "", "reason": "no node has room"}]}
+    answers = {"GET /api/nodes": reply(listed), "POST /api/nodes/drain": reply(moved)}
+    with FakeServer({**answers, "POST /api/nodes/resume": reply({"node": "10.0.0.1"})}) as server:
+        assert "10.0.0.1    ready    1/4" in command(tmp_path, server.host, "nodes")
+        shown = command(tmp_path, server.host, "nodes", "drain", "10.0.0.1")
+        assert shown.splitlines()[:2] == [
+            "m:latest: now on 10.0.0.2",
+            "node 10.0.0.1 is drained; `corral nodes resume 10.0.0.1` ends that",
+        ]
+        assert command(tmp_path, server.host, "nodes", "resume", "10.0.0.1") == "node 10.0.0.1 takes models again\n"
+    with FakeServer({"POST /api/nodes/drain": reply(stuck)}) as server:
+        shown = command(tmp_path, server.host, "nodes", "drain", "10.0.0.1")
+        assert "m:latest: nowhere else\n  no node has room\n" in shown
+        assert 'node "10.0.0.1" goes on: a model on it has no other place' in shown
+    assert "kind: RayCluster" in command(tmp_path, "127.0.0.1:1", "nodes", "manifest", "--gpus", "1")
+    for words, sentence in (
+        (("fly",), 'no action "fly"'),
+        (("drain",), "requires the address of a node"),
+        (("list", "x"), '"x" is one argument too many'),
+        (("--gpus", "1"), "belong to `nodes manifest`"),
+        (("manifest", "--image", "a b"), '"a b" is no name of an image'),
+    ):
+        assert sentence in command(tmp_path, "127.0.0.1:1", "nodes", *words)
+
+
+def command(home: Path, host: str, *words: str) -> str:
+    """All that a command prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "corral", *words],
+        env=environment(home, host),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.stdout + done.stderr
+
+
+def test_a_server_without_nodes_says_how_it_gets_some(fake_server: RunningServer) -> None:
+    for method, path in (("GET", "/api/nodes"), ("POST", "/api/nodes/drain"), ("POST", "/api/nodes/resume")):
+        found = ask(fake_server, method, path, None if method == "GET" else {"node": "x"})
+        assert (found.status, "corral serve --ray HOST:PORT" in found.json["error"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "sentence"),
+    [
+        (("--ray", "127.0.0.1:1"), {}, "RAY_AUTH_MODE is not token: whoever reaches its ports can run programs"),
+        (("--ray", "nowhere"), {}, '"nowhere" is no HOST:PORT'),
+        (("--ray-insecure",), {}, "--ray-models and --ray-insecure belong to --ray"),
+        ((), {"CORRAL_RAY": "x"}, 'CORRAL_RAY: "x" is no HOST:PORT'),
+        ((), {"CORRAL_RAY_REPLICAS": "3..1"}, 'CORRAL_RAY_REPLICAS: "3..1" is no MIN..MAX'),
+    ],
+)
+def test_a_cluster_that_cannot_be_used_is_refused_at_start(
+    tmp_path: Path, words: tuple[str, ...], variables: dict[str, str], sentence: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "corral", "serve", *words],
+        env=environment(tmp_path, "127.0.0.1:0", variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, sentence in done.stderr) == (1, True), done.stderr

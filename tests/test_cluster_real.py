@@ -1,0 +1,207 @@
+"""Models on the nodes of a real Ray cluster: two machines that a cable joins, and a stranger on a third."""
+
+import contextlib
+import os
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from corral.cluster.identity import Identity
+from tests.conftest import add_model
+from tests.ray_machines import (
+    HEAD,
+    NODE,
+    PORT,
+    RAY_PORT,
+    STRANGER,
+    Front,
+    Machines,
+    Refused,
+    front,
+    machines_with_ray,
+    spoken,
+)
+
+WORKER = "corral.engine.llama.worker"
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory: pytest.TempPathFactory, starter_gguf: Path) -> Iterator[Machines]:
+    folder = tmp_path_factory.mktemp("machines")
+    with machines_with_ray(folder) as found:
+        add_model(folder / found.server / ".ollama" / "models", "smollm2", starter_gguf)
+        yield found
+
+
+def both(server: Front) -> bool:
+    return sorted(server.loaded()) == [HEAD, NODE]
+
+
+def test_a_model_answers_on_each_node_and_a_killed_worker_is_replaced(machines: Machines) -> None:
+    with front(machines, CORRAL_RAY_REPLICAS="2..2") as server:
+        assert server.generate("Say hello")
+        server.wait_until(lambda: both(server))
+        shown = server.command("nodes")
+        assert shown.count("smollm2:latest") == 2, shown
+        answers = server.at_once(4, lambda number: server.generate(f"Count to {number}"))
+        assert all(answers)
+        busy = server.ask("/api/nodes")["nodes"]
+        assert all(one["generated_tokens_per_second"] > 0 for node in busy for one in node["replicas"]), busy
+        store = machines.folder / machines.node / "state" / "node-files"
+        assert [file.suffix for file in store.iterdir() if file.suffix != ".lock"] == [""]
+
+        (worker,) = machines.processes(machines.node, WORKER)
+        os.kill(worker, signal.SIGKILL)
+        began = time.monotonic()
+        assert server.generate("Killed", 1)
+        print(f"answered after a worker was killed: {time.monotonic() - began:.2f} s")
+        assert all(server.generate(f"Killed {number}") for number in range(4))
+        server.wait_until(lambda: both(server))
+        assert machines.processes(machines.node, WORKER) != [worker]
+    server.wait_until(lambda: not machines.processes(machines.node, WORKER))
+
+
+def test_who_has_no_certificate_can_do_nothing_on_any_port_of_ours(machines: Machines) -> None:
+    with front(machines, CORRAL_RAY_REPLICAS="2..2") as server:
+        server.generate("Hi")
+        server.wait_until(lambda: both(server))
+        naked = ssl.create_default_context()
+        naked.check_hostname, naked.verify_mode = False, ssl.CERT_NONE
+        other = Identity("stranger").asking(Identity("nobody").certificate)
+        other.verify_mode = ssl.CERT_NONE
+        encrypted = 0
+        for name, address in ((machines.server, HEAD), (machines.node, NODE)):
+            ours = set(machines.processes(name, "ray::ReplicaActor")) | set(machines.processes(name, "corral serve"))
+            ports = [port for port, pid in machines.listening(name).items() if pid in ours]
+            assert ports, machines.listening(name)
+            for port in ports:
+                if port == PORT:  # where clients are asked for keys
+                    continue
+                for context in (None, naked, other):
+                    said = machines.as_stranger(partial(spoken, port, address, context))
+                    assert not said.startswith(b"HTTP/1.1 2"), port
+                encrypted += machines.as_stranger(partial(begins_tls, port, address))
+        assert encrypted == 3  # two workers, and the server's files for nodes
+        server.key = "x"
+        with pytest.raises(Refused, match="401"):
+            server.ask("/api/nodes")
+
+
+def begins_tls(port: int, host: str) -> bool:
+    """Whether a port speaks TLS, and then hangs up on who has no certificate."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((host, port), 5) as plain, context.wrap_socket(plain) as connection:
+            connection.settimeout(5)
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                return connection.recv(1) == b""
+            return True
+    except OSError:
+        return False
+
+
+def test_a_node_is_drained_without_a_failed_request(machines: Machines) -> None:
+    with front(machines, CORRAL_RAY_REPLICAS="1..1") as server:
+        server.generate("Hi")
+        (where,) = server.loaded()
+        other = HEAD if where == NODE else NODE
+        answers: list[str] = []
+        drained = threading.Event()
+
+        def ask(number: int) -> None:
+            while len(answers) < 200 or not drained.is_set():
+                answers.append(server.generate(f"{number} asks {len(answers)}", 2))
+
+        def drain() -> None:
+            server.wait_until(lambda: len(answers) > 20)
+            shown = server.command("nodes", "drain", where)
+            assert f"smollm2:latest: now on {other}" in shown
+            drained.set()
+
+        draining = threading.Thread(target=drain)
+        draining.start()
+        server.at_once(4, ask)  # an error of any of them ends the test
+        draining.join()
+        print(f"{len(answers)} requests around a drain, none failed")
+        assert drained.is_set()
+        assert all(answers)
+        assert server.loaded() == [other]
+        assert "drained" in server.command("nodes")
+        server.command("nodes", "resume", where)
+        assert "drained" not in server.command("nodes")
+
+
+def test_a_queue_brings_up_a_second_replica_which_goes_when_nobody_needs_it(machines: Machines) -> None:
+    variables = {"CORRAL_RAY_REPLICAS": "1..2", "OLLAMA_NUM_PARALLEL": "1", "OLLAMA_KEEP_ALIVE": "1s"}
+    with front(machines, **variables) as server:
+        server.generate("Hi")
+        assert len(server.loaded()) == 1
+        assert all(server.at_once(6, lambda number: server.generate(f"Tell {number} stories", 40)))
+        assert "replica 2 of smollm2:latest" in server.log.read_text() or len(server.loaded()) == 2
+        server.wait_until(lambda: len(server.loaded()) == 1)
+        assert server.generate("Still there?")
+
+
+def test_a_model_without_room_says_what_each_node_lacks(machines: Machines) -> None:
+    with front(machines, CORRAL_RAY_CPUS="3", CORRAL_RAY_PLACE_TIMEOUT="1s") as server:
+        with pytest.raises(Refused, match="503") as caught:
+            server.generate("Hi")
+        text = str(caught.value)
+        for address in (HEAD, NODE):
+            assert f"node {address}: 3 cores, and 1 of 1 are free" in text
+
+
+def test_a_cluster_that_lets_in_strangers_is_not_joined(machines: Machines) -> None:
+    machines.start_ray(machines.stranger, head=True, RAY_AUTH_MODE="disabled")
+    join = ["python", "-m", "corral", "serve", "--ray", f"{STRANGER}:{RAY_PORT}"]
+    with pytest.raises(AssertionError, match="lets in who has no token") as caught:
+        machines.run(machines.stranger, join, OLLAMA_HOST="127.0.0.1:0")
+    assert "--ray-insecure starts all the same" in str(caught.value)
+    with pytest.raises(AssertionError, match="RAY_AUTH_MODE is not token"):
+        machines.run(machines.stranger, join, OLLAMA_HOST="127.0.0.1:0", RAY_AUTH_MODE="")
+
+
+def test_a_cut_cable_costs_no_request_that_has_not_begun(machines: Machines) -> None:
+    machines.start_ray(machines.server)  # a node to spare, on the same machine
+    with front(machines, CORRAL_RAY_REPLICAS="2..2") as server:
+        server.generate("Hi")
+        server.wait_until(lambda: len(server.loaded()) == 2)
+        if NODE not in server.loaded():  # Ray chose both on one machine
+            server.command("nodes", "drain", HEAD)
+            (drained,) = [node["id"] for node in server.ask("/api/nodes")["nodes"] if node["drained"]]
+            server.command("nodes", "resume", drained)
+        cut = threading.Event()
+        lines: list[list[dict[str, object]]] = []
+
+        def under_way(number: int) -> None:
+            def began() -> None:
+                if number:
+                    cut.wait()
+
+            with contextlib.suppress(OSError):
+                lines.append(server.stream(f"Write {number} novels", 2000, began))
+
+        threads = [threading.Thread(target=under_way, args=(number,)) for number in range(2)]
+        for thread in threads:
+            thread.start()
+        time.sleep(1)
+        machines.cut()
+        cut.set()
+        try:
+            began = time.monotonic()
+            assert all(server.at_once(3, lambda number: server.generate(f"Cut {number}", 1)))
+            print(f"three requests answered after the cable was cut: {time.monotonic() - began:.2f} s")
+            server.wait_until(lambda: server.loaded() == [HEAD, HEAD])
+            print(f"two replicas again after the cable was cut: {time.monotonic() - began:.2f} s")
+            for thread in threads:
+                thread.join()  # each ends, with an error where its node is gone
+        finally:
+            machines.mend()
