@@ -4,6 +4,10 @@ The other server is a small program that answers well or lies, as the name of it
 """
 
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.asking import Answer, Streaming, ask, post
+from tests.asking import Answer, Streaming, ask, post, until
 from tests.conftest import RunningServer, running_server
 from tests.fake_upstream import BEHAVIOURS, LYING_VECTORS, USAGE, FakeUpstream, dead_url, fake_upstream
 
@@ -464,9 +468,9 @@ def test_a_server_that_failed_is_left_alone_until_it_is_found_to_work(tmp_path: 
             assert f'corral_replica_requests_total{{model_name="m:latest",replica="{other.name}"}} 3.0' in metrics
             assert one.probed.wait(30)
             one.failing = 0
-            while "works again" not in server.log.read_text():
-                one.probed.clear()
-                assert one.probed.wait(30)
+            is_up = f'corral_replica_up{{model_name="m:latest",replica="{one.name}"}} 1.0'
+            until(lambda: is_up in ask(server, "GET", "/metrics").body.decode())
+            assert "works again" in server.log.read_text()
             assert chat(server, "m").headers["x-corral-replica"] == one.name
 
 
@@ -489,3 +493,65 @@ def test_what_became_of_a_request_says_which_server_had_it(server: RunningServer
     (report,) = ask(server, "GET", f"/api/requests?id={answer.headers['x-request-id']}").json["requests"]
     assert (report["replica"], report["replica_reason"]) == (upstream.name, "the only one")
     assert (report["model"], report["cached_tokens"], report["reason"]) == ("good:latest", 8, "stop")
+
+
+def test_lists_show_what_the_servers_say_of_themselves(server: RunningServer, upstream: FakeUpstream) -> None:
+    until(lambda: b'"max_model_len":4096' in ask(server, "GET", "/v1/models").body)
+    listed = {one["id"]: one for one in ask(server, "GET", "/v1/models").json["data"]}
+    said = {"id": "good:latest", "object": "model", "created": 1700000000, "owned_by": "vllm", "max_model_len": 4096}
+    assert listed["good:latest"] == said
+    assert listed["html:latest"].keys() == said.keys() - {"max_model_len"}
+    assert ask(server, "GET", "/v1/models/good").json == said | {"id": "good"}
+    tags = {one["name"]: one for one in ask(server, "GET", "/api/tags").json["models"]}
+    assert len(tags) == len(listed)
+    tag = tags["good:latest"]
+    where = {"remote_model": "good", "remote_host": upstream.url.removesuffix("/v1")}
+    assert {name: tag[name] for name in where} == where
+    assert (len(tag["digest"]), tag["size"], tag["details"]["context_length"]) == (64, 0, 4096)
+    assert tag["modified_at"].startswith("2023-11-1")
+    shown = post(server, "/api/show", {"model": "good"}).json
+    assert {name: shown[name] for name in where} == where
+    assert shown["model_info"]["remote.context_length"] == 4096
+    assert [one["url"] for one in shown["upstreams"]] == [where["remote_host"]]
+    loaded = {one["name"]: one for one in ask(server, "GET", "/api/ps").json["models"]}
+    assert loaded["good:latest"]["context_length"] == 4096
+    assert "html:latest" not in loaded, "a server that does not list it"
+
+
+def test_commands_show_models_of_other_servers(server: RunningServer, upstream: FakeUpstream) -> None:
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", "corral", *arguments]
+        variables = {**os.environ, "OLLAMA_HOST": server.host, "HOME": str(server.home)}
+        return subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout
+
+    until(lambda: b"4096" in ask(server, "GET", "/api/ps").body)
+    (row,) = [line.split() for line in run("list", "good").splitlines()[1:] if line.startswith("good:")]
+    assert row[2] == "-"
+    (row,) = [line.split() for line in run("ps").splitlines()[1:] if line.startswith("good:")]
+    assert row[2:5] == ["-", "remote", "4096"]
+    assert upstream.url.removesuffix("/v1") in run("show", "good")
+    assert run("run", "good", "hello").strip() == "One two three"
+    answer = chat(server, "good")
+    explained = run("explain", answer.headers["x-request-id"])
+    assert f"{upstream.name}: the only one" in explained
+
+
+def test_a_key_for_other_models_neither_sees_nor_asks_those_of_other_servers(tmp_path: Path) -> None:
+    with fake_upstream() as good:
+        home = tmp_path / "home"
+        home.mkdir()
+        models = {name: [{"url": good.url, "model": "good"}] for name in ("mine", "theirs")}
+        with front(home, models, CORRAL_REQUIRE_KEY="1") as server:
+            command = [sys.executable, "-m", "corral", "keys", "create", "k", "--scope", "infer", "--model", "mine"]
+            variables = {**os.environ, "HOME": str(home), "OLLAMA_HOST": server.host}
+            made = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
+            (secret,) = re.findall(r"corral-[A-Za-z0-9_-]+|[A-Za-z0-9_-]{40,}", made.stdout)[:1]
+            bearer = {"Authorization": f"Bearer {secret}"}
+            body = {"messages": HELLO, "stream": False}
+            assert ask(server, "POST", "/api/chat", {"model": "mine", **body}, bearer).status == 200
+            refused = ask(server, "POST", "/api/chat", {"model": "theirs", **body}, bearer)
+            assert (refused.status, refused.error) == (403, 'your key is not for the model "theirs:latest"')
+            tags = ask(server, "GET", "/api/tags", None, bearer).json["models"]
+            assert [one["name"] for one in tags] == ["mine:latest"]
+            assert ask(server, "POST", "/api/show", {"model": "theirs"}, bearer).status == 403
+            assert secret not in str(good.requests), "a key of ours went to another server"

@@ -57,7 +57,7 @@ class Gauges:
             "replica_up", "Whether another server that answers for a model works, 1 or 0", "model_name", "replica"
         )
         for served in () if self._elsewhere is None else self._elsewhere.all():
-            for state in served.states():
+            for state in served.state().upstreams:
                 up.add_metric([served.label, state.name], 0 if state.error else 1)
         yield from (waiting, memory, context, used, up)
 
