@@ -5,7 +5,6 @@ The other server is a small program that answers well or lies, as the name of it
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -146,6 +145,7 @@ def test_a_raw_prompt_goes_to_completions(server: RunningServer, upstream: FakeU
         "stream_options": {"include_usage": True},
         "max_tokens": 5,
         "prompt": "1, 2,",
+        "raw": True,
         "logprobs": 2,
     }
 
@@ -545,8 +545,9 @@ def test_a_key_for_other_models_neither_sees_nor_asks_those_of_other_servers(tmp
             command = [sys.executable, "-m", "corral", "keys", "create", "k", "--scope", "infer", "--model", "mine"]
             variables = {**os.environ, "HOME": str(home), "OLLAMA_HOST": server.host}
             made = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
-            (secret,) = re.findall(r"corral-[A-Za-z0-9_-]+|[A-Za-z0-9_-]{40,}", made.stdout)[:1]
+            secret = made.stdout.strip()
             bearer = {"Authorization": f"Bearer {secret}"}
+            until(lambda: ask(server, "GET", "/api/tags", None, bearer).status == 200)
             body = {"messages": HELLO, "stream": False}
             assert ask(server, "POST", "/api/chat", {"model": "mine", **body}, bearer).status == 200
             refused = ask(server, "POST", "/api/chat", {"model": "theirs", **body}, bearer)

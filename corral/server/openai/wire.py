@@ -124,6 +124,8 @@ class WireChatRequest(WireRequest, kw_only=True):
 
 class WireCompletionRequest(WireRequest, kw_only=True):
     prompt: Any = ""
+    raw: bool = False
+    """Whether the prompt is taken as it is, without the model's template: an addition of ours."""
     suffix: str = ""
     logprobs: int | None = None
 
@@ -177,6 +179,7 @@ def completion_requests(wire: WireCompletionRequest) -> list[GenerateRequest]:
             prompt=prompt if isinstance(prompt, str) else "",
             prompt_tokens=() if isinstance(prompt, str) else prompt,
             suffix=wire.suffix,
+            raw=wire.raw,
             logit_bias=_logit_bias(wire.logit_bias),
             options=_options(wire, defaults, _completion_stop(wire.stop)),
             keep_alive=read_keep_alive(wire.keep_alive),
