@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from tests.asking import Answer, Streaming, ask, post, until
-from tests.conftest import RunningServer, running_server
+from tests.certificates import self_signed
+from tests.conftest import FAKE_ENGINE, RunningServer, add_model, running_server
 from tests.fake_upstream import BEHAVIOURS, LYING_VECTORS, USAGE, FakeUpstream, dead_url, fake_upstream
+from tests.test_tls import https_server
 
 HELLO = [{"role": "user", "content": "hello"}]
 TOOL = {
@@ -556,3 +558,67 @@ def test_a_key_for_other_models_neither_sees_nor_asks_those_of_other_servers(tmp
             assert [one["name"] for one in tags] == ["mine:latest"]
             assert ask(server, "POST", "/api/show", {"model": "theirs"}, bearer).status == 403
             assert secret not in str(good.requests), "a key of ours went to another server"
+
+
+def test_another_server_is_asked_by_https(tmp_path: Path, tiny_gguf: Path) -> None:
+    node = tmp_path / "node"
+    add_model(node / ".ollama" / "models", "fake", tiny_gguf)
+    cert, key = self_signed(node)
+    said = [{"role": "user", "content": "Hi !tokens=3"}]
+    with https_server(node, cert, key) as port:
+        models: dict[str, list[dict[str, Any]]] = {"m": [{"url": f"https://localhost:{port}", "model": "fake"}]}
+        body = {"model": "m", "messages": said, "stream": False}
+        with front(tmp_path / "one", models, SSL_CERT_FILE=str(cert)) as server:
+            until(lambda: len(ask(server, "GET", "/api/ps").json["models"]) == 1)
+            answer = post(server, "/api/chat", body)
+            assert (answer.status, answer.json["message"]["content"]) == (200, "w1 w2 w3")
+        with front(tmp_path / "two", models) as server:
+            refused = post(server, "/api/chat", body)
+            assert refused.status in (502, 503)
+            assert "cannot be reached: self-signed certificate" in refused.error
+
+
+@pytest.fixture
+def model_here(tmp_path: Path, tiny_gguf: Path) -> Path:
+    """A home with the model `fake` in its store."""
+    home = tmp_path / "home"
+    add_model(home / ".ollama" / "models", "fake", tiny_gguf)
+    return home
+
+
+def test_this_machine_answers_where_the_servers_before_it_fail(model_here: Path) -> None:
+    with fake_upstream() as other:
+        models: dict[str, list[dict[str, Any]]] = {"fake": [{"url": other.url, "model": "good"}]}
+        with front(model_here, models, spill="remote-first", CORRAL_ENGINE=str(FAKE_ENGINE)) as server:
+            said = {"model": "fake", "messages": [{"role": "user", "content": "Hi !tokens=3"}], "stream": False}
+            first = post(server, "/api/chat", said)
+            assert (first.headers["x-corral-replica"], first.json["message"]["content"]) == (
+                other.name,
+                "One two three",
+            )
+            assert first.headers["x-corral-replica-reason"] == "it comes before the others"
+            other.failing = 503
+            second = post(server, "/api/chat", said)
+            assert (second.headers["x-corral-replica"], second.json["message"]["content"]) == ("local", "w1 w2 w3")
+            here = post(server, "/api/chat", {**said, "model": "fake:local"})
+            assert "x-corral-replica" not in here.headers
+
+
+def test_a_model_here_that_cannot_be_loaded_is_answered_for_elsewhere(model_here: Path) -> None:
+    with fake_upstream() as other:
+        models: dict[str, list[dict[str, Any]]] = {"fake": [{"url": other.url, "model": "good"}]}
+        with front(model_here, models, CORRAL_ENGINE="/nowhere/llama-server") as server:
+            answer = chat(server, "fake")
+            assert (answer.status, answer.headers["x-corral-replica"]) == (200, other.name)
+
+
+def test_what_the_model_here_has_of_its_own_counts_elsewhere_too(model_here: Path) -> None:
+    with fake_upstream() as other:
+        models: dict[str, list[dict[str, Any]]] = {"mine": [{"url": other.url, "model": "good"}]}
+        with front(model_here, models, spill="remote-first", CORRAL_ENGINE=str(FAKE_ENGINE)) as server:
+            made = {"model": "mine", "from": "fake", "system": "Be brief.", "parameters": {"temperature": 0.3}}
+            assert post(server, "/api/create", {**made, "stream": False}).status == 200
+            chat(server, "mine", options={"seed": 4})
+            asked = last_asked(other)
+            assert asked["messages"][0] == {"role": "system", "content": "Be brief."}
+            assert (asked["temperature"], asked["seed"]) == (0.3, 4)
