@@ -568,10 +568,10 @@ def test_another_server_is_asked_by_https(tmp_path: Path, tiny_gguf: Path) -> No
     with https_server(node, cert, key) as port:
         models: dict[str, list[dict[str, Any]]] = {"m": [{"url": f"https://localhost:{port}", "model": "fake"}]}
         body = {"model": "m", "messages": said, "stream": False}
-        with front(tmp_path / "one", models, SSL_CERT_FILE=str(cert)) as server:
+        with front(tmp_path / "one", models, SSL_CERT_FILE=str(cert), CORRAL_UPSTREAM_TIMEOUT="60s") as server:
             until(lambda: len(ask(server, "GET", "/api/ps").json["models"]) == 1)
             answer = post(server, "/api/chat", body)
-            assert (answer.status, answer.json["message"]["content"]) == (200, "w1 w2 w3")
+            assert (answer.status, answer.json["message"]["content"]) == (200, "w1 w2 w3 ")
         with front(tmp_path / "two", models) as server:
             refused = post(server, "/api/chat", body)
             assert refused.status in (502, 503)
@@ -599,7 +599,7 @@ def test_this_machine_answers_where_the_servers_before_it_fail(model_here: Path)
             assert first.headers["x-corral-replica-reason"] == "it comes before the others"
             other.failing = 503
             second = post(server, "/api/chat", said)
-            assert (second.headers["x-corral-replica"], second.json["message"]["content"]) == ("local", "w1 w2 w3")
+            assert (second.headers["x-corral-replica"], second.json["message"]["content"]) == ("local", "w1 w2 w3 ")
             here = post(server, "/api/chat", {**said, "model": "fake:local"})
             assert "x-corral-replica" not in here.headers
 
