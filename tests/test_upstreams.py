@@ -446,6 +446,23 @@ def test_a_request_that_comes_back_is_refused(tmp_path: Path) -> None:
             assert good.requests[-1][1]["x-corral-via"] == f"a, b, c, d, e, f, g, h, {own}"
 
 
+def test_a_server_that_is_its_own_upstream_says_so(tmp_path: Path) -> None:
+    url = dead_url()
+    with front(tmp_path / "home", {"m": [{"url": url}]}, OLLAMA_HOST=url.removeprefix("http://")) as server:
+        answer = chat(server, "m")
+        assert answer.status == 502
+        assert "the request has come back to this server: it is among its own upstreams" in answer.error
+
+
+def test_openais_api_takes_what_other_servers_take(server: RunningServer, upstream: FakeUpstream) -> None:
+    body = {"model": "good", "messages": HELLO, "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.2}
+    thinking = {"chat_template_kwargs": {"enable_thinking": False}}
+    assert post(server, "/v1/chat/completions", {**body, **thinking}).status == 200
+    asked = last_asked(upstream)
+    assert (asked["top_k"], asked["min_p"], asked["repetition_penalty"]) == (5, 0.1, 1.2)
+    assert asked["chat_template_kwargs"] == {"enable_thinking": False}
+
+
 def test_a_server_that_failed_is_left_alone_until_it_is_found_to_work(tmp_path: Path) -> None:
     with fake_upstream() as one, fake_upstream() as other:
         home = tmp_path / "home"
