@@ -66,7 +66,8 @@ def name_of(server: RunningServer) -> str:
 def test_another_corral_answers_in_every_dialect_as_it_does_itself(two: list[RunningServer], tmp_path: Path) -> None:
     node = two[0]
     body = {"messages": [{"role": "user", "content": "Name three colours."}], "stream": False, "options": options(12)}
-    with front(tmp_path / "front", {"m": [{"url": node.url, "model": "smol"}]}) as server:
+    upstreams = [{"url": node.url, "model": "smol"}]
+    with front(tmp_path / "front", {"m": upstreams}, CORRAL_UPSTREAM_TIMEOUT="60s") as server:
         direct, through = (
             post(node, "/api/chat", {"model": "smol", **body}),
             post(server, "/api/chat", {"model": "m", **body}),
@@ -88,9 +89,9 @@ def test_another_corral_answers_in_every_dialect_as_it_does_itself(two: list[Run
         said = [post(one, "/v1/messages", {"model": m, **claude}).json for one, m in ((node, "smol"), (server, "m"))]
         assert said[0]["content"] == said[1]["content"]
         assert said[0]["usage"]["output_tokens"] == said[1]["usage"]["output_tokens"]
-        logprobs = post(server, "/api/chat", {"model": "m", **body, "logprobs": True, "top_logprobs": 2}).json[
-            "logprobs"
-        ]
+        likely = post(server, "/api/chat", {"model": "m", **body, "logprobs": True, "top_logprobs": 2})
+        assert likely.status == 200, likely.body
+        logprobs = likely.json["logprobs"]
         assert all(len(one["top_logprobs"]) == 2 for one in logprobs)
         assert len(logprobs) >= 10
 
