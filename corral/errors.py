@@ -173,7 +173,7 @@ class RemoteModel(Forbidden):
     """A name that means a model in the vendor's cloud (docs/spec/api.md §3)."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f'"{name}" runs in the cloud of its vendor, and Corral runs models on this machine only')
+        super().__init__(f'"{name}" runs in the cloud of its vendor, which Corral never asks')
         self.name = name
 
 

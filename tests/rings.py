@@ -125,6 +125,8 @@ SLOW = {
     "test_tools_conversation": REAL_ENGINE,
     "test_transcripts": REAL_ENGINE,
     "test_truncation": REAL_ENGINE,
+    "test_upstreams": "asks a server that lies in fifty ways, and waits for those that are silent",
+    "test_upstreams_real": REAL_ENGINE,
 }
 """Modules that take long, and why."""
 

@@ -45,7 +45,7 @@ class SharedStore:
 
     def listed(self) -> Any:
         """What a server that has just looked says."""
-        return json.loads(show.tags(asyncio.run(Models(Store(self.root)).all()).models))
+        return json.loads(show.tags(asyncio.run(Models(Store(self.root)).all()).models, ()))
 
 
 def another_tag(shared: SharedStore) -> None:

@@ -114,7 +114,7 @@ def test_a_dialect_has_its_own_envelope() -> None:
     assert fits("Ollama.Error", {"error": "model 'm' not found"})
     assert not fits("OpenAI.Error", {"error": "model 'm' not found"})
     statuses = DOCUMENT["paths"]["/v1/messages"]["post"]["responses"]
-    assert set(statuses) == {"200", "400", "401", "403", "404", "408", "413", "429", "500", "501", "503"}
+    assert set(statuses) == {"200", "400", "401", "403", "404", "408", "413", "429", "500", "501", "502", "503", "508"}
     assert statuses["404"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Anthropic.Error"}
 
 

@@ -63,6 +63,8 @@ class Running:
     """Bytes of files that were made for the engine of those of the model; 0: none, or the server does not say."""
     placement: str = ""
     """Where it lies and why, as a sentence; empty: there are no GPUs, or the server does not say."""
+    remote: bool = False
+    """Whether another server has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +245,7 @@ def running(value: Mapping[str, Json]) -> Running:
         tuned=member(value, "tuned", bool, False),
         derived=member(member(value, "derived", dict, {}), "size", int, 0),
         placement=member(member(value, "placement", dict, {}), "reason", str, ""),
+        remote=bool(member(value, "remote_model", str, "")),
     )
 
 

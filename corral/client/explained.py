@@ -32,6 +32,9 @@ class Explained:
     context_length: int
     placement: str
     """Where the model lay and why; empty where there is no GPU."""
+    replica: str
+    """Which of the places that answer for its model it went to, and why; empty where there was one."""
+    replica_reason: str
     warnings: tuple[str, ...]
 
 
@@ -61,5 +64,7 @@ def explained(value: Mapping[str, Json]) -> Explained:
         tuned=member(value, "tuned", bool, False),
         context_length=number("context_length"),
         placement=text("placement"),
+        replica=text("replica"),
+        replica_reason=text("replica_reason"),
         warnings=tuple_of(member(value, "warnings", list, []), str, "warnings"),
     )

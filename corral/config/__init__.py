@@ -170,7 +170,7 @@ class Config:
         True,
         "OLLAMA_NO_CLOUD",
         parse_switch,
-        "Has no effect: Corral runs models on this machine only, always",
+        "Has no effect: Corral never asks the cloud of a vendor",
         other=True,
     )
     editor: str = _setting("", "OLLAMA_EDITOR", str, "Editor for long messages; else $VISUAL, $EDITOR or vi")

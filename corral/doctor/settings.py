@@ -15,12 +15,12 @@ WITHOUT_EFFECT = {
     **dict.fromkeys(("OLLAMA_VULKAN", "OLLAMA_IGPU_ENABLE", "OLLAMA_LLM_LIBRARY"), "the engine's build decides that"),
     **dict.fromkeys(
         ("OLLAMA_REMOTES", "OLLAMA_AUTH", "OLLAMA_EXPERIMENT", "OLLAMA_CLOUD_BASE_URL"),
-        "Corral runs models on this machine only",
+        "Corral never asks the cloud of a vendor",
     ),
     "OLLAMA_MAX_TRANSFER_STREAMS": "models of that kind are not supported",
     "OLLAMA_DEBUG_LOG_REQUESTS": "requests are not logged",
     "OLLAMA_EDITOR": "it is read, but nothing follows from it yet",
-    "OLLAMA_NO_CLOUD": "Corral runs models on this machine only, always",
+    "OLLAMA_NO_CLOUD": "Corral never asks the cloud of a vendor",
 }
 """Variables of Ollama's that change nothing here, and why (docs/compatibility.md)."""
 

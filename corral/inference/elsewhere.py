@@ -60,6 +60,29 @@ class UpstreamState(Struct, frozen=True):
     error: str
 
 
+class ServedState(Struct, frozen=True):
+    """A model that other servers answer for, as lists show it, with what they have said of themselves so far."""
+
+    name: Name
+    created: int
+    """Seconds since the epoch: as a server says, or since when this one knows of it."""
+    upstreams: tuple[UpstreamState, ...]
+
+    @property
+    def context_length(self) -> int:
+        """The shortest that any says; 0: none does."""
+        return min((one.facts.context_length for one in self.upstreams if one.facts.context_length), default=0)
+
+    @property
+    def owner(self) -> str:
+        return next((one.facts.owner for one in self.upstreams if one.facts.owner), "")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether one of them has the model and works, as far as is known."""
+        return any(one.facts.is_known and not one.error for one in self.upstreams)
+
+
 class _Upstream(Replica):
     """One server as a replica of a model."""
 
@@ -91,6 +114,7 @@ class Served:
         ]
         self._tasks: set[asyncio.Task[None]] = set()
         self._looked = float("-inf")
+        self._since = int(time.time())
 
     # What is asked
 
@@ -235,11 +259,12 @@ class Served:
 
     # What lists show
 
-    def states(self) -> Sequence[UpstreamState]:
-        return [
-            UpstreamState(one.name, one.client.upstream.url, one.client.model, one.client.facts, one.breaker.error)
-            for one in self._upstreams
-        ]
+    def state(self) -> ServedState:
+        """What is known of the servers; none of them is waited for."""
+        clients = [(one.client, one.breaker.error) for one in self._upstreams]
+        states = [UpstreamState(one.name, one.upstream.url, one.model, one.facts, error) for one, error in clients]
+        created = next((one.facts.created for one in states if one.facts.created), self._since)
+        return ServedState(self.name, created, tuple(states))
 
     def look(self) -> None:
         """Has the servers asked what they say of themselves, if that was long ago; does not wait for them."""

@@ -58,7 +58,8 @@ def single_body(model: str, request: GenerateRequest, messages: Sequence[Message
 
 def raw_body(model: str, request: GenerateRequest, given: Mapping[str, Json]) -> bytes:
     """The body of `/v1/completions` for a prompt that is taken as it is."""
-    body = {**_common(model, request, given), "prompt": request.prompt}
+    # Corral's own route writes a prompt with the model's template otherwise, as Ollama's does; others ignore the word.
+    body = {**_common(model, request, given), "prompt": request.prompt, "raw": True}
     if request.logprobs:
         body["logprobs"] = max(1, request.top_logprobs)
     _add_format(body, request.format)

@@ -64,6 +64,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     owner: str = ""
     created: int = 0
     """Seconds since the epoch."""
+    is_known: bool = False
+    """Whether it has said that it has the model."""
 
 
 class Vectors(Struct, frozen=True):
@@ -137,7 +139,8 @@ class Client:
         """Asks what it has, and keeps what it says of the model."""
         data = await self._asked("GET", "/v1/models", None, MAX_LIST, PROBE_TIMEOUT)
         listed = await asyncio.to_thread(wire.decoded, self.name, wire.decode_models, data)
-        found = next((one for one in listed.data if one.id == self.model), None)
+        ours = (self.model, f"{self.model}:latest")
+        found = next((one for one in listed.data if one.id in ours), None)
         if found is None:
             log.warning('upstream %s does not list a model "%s"', self.name, self.model)
             return
@@ -145,6 +148,7 @@ class Client:
         self.facts = Facts(
             context_length=context if 0 < context < 1 << 31 else 0,
             owner=wire.message_of(found.owned_by)[:80],
+            is_known=True,
             created=found.created if found.created and 0 < found.created < 1 << 35 else 0,
         )
 

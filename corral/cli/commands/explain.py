@@ -97,6 +97,7 @@ def described(one: Explained, moment: datetime) -> str:
         ("end", ended),
         ("context length", str(one.context_length or "")),
         ("lies on", printable(one.placement)),
+        ("answered by", printable(f"{one.replica}: {one.replica_reason}") if one.replica else ""),
         ("settings", "as measured by `tune`" if one.tuned else ""),
     ]
     text = section("Request", [row for row in asked if row[1]], cell_width=1 << 10)

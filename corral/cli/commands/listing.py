@@ -74,9 +74,9 @@ def running_table(
         (
             model.name,
             model.digest[:12],
-            byte_text(model.size),
-            processor_text(model.size, model.size_vram),
-            str(model.context_length),
+            "-" if model.remote else byte_text(model.size),
+            "remote" if model.remote else processor_text(model.size, model.size_vram),
+            str(model.context_length or "-") if model.remote else str(model.context_length),
             until_text(model.expires_at, moment),
             *([byte_text(model.derived) if model.derived else "-"] if derived else []),
             *(["yes" if model.tuned else "-"] if tuned else []),

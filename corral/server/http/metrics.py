@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from corral.errors import Forbidden
+from corral.inference.elsewhere import Elsewhere
 from corral.inference.runners import Runners
 from corral.server.http.needs import MANAGE
 from corral.server.http.operation import Operation
@@ -24,20 +25,22 @@ async def metrics(request: Request) -> Response:
     if runtime.caller.is_limited:
         raise Forbidden("your key is for some models only, and the metrics show all of them")
     now = CollectorRegistry()
-    now.register(Gauges(runtime.runners))
+    now.register(Gauges(runtime.runners, runtime.elsewhere))
     body = generate_latest(runtime.series.registry) + generate_latest(now)
     return Response(body, headers={"content-type": CONTENT_TYPE_LATEST})
 
 
 class Gauges:
-    """Gauges read off the scheduler: loaded models, their memory and room, and who waits.
+    """Gauges read off the scheduler: loaded models, their memory and room, and who waits; and which servers work that
+    answer for models.
 
     Two runners may go by one name (a model that also embeds, or was made anew while its old self was loaded). They are
     shown together, since Prometheus refuses a series that appears twice.
     """
 
-    def __init__(self, runners: Runners) -> None:
+    def __init__(self, runners: Runners, elsewhere: Elsewhere | None = None) -> None:
         self._runners = runners
+        self._elsewhere = elsewhere
 
     def collect(self) -> Iterator[Metric]:
         waiting = _gauge("num_requests_waiting", "Requests that wait for a model or for room in one")
@@ -50,7 +53,13 @@ class Gauges:
             memory.add_metric([label], sum(runner.engine.memory() for runner in runners))
             context.add_metric([label], max(runner.spec.num_ctx for runner in runners))
             used.add_metric([label], sum(p.reserved for p in pools) / max(1, sum(p.tokens for p in pools)))
-        yield from (waiting, memory, context, used)
+        up = _gauge(
+            "replica_up", "Whether another server that answers for a model works, 1 or 0", "model_name", "replica"
+        )
+        for served in () if self._elsewhere is None else self._elsewhere.all():
+            for state in served.state().upstreams:
+                up.add_metric([served.label, state.name], 0 if state.error else 1)
+        yield from (waiting, memory, context, used, up)
 
     def _loaded(self) -> dict[str, list[Runner]]:
         found: dict[str, list[Runner]] = {}

@@ -43,7 +43,9 @@ STATUSES = {
     500: "Something failed: the engine, the disk, a registry, a model's file. Ollama's API also answers options and "
     "formats of the wrong type so.",
     501: "The engine cannot do this with the model.",
+    502: "Another server that answers for the model failed, and there is none that was not tried.",
     503: "There is too much to do, or the server ends: the same request may be answered later.",
+    508: "The request has come back to this server by way of others, or has passed too many of them.",
 }
 
 PATH_PARAMETERS: Mapping[str, Mapping[str, Any]] = {

@@ -28,10 +28,12 @@ from corral.messages import Progress
 from corral.models.listing import Listed
 from corral.models.model import Model
 from corral.names import Name
+from corral.server.http import lists
 from corral.server.http.bodies import body_as, encoded_reply, reply
 from corral.server.http.dialect import set_routine
 from corral.server.http.lists import listed_as
 from corral.server.http.requests import require_local, runtime_of
+from corral.server.ollama import elsewhere
 from corral.server.ollama import show as shown_as
 from corral.server.ollama.replies import progress_answer
 from corral.serving.requirements import Requirements, requirements
@@ -65,6 +67,8 @@ async def ps(request: Request) -> Response:
     if runtime.caller.is_limited:
         allowed = {weights for weights, _ in with_weights}
         shown = [runner for runner in shown if runner.spec.model in allowed]
+    is_alone = not runtime.elsewhere.all()
+    others = [] if is_alone else lists.elsewhere(runtime, (await models.all()).models)
     is_live = request.query_params.get("live", "") in ("1", "true")
     if is_live:
         set_routine(request.scope)
@@ -74,6 +78,7 @@ async def ps(request: Request) -> Response:
         )
         for runner in shown
     ]
+    entries += map(elsewhere.running, (one for one in others if one.is_ready))
     if not is_live:
         return reply({"models": entries})
     engine = await asyncio.to_thread(choice.current, runtime.config)
@@ -113,7 +118,13 @@ async def show(request: Request) -> Response:
     runtime = runtime_of(request)
     runtime.caller.require_model(reference.name)
     models = runtime.models
-    model = await models.load(reference.name)
+    try:
+        model = await models.load(reference.name)
+    except ModelNotFound:
+        if reference.local or (served := runtime.elsewhere.of(reference.name)) is None:
+            raise
+        served.look()
+        return reply(elsewhere.shown(served.state()))
     is_copilot = request.headers.get("user-agent", "").startswith("GitHubCopilotChat/")
     shown = await models.store.run(
         shown_as.show,

@@ -88,6 +88,11 @@ _PLACED = an_object(
         "reason": STRING,
     }
 )
+_REMOTE = {"remote_model": STRING, "remote_host": STRING}
+"""Of a model that other servers answer for."""
+_UPSTREAM = an_object(
+    {**dict.fromkeys(("url", "model", "error", "owned_by"), STRING), "context_length": INTEGER},
+)
 _RUNNING = an_object(
     {**_NAMED, "expires_at": STRING, "size_vram": INTEGER, "context_length": INTEGER},
     {
@@ -95,6 +100,7 @@ _RUNNING = an_object(
         "live": _LIVE,
         "derived": an_object({"size": INTEGER, "disk": INTEGER}),
         "placement": _PLACED,
+        **_REMOTE,
     },
 )
 _SHOWN = an_object(
@@ -106,6 +112,8 @@ _SHOWN = an_object(
         "tensors": a_list(an_object({"name": STRING, "type": STRING, "shape": a_list(INTEGER)})),
         "capabilities": a_list(STRING),
         "derived": an_object({"size": INTEGER, "disk": INTEGER, "made": BOOLEAN}),
+        **_REMOTE,
+        "upstreams": a_list(_UPSTREAM),
     },
 )
 _RENDERED = an_object({"model": STRING, "prompt": STRING})
@@ -161,7 +169,7 @@ PS = Operation(
 )
 _REPORT = an_object(
     {
-        **dict.fromkeys(("id", "created_at", "model", "reason"), STRING),
+        **dict.fromkeys(("id", "created_at", "model", "replica", "replica_reason", "reason"), STRING),
         "kind": {"enum": list(get_args(recent.Kind))},
         "state": {"enum": list(get_args(recent.State))},
         **{

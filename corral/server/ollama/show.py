@@ -15,6 +15,7 @@ from corral.engine.placement import Placement
 from corral.gguf import GGUF, Tensor
 from corral.golang import gojson, timestamps
 from corral.golang.text import number_text, quote
+from corral.inference.elsewhere import ServedState
 from corral.inference.runners import Runners
 from corral.machine.memory import Memory
 from corral.messages import Json
@@ -23,6 +24,7 @@ from corral.models.index import Summary
 from corral.models.listing import Listed
 from corral.models.model import Model
 from corral.options import KINDS
+from corral.server.ollama import elsewhere
 from corral.serving.requirements import Requirements
 from corral.serving.runner import Runner
 from corral.store import Stored
@@ -30,9 +32,10 @@ from corral.store import Stored
 log = logging.getLogger(__name__)
 
 
-def tags(models: Sequence[Listed]) -> bytes:
+def tags(models: Sequence[Listed], others: Sequence[ServedState]) -> bytes:
     """The reply of `/api/tags`. Takes about 20 µs a model."""
-    return gojson.encode({"models": [_tag(model.stored, model.summary) for model in models]})
+    here = [_tag(model.stored, model.summary) for model in models]
+    return gojson.encode({"models": [*here, *map(elsewhere.tag, others)]})
 
 
 def _tag(stored: Stored, summary: Summary) -> dict[str, Any]:

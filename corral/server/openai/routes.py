@@ -13,6 +13,7 @@ from corral import inference, names
 from corral.errors import ModelNotFound, Unsupported
 from corral.golang import gojson
 from corral.golang.text import shortest_float32
+from corral.inference.elsewhere import ServedState
 from corral.inference.embedding import Vectors
 from corral.messages import ChatRequest, Chunk, GenerateRequest
 from corral.models.listing import Listed
@@ -21,7 +22,7 @@ from corral.server.http.bodies import body_converted
 from corral.server.http.events import EventWriter, event_response
 from corral.server.http.forms import form_of
 from corral.server.http.images import LinkedImage
-from corral.server.http.lists import listed_as
+from corral.server.http.lists import Elsewhere, listed_as
 from corral.server.http.reading import hold_more
 from corral.server.http.requests import runtime_of
 from corral.server.http.reranking import ranked
@@ -142,13 +143,23 @@ async def model(request: Request) -> Response:
     try:
         stored = await store.run(store.manifest, name)
     except ModelNotFound as error:
+        if (served := runtime.elsewhere.of(name)) is not None:
+            return _reply(_elsewhere(text, served.state()))
         raise ModelNotFound(str(name)) from error
     return _reply(_model(text, stored, stored.name.namespace))
 
 
-def _models(listed: Sequence[Listed]) -> bytes:
+def _models(listed: Sequence[Listed], others: Elsewhere) -> bytes:
     data = [_model(str(model.stored.name), model.stored, model.stored.name.namespace) for model in listed]
+    data += [_elsewhere(str(served.name), served) for served in others]
     return gojson.encode({"object": "list", "data": data})
+
+
+def _elsewhere(shown_name: str, served: ServedState) -> dict[str, object]:
+    """A model that other servers have. vLLM's servers say the length of its context, too, and so do these."""
+    length = {"max_model_len": served.context_length} if served.context_length else {}
+    owner = served.owner or served.name.namespace
+    return {"id": shown_name, "object": "model", "created": served.created, "owned_by": owner, **length}
 
 
 def _model(shown_name: str, stored: Stored, owner: str) -> dict[str, object]:

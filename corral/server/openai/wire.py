@@ -77,8 +77,13 @@ class WireReasoning(Struct):
     effort: str = ""
 
 
+class WireTemplateValues(Struct):
+    enable_thinking: bool | None = None
+
+
 class WireRequest(Struct, kw_only=True):
-    """What the requests for an answer have in common. `options` and `keep_alive` are those of Ollama's API."""
+    """What the requests for an answer have in common. `options` and `keep_alive` are those of Ollama's API, and the
+    numbers from `top_k` to `repeat_last_n` those of vLLM's and llama-server's."""
 
     model: str = ""
     stream: bool = False
@@ -90,6 +95,12 @@ class WireRequest(Struct, kw_only=True):
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     stop: Any = None
+    top_k: int | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    repetition_penalty: float | None = None
+    repeat_penalty: float | None = None
+    repeat_last_n: int | None = None
     logit_bias: dict[str, float] = {}
     n: int = 1
     options: dict[str, Any] = {}
@@ -105,12 +116,16 @@ class WireChatRequest(WireRequest, kw_only=True):
     response_format: WireResponseFormat = field(default_factory=WireResponseFormat)
     reasoning: WireReasoning = field(default_factory=WireReasoning)
     reasoning_effort: str = ""
+    chat_template_kwargs: WireTemplateValues = field(default_factory=WireTemplateValues)
+    """As clients of vLLM turn thinking on and off."""
     logprobs: bool = False
     top_logprobs: int = 0
 
 
 class WireCompletionRequest(WireRequest, kw_only=True):
     prompt: Any = ""
+    raw: bool = False
+    """Whether the prompt is taken as it is, without the model's template: an addition of ours."""
     suffix: str = ""
     logprobs: int | None = None
 
@@ -140,13 +155,18 @@ def chat_requests(wire: WireChatRequest) -> list[ChatRequest]:
         logit_bias=_logit_bias(wire.logit_bias),
         format=_format(wire.response_format),
         options=_options(wire, {"num_predict": limit, "temperature": 1.0, "top_p": 1.0}, _chat_stop(wire.stop)),
-        think=read_effort(wire.reasoning.effort or wire.reasoning_effort),
+        think=_think(wire),
         keep_alive=read_keep_alive(wire.keep_alive),
         logprobs=wire.logprobs,
         top_logprobs=wire.top_logprobs,
         count_thinking=True,
     )
     return _numbered(request, wire)
+
+
+def _think(wire: WireChatRequest) -> Think:
+    effort = read_effort(wire.reasoning.effort or wire.reasoning_effort)
+    return wire.chat_template_kwargs.enable_thinking if effort is None else effort
 
 
 def completion_requests(wire: WireCompletionRequest) -> list[GenerateRequest]:
@@ -159,6 +179,7 @@ def completion_requests(wire: WireCompletionRequest) -> list[GenerateRequest]:
             prompt=prompt if isinstance(prompt, str) else "",
             prompt_tokens=() if isinstance(prompt, str) else prompt,
             suffix=wire.suffix,
+            raw=wire.raw,
             logit_bias=_logit_bias(wire.logit_bias),
             options=_options(wire, defaults, _completion_stop(wire.stop)),
             keep_alive=read_keep_alive(wire.keep_alive),
@@ -332,6 +353,11 @@ def _options(wire: WireRequest, defaults: Mapping[str, Json], stop: list[str] | 
         "seed": wire.seed,
         "frequency_penalty": wire.frequency_penalty,
         "presence_penalty": wire.presence_penalty,
+        "top_k": None if wire.top_k is None else max(0, wire.top_k),  # vLLM has -1 for all of them
+        "min_p": wire.min_p,
+        "typical_p": wire.typical_p,
+        "repeat_penalty": wire.repetition_penalty if wire.repeat_penalty is None else wire.repeat_penalty,
+        "repeat_last_n": wire.repeat_last_n,
         "stop": stop,
     }
     given = {name: value for name, value in own.items() if value is not None}
