@@ -290,10 +290,15 @@ class Started:
 
     def __init__(self, fleets: Fleets, nodes: NodesHere, spec: RunnerSpec) -> None:
         self.fleets, self.nodes, self.spec = fleets, nodes, spec
+        self.chosen: list[tuple[str, str]] = []
+        """The replicas that requests went to, and why."""
+
+    def _routed(self, replica: str, reason: str) -> None:
+        self.chosen.append((replica, reason))
 
     async def say(self, prompt: str, request: Prompt = NO_PROMPT) -> str:
         """What the model says, on one replica."""
-        async with self.fleets.runner(self.spec, "fake:latest", None, None, request) as runner:
+        async with self.fleets.runner(self.spec, "fake:latest", None, None, request, self._routed) as runner:
             pieces = runner.engine.complete(CompletionRequest(prompt=prompt, max_tokens=50))
             async with contextlib.aclosing(pieces):
                 return "".join([piece.text async for piece in pieces]).strip()
@@ -373,6 +378,7 @@ async def test_a_conversation_stays_where_it_was_read(tmp_path: Path, tiny_gguf:
             before = [seat.replica.served for seat in fleet.seats]
             for _ in range(4):
                 await front.say("!tokens=1", prompt)
+            assert front.chosen[-1][1] == "knows 600 tokens of the prompt", front.chosen
             given = [seat.replica.served - was for seat, was in zip(fleet.seats, before, strict=True)]
             assert sorted(given) == [0, 4]
 

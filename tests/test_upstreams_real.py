@@ -174,7 +174,7 @@ async def test_llama_server_itself_is_an_upstream(starter_gguf: Path, tmp_path: 
     engine = await launch(spec, log=tmp_path / "worker.log", stall_timeout=60)
     try:
         key = tmp_path / "key"
-        key.write_text(engine._process.key)
+        key.write_text(engine._worker.key)
         key.chmod(0o600)
         upstreams = [{"url": engine.url, "key_file": str(key), "model": "smollm2"}]
         await asyncio.to_thread(_ask_llama_server, tmp_path, upstreams)

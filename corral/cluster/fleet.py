@@ -136,14 +136,22 @@ class Fleet:
 
     @contextlib.asynccontextmanager
     async def runner(
-        self, spec: RunnerSpec, label: str, keep_alive: float | None, place: Place | None, prompt: Prompt
+        self,
+        spec: RunnerSpec,
+        label: str,
+        keep_alive: float | None,
+        place: Place | None,
+        prompt: Prompt,
+        routed: Callable[[str, str], None],
     ) -> AsyncGenerator[Runner, None]:
         """The loaded model of the replica that fits best, as `Scheduler.runner` gives one. One that cannot be loaded is
-        replaced by the next; the last one's error is raised, `NotPlaced` where none can be reached."""
+        replaced by the next; the last one's error is raised, `NotPlaced` where none can be reached. `routed` gets the
+        name of each that is chosen, and why."""
         tried: list[Replica] = []
         async with contextlib.AsyncExitStack() as stack:
             while True:
-                seat = await self._chosen(prompt, tried)
+                seat, reason = await self._chosen(prompt, tried)
+                routed(seat.name, reason)
                 kept = keep_alive if seat.may_go else FOREVER_SECONDS
                 block = contextlib.AsyncExitStack()
                 try:
@@ -193,13 +201,13 @@ class Fleet:
         if all(other is seat or not other.replica.breaker.may_pass for other in self._seats):
             raise error
 
-    async def _chosen(self, prompt: Prompt, tried: Sequence[Replica]) -> Seat:
+    async def _chosen(self, prompt: Prompt, tried: Sequence[Replica]) -> tuple[Seat, str]:
         for is_last in (False, True):
             found = choose(prompt, [seat.replica for seat in self._seats], tried)
             if found is not None:
                 replica, route = found
                 log.debug("model %s: %s, %s", self.label, replica.name, route.reason)
-                return next(seat for seat in self._seats if seat.replica is replica)
+                return next(seat for seat in self._seats if seat.replica is replica), route.reason
             waits = [seat.replica.breaker.wait for seat in self._seats if seat.replica not in tried]
             if is_last or not waits or min(waits) > LONGEST_PAUSE:
                 break

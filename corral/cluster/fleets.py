@@ -104,11 +104,17 @@ class Fleets:
 
     @contextlib.asynccontextmanager
     async def runner(
-        self, spec: RunnerSpec, label: str, keep_alive: float | None, place: Place | None, prompt: Prompt
+        self,
+        spec: RunnerSpec,
+        label: str,
+        keep_alive: float | None,
+        place: Place | None,
+        prompt: Prompt,
+        routed: Callable[[str, str], None],
     ) -> AsyncGenerator[Runner, None]:
-        """A replica's loaded model, as `Scheduler.runner` gives one; errors as `Fleet.runner`."""
+        """A replica's loaded model, as `Scheduler.runner` gives one, with what `Fleet.runner` takes and raises."""
         fleet = self._fleet(spec, label)
-        async with fleet.runner(spec, label, keep_alive, place, prompt) as runner:
+        async with fleet.runner(spec, label, keep_alive, place, prompt, routed) as runner:
             yield runner
 
     def expire(self, weights: str) -> None:

@@ -197,7 +197,9 @@ async def _answered_once(
     runtime: Runtime, asked: _Asked, metrics: RequestMetrics, place: Place
 ) -> AsyncIterator[Chunks]:
     model, request = asked.model, asked.request
-    async with runtime.runners.runner(asked.spec, str(model.name), request.keep_alive, place, request) as runner:
+    async with runtime.runners.runner(
+        asked.spec, str(model.name), request.keep_alive, place, request, metrics.routed
+    ) as runner:
         metrics.got_runner(runner)
         if isinstance(request, GenerateRequest) and request.prompt_tokens:
             text = await _text_of(model, runner, request.prompt_tokens)
@@ -249,7 +251,7 @@ async def _embedded(
     chosen, spec = await _wanted(runtime, model, request.options, embed=True)
 
     async def embedded() -> Vectors:
-        async with runtime.runners.runner(spec, str(model.name), request.keep_alive) as runner:
+        async with runtime.runners.runner(spec, str(model.name), request.keep_alive, routed=metrics.routed) as runner:
             metrics.got_runner(runner)
             texts = [one if isinstance(one, str) else await _text_of(model, runner, one) for one in request.inputs]
             return await embed_inputs(runner, model, request, texts, chosen, metrics, normalize=normalize)
@@ -269,7 +271,9 @@ async def rank(runtime: Runtime, request: RankRequest) -> Scores:
         chosen, spec = await _wanted(runtime, model, request.options, rank=True)
 
         async def ranked() -> Scores:
-            async with runtime.runners.runner(spec, str(model.name), request.keep_alive) as runner:
+            async with runtime.runners.runner(
+                spec, str(model.name), request.keep_alive, routed=metrics.routed
+            ) as runner:
                 metrics.got_runner(runner)
                 return await rank_documents(runner, model, request, chosen, metrics)
 
@@ -302,7 +306,7 @@ async def _any_runner(
     model = await find_model(runtime, request.model)
     with _observed(runtime, None, model, metrics):
         _, spec = await _wanted(runtime, model, request.options)
-        async with runtime.runners.runner(spec, str(model.name), request.keep_alive) as runner:
+        async with runtime.runners.runner(spec, str(model.name), request.keep_alive, routed=metrics.routed) as runner:
             metrics.got_runner(runner)
             yield model, runner, metrics
 

@@ -18,12 +18,12 @@ from corral.config.upstreams import ServedBy
 from corral.errors import Busy, CorralError, EngineDied, ModelFileError, OutOfMemory, UpstreamBusy, UpstreamError
 from corral.inference.metrics import RequestMetrics
 from corral.inference.remote import LARGE, chunks_of, refusal, remote
+from corral.inference.runners import Runners
 from corral.messages import ChatRequest, Chunk, EmbedRequest, GenerateRequest
 from corral.models.model import Model
 from corral.names import Name
 from corral.replicas.prefixes import BYTES_PER_TOKEN, chain, prompt_bytes
 from corral.replicas.replica import Prompt, Replica, choose
-from corral.serving.scheduler import Scheduler
 from corral.serving.traffic import Traffic
 from corral.telemetry import Series
 from corral.upstreams import bodies
@@ -97,12 +97,12 @@ class _Upstream(Replica):
 class Served:
     """A model that other servers answer for; this machine does so, too, where the model is in its store."""
 
-    def __init__(self, name: Name, how: ServedBy, clients: Sequence[Client], scheduler: Scheduler, series: Series):
+    def __init__(self, name: Name, how: ServedBy, clients: Sequence[Client], runners: Runners, series: Series):
         self.name = name
         self.label = str(name)
         self.traffic = Traffic()
         self._series = series
-        self._scheduler = scheduler
+        self._runners = runners
         self._weights = ""
         """The file of the model in the store, where it is there."""
         self._here = 0
@@ -179,15 +179,15 @@ class Served:
     # This machine as a replica
 
     def _is_loaded(self) -> bool:
-        return any(runner.spec.model == self._weights and runner.loading is None for runner in self._scheduler.runners)
+        return any(runner.spec.model == self._weights and runner.loading is None for runner in self._runners.runners)
 
     def _has_room(self) -> bool:
         """Whether a request would begin at once: in a free slot, or with a load that has to wait for nothing."""
-        runners = [runner for runner in self._scheduler.runners if not runner.draining]
+        runners = [runner for runner in self._runners.runners if not runner.draining]
         mine = next((runner for runner in runners if runner.spec.model == self._weights), None)
         if mine is not None:
             return max(mine.users, self._here) < mine.spec.slots and not mine.pool.waiting
-        others_wait = self._scheduler.queued or any(runner.loading is not None for runner in runners)
+        others_wait = self._runners.queued or any(runner.loading is not None for runner in runners)
         return not (self._here or others_wait)
 
     @contextlib.contextmanager
@@ -205,7 +205,6 @@ class Served:
 
     def chosen(self, replica: Replica, reason: str) -> None:
         """A request goes to a replica."""
-        self._series.replica_requests.labels(self.label, replica.name).inc()
         log.info("model %s: a request goes to %s: %s", self.label, replica.name, reason)
 
     def works(self, replica: Replica) -> None:
@@ -360,14 +359,14 @@ async def _prompt(request: ChatRequest | GenerateRequest) -> Prompt:
 class Elsewhere:
     """The models of a server that other servers answer for, by their names."""
 
-    def __init__(self, settings: Mapping[str, ServedBy], silence: float, scheduler: Scheduler, series: Series) -> None:
+    def __init__(self, settings: Mapping[str, ServedBy], silence: float, runners: Runners, series: Series) -> None:
         self.server_id = ServerId()
         self._served: dict[Name, Served] = {}
         for text, how in settings.items():
             name = names.parse(text)
             bare = str(name).removesuffix(f":{names.DEFAULT_TAG}")
             clients = [Client(upstream, bare, silence, self.server_id) for upstream in how.upstreams]
-            self._served[name.folded] = Served(name, how, clients, scheduler, series)
+            self._served[name.folded] = Served(name, how, clients, runners, series)
 
     def of(self, name: Name) -> Served | None:
         """None for a model that only this machine can answer for."""

@@ -80,6 +80,7 @@ class RequestMetrics:
     def routed(self, replica: str, reason: str) -> None:
         """The replica that it goes to, and why."""
         self._replica, self._replica_reason = replica, reason
+        self._series.replica_requests.labels(self._model, replica).inc()
 
     def got_upstream(self, label: str, traffic: Traffic) -> None:
         """It is sent to another server, which loads and plans by itself."""

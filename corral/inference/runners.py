@@ -48,11 +48,13 @@ class Runners:
         keep_alive: float | None = None,
         place: Place | None = None,
         request: ChatRequest | GenerateRequest | None = None,
+        routed: Callable[[str, str], None] = lambda replica, reason: None,
     ) -> AbstractAsyncContextManager[Runner]:
-        """A loaded model for a request, used until the block is left. Errors as `Scheduler.runner`, and `NotPlaced`."""
+        """A loaded model for a request, used until the block is left; `routed` gets the replica that was chosen, and
+        why, where there are nodes. Errors as `Scheduler.runner`, and `NotPlaced`."""
         if self.fleets is None:
             return self._here.runner(spec, label, keep_alive, place)
-        return self.fleets.runner(spec, label, keep_alive, place, _prompt(request))
+        return self.fleets.runner(spec, label, keep_alive, place, _prompt(request), routed)
 
     def expire(self, weights: str) -> None:
         """Unloads the models with these weights as soon as they have no users."""

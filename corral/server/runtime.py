@@ -106,7 +106,7 @@ async def runtime(config: Config) -> AsyncGenerator[Runtime, None]:
     models = Models(store, config.go_template)
     drafters = Drafters(config.draft_models, models)
     tunings = Tunings(config.state, processor.name(), engine_build, on=config.tuned)
-    elsewhere = Elsewhere(config.upstreams, config.upstream_timeout, scheduler, series)
+    elsewhere = Elsewhere(config.upstreams, config.upstream_timeout, runners, series)
     elsewhere.all()  # so that the first list knows what they say of themselves
     try:
         async with fleets(config, store, deriver, quarantine, scheduler, events) as runners.fleets:
