@@ -378,7 +378,7 @@ async def test_a_conversation_stays_where_it_was_read(tmp_path: Path, tiny_gguf:
             before = [seat.replica.served for seat in fleet.seats]
             for _ in range(4):
                 await front.say("!tokens=1", prompt)
-            assert front.chosen[-1][1].startswith("knows 5"), front.chosen
+            assert front.chosen[-1][1].startswith("knows"), front.chosen
             given = [seat.replica.served - was for seat, was in zip(fleet.seats, before, strict=True)]
             assert sorted(given) == [0, 4]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from corral import __version__
+from corral import __version__, names
 from corral.cluster.file_route import FileRoute
 from corral.cluster.identity import Identity
 from corral.cluster.placing import Cluster, Node, Placed, lacking, needs_of
@@ -19,7 +19,7 @@ from corral.cluster.wire import Hello, Order, Started, WantedFile
 from corral.config import Config
 from corral.engine.base import LoadProgress, RunnerSpec
 from corral.engine.llama.client import LlamaEngine
-from corral.errors import EngineError, NotPlaced, StoreError
+from corral.errors import EngineError, InvalidName, NotPlaced, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +41,11 @@ class Digests:
         try:
             state = path.stat()
             key = (str(path), state.st_size, state.st_mtime_ns)
-            if path.name.startswith("sha256-"):
-                return WantedFile(path.name.replace("-", ":"), state.st_size)
+            with contextlib.suppress(InvalidName):
+                return WantedFile(str(names.parse_digest(path.name)), state.st_size)
             if key not in self._known:
                 with path.open("rb") as file:
-                    self._known[key] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+                    self._known[key] = str(names.Digest(hashlib.file_digest(file, "sha256").hexdigest()))
         except OSError as error:
             raise StoreError(f'cannot read "{path}": {(error.strerror or str(error)).lower()}') from error
         return WantedFile(self._known[key], state.st_size)

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import hashlib
 import os
-import re
 import shutil
 import ssl
 import time
@@ -18,8 +17,9 @@ from typing import BinaryIO
 
 import aiohttp
 
+from corral import names
 from corral.cluster.wire import WantedFile
-from corral.errors import DiskFull, StoreError, Unreachable
+from corral.errors import DiskFull, InvalidName, StoreError, Unreachable
 from corral.system import locks
 
 PIECE = 1 << 20
@@ -37,8 +37,6 @@ WAIT_SECONDS = 0.1
 TRIES = 3
 """How often a file is asked for whose connection breaks."""
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-
 Progress = Callable[[int], None]
 """Gets the bytes of a file that are there."""
 
@@ -55,8 +53,10 @@ class NodeFiles:
 
         `route` is the server's, `tls` how to ask it. `Unreachable` when it does not come, `StoreError` and `DiskFull`.
         """
-        if not _DIGEST.fullmatch(wanted.digest):
-            raise StoreError(f'"{wanted.digest}" is no digest')
+        try:
+            names.parse_digest(wanted.digest)
+        except InvalidName as error:
+            raise StoreError(f'"{wanted.digest}" is no digest') from error
         if shared and (found := await asyncio.to_thread(self._shared, wanted, Path(shared))) is not None:
             return found
         lock = await asyncio.to_thread(self._lock, wanted)
@@ -84,11 +84,11 @@ class NodeFiles:
         self._held.clear()
 
     def _path(self, wanted: WantedFile) -> Path:
-        return self._folder / wanted.digest.replace(":", "-")
+        return self._folder / names.parse_digest(wanted.digest).filename
 
     def _shared(self, wanted: WantedFile, folder: Path) -> Path | None:
         """The file in a shared store, once it was found to be the right one; None when it is not there."""
-        path = folder / "blobs" / wanted.digest.replace(":", "-")
+        path = folder / "blobs" / names.parse_digest(wanted.digest).filename
         if _size(path) != wanted.size:
             return None
         state = path.stat()
@@ -98,7 +98,7 @@ class NodeFiles:
             if note.read_text() == mark:
                 return path
         with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != wanted.digest.removeprefix("sha256:"):
+            if names.Digest(hashlib.file_digest(file, "sha256").hexdigest()) != names.parse_digest(wanted.digest):
                 raise StoreError(f'"{path}" in the shared folder is not what its name says')
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -195,7 +195,7 @@ def _moment(path: Path) -> float:
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        return str(names.Digest(hashlib.file_digest(file, "sha256").hexdigest()))
 
 
 def _remove_unused(file: Path) -> None:
