@@ -456,7 +456,9 @@ def test_on_loopback_a_word_in_place_of_a_key_counts_for_nothing_and_a_key_does(
     assert ask(server, "GET", "/api/keys", None, known).status == 403
     assert ask(server, "GET", "/api/key", None, known).json["key"]["name"] == "weak"
     assert ask(server, "GET", "/api/key").json == {"needed": False, "key": None}
-    assert json.loads((home / "state" / "audit.log").read_text().splitlines()[0])["who"] == "local"
+    audit = home / "state" / "audit.log"
+    until(lambda: audit.exists() and "\n" in audit.read_text())  # it is written behind the answer
+    assert json.loads(audit.read_text().splitlines()[0])["who"] == "local"
 
 
 def test_the_first_key_is_made_once_and_lies_with_its_user(start_server: StartServer, tmp_path: Path) -> None:

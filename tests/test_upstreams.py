@@ -106,6 +106,7 @@ def last_asked(upstream: FakeUpstream, path: str = "/v1/chat/completions") -> An
 
 def test_an_answer_comes_through_every_dialect(server: RunningServer, upstream: FakeUpstream) -> None:
     ollama = chat(server, "good")
+    assert ollama.status == 200, ollama.json
     assert ollama.json["message"] == {"role": "assistant", "content": "One two three"}
     counts = {name: ollama.json[name] for name in ("prompt_eval_count", "eval_count", "done_reason")}
     assert counts == {"prompt_eval_count": 12, "eval_count": 3, "done_reason": "stop"}
