@@ -41,8 +41,8 @@ from measuring import header
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from corral import names
+from corral.engine.llama.launch import CACHE_RAM_MIB
 from corral.models import assemble
-from corral.server.runtime import CACHE_RAM_MIB
 from corral.store import Store
 from tests.tiny_models import tiny_llama
 

@@ -1,9 +1,9 @@
 """All models on the nodes of a cluster: a fleet for each, made when it is first asked for."""
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias
 
 from msgspec import Struct
@@ -102,8 +102,7 @@ class Fleets:
         size = memory_of(self._nodes, self.launching.without)
         return Memory(size, size)
 
-    @contextlib.asynccontextmanager
-    async def runner(
+    def runner(
         self,
         spec: RunnerSpec,
         label: str,
@@ -111,11 +110,9 @@ class Fleets:
         place: Place | None,
         prompt: Prompt,
         routed: Callable[[str, str], None],
-    ) -> AsyncGenerator[Runner, None]:
+    ) -> AbstractAsyncContextManager[Runner]:
         """A replica's loaded model, as `Scheduler.runner` gives one, with what `Fleet.runner` takes and raises."""
-        fleet = self._fleet(spec, label)
-        async with fleet.runner(spec, label, keep_alive, place, prompt, routed) as runner:
-            yield runner
+        return self._fleet(spec, label).runner(spec, label, keep_alive, place, prompt, routed)
 
     def expire(self, weights: str) -> None:
         """Unloads the model's replicas as soon as they have no users."""

@@ -4,9 +4,7 @@ Knows no Ray: who starts it passes on what is said.
 """
 
 import asyncio
-import contextlib
 import logging
-from pathlib import Path
 
 import msgspec
 
@@ -20,17 +18,13 @@ from corral.config import Config
 from corral.engine import choice
 from corral.engine.base import LoadProgress, RunnerSpec
 from corral.engine.llama.client import LlamaEngine
-from corral.engine.llama.launch import launch
+from corral.engine.llama.launch import cache_ram_mib, launch
+from corral.engine.llama.log import new_log
 from corral.errors import CorralError
 from corral.machine.memory import memory
 from corral.machine.threads import threads_here
 
 log = logging.getLogger(__name__)
-
-KEPT_LOGS = 32
-
-CACHE_RAM_MIB = 2048
-"""Most main memory that a worker's prompt cache may take; an eighth of what is free on a smaller node."""
 
 
 class Host:
@@ -72,10 +66,12 @@ class Host:
         chosen = await asyncio.to_thread(choice.current, self._config)
         engine = await launch(
             spec,
-            log=await asyncio.to_thread(self._log),
+            log=await asyncio.to_thread(
+                new_log, self._config.state / "workers", f"node-{self._number}.log", "node-*.log"
+            ),
             stall_timeout=order.stall_timeout,
             program=chosen.program,
-            cache_ram_mib=min(CACHE_RAM_MIB, (memory().available >> 20) // 8),
+            cache_ram_mib=cache_ram_mib(memory().available),
             template_error=order.template_error,
             progress=self._progress,
             cage=cage.wanted(self._config),
@@ -94,15 +90,6 @@ class Host:
             template_error=engine.template_error,
             has_llguidance=engine.has_llguidance,
         )
-
-    def _log(self) -> Path:
-        """Where the worker's prints go; those of the last workers are kept."""
-        folder = self._config.state / "workers"
-        with contextlib.suppress(OSError):
-            logs = sorted(folder.glob("node-*.log"), key=lambda log: log.stat().st_mtime)
-            for old in logs[: max(0, len(logs) - KEPT_LOGS + 1)]:
-                old.unlink()
-        return folder / f"node-{self._number}.log"
 
     async def _with_files(self, order: Order) -> RunnerSpec:
         """The specification with paths of this node."""

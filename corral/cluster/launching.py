@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from msgspec import Struct
 from corral import __version__, names
 from corral.cluster.file_route import FileRoute
 from corral.cluster.identity import Identity
+from corral.cluster.node_files import digest_of
 from corral.cluster.placing import Cluster, Node, Placed, lacking, needs_of
 from corral.cluster.remote import Health, RemoteWorker
 from corral.cluster.wire import Hello, Order, Started, WantedFile
@@ -44,8 +44,7 @@ class Digests:
             with contextlib.suppress(InvalidName):
                 return WantedFile(str(names.parse_digest(path.name)), state.st_size)
             if key not in self._known:
-                with path.open("rb") as file:
-                    self._known[key] = str(names.Digest(hashlib.file_digest(file, "sha256").hexdigest()))
+                self._known[key] = digest_of(path)
         except OSError as error:
             raise StoreError(f'cannot read "{path}": {(error.strerror or str(error)).lower()}') from error
         return WantedFile(self._known[key], state.st_size)

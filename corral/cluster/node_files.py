@@ -97,9 +97,8 @@ class NodeFiles:
         with contextlib.suppress(OSError):
             if note.read_text() == mark:
                 return path
-        with path.open("rb") as file:
-            if names.Digest(hashlib.file_digest(file, "sha256").hexdigest()) != names.parse_digest(wanted.digest):
-                raise StoreError(f'"{path}" in the shared folder is not what its name says')
+        if digest_of(path) != wanted.digest:
+            raise StoreError(f'"{path}" in the shared folder is not what its name says')
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
             note.write_text(mark)
@@ -130,7 +129,7 @@ class NodeFiles:
                     ) from error
             except OSError as error:
                 raise StoreError(f'cannot write "{partial}": {(error.strerror or str(error)).lower()}') from error
-        if await asyncio.to_thread(_digest, partial) != wanted.digest:
+        if await asyncio.to_thread(digest_of, partial) != wanted.digest:
             partial.unlink()
             raise StoreError(f"what came as {wanted.digest[:19]} is another file")
         partial.replace(path)
@@ -193,7 +192,8 @@ def _moment(path: Path) -> float:
         return time.time()
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """A file's, as `sha256:…`. Blocks."""
     with path.open("rb") as file:
         return str(names.Digest(hashlib.file_digest(file, "sha256").hexdigest()))
 

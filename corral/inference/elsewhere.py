@@ -22,8 +22,8 @@ from corral.inference.runners import Runners
 from corral.messages import ChatRequest, Chunk, EmbedRequest, GenerateRequest
 from corral.models.model import Model
 from corral.names import Name
-from corral.replicas.prefixes import BYTES_PER_TOKEN, chain, prompt_bytes
-from corral.replicas.replica import Prompt, Replica, choose
+from corral.replicas.prefixes import BYTES_PER_TOKEN, prompt_bytes
+from corral.replicas.replica import USUAL_ANSWER, Prompt, Replica, choose, prompt_of
 from corral.serving.traffic import Traffic
 from corral.telemetry import Series
 from corral.upstreams import bodies
@@ -36,9 +36,6 @@ T = TypeVar("T")
 
 LOCAL = "local"
 """The name of the replica that is this machine."""
-
-USUAL_ANSWER = 256
-"""Tokens that an answer is taken for whose length is left open."""
 
 LOOK_SECONDS = 30.0
 """How old what a server says of itself may be before a list has it asked anew, behind the list's back."""
@@ -352,8 +349,10 @@ async def _after(first: Chunk, rest: AsyncGenerator[Chunk, None]) -> AsyncGenera
 
 async def _prompt(request: ChatRequest | GenerateRequest) -> Prompt:
     text = prompt_bytes(request)
-    links = await asyncio.to_thread(chain, text) if len(text) > LARGE else chain(text)
-    return Prompt(links, len(text) // BYTES_PER_TOKEN, bodies.max_tokens(request.options) or USUAL_ANSWER)
+    answer_tokens = bodies.max_tokens(request.options) or USUAL_ANSWER
+    if len(text) > LARGE:
+        return await asyncio.to_thread(prompt_of, text, answer_tokens)
+    return prompt_of(text, answer_tokens)
 
 
 class Elsewhere:

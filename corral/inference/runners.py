@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from corral.engine.base import RunnerSpec
 from corral.errors import EngineLost
 from corral.messages import ChatRequest, Chunk, GenerateRequest
-from corral.replicas.prefixes import BYTES_PER_TOKEN, chain, prompt_bytes
-from corral.replicas.replica import Prompt
+from corral.replicas.prefixes import prompt_bytes
+from corral.replicas.replica import Prompt, prompt_of
 from corral.serving.place import Place
 from corral.serving.runner import Runner
 from corral.serving.scheduler import Scheduler
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from corral.cluster.fleets import Fleets
 
 T = TypeVar("T")
-
-ANSWER_TOKENS = 256
-"""How long an answer is taken to be when replicas are compared."""
 
 TRIES = 3
 """Replicas that a request is sent to at most, one after the other, while its answer has not begun."""
@@ -64,10 +61,7 @@ class Runners:
 
 
 def _prompt(request: ChatRequest | GenerateRequest | None) -> Prompt:
-    if request is None:
-        return Prompt()
-    text = prompt_bytes(request)
-    return Prompt(chain(text), len(text) // BYTES_PER_TOKEN, ANSWER_TOKENS)
+    return Prompt() if request is None else prompt_of(prompt_bytes(request))
 
 
 Chunks: TypeAlias = AsyncGenerator[Chunk, None]

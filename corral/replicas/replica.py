@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from msgspec import Struct
 
 from corral.replicas.breaker import Breaker
-from corral.replicas.prefixes import BLOCK, BYTES_PER_TOKEN, Chain, Prefixes
+from corral.replicas.prefixes import BLOCK, BYTES_PER_TOKEN, Chain, Prefixes, chain
 from corral.replicas.routing import ReplicaState, Route, route
 
 
@@ -18,6 +18,15 @@ class Prompt(Struct, frozen=True):
     chain: Chain = ()
     tokens: int = 0
     answer_tokens: int = 0
+
+
+USUAL_ANSWER = 256
+"""Tokens that an answer is taken for whose length is left open."""
+
+
+def prompt_of(text: bytes, answer_tokens: int = USUAL_ANSWER) -> Prompt:
+    """A request with such a prompt, as `prompt_bytes` gives it."""
+    return Prompt(chain(text), len(text) // BYTES_PER_TOKEN, answer_tokens)
 
 
 class Replica:

@@ -16,7 +16,8 @@ from corral.config import Config
 from corral.engine import choice
 from corral.engine.base import Engine, Keeping, LoadProgress, RunnerSpec
 from corral.engine.llama.build import build
-from corral.engine.llama.launch import launch
+from corral.engine.llama.launch import cache_ram_mib, launch
+from corral.engine.llama.log import new_log
 from corral.engine.llama.spare import DELAY, Spare
 from corral.engine.tuned import Tunings
 from corral.errors import CorralError
@@ -44,12 +45,6 @@ from corral.store import Store
 from corral.telemetry import Series
 
 log = logging.getLogger(__name__)
-
-KEPT_LOGS = 32
-
-CACHE_RAM_MIB = 2048
-"""Most host memory a worker's prompt cache may take; a smaller machine gives an eighth of what is free."""
-
 
 SPARE_ROOM = 1 << 30
 """Bytes of memory that have to be free for a spare worker to be made."""
@@ -153,7 +148,7 @@ def _launcher(config: Config, store: Store, deriver: Deriver, spare: Spare) -> L
 
         files = await deriver.files(spec.model, spec.projectors, label, prepare)
         progress.preparing = None
-        free_mib = memory().available >> 20
+        free = memory().available
         tuned_threads = spec.tuned.num_thread if spec.tuned else 0
         threads = spec.num_thread or tuned_threads or threads_here()
         chosen = await asyncio.to_thread(choice.current, config)
@@ -164,10 +159,10 @@ def _launcher(config: Config, store: Store, deriver: Deriver, spare: Spare) -> L
         try:
             engine = await launch(
                 msgspec.structs.replace(spec, model=files.model, projectors=files.projectors, num_thread=threads),
-                log=await asyncio.to_thread(_worker_log, config.state, next(numbers)),
+                log=await asyncio.to_thread(new_log, config.state / "workers", f"{os.getpid()}-{next(numbers)}.log"),
                 stall_timeout=config.load_timeout,
                 program=chosen.program,
-                cache_ram_mib=min(CACHE_RAM_MIB, free_mib // 8),
+                cache_ram_mib=cache_ram_mib(free),
                 template_error=template_errors.get(spec.model, ""),
                 progress=progress,
                 keeping=keeping,
@@ -216,16 +211,6 @@ def _keeping(config: Config, store: Store, spec: RunnerSpec, files: EngineFiles,
             store.conversations.forget(digest)
 
     return Keeping(str(folder), config.cache_bytes, written)
-
-
-def _worker_log(state: Path, number: int) -> Path:
-    """Where a worker's prints go; those of the last workers are kept."""
-    folder = state / "workers"
-    with contextlib.suppress(OSError):
-        logs = sorted(folder.glob("*.log"), key=lambda log: log.stat().st_mtime)
-        for old in logs[: max(0, len(logs) - KEPT_LOGS + 1)]:
-            old.unlink()
-    return folder / f"{os.getpid()}-{number}.log"
 
 
 def _events(series: Series) -> SchedulerEvents:

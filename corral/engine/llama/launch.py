@@ -28,6 +28,10 @@ _lacking: dict[str, set[str]] = {}
 """The flags that builds of programs lack, as their help says, and those that they have refused."""
 
 
+CACHE_RAM_MIB = 2048
+"""Most of it, on any machine."""
+
+
 async def _flags_lacking(program: str, cache: Path | None) -> set[str]:
     """Those of this build of a program: it is asked once. A wheel has no flags, and lacks none."""
     state = build(program)
@@ -40,6 +44,11 @@ def _has_llguidance(program: str) -> bool:
     """Whether an engine compiles schemas with the library that ours are written for: builds of llama-server are usually
     without it, and a wheel of another version may have another one."""
     return not program or (wheels.is_wheel(program) and wheels.version_in(program) == wheel_version())
+
+
+def cache_ram_mib(available: int) -> int:
+    """MiB of main memory that a worker's prompt cache may take, of so many bytes that are free: an eighth at most."""
+    return min(CACHE_RAM_MIB, (available >> 20) // 8)
 
 
 async def launch(

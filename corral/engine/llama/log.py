@@ -1,9 +1,10 @@
-"""A worker's log: what llama.cpp's lines mean. Knows no process.
+"""A worker's log: where it lies, and what llama.cpp's lines mean. Knows no process.
 
 A line of llama.cpp carries the time since start and a level, `0.00.003.274 E llama_model_load: error loading model: …`;
 older programs and crashes print the text alone. What is handed on is the text without time, level and function.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ LOADED = b"initializing, n_slots"
 
 FAILED = "exiting due to model loading error"
 """What llama-server prints last after any failed load."""
+
+KEPT_LOGS = 32
+"""Logs of workers that are kept."""
 
 _MOST = 4 << 20
 """Bytes of a log that are searched for its first error; a load prints some kilobytes."""
@@ -65,6 +69,15 @@ _OUT_OF_MEMORY = re.compile(
     re.VERBOSE,
 )
 """The lines in which llama.cpp and ggml report that memory could not be had."""
+
+
+def new_log(folder: Path, name: str, kind: str = "*.log") -> Path:
+    """Where a new worker's prints go; those of the last workers are kept, of all that are named like `kind`. Blocks."""
+    with contextlib.suppress(OSError):
+        logs = sorted(folder.glob(kind), key=lambda log: log.stat().st_mtime)
+        for old in logs[: max(0, len(logs) - KEPT_LOGS + 1)]:
+            old.unlink()
+    return folder / name
 
 
 class WorkerLog:
