@@ -111,9 +111,8 @@ def test_embed(client: ollama.Client) -> None:
 
 
 def test_create_copy_delete(client: ollama.Client) -> None:
-    assert (
-        client.create("mine", from_=CHAT, system="You are a pirate.", parameters={"num_predict": 3}).status == "success"
-    )
+    parameters = {"num_predict": 3, "temperature": 0}
+    assert client.create("mine", from_=CHAT, system="You are a pirate.", parameters=parameters).status == "success"
     assert client.show("mine").modelfile is not None
     assert client.generate("mine", "Hello").eval_count == 3
     assert client.copy("mine", "yours").status == "success"
