@@ -1,5 +1,6 @@
 """What the tests share: the real starter model, stores made of it, and real servers on free loopback ports."""
 
+import atexit
 import fcntl
 import json
 import os
@@ -105,6 +106,7 @@ cage of workers does not let them read."""
 
 LOOP_LOG = Path(tempfile.mkdtemp(prefix="corral-loops-")) / "held.jsonl"
 """Where servers write what has held up their event loops; see `tests/loop_watch/sitecustomize.py`."""
+atexit.register(shutil.rmtree, LOOP_LOG.parent, ignore_errors=True)
 
 WATCHED = {"PYTHONPATH": str(ROOT / "tests" / "loop_watch"), "CORRAL_TEST_LOOP_LOG": str(LOOP_LOG)}
 """Variables that have a server's event loop watched."""
