@@ -1,22 +1,17 @@
 """The HTTP client of our own server: one method a route, streams as iterators. Knows no terminal and starts no server.
 
-Standard library only and plain code, so that a command starts fast. Whatever answers is taken to be hostile: lines are
-bounded, every member is checked (`answers`), and what goes wrong becomes a sentence. Source: spec cli §1, api §7-§16.
+Standard library only and plain code, so that a command starts fast. Whatever answers is taken to be hostile: `requests`
+bounds its size, `answers` checks every member. Source: spec cli §1, api §7-§16.
 """
 
 import base64
-import http.client
-import json
-import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from corral import __version__
 from corral.client.answers import (
-    STREAM_HEADERS,
     VERSION,
     Installed,
     Json,
@@ -36,10 +31,10 @@ from corral.client.answers import (
     tuple_of,
     version,
 )
+from corral.client.requests import CONNECT_SECONDS, KeyRefused, NotRunning, Requests, Stream
 from corral.config.address import Address
-from corral.errors import BadRequest, Busy, CorralError, Forbidden, NotFound
+from corral.errors import CorralError, NotFound
 from corral.golang import durations
-from corral.system.current import PLATFORM
 
 if TYPE_CHECKING:
     from corral.client.explained import Explained
@@ -49,37 +44,13 @@ if TYPE_CHECKING:
     from corral.messages import Chunk, Message, Progress, Rendered, Think
     from corral.names import Digest
 
-T = TypeVar("T")
-Stream: TypeAlias = Generator[T, None, None]
-"""An answer whose items come one after the other; closing it cancels the request."""
+__all__ = ["Client", "KeyRefused", "NotRunning", "Stream"]
 
-MAX_LINE = 8 << 20
-"""Bytes a line of a stream may have."""
-MAX_ANSWER = 256 << 20
-"""Bytes a plain answer may have; `show` with every token of a vocabulary takes some ten million."""
-MAX_ERROR = 1 << 20
-CONNECT_SECONDS = 10.0
-"""How long a connection, or the answer to a question that needs no work, may take."""
 ANSWER_SECONDS = 30.0
 """How long the answer to a question about the store may take, on a busy machine and a slow disk."""
 
 WATCH_SECONDS = 5.0
 """How long a look at what the server is doing may take."""
-
-
-class NotRunning(CorralError):
-    """Nothing listens at the server's address."""
-
-
-class KeyRefused(CorralError):
-    """The server wants a key, and was sent none that it knows."""
-
-    def __init__(self, address: Address, has_key: bool) -> None:
-        what = "does not know the API key that it was sent" if has_key else "wants an API key"
-        super().__init__(
-            f'the server at "{address}" {what}; set OLLAMA_API_KEY to one of its keys '
-            "(on its machine, `corral keys create NAME` makes one)"
-        )
 
 
 class Client:
@@ -94,82 +65,84 @@ class Client:
         """`program` is the name that the server goes by in sentences; `key` is sent with every request."""
         self.address = address
         self.program = program
-        self._key = key
+        self._requests = Requests(address, program, key)
 
     def keys(self) -> tuple["Key", ...]:
         """The keys of the server, the oldest first."""
         from corral.client.keys import key
 
-        return tuple(map(key, members(self._ask("GET", "/api/keys", timeout=ANSWER_SECONDS), "keys")))
+        return tuple(map(key, members(self._requests.ask("GET", "/api/keys", timeout=ANSWER_SECONDS), "keys")))
 
     def create_key(self, fields: Mapping[str, Json]) -> tuple["Key", str]:
         """Makes a key of these members of the request; the key and its secret."""
         from corral.client.keys import key
 
-        made = self._ask("POST", "/api/keys", fields, timeout=ANSWER_SECONDS)
+        made = self._requests.ask("POST", "/api/keys", fields, timeout=ANSWER_SECONDS)
         return key(made), member(made, "secret", str, "")
 
     def revoke_key(self, text: str) -> "Key":
         """Revokes the key of an id or a name."""
         from corral.client.keys import key
 
-        return key(self._ask("DELETE", "/api/keys", {"key": text}, timeout=ANSWER_SECONDS))
+        return key(self._requests.ask("DELETE", "/api/keys", {"key": text}, timeout=ANSWER_SECONDS))
 
     def ping(self) -> None:
         """Returns when something answers at the address, whatever it says."""
-        with self._exchange("HEAD", "/", timeout=CONNECT_SECONDS):
+        with self._requests.exchange("HEAD", "/", timeout=CONNECT_SECONDS):
             pass
 
     def version(self) -> Version:
         """The releases of Ollama and of Corral that the server is."""
-        with self._exchange("GET", "/api/version", timeout=CONNECT_SECONDS) as response:
-            return version(self._decode(self._body(response)), response.headers.get(VERSION))
+        with self._requests.exchange("GET", "/api/version", timeout=CONNECT_SECONDS) as response:
+            return version(self._requests.decode(self._requests.body(response)), response.headers.get(VERSION))
 
     def tags(self) -> tuple[Installed, ...]:
         """The models of the store, newest first."""
-        return tuple(map(installed, models(self._ask("GET", "/api/tags", timeout=ANSWER_SECONDS))))
+        return tuple(map(installed, models(self._requests.ask("GET", "/api/tags", timeout=ANSWER_SECONDS))))
 
     def ps(self) -> tuple[Running, ...]:
         """The loaded models, the one that stays longest first."""
-        return tuple(map(running, models(self._ask("GET", "/api/ps", timeout=ANSWER_SECONDS))))
+        return tuple(map(running, models(self._requests.ask("GET", "/api/ps", timeout=ANSWER_SECONDS))))
 
     def watch(self) -> "Seen":
         """The loaded models with what they are doing, and the machine's memory. For a server that answers at once."""
         from corral.client.live import seen
 
-        return seen(self._ask("GET", "/api/ps?live=true", timeout=WATCH_SECONDS))
+        return seen(self._requests.ask("GET", "/api/ps?live=true", timeout=WATCH_SECONDS))
 
     def explain(self) -> tuple["Explained", ...]:
         """What became of the last requests, the newest first."""
         from corral.client.explained import explained
 
-        return tuple(map(explained, members(self._ask("GET", "/api/requests", timeout=ANSWER_SECONDS), "requests")))
+        return tuple(
+            map(explained, members(self._requests.ask("GET", "/api/requests", timeout=ANSWER_SECONDS), "requests"))
+        )
 
     def nodes(self) -> tuple["Node", ...]:
         """The machines that the server's models run on."""
         from corral.client.nodes import node
 
-        return tuple(map(node, members(self._ask("GET", "/api/nodes", timeout=ANSWER_SECONDS), "nodes")))
+        return tuple(map(node, members(self._requests.ask("GET", "/api/nodes", timeout=ANSWER_SECONDS), "nodes")))
 
     def drain_node(self, name: str) -> tuple[bool, tuple["Moved", ...]]:
         """Moves all models away from a node, however long that takes: whether it is drained now, and what was moved."""
         from corral.client.nodes import moved
 
-        answer = self._ask("POST", "/api/nodes/drain", {"node": name})
+        answer = self._requests.ask("POST", "/api/nodes/drain", {"node": name})
         return member(answer, "drained", bool, False), tuple(map(moved, members(answer, "moved")))
 
     def resume_node(self, name: str) -> None:
         """Lets a drained node have models again."""
-        self._ask("POST", "/api/nodes/resume", {"node": name}, timeout=ANSWER_SECONDS)
+        self._requests.ask("POST", "/api/nodes/resume", {"node": name}, timeout=ANSWER_SECONDS)
 
     def quarantine(self) -> list[dict[str, Json]]:
         """The files that are not loaded, and those that were released, as `/api/quarantine` says it."""
-        return members(self._ask("GET", "/api/quarantine", timeout=ANSWER_SECONDS), "files")
+        return members(self._requests.ask("GET", "/api/quarantine", timeout=ANSWER_SECONDS), "files")
 
     def release(self, model: str, *, for_good: bool = False) -> tuple[str, ...]:
         """Has a model's files loaded although they are in quarantine, or one by its digest; the digests of them."""
         asked = {"model": model, "for_good": for_good}
-        answer = self._ask("POST", "/api/quarantine/release", asked, timeout=ANSWER_SECONDS)
+        answer = self._requests.ask("POST", "/api/quarantine/release", asked, timeout=ANSWER_SECONDS)
         return tuple_of(member(answer, "released", list, []), str, "released")
 
     def search(self, words: str, limit: int = 0) -> dict[str, Json]:
@@ -178,24 +151,24 @@ class Client:
         `published.published` reads its `models`.
         """
         asked = {"q": words, **({"limit": str(limit)} if limit else {})}
-        return self._ask("GET", f"/api/search?{urlencode(asked, errors='replace')}")
+        return self._requests.ask("GET", f"/api/search?{urlencode(asked, errors='replace')}")
 
     def show(self, model: str, *, verbose: bool = False, requirements: bool = False) -> Shown:
         """`verbose` has the server send arrays whole; `requirements`, what the model takes in memory there."""
         asked = {"model": model, "verbose": verbose, **({"requirements": True} if requirements else {})}
-        return shown(self._ask("POST", "/api/show", asked, timeout=ANSWER_SECONDS))
+        return shown(self._requests.ask("POST", "/api/show", asked, timeout=ANSWER_SECONDS))
 
     def render(self, model: str, request: Mapping[str, Json]) -> "Rendered":
         """The prompt that a chat request amounts to; `request` are its other members."""
-        return rendered(self._ask("POST", "/api/render", {**request, "model": model}))
+        return rendered(self._requests.ask("POST", "/api/render", {**request, "model": model}))
 
     def copy(self, source: str, destination: str) -> None:
         """Gives a model a second name; a model that has it already is replaced."""
-        self._do("POST", "/api/copy", {"source": source, "destination": destination}, timeout=ANSWER_SECONDS)
+        self._requests.do("POST", "/api/copy", {"source": source, "destination": destination}, timeout=ANSWER_SECONDS)
 
     def delete(self, model: str) -> None:
         """Deletes a model, and the files that no other model uses."""
-        self._do("DELETE", "/api/delete", {"model": model}, timeout=ANSWER_SECONDS)
+        self._requests.do("DELETE", "/api/delete", {"model": model}, timeout=ANSWER_SECONDS)
 
     def generate(
         self,
@@ -218,7 +191,7 @@ class Client:
         if images:
             body["images"] = [base64.b64encode(image).decode("ascii") for image in images]
         body |= _optional(format, think, keep_alive, progress=progress)
-        return self._read(generated, "/api/generate", body)
+        return self._requests.read(generated, "/api/generate", body)
 
     def chat(
         self,
@@ -241,7 +214,7 @@ class Client:
             "options": dict(options or {}),
         }
         body |= _optional(format, think, keep_alive, progress=progress)
-        return self._read(chatted, "/api/chat", body)
+        return self._requests.read(chatted, "/api/chat", body)
 
     def embed(
         self,
@@ -261,7 +234,7 @@ class Client:
             body["truncate"] = truncate
         if dimensions > 0:
             body["dimensions"] = dimensions
-        vectors = member(self._ask("POST", "/api/embed", body), "embeddings", list, [])
+        vectors = member(self._requests.ask("POST", "/api/embed", body), "embeddings", list, [])
         return tuple(tuple_of(vector, int | float, "embeddings") for vector in vectors)
 
     def pull(self, model: str, *, source: str = "", insecure: bool = False) -> Stream["Progress"]:
@@ -290,7 +263,7 @@ class Client:
     def has_blob(self, digest: "Digest") -> bool:
         """Whether the server's store has a file with this digest."""
         try:
-            self._do("HEAD", f"/api/blobs/{digest}", timeout=ANSWER_SECONDS)
+            self._requests.do("HEAD", f"/api/blobs/{digest}", timeout=ANSWER_SECONDS)
         except NotFound:
             return False
         return True
@@ -300,150 +273,18 @@ class Client:
     ) -> None:
         """Uploads a file; the server refuses it when its digest is another. `progress` gets the bytes sent so far."""
         headers = {"Content-Length": str(size)}
-        with self._exchange("POST", f"/api/blobs/{digest}", _counted(chunks, progress), headers) as response:
-            self._check(response)
+        with self._requests.exchange("POST", f"/api/blobs/{digest}", _counted(chunks, progress), headers) as response:
+            self._requests.check(response)
 
     def _job(self, path: str, body: Mapping[str, Json]) -> Stream["Progress"]:
         """The steps of a long job. `CorralError` when the stream ends before the job says that it has succeeded."""
         status = ""
-        with closing(self._read(progress, path, body)) as steps:
+        with closing(self._requests.read(progress, path, body)) as steps:
             for step in steps:
                 status = step.status
                 yield step
         if status != "success":
             raise CorralError(f"the {self.program} server ended its answer before the job was done")
-
-    def _ask(
-        self, method: str, path: str, body: Mapping[str, Json] | None = None, *, timeout: float | None = None
-    ) -> dict[str, Json]:
-        """The JSON object that a plain call answers with."""
-        return self._decode(self._do(method, path, body, timeout=timeout))
-
-    def _do(
-        self, method: str, path: str, body: Mapping[str, Json] | None = None, *, timeout: float | None = None
-    ) -> bytes:
-        with self._exchange(method, path, _encode(body), timeout=timeout) as response:
-            return self._body(response)
-
-    def _body(self, response: http.client.HTTPResponse) -> bytes:
-        """The whole body of a plain answer; an error in it is raised."""
-        self._check(response)
-        data = response.read(MAX_ANSWER + 1)
-        if len(data) > MAX_ANSWER:
-            raise CorralError(f"the {self.program} server's answer is larger than {MAX_ANSWER >> 20} MB")
-        if response.length:
-            raise http.client.IncompleteRead(data)
-        return data
-
-    def _read(self, read: Callable[[Mapping[str, Json]], T], path: str, body: Mapping[str, Json]) -> Stream[T]:
-        with closing(self._lines(path, body)) as lines:
-            for line in lines:
-                yield read(line)
-
-    def _lines(self, path: str, body: Mapping[str, Json]) -> Stream[dict[str, Json]]:
-        """The objects of a streamed answer; the headers that describe it become members of the first.
-
-        An error in it, before or after the first line, is raised.
-        """
-        headers = {"Accept": "application/x-ndjson"}
-        with self._exchange("POST", path, _encode(body), headers) as response:
-            self._check(response, streaming=True)
-            described = {name: text for name in STREAM_HEADERS if (text := response.headers.get(name))}
-            while line := response.readline(MAX_LINE + 1):
-                if len(line) > MAX_LINE:
-                    raise CorralError(f"the {self.program} server sent a line of more than {MAX_LINE >> 20} MB")
-                if not line.strip():
-                    continue
-                value = self._decode(line)
-                if sentence := _sentence(value):
-                    raise CorralError(sentence)
-                yield value | described
-                described = {}
-
-    @contextmanager
-    def _exchange(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        headers: Mapping[str, str] | None = None,
-        *,
-        timeout: float | None = None,
-    ) -> Iterator[http.client.HTTPResponse]:
-        """Sends a request and gives its response, which is closed with the block. Errors of the network, also while the
-        response is read, become `CorralError`s."""
-        connection = self._connection()
-        response = None
-        try:
-            connection.connect()
-            connection.sock.settimeout(timeout)
-            connection.request(method, self.address.path + path, body, {**self._headers(), **(headers or {})})
-            response = connection.getresponse()
-            yield response
-        except ConnectionRefusedError as error:
-            raise NotRunning(
-                f"could not connect to {self.program} server, run '{self.program} serve' to start it"
-            ) from error
-        except http.client.IncompleteRead as error:
-            raise CorralError(f"the {self.program} server broke off its answer") from error
-        except (http.client.InvalidURL, UnicodeError) as error:
-            raise CorralError(f'invalid address "{self.address}"') from error
-        except http.client.HTTPException as error:
-            raise CorralError(f'what answers at "{self.address}" is no {self.program} server') from error
-        except TimeoutError as error:
-            waited = CONNECT_SECONDS if timeout is None else timeout
-            raise CorralError(f'no answer from "{self.address}" within {waited:g} seconds') from error
-        except OSError as error:
-            raise CorralError(f'no answer from "{self.address}": {_reason(error)}') from error
-        finally:
-            if response is not None:
-                response.close()
-            connection.close()
-
-    def _headers(self) -> dict[str, str]:
-        return {**_HEADERS, "Authorization": f"Bearer {self._key}"} if self._key else _HEADERS
-
-    def _connection(self) -> http.client.HTTPConnection:
-        if self.address.scheme not in ("http", "https"):
-            raise CorralError(f'commands do not speak "{self.address.scheme}"; set OLLAMA_HOST to an http address')
-        kind = http.client.HTTPSConnection if self.address.scheme == "https" else http.client.HTTPConnection
-        return kind(self.address.to_connect, self.address.port, timeout=CONNECT_SECONDS)
-
-    def _check(self, response: http.client.HTTPResponse, *, streaming: bool = False) -> None:
-        """Raises what an answer of status 300 or above says (spec cli §1)."""
-        status = response.status
-        if status < 300:
-            return
-        if status < 400:
-            target = response.headers.get("Location", "")
-            raise CorralError(f'the server at "{self.address}" has moved to "{target}"; set OLLAMA_HOST to that')
-        data = response.read(MAX_ERROR)
-        if response.headers.get_content_type() == "text/html":  # another program, or a proxy that is in the way
-            what = f"{status} {http.client.responses.get(status, response.reason)}"
-            raise CorralError(f'what answers at "{self.address}" is no {self.program} server: it says {what}')
-        if status == 401:
-            raise KeyRefused(self.address, self._key != "")
-        sentence = _error_of(data) or f"something went wrong, please see the {self.program} server logs for details"
-        if streaming:
-            sentence = f"{status} {http.client.responses.get(status, response.reason)}: {sentence}"
-        raise _BY_STATUS.get(status, CorralError)(sentence)
-
-    def _decode(self, data: bytes) -> dict[str, Json]:
-        try:
-            value = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise CorralError(f"the {self.program} server's answer is no JSON: {_excerpt(data)}") from error
-        if not isinstance(value, dict):
-            raise CorralError(f"the {self.program} server's answer is no JSON object: {_excerpt(data)}")
-        return value
-
-
-_HEADERS = {
-    "User-Agent": f"corral/{__version__} ({PLATFORM}) Python/{sys.version_info.major}.{sys.version_info.minor}",
-    "Content-Type": "application/json",
-    "Accept": "application/json",
-}
-_BY_STATUS: dict[int, type[CorralError]] = {400: BadRequest, 403: Forbidden, 404: NotFound, 503: Busy}
 
 
 def _counted(chunks: Iterable[bytes], progress: Callable[[int], None]) -> Iterator[bytes]:
@@ -452,11 +293,6 @@ def _counted(chunks: Iterable[bytes], progress: Callable[[int], None]) -> Iterat
         yield chunk
         done += len(chunk)
         progress(done)
-
-
-def _encode(body: Mapping[str, Json] | None) -> bytes | None:
-    # An argument that was no UTF-8 comes as lone surrogates, which no JSON text may carry.
-    return None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def _sendable(path: Path) -> str:
@@ -494,31 +330,3 @@ def _message(message: "Message") -> dict[str, Json]:
             for call in message.tool_calls
         ]
     return body
-
-
-def _error_of(data: bytes) -> str:
-    """The sentence of an error's body: its `error` member, or the text when it is no JSON object."""
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        return data.decode("utf-8", "replace").strip()[:2000]
-    return _sentence(value)
-
-
-def _sentence(value: Mapping[str, Json]) -> str:
-    """What an answer's member `error` says, a text or an object with a `message`; empty where it has none."""
-    error = value.get("error")
-    if isinstance(error, dict):
-        error = error.get("message") or json.dumps(error, ensure_ascii=False)
-    return str(error or "")
-
-
-def _excerpt(data: bytes) -> str:
-    text = data[:60].decode("utf-8", "replace").strip()
-    return f'"{text}{"…" if len(data) > 60 else ""}"'
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error) or type(error).__name__
