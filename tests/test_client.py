@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from corral.client import MAX_LINE, Client, NotRunning
+from corral.client import Client, NotRunning
 from corral.client.answers import Installed, Running, Version
+from corral.client.requests import MAX_LINE
 from corral.config.address import parse_address
 from corral.errors import BadRequest, Busy, CorralError, Forbidden, NotFound
 from corral.messages import Chunk, Message, Metrics, Picture, Progress, ToolCall

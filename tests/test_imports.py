@@ -38,12 +38,15 @@ PROGRAM = {"corral", "corral.cli", "corral.cli.program", "corral.errors"}
 CONFIG = {
     "corral.config",
     "corral.config.address",
+    "corral.config.environment",
+    "corral.config.reading",
+    "corral.config.settings",
     "corral.config.values",
     "corral.golang",
     "corral.golang.durations",
 }
 FRAMEWORK = {f"corral.cli.framework{module}" for module in ("", ".commands", ".flags", ".help_pages")}
-CLIENT = {"corral.client", "corral.client.answers", "corral.access", "corral.access.own_key"}
+CLIENT = {"corral.client", "corral.client.answers", "corral.client.requests", "corral.access", "corral.access.own_key"}
 CLIENT |= {"corral.system", "corral.system.current"}
 TABLES = {f"corral.cli.display{module}" for module in ("", ".tables", ".text", ".units")}
 
