@@ -166,6 +166,6 @@ def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
 
 async def test_a_job_steps_back_behind_others_and_sees_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "secret")
-    assert await run("niceness", int) == os.nice(0) + 10
+    assert await run("niceness", int) == min(os.nice(0) + 10, 19)
     assert "HF_TOKEN" not in await run("variables", dict[str, str])
     assert await run("process_id", int) != os.getpid()
