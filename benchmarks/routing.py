@@ -25,7 +25,7 @@ from measuring import header
 from msgspec import Struct
 
 from corral.replicas.prefixes import BLOCK, BYTES_PER_TOKEN, Chain
-from corral.replicas.replica import Prompt, Replica, choose
+from corral.replicas.replica import Load, Prompt, Replica, choose
 
 TOKENS_PER_BLOCK = BLOCK // BYTES_PER_TOKEN
 ARRIVALS = Path(__file__).parent / "arrivals.csv"
@@ -49,7 +49,7 @@ class Node:
         self.in_flight = 0
         self.capacity = capacity
         self.cache: OrderedDict[int, None] = OrderedDict()
-        self.replica = Replica(f"node-{number}", in_flight=lambda: self.in_flight)
+        self.replica = Replica(f"node-{number}", load=lambda: Load(in_flight=self.in_flight))
 
     def cached(self, chain: Chain) -> int:
         """Tokens of a prompt that it has; all of it is in the cache afterwards."""
