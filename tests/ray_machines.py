@@ -290,6 +290,7 @@ def front(machines: Machines, *flags: str, **variables: str) -> Iterator[Front]:
         process = subprocess.Popen(
             ["ip", "netns", "exec", machines.server, *command],
             env=machines.environment(machines.server, **variables),
+            cwd=machines.folder,  # Ray has Python look there first, on each node
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

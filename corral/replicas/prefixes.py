@@ -86,6 +86,8 @@ class Prefixes:
 
     def known(self, wanted: Sequence[int]) -> int:
         """How many blocks from the beginning of a chain were seen."""
+        if not wanted or wanted[0] not in self._hashes:  # as for most of many replicas
+            return 0
         for count, block in enumerate(wanted):
             if block not in self._hashes:
                 return count

@@ -29,7 +29,7 @@ def prompt_of(text: bytes, answer_tokens: int = USUAL_ANSWER) -> Prompt:
     return Prompt(chain(text), len(text) // BYTES_PER_TOKEN, answer_tokens)
 
 
-class Load(Struct, frozen=True):
+class Load(Struct, frozen=True, gc=False):
     """How a replica is at a moment: whether the model is loaded there, whether it would begin with a request at once,
     and the tokens that it has in flight of all requests; None: those sent from here count."""
 
@@ -63,7 +63,7 @@ class Replica:
         self._load = load
         self._sent_tokens = 0
 
-    def state(self, prompt: Prompt, *, may_be_used: bool = True) -> ReplicaState:
+    def state(self, prompt: Prompt, may_be_used: bool = True) -> ReplicaState:
         """As a request sees it now."""
         load = self._load()
         known = self.prefixes.known(prompt.chain) * BLOCK // BYTES_PER_TOKEN
@@ -99,5 +99,5 @@ def choose(
     prompt: Prompt, replicas: Sequence[Replica], without: Collection[Replica] = ()
 ) -> tuple[Replica, Route] | None:
     """The replica for a request and why, leaving out those that were tried already; None where none is left."""
-    found = route(prompt.tokens, [replica.state(prompt, may_be_used=replica not in without) for replica in replicas])
+    found = route(prompt.tokens, [replica.state(prompt, replica not in without) for replica in replicas])
     return None if found is None else (replicas[found.index], found)

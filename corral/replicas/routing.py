@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 
-class ReplicaState(Struct, frozen=True):
+class ReplicaState(Struct, frozen=True, gc=False):
     """A replica of a model at one moment, as one request sees it."""
 
     name: str
