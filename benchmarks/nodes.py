@@ -2,7 +2,8 @@
 
     python benchmarks/nodes.py MODEL.gguf
 
-Both workers run on this machine; the other one is behind the TLS of a node, whose part runs in a process of its own.
+Both workers run on this machine; the other one is behind a node's part, which runs in a process of its own, and is
+reached in two ways: over TLS, as it always is, and by the same bytes handed on without, which tells what TLS costs.
 Answers of 300 tokens are read in turns, and the processor time of the reading process is taken.
 """
 
@@ -25,26 +26,44 @@ from corral.cluster.file_route import FileRoute
 from corral.cluster.host import Host
 from corral.cluster.identity import Identity
 from corral.cluster.launching import Digests
-from corral.cluster.remote import Health, RemoteWorker
-from corral.cluster.wire import Order, Started, decode_hello, decode_order, decode_reply, encode
+from corral.cluster.relay import Relay
+from corral.cluster.remote import LOSS_SECONDS, Health, RemoteWorker
+from corral.cluster.wire import Order, Signs, Started, decode_hello, decode_order, decode_reply, encode
+from corral.engine import connecting
 from corral.engine.base import CompletionRequest, RunnerSpec, Sampling
 from corral.engine.llama.client import LlamaEngine
+from corral.engine.llama.exchange import Exchange
 from corral.engine.llama.launch import launch
 
-TOKENS, ROUNDS = 300, 5
+TOKENS, ROUNDS = 300, 9
 
 
 async def node() -> None:
-    """The node's side: an order comes on standard input, as bytes that were announced."""
+    """The node's side: an order comes on standard input, a line of JSON. It answers with what it has started, and with
+    the port of the worker's bytes without TLS."""
     home = Path(tempfile.mkdtemp(prefix="corral-node-"))
     host = Host(replace(config.load().config, state=home), "127.0.0.1", "1")
     sys.stdout.buffer.write(encode(host.hello()) + b"\n")
     sys.stdout.flush()
-    order = await asyncio.to_thread(sys.stdin.buffer.readline)
-    sys.stdout.buffer.write(encode(await host.load(decode_order(order))) + b"\n")
+    order = decode_order(await asyncio.to_thread(sys.stdin.buffer.readline))
+    sys.stdout.buffer.write(encode(await host.load(order)) + b"\n")
+    engine = host._engine
+    assert engine is not None
+    plain = Relay(Identity("node"), order.certificate, int(engine.url.rpartition(":")[2]), lambda: Signs(0, 0.0, 0))
+    listening = await asyncio.start_server(plain._pass_on, "127.0.0.1", 0)
+    sys.stdout.buffer.write(b"%d\n" % listening.sockets[0].getsockname()[1])
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.buffer.readline)
     await host.stop()
+
+
+class PlainWorker(RemoteWorker):
+    """The worker on the node, asked without TLS."""
+
+    plain_port: int
+
+    async def exchange(self) -> Exchange:
+        return await connecting.opened(Exchange, self.node, self.plain_port, loss_seconds=LOSS_SECONDS, encryption=None)
 
 
 async def microseconds(engine: LlamaEngine) -> float:
@@ -93,19 +112,30 @@ async def main(model: Path) -> None:
         child.stdin.write(b"\n")  # type: ignore[union-attr]
         await child.wait()
 
+    async def left(grace: float) -> None:
+        """The other way to the same worker ends it."""
+
+    plain = PlainWorker(hello, started, identity, left, Health())
+    plain.plain_port = int(await child.stdout.readline())
     worker = RemoteWorker(hello, started, identity, stop, Health())
-    await worker.ready()
-    there = LlamaEngine(worker)
-    for engine in (here, there):
-        await microseconds(engine)
-    pairs = [(await microseconds(here), await microseconds(there)) for _ in range(ROUNDS)]
-    await there.close()
-    await here.close()
+    for one in (plain, worker):
+        await one.ready(60)
+    engines = {"here": here, "on a node, without TLS": LlamaEngine(plain), "on a node": LlamaEngine(worker)}
+    costs: dict[str, list[float]] = {name: [] for name in engines}
+    for number in range(ROUNDS + 1):
+        for name in list(engines) if number % 2 else reversed(engines):
+            cost = await microseconds(engines[name])
+            if number:  # the first answers are not counted
+                costs[name].append(cost)
+    for engine in reversed(engines.values()):
+        await engine.close()
     await route.close()
     print(header())
-    for name, costs in zip(("here", "on a node"), zip(*pairs, strict=True), strict=True):
-        print(f"{name:10} {statistics.median(costs):6.1f} µs a token ({min(costs):.1f} to {max(costs):.1f})")
-    print(f"more       {statistics.median(there - here for here, there in pairs):6.1f} µs a token, TLS included")
+    for name, those in costs.items():
+        print(f"{name:24}{statistics.median(those):6.1f} µs a token ({min(those):.1f} to {max(those):.1f})")
+    for name in list(engines)[1:]:
+        more = statistics.median(there - here for here, there in zip(costs["here"], costs[name], strict=True))
+        print(f"{name + ', more':31}{more:+6.1f} µs a token")
 
 
 if __name__ == "__main__":

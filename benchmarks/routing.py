@@ -2,6 +2,7 @@
 
     python benchmarks/routing.py [--replicas 2 16 128 1000] [--an-hour 1000000] [--seconds 60]
         [--arrivals benchmarks/arrivals.csv] [--read 8000] [--write 2000] [--slots 16] [--cache 200000]
+    python benchmarks/routing.py --choice [--replicas 2 16 128 1000]    # what the choice alone takes
 
 Asks the real `choose` with the real chains of prompts, and three other policies in its place: random, in turn, and the
 least loaded. Replicas read `--read` and write `--write` tokens a second, all slots together, and keep `--cache` tokens.
@@ -25,7 +26,7 @@ from measuring import header
 from msgspec import Struct
 
 from corral.replicas.prefixes import BLOCK, BYTES_PER_TOKEN, Chain
-from corral.replicas.replica import Prompt, Replica, choose
+from corral.replicas.replica import Load, Prompt, Replica, choose
 
 TOKENS_PER_BLOCK = BLOCK // BYTES_PER_TOKEN
 ARRIVALS = Path(__file__).parent / "arrivals.csv"
@@ -49,7 +50,7 @@ class Node:
         self.in_flight = 0
         self.capacity = capacity
         self.cache: OrderedDict[int, None] = OrderedDict()
-        self.replica = Replica(f"node-{number}", in_flight=lambda: self.in_flight)
+        self.replica = Replica(f"node-{number}", load=lambda: Load(in_flight=self.in_flight))
 
     def cached(self, chain: Chain) -> int:
         """Tokens of a prompt that it has; all of it is in the cache afterwards."""
@@ -138,6 +139,24 @@ def read_arrivals(file: Path, seconds: float, rate: float) -> list[tuple[float, 
     return [one for one in arrivals if one[0] < seconds]
 
 
+def choice_alone(count: int, rounds: int = 300) -> list[float]:
+    """Microseconds of a choice among replicas that know a prompt each, from least to most."""
+    draw = random.Random(1)
+    nodes = [Node(number, 1) for number in range(count)]
+    prompts = [Prompt(tuple(draw.getrandbits(64) for _ in range(14)), 880, 215) for _ in range(200)]
+    for number, prompt in enumerate(prompts):
+        nodes[number % count].replica.prefixes.add(prompt.chain)
+    for node in nodes:
+        node.in_flight = draw.randrange(5000)
+    replicas = [node.replica for node in nodes]
+    spent = []
+    for number in range(rounds):
+        began = time.perf_counter()
+        choose(prompts[number % len(prompts)], replicas)
+        spent.append((time.perf_counter() - began) * 1e6)
+    return sorted(spent)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replicas", type=int, nargs="+", default=[2, 16, 128, 1000])
@@ -148,8 +167,14 @@ def main() -> None:
     parser.add_argument("--write", type=float, default=2000)
     parser.add_argument("--slots", type=int, default=16)
     parser.add_argument("--cache", type=int, default=200_000)
+    parser.add_argument("--choice", action="store_true", help="what the choice alone takes, and no simulation")
     given = parser.parse_args()
     print(header(), end="\n\n")
+    if given.choice:
+        for count in given.replicas:
+            spent = choice_alone(count)
+            print(f"{count:5} replicas: {statistics.median(spent):6.0f} µs a choice, {spent[0]:.0f} at least")
+        return
     print("| replicas | requests | policy | cached | first token, median | 95 of 100 | a choice |")
     print("|---|---|---|---|---|---|---|")
     for count in given.replicas:

@@ -18,10 +18,16 @@ class Pair:
 
     server: str
     stranger: str
+    cable: str
+    """The stranger's end of it."""
 
     def command(self, namespace: str, *words: str) -> list[str]:
         """A command line that runs in a namespace, as the user who asks."""
         return [*as_root(), "ip", "netns", "exec", namespace, *words]
+
+    def cut(self) -> None:
+        """Takes out the cable."""
+        _ip("-n", self.stranger, "link", "set", self.cable, "down")
 
 
 @contextlib.contextmanager
@@ -29,12 +35,12 @@ def two_machines() -> Iterator[Pair]:
     """Fails where namespaces cannot be made, and says what is missing."""
     assert shutil.which("ip"), "the program `ip` is missing: install the package iproute2"
     mark = secrets.token_hex(3)
-    pair = Pair(f"corral-a-{mark}", f"corral-b-{mark}")
+    cable = f"ca{mark}", f"cb{mark}"
+    pair = Pair(f"corral-a-{mark}", f"corral-b-{mark}", cable[1])
     with contextlib.ExitStack() as stack:
         for name in (pair.server, pair.stranger):
             _ip("netns", "add", name)
             stack.callback(_ip, "netns", "delete", name)
-        cable = f"ca{mark}", f"cb{mark}"
         _ip("link", "add", cable[0], "netns", pair.server, "type", "veth", "peer", cable[1], "netns", pair.stranger)
         for name, end, address in ((pair.server, cable[0], SERVER), (pair.stranger, cable[1], STRANGER)):
             _ip("-n", name, "address", "add", f"{address}/24", "dev", end)

@@ -82,14 +82,14 @@ class PlacedHere:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
-        hello = wire.decode_hello(await self._answer("hello"))
+        hello = wire.said(wire.decode_hello, await self._answer("hello"), self.name)
         return msgspec.structs.replace(hello, version=self.cluster.version or hello.version)
 
     async def node_id(self) -> str:
         return self.name
 
     async def load(self, order: Order) -> Started:
-        reply = wire.decode_reply(await self._answer("load", wire.encode(order)))
+        reply = wire.said(wire.decode_reply, await self._answer("load", wire.encode(order)), self.name)
         if isinstance(reply, Failed):
             raise wire.raised(reply, self.name)
         self.started = reply

@@ -49,7 +49,7 @@ class Machines:
         for name in (self.server, self.node, self.stranger):
             _ip("netns", "add", name)
             stack.callback(_ip, "netns", "delete", name)
-            stack.callback(self._end_all, name)
+            stack.callback(self.end_all, name)
             _ip("-n", name, "link", "set", "lo", "up")
         self.cable = f"cn{mark}"
         self._join(f"cs{mark}", self.server, f"{HEAD}/24", self.cable, self.node, f"{NODE}/24")
@@ -86,7 +86,8 @@ class Machines:
         """The processes of a machine that have these words in their command line."""
         return [pid for pid in self.pids(name) if words in _command_line(pid)]
 
-    def _end_all(self, name: str) -> None:
+    def end_all(self, name: str) -> None:
+        """Kills what runs on a machine."""
         for _ in range(50):
             pids = self.pids(name)
             for pid in pids:
@@ -251,6 +252,18 @@ class Front:
         nodes = self.ask("/api/nodes")["nodes"]
         return [node["address"] for node in nodes for one in node["replicas"] if one["state"] == "loaded"]
 
+    def metrics(self, name: str) -> dict[str, float]:
+        """A series of metrics by the name of the replica."""
+
+        def work() -> str:
+            request = urllib.request.Request(f"http://{FRONT}:{PORT}/metrics", headers=headers)
+            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+                return str(response.read().decode())
+
+        headers = {"Authorization": f"Bearer {self.key}"}
+        found = re.findall(rf'^{name}{{.*?replica="([^"]*)".*?}} (\S+)$', self.machines.as_stranger(work), re.MULTILINE)
+        return {replica: float(value) for replica, value in found}
+
     def wait_until(self, what: Callable[[], bool]) -> float:
         """Waits for something to be so; returns the seconds that it took."""
         began = time.monotonic()
@@ -277,6 +290,7 @@ def front(machines: Machines, *flags: str, **variables: str) -> Iterator[Front]:
         process = subprocess.Popen(
             ["ip", "netns", "exec", machines.server, *command],
             env=machines.environment(machines.server, **variables),
+            cwd=machines.folder,  # Ray has Python look there first, on each node
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

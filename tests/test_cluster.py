@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import hashlib
+import re
 import ssl
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import psutil
 import pytest
@@ -25,15 +26,16 @@ from corral.cluster.fleets import Fleets
 from corral.cluster.identity import Identity, fingerprint
 from corral.cluster.manifest import Shape, manifest
 from corral.cluster.node_files import NodeFiles
-from corral.cluster.placing import Node, Resources, lacking, needs_of
+from corral.cluster.placing import Cluster, Node, Resources, lacking, needs_of
 from corral.cluster.relay import Relay
 from corral.cluster.wire import Ended, Signs, WantedFile
 from corral.config import Config
 from corral.config.values import Replicas, parse_replicas, text_of
-from corral.engine.base import CompletionRequest, Engine, LoadProgress, RunnerSpec, TunedSettings
+from corral.engine.base import CompletionRequest, Engine, LoadProgress, Piece, RunnerSpec, TunedSettings
 from corral.engine.llama.launch import launch as launch_here
 from corral.errors import (
     BadRequest,
+    CorralError,
     DiskFull,
     EngineCrashed,
     EngineError,
@@ -45,7 +47,8 @@ from corral.errors import (
     StoreError,
     Unreachable,
 )
-from corral.inference.runners import resent
+from corral.inference.resending import resent
+from corral.inference.runners import NodeTries
 from corral.messages import Chunk
 from corral.replicas.prefixes import chain
 from corral.replicas.replica import Prompt
@@ -54,6 +57,7 @@ from corral.serving.scheduler import Scheduler, SchedulerEvents
 from tests.asking import ask
 from tests.conftest import FAKE_ENGINE, RunningServer, environment
 from tests.fake_server import FakeServer, reply
+from tests.lying_nodes import LIES, LyingNodes
 from tests.nodes_here import NodesHere
 
 GIB = 1 << 30
@@ -285,10 +289,13 @@ def test_certificates_are_told_apart() -> None:
         fingerprint("no certificate")
 
 
-class Started:
+C = TypeVar("C", bound=Cluster)
+
+
+class Started(Generic[C]):
     """A fleet's server side with nodes here."""
 
-    def __init__(self, fleets: Fleets, nodes: NodesHere, spec: RunnerSpec) -> None:
+    def __init__(self, fleets: Fleets, nodes: C, spec: RunnerSpec) -> None:
         self.fleets, self.nodes, self.spec = fleets, nodes, spec
         self.chosen: list[tuple[str, str]] = []
         """The replicas that requests went to, and why."""
@@ -298,10 +305,18 @@ class Started:
 
     async def say(self, prompt: str, request: Prompt = NO_PROMPT) -> str:
         """What the model says, on one replica."""
+        return "".join([piece.text async for piece in self.pieces(prompt, request)]).strip()
+
+    async def pieces(self, prompt: str, request: Prompt = NO_PROMPT) -> AsyncGenerator[Piece, None]:
+        """The same as it comes."""
         async with self.fleets.runner(self.spec, "fake:latest", None, None, request, self._routed) as runner:
-            pieces = runner.engine.complete(CompletionRequest(prompt=prompt, max_tokens=50))
-            async with contextlib.aclosing(pieces):
-                return "".join([piece.text async for piece in pieces]).strip()
+            found = runner.engine.complete(CompletionRequest(prompt=prompt, max_tokens=2000))
+            async with contextlib.aclosing(found) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def rest(self, pieces: AsyncGenerator[Piece, None]) -> list[Piece]:
+        return [piece async for piece in pieces]
 
     async def where(self) -> list[str]:
         """The nodes with a loaded model, one for each."""
@@ -319,7 +334,7 @@ class Started:
 
 
 @contextlib.asynccontextmanager
-async def started(tmp_path: Path, model: Path, nodes: NodesHere, **settings: Any) -> AsyncGenerator[Started, None]:
+async def started(tmp_path: Path, model: Path, nodes: C, **settings: Any) -> AsyncGenerator[Started[C], None]:
     async def here(spec: RunnerSpec, label: str, progress: LoadProgress) -> Engine:
         log = tmp_path / "here.log"
         return await launch_here(spec, log=log, stall_timeout=60, program=str(FAKE_ENGINE), cage=Cage("off"))
@@ -448,6 +463,42 @@ async def test_a_node_of_another_version_gets_no_model(tmp_path: Path, tiny_gguf
         assert not any(one.is_running for one in cluster.placed)
 
 
+async def refusal(tmp_path: Path, model: Path, lie: str) -> str:
+    """What is said to who asks for a model on a node that lies so."""
+    settings = {"ray_place_timeout": 10.0, "load_timeout": 1.0}
+    async with started(tmp_path, model, LyingNodes(lie), **settings) as front, asyncio.timeout(60):
+        with pytest.raises(CorralError) as caught:
+            await front.say("!tokens=3")
+    return str(caught.value)
+
+
+async def test_fifty_rounds_of_lying_nodes_hang_nothing_and_each_ends_in_a_sentence(
+    tmp_path: Path, tiny_gguf: Path
+) -> None:
+    rounds = list(LIES) * 2
+    assert len(rounds) >= 50
+    for begin in range(0, len(rounds), 14):
+        lies = rounds[begin : begin + 14]
+        said = await asyncio.gather(*(refusal(tmp_path, tiny_gguf, lie) for lie in lies))
+        told = dict(zip(lies, said, strict=True))
+        assert [lie for lie, sentence in told.items() if not re.search(LIES[lie], sentence)] == [], told
+
+
+async def test_a_worker_that_ends_amid_its_answer_says_so_and_another_answers(
+    tmp_path: Path, tiny_gguf: Path, nodes: Make
+) -> None:
+    async with started(tmp_path, tiny_gguf, nodes("a"), ray_replicas=Replicas(1, 1)) as front:
+        for _ in range(3):
+            await front.say("!tokens=1")
+            placed = front.nodes.placed[-1]
+            assert placed.process is not None
+            pieces = front.pieces("!tokens=2000")
+            await anext(pieces)
+            placed.process.kill()  # what ends its TLS
+            with pytest.raises(EngineLost, match=r"the connection to the worker on node 127\.0\.0\.1 broke"):
+                await front.rest(pieces)
+
+
 async def test_an_answer_that_has_not_begun_is_sent_again_and_no_other() -> None:
     tries = 0
 
@@ -464,7 +515,7 @@ async def test_an_answer_that_has_not_begun_is_sent_again_and_no_other() -> None
 
         yield chunks()
 
-    chunks = resent(answer)
+    chunks = resent(answer, NodeTries())
     assert (await anext(chunks)).content == "a"
     assert tries == 3
     with pytest.raises(EngineLost, match="amid"):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from corral import __version__
 from corral.cluster.identity import Identity
-from tests.conftest import add_model
+from tests.conftest import ROOT, add_model
 from tests.ray_machines import (
     HEAD,
     NODE,
@@ -144,10 +146,70 @@ def test_a_queue_brings_up_a_second_replica_which_goes_when_nobody_needs_it(mach
     with front(machines, **variables) as server:
         server.generate("Hi")
         assert len(server.loaded()) == 1
-        assert all(server.at_once(6, lambda number: server.generate(f"Tell {number} stories", 40)))
-        assert "replica 2 of smollm2:latest" in server.log.read_text() or len(server.loaded()) == 2
+        both_answer = threading.Event()
+        answers: list[str] = []
+
+        def ask(number: int) -> None:
+            while not both_answer.is_set():
+                answers.append(server.generate(f"Tell {number} stories", 20))
+
+        def look() -> None:
+            server.wait_until(lambda: both(server))
+            after = len(answers) + 8
+            server.wait_until(lambda: len(answers) >= after and both(server))
+            both_answer.set()
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        try:
+            server.at_once(6, ask)  # an error of any of them ends the test
+        finally:
+            both_answer.set()
+            looking.join()
+        assert len(answers) > 8
+        assert all(answers)
+        series = server.metrics("corral_replica_requests_total")
+        assert {f"replica {number} of smollm2:latest" for number in (1, 2)} <= series.keys()
         server.wait_until(lambda: len(server.loaded()) == 1)
         assert server.generate("Still there?")
+
+
+def replica_actor(machines: Machines, address: str) -> int:
+    """The process on a node that gets files, and ends the TLS of its worker."""
+    name = machines.server if address == HEAD else machines.node
+    (found,) = machines.processes(name, "ray::ReplicaActor")
+    return found
+
+
+def test_what_ends_the_tls_of_a_worker_ends_amid_a_token(machines: Machines) -> None:
+    with front(machines, CORRAL_RAY_REPLICAS="1..1") as server:
+        server.generate("Hi")
+        (where,) = server.loaded()
+        lines = server.stream("Write a novel", 2000, lambda: os.kill(replica_actor(machines, where), signal.SIGKILL))
+        assert f"the connection to the worker on node {where} broke" in lines[-1]["error"]
+        assert server.generate("Still there?")
+
+
+def test_a_node_that_vanishes_in_the_middle_of_a_file_costs_no_request(machines: Machines) -> None:
+    files = machines.folder / machines.node / "state" / "node-files"
+    shutil.rmtree(files, ignore_errors=True)
+    with front(machines, CORRAL_RAY_REPLICAS="1..1") as server:
+        server.command("nodes", "drain", HEAD)
+        killed: list[int] = []
+
+        def kill() -> None:
+            while not list(files.glob("*.partial")):  # its fetch takes tenths of a second
+                time.sleep(0.001)
+            killed.append(replica_actor(machines, NODE))
+            os.kill(killed[0], signal.SIGKILL)
+
+        killing = threading.Thread(target=kill)
+        killing.start()
+        assert server.generate("Hi")
+        killing.join()
+        assert server.loaded() == [NODE]
+        assert replica_actor(machines, NODE) not in killed
+        assert [file.suffix for file in files.iterdir() if file.suffix != ".lock"] == [""]
 
 
 def test_a_model_without_room_says_what_each_node_lacks(machines: Machines) -> None:
@@ -205,3 +267,20 @@ def test_a_cut_cable_costs_no_request_that_has_not_begun(machines: Machines) -> 
                 thread.join()  # each ends, with an error where its node is gone
         finally:
             machines.mend()
+
+
+def test_a_node_of_another_version_gets_no_model(machines: Machines, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "corral", tmp_path / "corral", ignore=shutil.ignore_patterns("__pycache__"))
+    init = tmp_path / "corral" / "__init__.py"
+    init.write_text(init.read_text().replace(__version__, "0.0.9"))
+    machines.end_all(machines.stranger)  # where a cluster of its own was
+    machines.start_ray(machines.stranger, PYTHONPATH=str(tmp_path))
+    try:
+        with front(machines, CORRAL_RAY_REPLICAS="1..1") as server:
+            for node in server.ask("/api/nodes")["nodes"]:
+                if node["alive"] and node["address"] != STRANGER:
+                    server.command("nodes", "drain", node["id"])
+            with pytest.raises(Refused, match=f"node {STRANGER} has Corral 0.0.9, and this server is {__version__}"):
+                server.generate("Hi")
+    finally:
+        machines.end_all(machines.stranger)

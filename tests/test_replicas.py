@@ -1,9 +1,12 @@
 """Which replica of a model gets a request: as a table, and what is known of prompts and connections."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corral.inference.runners import routing_prompt
 from corral.messages import ChatRequest, GenerateRequest, Message, Picture, Tool
 from corral.replicas.breaker import FIRST_PAUSE, LONGEST_PAUSE, Breaker
 from corral.replicas.prefixes import BLOCK, Prefixes, chain, prompt_bytes
@@ -169,3 +172,14 @@ def test_a_conversation_returns_to_the_replica_that_knows_it() -> None:
     assert other_way[0] is not first[0]
     other_way[0].is_leaving = True
     assert choose(prompt, (one, other)) is None
+
+
+async def test_a_long_prompt_is_hashed_beside_the_event_loop() -> None:
+    text = "word " * 100_000
+    request = GenerateRequest(model="m", prompt=text)
+    hashing = asyncio.ensure_future(routing_prompt(request, 7))
+    await asyncio.sleep(0)
+    assert not hashing.done()
+    assert await hashing == Prompt(chain(prompt_bytes(request)), len(prompt_bytes(request)) // 4, 7)
+    short = await routing_prompt(GenerateRequest(model="m", prompt=text[:1000]))
+    assert short.chain == (await hashing).chain[: len(short.chain)] != ()

@@ -16,7 +16,7 @@ from corral.cluster.remote import Health
 from corral.engine.base import RunnerSpec
 from corral.errors import CorralError, EngineDied, NotPlaced, ServerStopping
 from corral.golang.durations import FOREVER_SECONDS
-from corral.replicas.replica import Prompt, Replica, choose
+from corral.replicas.replica import Load, Prompt, Replica, choose
 from corral.serving.place import Place
 from corral.serving.runner import Runner
 from corral.serving.scheduler import Scheduler
@@ -54,15 +54,13 @@ class Seat:
         self.site: Site | None = None
         """None: it is not loaded, or on this machine."""
         self.scheduler = scheduler(self)
-        self.replica = Replica(
-            name, tier=tier, is_warm=lambda: self.runner is not None, has_room=self._has_room, in_flight=self._in_flight
-        )
+        self.replica = Replica(name, tier=tier, load=self._load)
         self.health = Health(self._answers, self._failed, self._gone)
 
     @property
     def runner(self) -> Runner | None:
         """The loaded model that takes requests; None while there is none."""
-        return next((one for one in self._runners() if one.loading is None and not one.draining), None)
+        return _taking(self._runners())
 
     @property
     def is_cold(self) -> bool:
@@ -72,18 +70,15 @@ class Seat:
     def _runners(self) -> list[Runner]:
         return [runner for runner in self.scheduler.runners if self._is_ours(runner)]
 
-    def _has_room(self) -> bool:
-        """Whether a request would be served at once, or once it is loaded."""
+    def _load(self) -> Load:
+        """It has room where a request would be served at once, or once the model is loaded."""
         runners = self._runners()
-        if not runners:
-            return self.scheduler.queued == 0
-        runner = self.runner
-        if runner is None:
-            return self.scheduler.queued < runners[0].spec.slots
-        return runner.waiting == 0 and runner.pool.has_room(ROOM_TOKENS)
-
-    def _in_flight(self) -> int:
-        return sum(runner.pool.reserved for runner in self._runners())
+        runner = _taking(runners)
+        if runner is not None:
+            has_room = runner.waiting == 0 and runner.pool.has_room(ROOM_TOKENS)
+        else:
+            has_room = self.scheduler.queued < (runners[0].spec.slots if runners else 1)
+        return Load(runner is not None, has_room, sum(runner.pool.reserved for runner in runners))
 
     def _answers(self) -> None:
         if not self.replica.breaker.is_closed:
@@ -101,6 +96,11 @@ class Seat:
         self.replica.prefixes.clear()
         self.replica.breaker.worked()
         self.on_gone()
+
+
+def _taking(runners: Sequence[Runner]) -> Runner | None:
+    """The one that takes requests."""
+    return next((one for one in runners if one.loading is None and not one.draining), None)
 
 
 class Moved(Struct, frozen=True):

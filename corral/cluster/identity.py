@@ -69,7 +69,7 @@ class Identity:
 
 def fingerprint(certificate: str) -> str:
     """The SHA-256 of a certificate in PEM, in hexadecimal. `ValueError` when it is none."""
-    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).hexdigest()
+    return x509.load_pem_x509_certificate(certificate.encode()).fingerprint(hashes.SHA256()).hex()
 
 
 def peer_fingerprint(connection: ssl.SSLObject | ssl.SSLSocket | None) -> str:

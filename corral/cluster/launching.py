@@ -11,23 +11,24 @@ from msgspec import Struct
 
 from corral import __version__, names
 from corral.cluster.file_route import FileRoute
-from corral.cluster.identity import Identity
+from corral.cluster.identity import Identity, fingerprint
 from corral.cluster.node_files import digest_of
 from corral.cluster.placing import Cluster, Node, Placed, lacking, needs_of
 from corral.cluster.remote import Health, RemoteWorker
 from corral.cluster.wire import Hello, Order, Started, WantedFile
 from corral.config import Config
+from corral.engine import connecting
 from corral.engine.base import LoadProgress, RunnerSpec
 from corral.engine.llama.client import LlamaEngine
-from corral.errors import EngineError, InvalidName, NotPlaced, StoreError
+from corral.errors import EngineError, EngineLost, InvalidName, NotPlaced, StoreError
 
 log = logging.getLogger(__name__)
 
 STATE_SECONDS = 0.5
 """How often a node is asked how far a load is."""
 
-STOP_SECONDS = 5.0
-"""What a replica may take to end that is not needed after all."""
+STATE_TIMEOUT = 5.0
+"""How long it may take to say that."""
 
 
 class Digests:
@@ -85,7 +86,7 @@ class Launching:
             except TimeoutError as error:
                 why = lacking(needs, await self._cluster.nodes(), without)
                 raise NotPlaced(f'no node has room for the model "{label}"\n{why}') from error
-            _require_same_version(node)
+            _check(node)
             offered = {wanted.digest: path for path, wanted in files.items()}
             order = Order(
                 spec=spec,
@@ -98,7 +99,7 @@ class Launching:
                 template_error=template_error,
             )
             async with self._route.offered(node.certificate, offered):
-                started = await _followed(placed, order, progress)
+                started = await _followed(placed, order, node.address, progress)
             engine = await self._reached(node, started, placed, health)
         except BaseException:
             await asyncio.shield(placed.stop(0))
@@ -110,7 +111,7 @@ class Launching:
     async def _reached(self, node: Hello, started: Started, placed: Placed, health: Health) -> LlamaEngine:
         worker = RemoteWorker(node, started, self._identity, placed.stop, health)
         try:
-            await worker.ready()
+            await worker.ready(self._config.load_timeout)
         except BaseException:
             await worker.stop(0)
             raise
@@ -122,13 +123,19 @@ class Launching:
         return {path: self._digests.of(path) for path in paths}
 
 
-async def _followed(placed: Placed, order: Order, progress: LoadProgress) -> Started:
-    """A load, with what the node says of it on the way."""
+async def _followed(placed: Placed, order: Order, address: str, progress: LoadProgress) -> Started:
+    """A load, with what the node says of it on the way. `EngineLost` when it says nothing for as long as a load may
+    stand still: the node watches the worker, and this watches the node."""
     loading = asyncio.ensure_future(placed.load(order))
+    clock = asyncio.get_running_loop().time
+    heard = clock()
     try:
         while not (await asyncio.wait({loading}, timeout=STATE_SECONDS))[0]:
-            with contextlib.suppress(EngineError):
-                state = await placed.state()
+            if clock() - heard > order.stall_timeout:
+                raise EngineLost(f"node {address} has not said how the load goes for {order.stall_timeout:g} seconds")
+            with contextlib.suppress(EngineError, TimeoutError):
+                state = await connecting.within(STATE_TIMEOUT, placed.state())
+                heard = clock()
                 is_fetching = state.fetched < state.wanted and not state.loaded
                 progress.preparing = (state.fetched, state.wanted) if is_fetching else None
                 progress.loaded = lambda size=state.loaded: size  # type: ignore[misc]
@@ -139,12 +146,17 @@ async def _followed(placed: Placed, order: Order, progress: LoadProgress) -> Sta
     return loading.result()
 
 
-def _require_same_version(node: Hello) -> None:
+def _check(node: Hello) -> None:
+    """`EngineError` for a node that cannot be given a model."""
     if node.version != __version__:
         raise EngineError(
             f"node {node.address} has Corral {node.version}, and this server is {__version__}: "
             "install the same version there"
         )
+    try:
+        fingerprint(node.certificate)
+    except ValueError as error:
+        raise EngineError(f"node {node.address} says what cannot be read: its certificate is none") from error
 
 
 def memory_of(nodes: Sequence[Node], without: Collection[str]) -> int:

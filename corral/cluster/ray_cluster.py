@@ -13,7 +13,7 @@ from corral.cluster import probe, wire
 from corral.cluster.actor import ReplicaActor
 from corral.cluster.placing import Node, Resources
 from corral.cluster.wire import Failed, Hello, LoadState, Order, Started
-from corral.errors import ConfigError, EngineLost
+from corral.errors import ConfigError, EngineError, EngineLost
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +130,12 @@ class RayPlaced:
         self._node_id = self._address = ""
 
     async def hello(self) -> Hello:
-        self._node_id, said = await self._answer(self._actor.hello.remote())
-        found = wire.decode_hello(said)
+        said = await self._answer(self._actor.hello.remote())
+        try:
+            self._node_id, hello = said
+        except (TypeError, ValueError) as error:
+            raise EngineError("a node says what cannot be read: it may have another version of Corral") from error
+        found = wire.said(wire.decode_hello, hello, self._node_id)
         self._address = found.address
         return found
 
@@ -139,13 +143,14 @@ class RayPlaced:
         return self._node_id
 
     async def load(self, order: Order) -> Started:
-        reply = wire.decode_reply(await self._answer(self._actor.load.remote(wire.encode(order))))
+        said = await self._answer(self._actor.load.remote(wire.encode(order)))
+        reply = wire.said(wire.decode_reply, said, self._address)
         if isinstance(reply, Failed):
             raise wire.raised(reply, self._address)
         return reply
 
     async def state(self) -> LoadState:
-        return wire.decode_state(await self._answer(self._actor.state.remote()))
+        return wire.said(wire.decode_state, await self._answer(self._actor.state.remote()), self._address)
 
     async def stop(self, grace: float) -> None:
         if grace > 0:

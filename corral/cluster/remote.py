@@ -6,10 +6,10 @@ other end of quiet ones every second whether it is there, which a node answers h
 
 import asyncio
 import contextlib
-import socket
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import aiohttp
 import msgspec
@@ -18,24 +18,21 @@ from msgspec import Struct
 from corral.cluster import wire
 from corral.cluster.identity import Identity
 from corral.cluster.wire import Ended, Hello, Signs, Started
+from corral.engine import connecting
 from corral.engine.llama.exchange import Exchange
 from corral.engine.llama.process import rendered
 from corral.errors import EngineError, EngineLost
 
-CONNECT_SECONDS = 1.0
-"""How long a node may take to accept a connection."""
+P = TypeVar("P", bound=asyncio.Protocol)
 
-HANDSHAKE_SECONDS = 5.0
-"""How long it may take to agree on keys: a busy one computes for that."""
+LOSS_SECONDS = 2
+"""How long after the last sign of a node its connections break."""
 
 LOST_SECONDS = 5.0
 """How long a node may be out of reach before its worker is given up."""
 
 AGAIN_SECONDS = 0.25
 """Pause between two tries to reach it."""
-
-PROBE_SECONDS, PROBES = 1, 2
-"""How often the system asks a quiet connection's other end, and how many questions may stay unanswered."""
 
 CACHE_BYTES = 2 << 30
 """What the worker's prompt cache may take, at most."""
@@ -69,6 +66,8 @@ class RemoteWorker:
         self._health = health
         self._signs = Signs(0, 0.0, 0)
         self._last = Ended("")
+        self._problem = ""
+        """Why the node could not be heard last."""
         loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[str] = loop.create_future()
         self._first_sign: asyncio.Future[None] = loop.create_future()
@@ -97,51 +96,43 @@ class RemoteWorker:
 
     @property
     def connect_seconds(self) -> float | None:
-        return HANDSHAKE_SECONDS
+        return connecting.HANDSHAKE_SECONDS
 
-    async def ready(self) -> None:
-        """Waits for the first word of the node about it; `EngineLost` when none comes."""
+    async def ready(self, seconds: float) -> None:
+        """Waits for the first word of the node about it; `EngineLost` when none comes in so many seconds."""
         waited: set[asyncio.Future[Any]] = {self._first_sign, self._ended}
-        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(waited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            problem = self._problem or "it says nothing of the worker that it has started"
+            raise EngineLost(f"node {self.node}: {problem}")
         if self._ended.done():
             raise EngineLost(f"node {self.node}: {self._ended.result()}")
 
     async def reach(self) -> None:
         """Connects, and no more: a node that cannot be reached is told from one that is slow to agree on keys."""
         try:
-            (await self._connected()).close()
+            (await connecting.connected(self.node, self._started.port, LOSS_SECONDS)).close()
         except OSError as error:
             raise await self.broken(error) from error
 
     def connector(self) -> aiohttp.BaseConnector:
         return aiohttp.TCPConnector(
-            limit=0, force_close=True, ssl=self._tls, socket_factory=lambda info: _socket(info[0])
+            limit=0,
+            force_close=True,
+            ssl=self._tls,
+            socket_factory=lambda address: connecting.connection_socket(address[0], LOSS_SECONDS),
         )
 
     async def exchange(self) -> Exchange:
         try:
-            found = await self._connected()
-            _, exchange = await asyncio.get_running_loop().create_connection(
-                Exchange,
-                sock=found,
-                ssl=self._tls,
-                server_hostname=self.node,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS,
-            )
+            return await self._opened(Exchange, self._tls)
         except OSError as error:  # a timeout, too
             raise await self.broken(error) from error
-        return exchange
 
-    async def _connected(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self.node else socket.AF_INET
-        found = _socket(family)
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await asyncio.get_running_loop().sock_connect(found, (self.node, self._started.port))
-        except BaseException:
-            found.close()
-            raise
-        return found
+    async def _opened(self, protocol: Callable[[], P], tls: ssl.SSLContext) -> P:
+        return await connecting.opened(
+            protocol, self.node, self._started.port, loss_seconds=LOSS_SECONDS, encryption=tls
+        )
 
     async def broken(self, error: BaseException | None) -> EngineError:
         text = str(error or "") or ("it timed out" if error else "unexpected EOF")
@@ -192,34 +183,31 @@ class RemoteWorker:
         clock = asyncio.get_running_loop().time
         heard = clock()
         while self.alive:
-            problem = "the node ended the connection"
             try:
                 async with contextlib.aclosing(self._remarks()) as remarks:
                     async for remark in remarks:
                         heard = clock()
                         self._take(remark)
+                self._problem = "the node ended the connection"
+            except ConnectionRefusedError:  # the node is there, and what had the port is not
+                self._end("what gave access to the worker has ended")
             except (OSError, ValueError, msgspec.DecodeError) as error:
-                problem = str(error) or "it timed out"
+                self._problem = str(error) or "it timed out"
             if self._ended.done():
                 return
-            self._health.failed(f"node {self.node}: {problem}")
+            self._health.failed(f"node {self.node}: {self._problem}")
             if clock() - heard > LOST_SECONDS:
-                self._end(f"the node cannot be reached: {problem}")
+                self._end(f"the node cannot be reached: {self._problem}")
                 return
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def _remarks(self) -> AsyncGenerator[Signs | Ended, None]:
-        reader, writer = await asyncio.open_connection(
-            sock=await self._connected(),
-            ssl=self._watch_tls,
-            server_hostname=self.node,
-            ssl_handshake_timeout=HANDSHAKE_SECONDS,
-        )
+        lines = await self._opened(_Lines, self._watch_tls)
         try:
-            while line := await reader.readline():
+            while line := await lines.reader.readline():
                 yield wire.decode_remark(line)
         finally:
-            writer.transport.abort()
+            lines.close()
 
     def _take(self, remark: Signs | Ended) -> None:
         if isinstance(remark, Ended):
@@ -232,19 +220,16 @@ class RemoteWorker:
             self._first_sign.set_result(None)
 
 
-def _socket(family: int) -> socket.socket:
-    """For a connection that breaks soon after its other end cannot be reached any more."""
-    found = socket.socket(family, socket.SOCK_STREAM)
-    found.setblocking(False)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    options = {
-        "TCP_NODELAY": 1,
-        "TCP_KEEPIDLE": PROBE_SECONDS,
-        "TCP_KEEPINTVL": PROBE_SECONDS,
-        "TCP_KEEPCNT": PROBES,
-        "TCP_USER_TIMEOUT": 1000 * PROBE_SECONDS * PROBES,
-    }
-    for name, value in options.items():
-        if hasattr(socket, name):
-            found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    return found
+class _Lines(asyncio.StreamReaderProtocol):
+    """Reads a connection line by line."""
+
+    def __init__(self) -> None:
+        self.reader = asyncio.StreamReader()
+        super().__init__(self.reader)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._connection = cast(asyncio.Transport, transport)
+
+    def close(self) -> None:
+        self._connection.abort()

@@ -4,14 +4,18 @@ What is sent at first is read even by another version of Corral; everything else
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from corral import errors
 from corral.engine.base import RunnerSpec
 from corral.errors import CorralError, EngineCrashed, EngineError
+
+T = TypeVar("T")
+
+Count: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 62)]
 
 WATCH = "corral-watch"
 """The ALPN protocol of a connection on which the node says how the worker is; all others go to the worker."""
@@ -56,11 +60,11 @@ class Order(Struct, frozen=True, kw_only=True):
 class Started(Struct, frozen=True, kw_only=True, tag=True):
     """A worker that serves: on which port of the node's address, its key, and what `launch` found."""
 
-    port: int
+    port: Annotated[int, Meta(ge=1, lt=1 << 16)]
     key: str
-    pid: int
+    pid: Count
     log: str
-    pool: int | None
+    pool: Annotated[int, Meta(ge=1, lt=1 << 40)] | None
     template_error: str
     has_llguidance: bool
 
@@ -76,17 +80,17 @@ class Failed(Struct, frozen=True, tag=True):
 class LoadState(Struct, frozen=True):
     """How far a load is: bytes that have been fetched of all that are wanted, then bytes in the worker's memory."""
 
-    fetched: int = 0
-    wanted: int = 0
-    loaded: int = 0
+    fetched: Count = 0
+    wanted: Count = 0
+    loaded: Count = 0
 
 
 class Signs(Struct, frozen=True, tag=True):
     """What a worker holds of main memory, and what grows while it computes or prints."""
 
-    memory: int
+    memory: Count
     seconds: float
-    printed: int
+    printed: Count
 
 
 class Ended(Struct, frozen=True, tag=True):
@@ -110,6 +114,14 @@ decode_reply: Callable[[bytes], Reply] = msgspec.json.Decoder(Reply).decode
 decode_state = msgspec.json.Decoder(LoadState).decode
 decode_remark: Callable[[bytes], Remark] = msgspec.json.Decoder(Remark).decode
 encode = msgspec.json.encode
+
+
+def said(decode: Callable[[bytes], T], data: Any, node: str) -> T:
+    """What an actor said, decoded; `EngineError` for what none of this version says. `node`: its address or name."""
+    try:
+        return decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError) as error:
+        raise EngineError(f"node {node} says what cannot be read: {str(error)[:200]}") from error
 
 
 def failed(error: CorralError) -> Failed:

@@ -28,8 +28,9 @@ from corral.inference.metrics import RequestMetrics
 from corral.inference.plan import Planner
 from corral.inference.rank import Scores, check_rank, rank_documents
 from corral.inference.recent import STOPPED, Kind, Recent
+from corral.inference.resending import asked_again, resent
 from corral.inference.run import one, run, thinking_counted, with_one_call
-from corral.inference.runners import Runners, asked_again, resent
+from corral.inference.runners import NodeTries, Runners
 from corral.machine import Machine
 from corral.messages import (
     AnswerRequest,
@@ -188,7 +189,7 @@ async def _answered(runtime: Runtime, asked: _Asked, metrics: RequestMetrics, pl
         async with _answered_once(runtime, asked, metrics, place) as chunks:
             yield chunks
     else:
-        async with aclosing(resent(lambda: _answered_once(runtime, asked, metrics, place))) as chunks:
+        async with aclosing(resent(lambda: _answered_once(runtime, asked, metrics, place), NodeTries())) as chunks:
             yield chunks
 
 
@@ -256,7 +257,7 @@ async def _embedded(
             texts = [one if isinstance(one, str) else await _text_of(model, runner, one) for one in request.inputs]
             return await embed_inputs(runner, model, request, texts, chosen, metrics, normalize=normalize)
 
-    return await asked_again(embedded)
+    return await asked_again(embedded, NodeTries())
 
 
 async def rank(runtime: Runtime, request: RankRequest) -> Scores:
@@ -277,7 +278,7 @@ async def rank(runtime: Runtime, request: RankRequest) -> Scores:
                 metrics.got_runner(runner)
                 return await rank_documents(runner, model, request, chosen, metrics)
 
-        scores = await asked_again(ranked)
+        scores = await asked_again(ranked, NodeTries())
         return msgspec.structs.replace(
             scores, load_duration=metrics.load_duration, total_duration=metrics.total_duration
         )

@@ -7,8 +7,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import TypeVar
 
 from msgspec import Struct
@@ -17,13 +17,14 @@ from corral import names
 from corral.config.upstreams import ServedBy
 from corral.errors import Busy, CorralError, EngineDied, ModelFileError, OutOfMemory, UpstreamBusy, UpstreamError
 from corral.inference.metrics import RequestMetrics
-from corral.inference.remote import LARGE, chunks_of, refusal, remote
-from corral.inference.runners import Runners
-from corral.messages import ChatRequest, Chunk, EmbedRequest, GenerateRequest
+from corral.inference.remote import chunks_of, refusal, remote
+from corral.inference.resending import Chunks, asked_again, resent
+from corral.inference.runners import Runners, routing_prompt
+from corral.messages import ChatRequest, EmbedRequest, GenerateRequest
 from corral.models.model import Model
 from corral.names import Name
-from corral.replicas.prefixes import BYTES_PER_TOKEN, prompt_bytes
-from corral.replicas.replica import USUAL_ANSWER, Prompt, Replica, choose, prompt_of
+from corral.replicas.prefixes import BYTES_PER_TOKEN
+from corral.replicas.replica import USUAL_ANSWER, Load, Prompt, Replica, choose
 from corral.serving.traffic import Traffic
 from corral.telemetry import Series
 from corral.upstreams import bodies
@@ -43,7 +44,7 @@ LOOK_SECONDS = 30.0
 _FAILURES = (UpstreamError, Busy, EngineDied, OutOfMemory, ModelFileError)
 """What another replica need not fail with."""
 
-Local = Callable[[], AbstractAsyncContextManager[AsyncGenerator[Chunk, None]]]
+Local = Callable[[], AbstractAsyncContextManager[Chunks]]
 """Has this machine answer."""
 
 
@@ -84,7 +85,9 @@ class _Upstream(Replica):
     """One server as a replica of a model."""
 
     def __init__(self, client: Client, *, weight: float, tier: int) -> None:
-        super().__init__(client.name, weight=weight, tier=tier, has_room=lambda: time.monotonic() >= self.busy_until)
+        super().__init__(
+            client.name, weight=weight, tier=tier, load=lambda: Load(has_room=time.monotonic() >= self.busy_until)
+        )
         self.client = client
         self.busy_until = 0.0
         self.probing: asyncio.Task[None] | None = None
@@ -105,7 +108,9 @@ class Served:
         self._here = 0
         """Requests that were sent to this machine and are not done."""
         is_local_first = how.spill == "local-first"
-        self._local = Replica(LOCAL, tier=0 if is_local_first else 1, is_warm=self._is_loaded, has_room=self._has_room)
+        self._local = Replica(
+            LOCAL, tier=0 if is_local_first else 1, load=lambda: Load(self._is_loaded(), self._has_room())
+        )
         self._upstreams = [
             _Upstream(client, weight=client.upstream.weight, tier=1 if is_local_first else 0) for client in clients
         ]
@@ -118,7 +123,7 @@ class Served:
     @contextlib.asynccontextmanager
     async def answered(
         self, request: ChatRequest | GenerateRequest, model: Model | None, metrics: RequestMetrics, local: Local
-    ) -> AsyncIterator[AsyncGenerator[Chunk, None]]:
+    ) -> AsyncIterator[Chunks]:
         """The answer of whichever replica is chosen; `local` has this machine answer, where it has the `model`.
 
         `NotHere` for what no other server can do, where this machine has no such model.
@@ -126,20 +131,22 @@ class Served:
         refused = refusal(request)
         if refused is not None and model is None:
             raise refused
-        prompt = await _prompt(request)
+        prompt = await routing_prompt(request, bodies.max_tokens(request.options) or USUAL_ANSWER)
+        tries = _Tries(self, self._replicas(model, only_here=refused is not None), prompt, metrics)
 
-        async def begin(replica: Replica, stack: AsyncExitStack) -> AsyncGenerator[Chunk, None]:
-            if isinstance(replica, _Upstream):
+        @contextlib.asynccontextmanager
+        async def answer() -> AsyncIterator[Chunks]:
+            async with tries.next() as replica:
+                if not isinstance(replica, _Upstream):
+                    async with local() as chunks:
+                        yield chunks
+                    return
                 sent = await remote(replica.client, request, model)
                 metrics.got_upstream(self.label, self.traffic)
-                chunks = chunks_of(replica.client, request, sent, metrics)
-                await stack.enter_async_context(aclosing(chunks))
-            else:
-                chunks = await stack.enter_async_context(local())
-            return _after(await anext(chunks), chunks)
+                async with aclosing(chunks_of(replica.client, request, sent, metrics)) as chunks:
+                    yield chunks
 
-        tries = _Tries(self, self._replicas(model, only_here=refused is not None), metrics)
-        async with tries.until_one_works(prompt, begin) as chunks:
+        async with aclosing(resent(answer, tries)) as chunks:
             yield chunks
 
     async def embedded(
@@ -153,19 +160,21 @@ class Served:
         """The vectors of whichever replica is chosen; `finish` makes of another server's what `local` gives."""
         texts = [one for one in request.inputs if isinstance(one, str)]
 
-        async def begin(replica: Replica, stack: AsyncExitStack) -> T:
-            if not isinstance(replica, _Upstream):
-                return await local()
-            metrics.got_upstream(self.label, self.traffic)
-            client = replica.client
-            body = await asyncio.to_thread(bodies.embedding_body, client.model, texts, request.dimensions)
-            with metrics.serving():
-                return await finish(await client.embed(body, len(texts)))
-
         tokens = sum(len(text) for text in texts) // BYTES_PER_TOKEN
-        tries = _Tries(self, self._replicas(model, only_here=len(texts) < len(request.inputs)), metrics)
-        async with tries.until_one_works(Prompt(tokens=tokens), begin) as vectors:
-            return vectors
+        replicas = self._replicas(model, only_here=len(texts) < len(request.inputs))
+        tries = _Tries(self, replicas, Prompt(tokens=tokens), metrics)
+
+        async def ask() -> T:
+            async with tries.next() as replica:
+                if not isinstance(replica, _Upstream):
+                    return await local()
+                metrics.got_upstream(self.label, self.traffic)
+                client = replica.client
+                body = await asyncio.to_thread(bodies.embedding_body, client.model, texts, request.dimensions)
+                with metrics.serving():
+                    return await finish(await client.embed(body, len(texts)))
+
+        return await asked_again(ask, tries)
 
     def _replicas(self, model: Model | None, *, only_here: bool) -> Sequence[Replica]:
         if model is not None:
@@ -290,69 +299,49 @@ class Served:
 class _Tries:
     """One request on its way through the replicas of a model."""
 
-    def __init__(self, served: Served, replicas: Sequence[Replica], metrics: RequestMetrics) -> None:
+    def __init__(self, served: Served, replicas: Sequence[Replica], prompt: Prompt, metrics: RequestMetrics) -> None:
         self._served = served
         self._replicas = replicas
+        self._prompt = prompt
         self._metrics = metrics
         self._tried: list[Replica] = []
+        """The last one has the request now."""
+        self._error: CorralError | None = None
+        self._is_over = False
+        """Whether none is left."""
 
     @contextlib.asynccontextmanager
-    async def until_one_works(
-        self, prompt: Prompt, begin: Callable[[Replica, AsyncExitStack], Awaitable[T]]
-    ) -> AsyncIterator[T]:
-        """What `begin` gives at the first replica that does not fail; what it enters is open as long as the block."""
-        error: CorralError | None = None
-        while True:
-            replica = await self._next(prompt, error)
-            async with AsyncExitStack() as stack:
-                try:
-                    stack.enter_context(self._served.sending(replica, prompt))
-                    begun = await begin(replica, stack)
-                except _FAILURES as failure:
-                    self._served.failed(replica, failure)
-                    error = failure
-                    self._tried.append(replica)
-                    continue
-                self._served.works(replica)
-                try:
-                    yield begun
-                except UpstreamError as failure:
-                    self._served.failed(replica, failure)
-                    raise
-                return
-
-    async def _next(self, prompt: Prompt, error: CorralError | None) -> Replica:
-        """The replica to try; where none is left the last error is raised."""
-        found = choose(prompt, self._replicas, self._tried)
+    async def next(self) -> AsyncIterator[Replica]:
+        """The block in which the replica that fits best of those not tried has the request; where none is left, the
+        last error is raised."""
+        found = choose(self._prompt, self._replicas, self._tried)
         if found is None:
             await self._served.ask_again([one for one in self._replicas if one not in self._tried])
-            found = choose(prompt, self._replicas, self._tried)
+            found = choose(self._prompt, self._replicas, self._tried)
         if found is None:
-            raise error or self._none_left()
+            self._is_over = True
+            raise self._error or self._none_left()
         replica, route = found
         self._metrics.routed(replica.name, route.reason)
         self._served.chosen(replica, route.reason)
-        return replica
+        self._tried.append(replica)
+        with self._served.sending(replica, self._prompt):
+            yield replica
+
+    def works(self) -> None:
+        self._served.works(self._tried[-1])
+
+    def failed(self, error: CorralError, *, has_begun: bool) -> bool:
+        if self._is_over or not isinstance(error, UpstreamError if has_begun else _FAILURES):
+            return False
+        self._error = error
+        self._served.failed(self._tried[-1], error)
+        return True
 
     def _none_left(self) -> CorralError:
         first = self._replicas[0]
         reason = first.breaker.error.partition(f'upstream "{first.name}" ')[2] or "is asked by another request just now"
         return UpstreamError(first.name, reason, code=503)
-
-
-async def _after(first: Chunk, rest: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
-    """An answer whose first chunk was taken already."""
-    yield first
-    async for chunk in rest:
-        yield chunk
-
-
-async def _prompt(request: ChatRequest | GenerateRequest) -> Prompt:
-    text = prompt_bytes(request)
-    answer_tokens = bodies.max_tokens(request.options) or USUAL_ANSWER
-    if len(text) > LARGE:
-        return await asyncio.to_thread(prompt_of, text, answer_tokens)
-    return prompt_of(text, answer_tokens)
 
 
 class Elsewhere:

@@ -20,12 +20,10 @@ from corral.models.model import Model
 from corral.parsers.rescue import RescueParser
 from corral.parsers.tagged import Chained
 from corral.parsers.thinking import ThinkingParser
+from corral.replicas.prefixes import LARGE, size_of
 from corral.upstreams import bodies
 from corral.upstreams.answer import Answer, Asked, ChatAnswer, TextAnswer
 from corral.upstreams.client import Client
-
-LARGE = 1 << 18
-"""Bytes of a request whose JSON is made in a thread."""
 
 THINK_TAGS = ("<think>", "</think>")
 """Around thoughts that a server leaves in the text."""
@@ -64,17 +62,9 @@ class Remote(Struct, frozen=True):
 async def remote(client: Client, request: ChatRequest | GenerateRequest, model: Model | None) -> Remote:
     """A request for a server. `model`: the one of that name in the store, whose parameters, system text and messages
     count here as they do there. `BadRequest` and its kinds."""
-    if _size(request) > LARGE:
+    if size_of(request) > LARGE:
         return await asyncio.to_thread(_remote, client, request, model)
     return _remote(client, request, model)
-
-
-def _size(request: ChatRequest | GenerateRequest) -> int:
-    """About how many bytes it has."""
-    if isinstance(request, GenerateRequest):
-        return len(request.prompt) + sum(len(one.data) for one in request.media)
-    texts = sum(len(message.text) for message in request.messages)
-    return texts + sum(len(one.data) for message in request.messages for one in message.media)
 
 
 def _remote(client: Client, request: ChatRequest | GenerateRequest, model: Model | None) -> Remote:

@@ -1,23 +1,22 @@
 """Which loaded model a request gets: this machine's, or, where it has nodes, one of a fleet on them."""
 
+import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING
 
 from corral.engine.base import RunnerSpec
-from corral.errors import EngineLost
-from corral.messages import ChatRequest, Chunk, GenerateRequest
-from corral.replicas.prefixes import prompt_bytes
-from corral.replicas.replica import Prompt, prompt_of
+from corral.errors import CorralError, EngineLost
+from corral.messages import ChatRequest, GenerateRequest
+from corral.replicas.prefixes import LARGE, prompt_bytes, size_of
+from corral.replicas.replica import USUAL_ANSWER, Prompt, prompt_of
 from corral.serving.place import Place
 from corral.serving.runner import Runner
 from corral.serving.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from corral.cluster.fleets import Fleets
-
-T = TypeVar("T")
 
 TRIES = 3
 """Replicas that a request is sent to at most, one after the other, while its answer has not begun."""
@@ -51,7 +50,22 @@ class Runners:
         why, where there are nodes. Errors as `Scheduler.runner`, and `NotPlaced`."""
         if self.fleets is None:
             return self._here.runner(spec, label, keep_alive, place)
-        return self.fleets.runner(spec, label, keep_alive, place, _prompt(request), routed)
+        return self._on_a_node(self.fleets, spec, label, keep_alive, place, request, routed)
+
+    @contextlib.asynccontextmanager
+    async def _on_a_node(
+        self,
+        fleets: "Fleets",
+        spec: RunnerSpec,
+        label: str,
+        keep_alive: float | None,
+        place: Place | None,
+        request: ChatRequest | GenerateRequest | None,
+        routed: Callable[[str, str], None],
+    ) -> AsyncGenerator[Runner, None]:
+        prompt = await routing_prompt(request)
+        async with fleets.runner(spec, label, keep_alive, place, prompt, routed) as runner:
+            yield runner
 
     def expire(self, weights: str) -> None:
         """Unloads the models with these weights as soon as they have no users."""
@@ -60,34 +74,25 @@ class Runners:
             self.fleets.expire(weights)
 
 
-def _prompt(request: ChatRequest | GenerateRequest | None) -> Prompt:
-    return Prompt() if request is None else prompt_of(prompt_bytes(request))
+class NodeTries:
+    """A request on its way from node to node, when the connection to one breaks. Which one comes next is the fleet's
+    business, which has heard of it by then."""
+
+    def __init__(self) -> None:
+        self._left = TRIES - 1
+
+    def works(self) -> None:
+        """Nothing: the connections say so themselves."""
+
+    def failed(self, error: CorralError, *, has_begun: bool) -> bool:
+        self._left -= 1
+        return isinstance(error, EngineLost) and self._left >= 0
 
 
-Chunks: TypeAlias = AsyncGenerator[Chunk, None]
-
-
-async def resent(answer: Callable[[], AbstractAsyncContextManager[Chunks]]) -> Chunks:
-    """The chunks of an answer; where the connection to a replica breaks before the first of them, those of another.
-
-    Chunks of progress do not count: they say nothing of the answer.
-    """
-    for left in reversed(range(TRIES)):
-        has_begun = False
-        try:
-            async with answer() as chunks:
-                async for chunk in chunks:
-                    has_begun = has_begun or chunk.progress is None
-                    yield chunk
-                return
-        except EngineLost:
-            if has_begun or not left:
-                raise
-
-
-async def asked_again(ask: Callable[[], Awaitable[T]]) -> T:
-    """What is answered as a whole; where the connection to a replica breaks, another one is asked."""
-    for _ in range(TRIES - 1):
-        with contextlib.suppress(EngineLost):
-            return await ask()
-    return await ask()
+async def routing_prompt(request: ChatRequest | GenerateRequest | None, answer_tokens: int = USUAL_ANSWER) -> Prompt:
+    """What routing has to know of a request; a large one is hashed in a thread."""
+    if request is None:
+        return Prompt()
+    if size_of(request) > LARGE:
+        return await asyncio.to_thread(lambda: prompt_of(prompt_bytes(request), answer_tokens))
+    return prompt_of(prompt_bytes(request), answer_tokens)

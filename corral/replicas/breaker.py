@@ -28,7 +28,7 @@ class Breaker:
     @property
     def may_pass(self) -> bool:
         """Whether a request may be sent: it is closed, or its pause is over and nobody tries yet."""
-        return self.is_closed or (not self._is_tried and self._clock() >= self._until)
+        return not self._pause or (not self._is_tried and self._clock() >= self._until)
 
     @property
     def wait(self) -> float:

@@ -22,6 +22,9 @@ KEPT = 16384
 BYTES_PER_TOKEN = 4
 """An estimate, for texts that are not tokenized here."""
 
+LARGE = 1 << 18
+"""Bytes of a request that is hashed or written in a thread: more than a millisecond's work."""
+
 Chain: TypeAlias = tuple[int, ...]
 """The hashes of a prompt's whole blocks, from its beginning."""
 
@@ -46,6 +49,14 @@ def prompt_bytes(request: ChatRequest | GenerateRequest) -> bytes:
         return b"\0".join((request.system.encode(), media, request.prompt.encode()))
     tools = [f"{tool.name}\0{tool.description}\0{tool.parameters}".encode() for tool in request.tools]
     return b"\1".join((*tools, *(_message_bytes(message) for message in request.messages)))
+
+
+def size_of(request: ChatRequest | GenerateRequest) -> int:
+    """About how many bytes it has."""
+    if isinstance(request, GenerateRequest):
+        return len(request.prompt) + sum(len(one.data) for one in request.media)
+    texts = sum(len(message.text) for message in request.messages)
+    return texts + sum(len(one.data) for message in request.messages for one in message.media)
 
 
 def _message_bytes(message: Message) -> bytes:
@@ -75,6 +86,8 @@ class Prefixes:
 
     def known(self, wanted: Sequence[int]) -> int:
         """How many blocks from the beginning of a chain were seen."""
+        if not wanted or wanted[0] not in self._hashes:  # as for most of many replicas
+            return 0
         for count, block in enumerate(wanted):
             if block not in self._hashes:
                 return count

@@ -29,6 +29,18 @@ def prompt_of(text: bytes, answer_tokens: int = USUAL_ANSWER) -> Prompt:
     return Prompt(chain(text), len(text) // BYTES_PER_TOKEN, answer_tokens)
 
 
+class Load(Struct, frozen=True, gc=False):
+    """How a replica is at a moment: whether the model is loaded there, whether it would begin with a request at once,
+    and the tokens that it has in flight of all requests; None: those sent from here count."""
+
+    is_warm: bool = True
+    has_room: bool = True
+    in_flight: int | None = None
+
+
+READY = Load()
+
+
 class Replica:
     """One place that answers for a model. `weight` and `tier` as in `ReplicaState`."""
 
@@ -38,12 +50,9 @@ class Replica:
         *,
         weight: float = 1.0,
         tier: int = 0,
-        is_warm: Callable[[], bool] = lambda: True,
-        has_room: Callable[[], bool] = lambda: True,
-        in_flight: Callable[[], int] | None = None,
+        load: Callable[[], Load] = lambda: READY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`in_flight`: tokens that it has of all requests, where that is known; else those sent from here count."""
         self.name = name
         self.breaker = Breaker(clock)
         self.prefixes = Prefixes()
@@ -51,22 +60,23 @@ class Replica:
         self.is_leaving = False
         """Whether it gets no new requests, since it is to go."""
         self._weight, self._tier = weight, tier
-        self._is_warm, self._has_room, self._in_flight = is_warm, has_room, in_flight
+        self._load = load
         self._sent_tokens = 0
 
-    def state(self, prompt: Prompt, *, may_be_used: bool = True) -> ReplicaState:
+    def state(self, prompt: Prompt, may_be_used: bool = True) -> ReplicaState:
         """As a request sees it now."""
+        load = self._load()
         known = self.prefixes.known(prompt.chain) * BLOCK // BYTES_PER_TOKEN
         return ReplicaState(
-            name=self.name,
-            tier=self._tier,
-            weight=self._weight,
-            is_usable=may_be_used and not self.is_leaving and self.breaker.may_pass,
-            is_warm=self._is_warm(),
-            has_room=self._has_room(),
-            in_flight=self._sent_tokens if self._in_flight is None else self._in_flight(),
-            known=min(known, prompt.tokens),
-            served=self.served,
+            self.name,
+            self._tier,
+            self._weight,
+            may_be_used and not self.is_leaving and self.breaker.may_pass,
+            load.is_warm,
+            load.has_room,
+            self._sent_tokens if load.in_flight is None else load.in_flight,
+            known if known < prompt.tokens else prompt.tokens,
+            self.served,
         )
 
     @contextlib.contextmanager
@@ -89,5 +99,5 @@ def choose(
     prompt: Prompt, replicas: Sequence[Replica], without: Collection[Replica] = ()
 ) -> tuple[Replica, Route] | None:
     """The replica for a request and why, leaving out those that were tried already; None where none is left."""
-    found = route(prompt.tokens, [replica.state(prompt, may_be_used=replica not in without) for replica in replicas])
+    found = route(prompt.tokens, [replica.state(prompt, replica not in without) for replica in replicas])
     return None if found is None else (replicas[found.index], found)

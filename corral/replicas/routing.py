@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 
-class ReplicaState(Struct, frozen=True, kw_only=True):
+class ReplicaState(Struct, frozen=True, gc=False):
     """A replica of a model at one moment, as one request sees it."""
 
     name: str
@@ -42,34 +42,40 @@ def route(tokens: int, replicas: Sequence[ReplicaState]) -> Route | None:
     replica that knows most of a prompt gets it, unless it carries so much more than the least loaded that waiting costs
     more than reading.
     """
-    usable = [index for index, replica in enumerate(replicas) if replica.is_usable]
-    if not usable:
+    ranks = [
+        (
+            not replica.has_room,
+            replica.tier,
+            not replica.is_warm,
+            # what lies before the answer's first token, in tokens; where that is equal, who was given least so far
+            replica.in_flight / replica.weight + (tokens - replica.known if tokens > replica.known else 0),
+            replica.served / replica.weight,
+            -replica.known,
+            index,
+        )
+        for index, replica in enumerate(replicas)
+        if replica.is_usable
+    ]
+    if not ranks:
         return None
-    with_room = [index for index in usable if replicas[index].has_room]
-    tier = min(replicas[index].tier for index in with_room or usable)
-    candidates = [index for index in with_room or usable if replicas[index].tier == tier]
-    warm = [index for index in candidates if replicas[index].is_warm]
-    candidates = warm or candidates
-    chosen = min(candidates, key=lambda index: _cost(tokens, replicas[index]))
-    return Route(chosen, _reason(chosen, candidates, usable, replicas))
+    index = min(ranks)[-1]
+    return Route(index, _reason(index, [rank[-1] for rank in ranks], replicas))
 
 
-def _cost(tokens: int, replica: ReplicaState) -> tuple[float, float, int]:
-    """What lies before the answer's first token, in tokens; then, where that is equal, who was given least so far."""
-    unread = max(0, tokens - replica.known)
-    return (replica.in_flight / replica.weight + unread, replica.served / replica.weight, -replica.known)
-
-
-def _reason(chosen: int, candidates: Sequence[int], usable: Sequence[int], replicas: Sequence[ReplicaState]) -> str:
+def _reason(chosen: int, usable: Sequence[int], replicas: Sequence[ReplicaState]) -> str:
     replica = replicas[chosen]
     if len(usable) == 1:
         return "the only one" if len(replicas) == 1 else "the only one that can be reached"
-    if any(replicas[index].tier < replica.tier for index in usable):
+    kind = (replica.has_room, replica.tier, replica.is_warm)
+    known = [one.known for one in map(replicas.__getitem__, usable) if (one.has_room, one.tier, one.is_warm) == kind]
+    tiers = [replicas[index].tier for index in usable]
+    if min(tiers) < replica.tier:
         return "those before it have no room"
-    if len(candidates) == 1:
-        is_first = any(replicas[index].tier > replica.tier for index in usable)
-        return "it comes before the others" if is_first else "the only one with room and the model loaded"
-    most = max(replicas[index].known for index in candidates)
+    if len(known) == 1:
+        return (
+            "it comes before the others" if max(tiers) > replica.tier else "the only one with room and the model loaded"
+        )
+    most = max(known)
     if replica.known and replica.known == most:
         return f"knows {replica.known} tokens of the prompt"
     if most:

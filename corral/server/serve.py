@@ -88,7 +88,7 @@ def _listener(family: int, address: tuple[Any, ...]) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         network.reuse_address(listener)
-        _find_lost_clients(listener)
+        network.ask_peers(listener, 15, 9)  # as Go does
         if address[0] == "::":
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind(address)
@@ -97,15 +97,6 @@ def _listener(family: int, address: tuple[Any, ...]) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _find_lost_clients(listener: socket.socket) -> None:
-    """Has the system ask the other end of quiet connections whether it is there, as Go does: every 15 s, nine times."""
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 9)):
-        if hasattr(socket, option):
-            with contextlib.suppress(OSError):
-                listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 class _Server(uvicorn.Server):

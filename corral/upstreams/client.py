@@ -5,7 +5,9 @@ An answer that is streamed has a connection of its own (`engine/llama/exchange.p
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -20,6 +22,7 @@ from corral import __version__, telemetry
 from corral.access import private_file
 from corral.config.upstreams import Upstream
 from corral.engine.base import Piece
+from corral.engine.connecting import HANDSHAKE_SECONDS, connected, connection_socket, opened, within
 from corral.engine.llama.exchange import Exchange, NotHttp
 from corral.errors import ConfigError, CorralError, EngineRefused, UpstreamBusy, UpstreamError
 from corral.upstreams import via, wire
@@ -29,11 +32,8 @@ from corral.upstreams.silence import Silence
 
 log = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT = 1.0
-"""Seconds for a connection, its encryption aside."""
-
-TLS_TIMEOUT = 5.0
-"""Seconds for a connection with its encryption."""
+LOSS_SECONDS = 9
+"""Seconds after the last sign of a server's machine after which connections to it break."""
 
 PROBE_TIMEOUT = 5.0
 """Seconds for an answer to the question whether it works, and to that for its models."""
@@ -51,6 +51,9 @@ NUMBER_BYTES = 32
 """Bytes of a number of a vector, at most."""
 
 MAX_DIMENSIONS = 1 << 16
+
+_LOST = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
+"""How a connection breaks whose other end is out of reach."""
 
 BUSY_SECONDS = 1.0
 """Seconds for which a server that takes no more requests gets none, unless it says for how long; and at most."""
@@ -162,8 +165,7 @@ class Client:
         try:
             try:
                 exchange.send(head + body)
-                async with asyncio.timeout(None if self._silence == float("inf") else self._silence):
-                    await exchange.answered()
+                await within(self._silence, exchange.answered())
                 if exchange.status != 200:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(ERROR_TIMEOUT):
@@ -180,25 +182,30 @@ class Client:
             exchange.close()
 
     async def _connected(self) -> Exchange:
-        loop = asyncio.get_running_loop()
         encryption = await asyncio.to_thread(_encryption) if self._is_encrypted else None
+
+        def new() -> Exchange:
+            return Exchange(EventReader(self.name))
+
         try:
-            async with asyncio.timeout(TLS_TIMEOUT if encryption else CONNECT_TIMEOUT):
-                _, exchange = await loop.create_connection(
-                    lambda: Exchange(EventReader(self.name)), self._host, self._port, ssl=encryption
-                )
-        except TimeoutError:
-            raise UpstreamError(self.name, "cannot be reached: it does not answer a connection") from None
+            return await opened(new, self._host, self._port, loss_seconds=LOSS_SECONDS, encryption=encryption)
         except OSError as error:
             raise self._unreached(error) from error
-        return exchange
+
+    async def _reach(self) -> None:
+        """Connects, and no more: a server that cannot be reached is told from one that is slow."""
+        try:
+            (await connected(self._host, self._port, LOSS_SECONDS)).close()
+        except OSError as error:
+            raise self._unreached(error) from error
 
     async def _asked(
         self, method: str, path: str, body: bytes | None, most: int, seconds: float | None = None
     ) -> bytes:
         """The body of a good answer, of so many bytes at most."""
-        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_TIMEOUT, sock_read=self._read_timeout)
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=HANDSHAKE_SECONDS, sock_read=self._read_timeout)
         headers = await self._headers()
+        await self._reach()
         try:
             async with self._connections().request(
                 method,
@@ -215,7 +222,7 @@ class Client:
                     given = {name.lower().encode(): value.encode() for name, value in response.headers.items()}
                     raise self._refusal(path, response.status, given, data)
                 return data
-        except aiohttp.ClientConnectorError as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise self._unreached(error) from error
         except (aiohttp.ClientError, OSError) as error:
             raise self._lost(error) from error
@@ -226,7 +233,9 @@ class Client:
 
     def _connections(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, force_close=True)
+            connector = aiohttp.TCPConnector(
+                limit=0, force_close=True, socket_factory=lambda address: connection_socket(address[0], LOSS_SECONDS)
+            )
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self._session
 
@@ -276,12 +285,17 @@ class Client:
         return Vectors([row.embedding for row in rows], tokens if 0 <= tokens < 1 << 31 else 0)
 
     def _unreached(self, error: OSError) -> UpstreamError:
+        if isinstance(error, TimeoutError) and error.errno is None:
+            return UpstreamError(self.name, "cannot be reached: it does not answer a connection")
         reason = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
         if isinstance(reason, ssl.SSLError | ssl.CertificateError):
             return UpstreamError(self.name, f"cannot be reached: {getattr(reason, 'verify_message', '') or reason}")
-        return UpstreamError(self.name, f"cannot be reached: {(reason.strerror or str(reason)).lower()}")
+        by_system = os.strerror(reason.errno) if reason.errno and reason.errno > 0 else reason.strerror or str(reason)
+        return UpstreamError(self.name, f"cannot be reached: {by_system.lower()}")
 
     def _lost(self, error: Exception) -> UpstreamError:
+        if isinstance(error, OSError) and error.errno in _LOST:
+            return UpstreamError(self.name, "cannot be reached any more: its machine does not answer")
         if isinstance(error, TimeoutError):
             return UpstreamError(self.name, f"has said nothing for {self._silence:g} seconds")
         if isinstance(error, NotHttp | aiohttp.ClientResponseError | aiohttp.ClientPayloadError):
