@@ -18,6 +18,7 @@ from corral.models.assemble import Source
 from corral.names import Digest, Name, parse_split_part
 from corral.sources.mirrors import FileMirror
 from corral.store import Store, disk
+from corral.system.files import exists
 
 
 async def pull(
@@ -53,7 +54,7 @@ def parts_of(path: Path) -> list[Path]:
 
 def _take(path: Path, name: Name, store: Store, link: bool, prune: bool, report: Report) -> None:
     with disk.explained(path, "reading"):
-        if not path.exists():
+        if not exists(path):
             raise NotFound(f'no such file: "{path}"')
         is_llamafile = looks_like_llamafile(path)
         is_bundle = bundles.looks_like_bundle(path)

@@ -16,6 +16,7 @@ import msgspec
 from corral.names import Digest
 from corral.store import disk
 from corral.store.disk import FileState
+from corral.system.files import exists
 
 _TEMPORARY = ".new-"
 """What a record that is being written is called; it may be another process that writes."""
@@ -82,7 +83,7 @@ class Adoptions:
                 if path.name.startswith(_TEMPORARY):
                     is_dropped = path.stat().st_mtime <= oldest
                 else:
-                    is_dropped = not (blobs / path.name).exists()
+                    is_dropped = not exists(blobs / path.name)
                 if is_dropped:
                     path.unlink()
 

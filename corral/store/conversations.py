@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from corral.names import Digest
 from corral.store import disk
+from corral.system.files import exists
 
 ABANDONED_SECONDS = 3600.0
 """After which a file that was not finished is taken for the remains of an engine that died."""
@@ -78,7 +79,7 @@ class Conversations:
         """Removes what belongs to blobs that are gone, and what was never finished."""
         with suppress(OSError):
             for parent in list(self.folder.iterdir()):
-                if not (blobs / parent.name).exists():
+                if not exists(blobs / parent.name):
                     shutil.rmtree(parent, ignore_errors=True)
         for file in self._files():
             is_alone = not file.with_suffix(".json").exists()

@@ -21,6 +21,7 @@ from corral.names import Digest, parse_digest
 from corral.store import disk
 from corral.store.disk import FileState
 from corral.system import locks
+from corral.system.files import exists
 
 _RECORD = "made.json"
 _TEMPORARY = ".new-"
@@ -168,7 +169,7 @@ class Derived:
     def tidy(self, blobs: Path, unused_seconds: float) -> None:
         """Removes what belongs to blobs that are gone, what was not used for so long, and what died half-made."""
         for parent in _folders(self.folder):
-            if not (blobs / parent.name).exists():
+            if not exists(blobs / parent.name):
                 shutil.rmtree(parent, ignore_errors=True)
                 continue
             with suppress(StoreError, InvalidName):

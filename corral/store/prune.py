@@ -16,6 +16,7 @@ from pathlib import Path
 from corral.names import Digest
 from corral.store import disk
 from corral.store.blobs import Blobs
+from corral.system.files import exists
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def rename_old_blobs(folder: Path) -> int:
         if match := _OLD_BLOB.match(path.name):
             target = folder / (Digest(match[1]).filename + (match[2] or ""))
             with suppress(FileNotFoundError):
-                if target.exists():
+                if exists(target):
                     path.unlink()
                 else:
                     path.rename(target)

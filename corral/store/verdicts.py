@@ -12,6 +12,7 @@ import msgspec
 from corral.errors import InvalidName
 from corral.names import Digest, parse_digest
 from corral.store import disk
+from corral.system.files import exists
 
 _TEMPORARY = "new-"
 _MOST = 1 << 16
@@ -76,5 +77,5 @@ class Verdicts:
         """Removes what belongs to blobs that are gone, and what was never finished."""
         with suppress(OSError):
             for file in list(self._folder.iterdir()):
-                if not (blobs / file.name).exists():
+                if not exists(blobs / file.name):
                     file.unlink()

@@ -161,6 +161,15 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
     return bytes(buffer) if count == size else bytes(buffer[:count])
 
 
+def exists(path: Path) -> bool:
+    """Whether there is something. `OSError` where that cannot be said, which Python from 3.14 on would call no."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def flush_folder(folder: Path) -> None:
     """Puts the names in a folder on the disk; nothing happens where folders cannot be opened. `OSError`."""
     if sys.platform == "win32":

@@ -22,6 +22,7 @@ from corral.cli.framework.flags import Flag
 from corral.cli.paths import typed_path
 from corral.errors import BadRequest, CorralError, NotFound
 from corral.golang.units import byte_text
+from corral.system.files import exists
 
 if TYPE_CHECKING:
     from corral.adopting.found import Left
@@ -68,7 +69,7 @@ def adopt(arguments: Arguments, copy: bool, yes: bool, dry_run: bool) -> None:
 
 def _existing(text: str) -> Path:
     path = typed_path(text).absolute()
-    if not path.exists():
+    if not exists(path):
         raise NotFound(f'no such file or folder: "{text}"')
     return path
 

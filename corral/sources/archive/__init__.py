@@ -24,6 +24,7 @@ from corral.names import Digest, Name, parse_digest
 from corral.sources.archive import tar
 from corral.store import MAX_MANIFEST_BYTES, Layer, Manifest, Store, disk, parse_manifest
 from corral.store.blobs import require_space
+from corral.system.files import exists
 
 REF_NAME = "org.opencontainers.image.ref.name"
 """The annotation of a manifest in the index that has the model's name."""
@@ -176,7 +177,7 @@ def _import(path: Path, store: Store, only: Name | None, prune: bool, report: Re
 @contextmanager
 def _opened(path: Path) -> Iterator[FileIO]:
     with disk.explained(path, "reading"):
-        if not path.exists():
+        if not exists(path):
             raise NotFound(f'no such file: "{path}"')
         if not path.is_file():
             raise BadRequest(f'"{path}" is not a file')
