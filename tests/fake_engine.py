@@ -121,7 +121,8 @@ class Answer:
     """What the words in a prompt ask for.
 
     `!tokens=N` so many tokens `w1 w2 …`; `!say=a|b` just these pieces (percent-encoded), each a token, which may be
-    a part of a character only; `!think=…` thoughts before them and `!call=a|b` calls of tools after them (chat only),
+    a part of a character only, and the last of them `!times=N` times;
+    `!think=…` thoughts before them and `!call=a|b` calls of tools after them (chat only),
     with `!arguments=…|…` (percent-encoded JSON) where they are not to be about Oslo;
     `!read=S` seconds for each part of a prompt that is read in parts, and for its rest until the file `go` appears;
     `!delay=S` seconds before each token; `!hold=N` waits after N tokens until the file `go` appears in the home
@@ -142,6 +143,7 @@ class Answer:
         """The answer to a prompt; one that has to fit a schema does, unless the words say what is to be said."""
         words = dict(re.findall(r"!([a-z-]+)(?:=([^\s!<]+))?", prompt))
         pieces = [unquote_to_bytes(piece) for piece in words["say"].split("|")] if "say" in words else []
+        pieces += pieces[-1:] * (int(words.get("times", 1)) - 1)
         if schema is not None and not {"say", "tokens"} & words.keys():
             pieces = words_of(json.dumps(instance(schema), ensure_ascii=False))
         return cls(words, pieces or [f"w{number} ".encode() for number in range(1, int(words.get("tokens", 3)) + 1)])

@@ -20,6 +20,6 @@ def answers(page: Page, text: str) -> None:
     expect(page.get_by_role("button", name="Send")).to_be_visible()
 
 
-def spoken(text: str) -> str:
-    """What has the fake engine say a text."""
-    return f"!say={quote(text, safe='')}"
+def spoken(*pieces: str, times: int = 1) -> str:
+    """What has the fake engine say a text, in these pieces, the last of them so many times."""
+    return f"!say={'|'.join(quote(piece, safe='') for piece in pieces)} !times={times}"

@@ -126,6 +126,13 @@ def test_a_formula_that_is_no_tex_stays_as_it_was_written() -> None:
     assert f"<code>{deep}</code>" in html(f"${deep}$")
 
 
+def test_rows_of_a_wide_table_are_filled_up_to_a_bound() -> None:
+    wide = "|" + "a|" * 2000 + "\n|" + "-|" * 2000 + "\n"
+    assert [block.html.count("<td>") for block in blocks(wide + "b\n" * 100)] == [4000, 0]
+    assert [block.html.count("<td>") for block in blocks("|a|b|\n|-|-|\n" + "|1|2|\n" * 3000)] == [6000]
+    assert [block.html.count("<td>") for block in blocks("|a|b|c|d|\n|-|-|-|-|\n1|2\n\nend")] == [4, 0]
+
+
 def test_an_open_block_is_code_until_it_is_closed() -> None:
     assert html("```\nx = 1") == "<pre><code>x = 1</code></pre>\n"
 

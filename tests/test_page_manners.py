@@ -322,3 +322,22 @@ def test_a_server_goes_away_in_the_middle_of_an_answer_and_comes_back(
         page.get_by_role("button", name="Answer again").click()
         answers(page, "w1 w2 w3 w4 w5 w6 w7 w8 w9")
     context.close()
+
+
+def test_the_list_of_conversations_opens_and_closes_on_a_narrow_window(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    side = page.get_by_role("complementary")
+    opener = page.get_by_role("button", name="Conversations")
+    expect(side).to_be_hidden()
+    opener.click()
+    expect(side.get_by_role("searchbox")).to_be_focused()
+    side.get_by_role("button", name="Close").click()
+    expect(side).to_be_hidden()
+    opener.click()
+    page.keyboard.press("Escape")
+    expect(side).to_be_hidden()
+    say(page, "!tokens=1")
+    answers(page, "w1")
+    opener.click()
+    side.get_by_role("link", name="!tokens=1").click()
+    expect(side).to_be_hidden()

@@ -55,7 +55,9 @@ def _block(state: StateBlock, first: int, last: int, silent: bool) -> bool:
     if not state.src.startswith("\\[", begin):
         return False
     end = state.src.find("\\]", begin + 2, begin + 2 + MAX_CHARACTERS)
-    line = next((line for line in range(first, last) if 0 <= end <= state.eMarks[line]), None)
+    if end < 0:
+        return False
+    line = next((line for line in range(first, last) if end <= state.eMarks[line]), None)
     if line is None or state.src[end + 2 : state.eMarks[line]].strip():
         return False
     if not silent:

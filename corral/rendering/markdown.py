@@ -7,9 +7,11 @@ import html
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
+from itertools import accumulate, takewhile
 from typing import Any
 
 from markdown_it import MarkdownIt
+from markdown_it.rules_block import StateBlock, table
 from markdown_it.token import Token
 from mdit_py_plugins.tasklists import tasklists_plugin
 from msgspec import Struct
@@ -19,6 +21,10 @@ from corral.rendering import clean, code, formulas
 MAX_CHARACTERS = 32_768
 """Characters that are rendered at once, which takes some tenths of a second."""
 _CACHED_CHARACTERS = 16_384
+_MAX_MISSING_CELLS = 5_000
+"""Cells that the rows of a table lack, which are shown empty. Rows below that are no part of it."""
+_FEW_COLUMNS = 4
+"""Columns of a table whose rows are not counted, since they cannot lack much."""
 _REORDERING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 """Characters that show text in another order than it has, so that a command could look like another one."""
 
@@ -67,11 +73,30 @@ def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False, "linkify": True, "maxNesting": 60, "highlight": code.highlighted})
     parser.enable(["table", "strikethrough", "linkify"])
     parser.use(tasklists_plugin)
+    parser.block.ruler.at("table", _table, {"alt": ["paragraph", "reference"]})
     formulas.add_to(parser)
     parser.add_render_rule("image", _picture)
     for cell in ("th_open", "td_open"):
         parser.add_render_rule(cell, _cell)
     return parser
+
+
+def _table(state: StateBlock, first: int, last: int, silent: bool) -> bool:
+    """A table, bounded: below 5,000 columns, each line of one letter would become a row of 5,000 cells."""
+    is_table = table(state, first, last, True)
+    if silent or not is_table:
+        return is_table
+    columns = _bars(state, first + 1) - 1
+    if columns < _FEW_COLUMNS:
+        return table(state, first, last, False)
+    lines = takewhile(lambda line: not state.isEmpty(line), range(first + 2, last))
+    missing = accumulate(max(0, columns - _bars(state, line)) for line in lines)
+    rows = sum(1 for _ in takewhile(lambda count: count <= _MAX_MISSING_CELLS, missing))
+    return table(state, first, first + 2 + rows, False)
+
+
+def _bars(state: StateBlock, line: int) -> int:
+    return state.src.count("|", state.bMarks[line], state.eMarks[line])
 
 
 def _cell(_: Any, tokens: Sequence[Token], place: int, __: Any, ___: Any) -> str:

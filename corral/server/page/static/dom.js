@@ -3,8 +3,16 @@
 import { icon as drawn } from "./icons.js";
 import { say } from "./words.js";
 
+/** Characters that show text in another order than it has: a name could look like another one, or turn the words around it. */
+const REORDERING = /[\u202a-\u202e\u2066-\u2069]/g;
+
+/** A text in which such characters are seen, as the server does it in what a model wrote. */
+export function revealed(text) {
+  return text.replace(REORDERING, (found) => `⟦U+${found.charCodeAt(0).toString(16).toUpperCase()}⟧`);
+}
+
 /**
- * An element with attributes and children. An attribute whose name begins with `on` is a listener, one whose value is
+ * An element with attributes and children; texts among these are `revealed`. An attribute whose name begins with `on` is a listener, one whose value is
  * `true` is there without a value, and one whose value is `false`, `null` or `undefined` is not there.
  */
 export function make(tag, attributes = {}, ...children) {
@@ -14,7 +22,8 @@ export function make(tag, attributes = {}, ...children) {
     else if (value === true) element.setAttribute(name, "");
     else if (value !== false && value != null) element.setAttribute(name, value);
   }
-  element.append(...children.flat().filter((child) => child != null && child !== false));
+  const shown = children.flat().filter((child) => child != null && child !== false);
+  element.append(...shown.map((child) => (typeof child === "string" ? revealed(child) : child)));
   return element;
 }
 
@@ -75,7 +84,7 @@ export function takeDrops(take, signal) {
 export function notify(sentence, kind = "note") {
   let shelf = document.getElementById("notices");
   if (!shelf) document.body.append((shelf = make("div", { id: "notices", role: "status", "aria-live": "polite" })));
-  if ([...shelf.children].some((shown) => shown.firstChild.data === sentence)) return;
+  if ([...shelf.children].some((shown) => shown.firstChild.data === revealed(sentence))) return;
   const notice = make("p", { class: `notice ${kind}` }, sentence);
   notice.append(button(say("close"), () => notice.remove(), { icon: "close", class: "plain" }));
   shelf.append(notice);

@@ -1,6 +1,6 @@
 /** Conversations as files: JSON to take over elsewhere with all branches, Markdown to read. */
 
-import { newId } from "../dom.js";
+import { newId, revealed } from "../dom.js";
 import { say } from "../words.js";
 import * as tree from "./tree.js";
 
@@ -52,7 +52,7 @@ function renamed({ messages, ...record }) {
 export function download(name, text, type) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], { type }));
-  link.download = name.replace(/[\\/:*?"<>|]/g, "_");
+  link.download = revealed(name).replace(/[\\/:*?"<>|]/g, "_");
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }

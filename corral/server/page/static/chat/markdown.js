@@ -9,6 +9,13 @@ import { say } from "../words.js";
 const EVERY = 250;
 /** Characters that are sent at once; the server takes a few more. */
 const LONGEST = 30000;
+/** Characters of a table that are shown as one: browsers are slow with many cells. Its head stands again above the rest. */
+const LONGEST_TABLE = 6000;
+const IS_TABLE = /^.{0,1000}\n(?=.*\|)[ |:-]{1,1000}\n/;
+/** Characters of the lines that are repeated where a table or code is longer than that. */
+const LONGEST_HEAD = 5000;
+/** A text that is slow to render is rendered so seldom that this takes no more than this share of the time. */
+const SHARE = 0.25;
 
 export class Markdown {
   constructor() {
@@ -16,6 +23,7 @@ export class Markdown {
     this.text = "";
     this.previewed = null;
     this.done = 0; // characters in blocks that no more text can change
+    this.head = ""; // first lines of a block that was cut after `done`, which have its rest rendered alike
     this.open = []; // elements of the blocks after those
     this.busy = false;
     this.timer = null;
@@ -41,9 +49,10 @@ export class Markdown {
 
   async #render() {
     this.busy = true;
-    this.next = performance.now() + EVERY;
-    const sent = this.text.slice(this.done, this.done + LONGEST);
-    const seen = this.done + sent.length;
+    const began = performance.now();
+    const part = this.#part();
+    const sent = this.head + part;
+    const seen = this.done + part.length;
     const isAll = seen === this.text.length;
     try {
       const { blocks } = sent.trim() ? await ask("/api/markdown", { text: sent }) : { blocks: [] };
@@ -52,9 +61,20 @@ export class Markdown {
       this.#plain(sent); // the words matter more than their form
     }
     this.busy = false;
+    this.next = began + Math.max(EVERY, (performance.now() - began) / SHARE);
     this.element.dispatchEvent(new CustomEvent("grown", { bubbles: true }));
     if (seen === this.text.length) return;
     this.#later(isAll ? this.next - performance.now() : 0);
+  }
+
+  /** What is to be rendered now, and no more than can be sent: whole lines, where they are not very long. */
+  #part() {
+    const begin = this.head + this.text.slice(this.done, this.done + LONGEST);
+    const most = IS_TABLE.test(begin) ? LONGEST_TABLE : LONGEST;
+    const part = begin.slice(this.head.length, most);
+    if (this.done + part.length === this.text.length) return part;
+    const lines = part.slice(0, part.lastIndexOf("\n") + 1);
+    return lines.length > part.length / 2 ? lines : part;
   }
 
   /** Shows the blocks of what was sent. The last one stays open, unless it alone is longer than what can be sent. */
@@ -64,8 +84,10 @@ export class Markdown {
     for (const element of this.open) element.remove();
     this.element.append(...elements);
     this.open = elements.slice(finished);
-    if (finished < blocks.length) this.done += offsetOfLine(sent, blocks[finished].line);
-    else if (finished) this.done += sent.length;
+    if (!finished) return;
+    const isCut = finished === blocks.length;
+    this.done += (isCut ? sent.length : offsetOfLine(sent, blocks[finished].line)) - this.head.length;
+    this.head = isCut ? headOf(sent, elements[0]) : "";
   }
 
   #plain(sent) {
@@ -108,11 +130,19 @@ export async function copied(text, pressed) {
 /** The clipboard of browsers is for pages of this machine or by HTTPS; the old way works elsewhere, too. */
 async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  const area = make("textarea", {}, text);
+  const area = make("textarea");
+  area.value = text;
   (document.querySelector("dialog[open]") ?? document.body).append(area); // outside of a dialog nothing can be selected
   area.select();
   document.execCommand("copy");
   area.remove();
+}
+
+/** The lines that begin a table or code, without which its rest would be rendered as something else. */
+function headOf(text, element) {
+  const lines = element.querySelector(":scope > .wide") ? /^.*\n.*\n/ : /^ {0,3}(```|~~~).*\n/;
+  const head = lines.exec(text)?.[0] ?? "";
+  return head.length > LONGEST_HEAD ? "" : head;
 }
 
 function offsetOfLine(text, line) {

@@ -1,6 +1,6 @@
 /** One message as it is shown: its text, what the model thought, its figures, and what can be done with it. */
 
-import { button, make } from "../dom.js";
+import { button, make, revealed } from "../dom.js";
 import { icon } from "../icons.js";
 import * as words from "../words.js";
 import { isRunning, progress } from "./answers.js";
@@ -77,7 +77,8 @@ function answerParts(message, element, actions) {
   const update = () => {
     const runs = isRunning(message.id);
     thought.hidden = !message.thinking;
-    if (thoughtText.textContent !== (message.thinking ?? "")) thoughtText.textContent = message.thinking ?? "";
+    const thinking = revealed(message.thinking ?? "");
+    if (thoughtText.textContent !== thinking) thoughtText.textContent = thinking;
     waiting(state, message, runs);
     if (isNear) rendered.show(message.content);
     else rendered.preview(message.content);

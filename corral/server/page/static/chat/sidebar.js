@@ -18,8 +18,13 @@ export class Sidebar {
     const chooser = make("input", { type: "file", accept: ".json,application/json", hidden: true, onchange: () => this.#import(chooser) });
     this.element = make(
       "aside",
-      { class: "sidebar", "aria-label": say("chats") },
-      make("a", { class: "button main", href: "#/chat" }, say("chats.new")),
+      { class: "sidebar", "aria-label": say("chats"), onkeydown: ({ key }) => key === "Escape" && this.close() },
+      make(
+        "div",
+        { class: "row" },
+        make("a", { class: "button main", href: "#/chat", onclick: () => this.close() }, say("chats.new")),
+        button(say("close"), () => this.close(), { icon: "close", class: "plain narrow" }),
+      ),
       this.search,
       this.list,
       make(
@@ -32,6 +37,15 @@ export class Sidebar {
     );
     this.redraw = () => this.draw();
     conversations.changes.addEventListener("list", this.redraw);
+  }
+
+  /** Opens or closes the list where the window is too narrow for it beside a conversation. */
+  toggle() {
+    if (this.element.classList.toggle("open")) this.search.focus();
+  }
+
+  close() {
+    this.element.classList.remove("open");
   }
 
   leave() {
@@ -60,7 +74,7 @@ export class Sidebar {
     return make(
       "li",
       { "data-id": record.id },
-      make("a", { href: `#/chat/${record.id}`, title: date(record.changed), ...current }, record.title || say("chat.untitled")),
+      make("a", { href: `#/chat/${record.id}`, onclick: () => this.close(), title: date(record.changed), ...current }, record.title || say("chat.untitled")),
       button(say("chats.more"), () => this.#more(record), { icon: "more", class: "plain" }),
     );
   }

@@ -27,9 +27,10 @@ export class Thread {
     const path = conversation.path;
     const elementOf = (one) => this.#kept(shown.get(one.id), one, conversation) ?? this.#made(one, conversation);
     const isAsBefore = shown.has(path.at(-1)?.id) && path.length === shown.size;
-    const begin = isAsBefore ? 0 : Math.max(0, path.length - AT_ONCE);
+    const isNearlyShown = shown.has(path[0]?.id) && path.filter(({ id }) => !shown.has(id)).length <= AT_ONCE;
+    const begin = isNearlyShown ? 0 : Math.max(0, path.length - AT_ONCE);
     const { scrollTop } = this.element;
-    this.element.replaceChildren(...path.slice(begin).map(elementOf));
+    replace(this.element, path.slice(begin).map(elementOf));
     if (isAsBefore && !this.isAtEnd) this.element.scrollTop = scrollTop;
     else this.#toEnd();
     if (begin) this.#addAbove(path.slice(0, begin), elementOf, round);
@@ -67,5 +68,16 @@ export class Thread {
   #toEnd() {
     this.element.scrollTop = this.element.scrollHeight;
     this.isAtEnd = true;
+  }
+}
+
+/** Makes these the children of an element. Those that are so already stay where they are, and need no new layout. */
+function replace(parent, wanted) {
+  const stay = new Set(wanted);
+  for (const child of [...parent.children]) if (!stay.has(child)) child.remove();
+  let next = parent.firstElementChild;
+  for (const child of wanted) {
+    if (child === next) next = next.nextElementSibling;
+    else parent.insertBefore(child, next);
   }
 }

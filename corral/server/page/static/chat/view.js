@@ -93,7 +93,7 @@ class View {
       make(
         "div",
         { class: "bar" },
-        button(say("chats"), () => this.sidebar.element.classList.toggle("open"), { icon: "menu", class: "plain narrow" }),
+        button(say("chats"), () => this.sidebar.toggle(), { icon: "menu", class: "plain narrow" }),
         this.picker.element,
         this.second.element,
         make("span", { class: "space" }),
