@@ -76,6 +76,7 @@ SLOW = {
     "test_openapi_cases": REQUESTS,
     "test_packages": PIP,
     "test_page": BROWSER,
+    "test_page_hostile": BROWSER,
     "test_page_keys": BROWSER,
     "test_page_manners": BROWSER,
     "test_page_real": REAL_ENGINE,

@@ -10,6 +10,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from markdown_it import MarkdownIt
+from markdown_it.rules_block import StateBlock, table
 from markdown_it.token import Token
 from mdit_py_plugins.tasklists import tasklists_plugin
 from msgspec import Struct
@@ -18,6 +19,8 @@ from corral.rendering import clean, code, formulas
 
 MAX_CHARACTERS = 32_768
 """Characters that are rendered at once, which takes some tenths of a second."""
+MAX_COLUMNS = 100
+"""Columns of a table. A wider one is shown as it was written: each short row below it would get as many empty cells."""
 _CACHED_CHARACTERS = 16_384
 _REORDERING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 """Characters that show text in another order than it has, so that a command could look like another one."""
@@ -66,12 +69,18 @@ def _top_level(tokens: Sequence[Token]) -> Iterator[Sequence[Token]]:
 def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False, "linkify": True, "maxNesting": 60, "highlight": code.highlighted})
     parser.enable(["table", "strikethrough", "linkify"])
+    parser.block.ruler.at("table", _table, {"alt": ["paragraph", "reference"]})
     parser.use(tasklists_plugin)
     formulas.add_to(parser)
     parser.add_render_rule("image", _picture)
     for cell in ("th_open", "td_open"):
         parser.add_render_rule(cell, _cell)
     return parser
+
+
+def _table(state: StateBlock, first: int, last: int, silent: bool) -> bool:
+    columns = state.src.count("|", state.bMarks[first], state.eMarks[first]) - 1
+    return columns <= MAX_COLUMNS and table(state, first, last, silent)
 
 
 def _cell(_: Any, tokens: Sequence[Token], place: int, __: Any, ___: Any) -> str:

@@ -1,11 +1,12 @@
 /** Elements of the page: making them, and telling the user something. Text goes in as text, never as HTML. */
 
 import { icon as drawn } from "./icons.js";
-import { say } from "./words.js";
+import { ordered, say } from "./words.js";
 
 /**
  * An element with attributes and children. An attribute whose name begins with `on` is a listener, one whose value is
- * `true` is there without a value, and one whose value is `false`, `null` or `undefined` is not there.
+ * `true` is there without a value, and one whose value is `false`, `null` or `undefined` is not there. A text among the
+ * children, wherever it comes from, cannot turn the words around it.
  */
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -14,7 +15,8 @@ export function make(tag, attributes = {}, ...children) {
     else if (value === true) element.setAttribute(name, "");
     else if (value !== false && value != null) element.setAttribute(name, value);
   }
-  element.append(...children.flat().filter((child) => child != null && child !== false));
+  const shown = children.flat().filter((child) => child != null && child !== false);
+  element.append(...shown.map((child) => (typeof child === "string" ? ordered(child) : child)));
   return element;
 }
 
@@ -57,7 +59,7 @@ export function select(choices, chosen, listener, attributes = {}) {
 }
 
 export function fill(element, choices, chosen) {
-  element.replaceChildren(...choices.map(([value, text]) => make("option", { value, selected: value === chosen }, text)));
+  element.replaceChildren(...choices.map(([value, text]) => make("option", { value, dir: "auto", selected: value === chosen }, text)));
 }
 
 /** Takes files that are dropped anywhere in the window, until `signal` is aborted. Dropped text goes where it always goes. */
@@ -75,7 +77,7 @@ export function takeDrops(take, signal) {
 export function notify(sentence, kind = "note") {
   let shelf = document.getElementById("notices");
   if (!shelf) document.body.append((shelf = make("div", { id: "notices", role: "status", "aria-live": "polite" })));
-  if ([...shelf.children].some((shown) => shown.firstChild.data === sentence)) return;
+  if ([...shelf.children].some((shown) => shown.firstChild.data === ordered(sentence))) return;
   const notice = make("p", { class: `notice ${kind}` }, sentence);
   notice.append(button(say("close"), () => notice.remove(), { icon: "close", class: "plain" }));
   shelf.append(notice);
@@ -90,7 +92,7 @@ export function dialog(title, build, attributes = {}) {
       result = value;
       box.close();
     };
-    const heading = make("h2", { id: "dialog-title" }, title);
+    const heading = make("h2", { id: "dialog-title", dir: "auto" }, title);
     const box = make("dialog", { "aria-labelledby": "dialog-title", ...attributes }, heading, ...build(close));
     box.addEventListener("close", () => {
       box.remove();

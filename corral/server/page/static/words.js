@@ -25,6 +25,11 @@ export function say(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
 
+/** A text in which the characters that would show it in another order can be seen, as the server shows them. */
+export function ordered(text) {
+  return text.replace(/[\u202a-\u202e\u2066-\u2069]/g, (found) => `⟦U+${found.charCodeAt(0).toString(16).toUpperCase()}⟧`);
+}
+
 /** The language with the country of the browser, for numbers and times. */
 const locale = navigator.languages.find((tag) => tag.split("-")[0] === language) ?? language;
 const number = once(() => new Intl.NumberFormat(locale));

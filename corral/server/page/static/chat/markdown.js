@@ -9,6 +9,11 @@ import { say } from "../words.js";
 const EVERY = 250;
 /** Characters that are sent at once; the server takes a few more. */
 const LONGEST = 30000;
+/** Characters of a table from which its rows are kept as they are, and only those that follow are rendered. */
+const LONG_TABLE = 4000;
+/** Of the time, one part in so many is spent on rendering at most, and no wait is longer than so many milliseconds. */
+const SHARE = 4;
+const LONGEST_WAIT = 4000;
 
 export class Markdown {
   constructor() {
@@ -16,7 +21,9 @@ export class Markdown {
     this.text = "";
     this.previewed = null;
     this.done = 0; // characters in blocks that no more text can change
-    this.open = []; // elements of the blocks after those
+    this.open = []; // elements after those
+    this.head = ""; // the first lines of a long table whose rows were shown up to `done`, to be sent before those that follow
+    this.rows = null; // where its rows are
     this.busy = false;
     this.timer = null;
     this.next = 0; // when a text that grows may be rendered again
@@ -41,17 +48,18 @@ export class Markdown {
 
   async #render() {
     this.busy = true;
-    this.next = performance.now() + EVERY;
-    const sent = this.text.slice(this.done, this.done + LONGEST);
-    const seen = this.done + sent.length;
+    const begun = performance.now();
+    const rest = this.text.slice(this.done, this.done + LONGEST - this.head.length);
+    const seen = this.done + rest.length;
     const isAll = seen === this.text.length;
     try {
-      const { blocks } = sent.trim() ? await ask("/api/markdown", { text: sent }) : { blocks: [] };
-      this.#put(sent, blocks, isAll);
+      const { blocks } = rest.trim() ? await ask("/api/markdown", { text: this.head + rest }) : { blocks: [] };
+      this.#put(this.head + rest, blocks, isAll);
     } catch {
-      this.#plain(sent); // the words matter more than their form
+      this.#plain(rest); // the words matter more than their form
     }
     this.busy = false;
+    this.next = begun + Math.max(EVERY, Math.min(SHARE * (performance.now() - begun), LONGEST_WAIT));
     this.element.dispatchEvent(new CustomEvent("grown", { bubbles: true }));
     if (seen === this.text.length) return;
     this.#later(isAll ? this.next - performance.now() : 0);
@@ -59,13 +67,34 @@ export class Markdown {
 
   /** Shows the blocks of what was sent. The last one stays open, unless it alone is longer than what can be sent. */
   #put(sent, blocks, isAll) {
-    const elements = blocks.map(({ html }) => block(html));
-    const finished = blocks.length === 1 && !isAll ? 1 : Math.max(0, blocks.length - 1);
+    const parts = blocks.map(({ html }) => [block(html)]);
     for (const element of this.open) element.remove();
-    this.element.append(...elements);
-    this.open = elements.slice(finished);
-    if (finished < blocks.length) this.done += offsetOfLine(sent, blocks[finished].line);
-    else if (finished) this.done += sent.length;
+    this.open = parts.at(-1) ?? [];
+    if (!parts.length) return;
+    if (this.head) this.rows.append(...(parts[0] = [...parts[0][0].querySelectorAll("tbody tr")]));
+    this.element.append(...parts.slice(this.head ? 1 : 0).flat());
+    this.open = parts.at(-1);
+    const offset = offsetOfLine(sent, blocks.at(-1).line);
+    this.done += Math.max(0, offset - this.head.length);
+    if (parts.length > 1) this.head = "";
+    if (this.#keepRows(sent.slice(offset)) || parts.length > 1 || isAll) return;
+    this.done += sent.length - Math.max(offset, this.head.length);
+    this.open = [];
+    this.head = "";
+  }
+
+  /** Keeps the rows of a long table that is open, up to its last line. Whether there is one. */
+  #keepRows(source) {
+    const head = this.head || (/^.*\n.*\n/.exec(source)?.[0] ?? "");
+    const end = source.lastIndexOf("\n") + 1;
+    const table = this.head ? this.rows : this.open[0].querySelector(":scope > .wide:only-child > table > tbody");
+    if (!table || source.length < LONG_TABLE || 2 * head.length > LONG_TABLE || /\n\s*\n$/.test(source.slice(0, end))) return false;
+    const isWhole = end === source.length;
+    this.done += end - this.head.length;
+    this.open = isWhole ? [] : [table.lastElementChild];
+    this.head = head;
+    this.rows = table;
+    return true;
   }
 
   #plain(sent) {
@@ -81,6 +110,7 @@ function block(html) {
   element.innerHTML = html;
   for (const code of element.querySelectorAll("pre")) addCopy(code);
   for (const link of element.querySelectorAll("a")) link.target = "_blank";
+  for (const task of element.querySelectorAll("li > input")) task.setAttribute("aria-label", task.parentElement.textContent.trim());
   for (const table of element.querySelectorAll("table")) {
     const frame = make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": say("table") });
     table.replaceWith(frame);

@@ -18,7 +18,7 @@ export class Sidebar {
     const chooser = make("input", { type: "file", accept: ".json,application/json", hidden: true, onchange: () => this.#import(chooser) });
     this.element = make(
       "aside",
-      { class: "sidebar", "aria-label": say("chats") },
+      { class: "sidebar", "aria-label": say("chats"), onclick: ({ target }) => target.closest("a") && this.element.classList.remove("open") },
       make("a", { class: "button main", href: "#/chat" }, say("chats.new")),
       this.search,
       this.list,
@@ -60,7 +60,7 @@ export class Sidebar {
     return make(
       "li",
       { "data-id": record.id },
-      make("a", { href: `#/chat/${record.id}`, title: date(record.changed), ...current }, record.title || say("chat.untitled")),
+      make("a", { href: `#/chat/${record.id}`, title: date(record.changed), dir: "auto", ...current }, record.title || say("chat.untitled")),
       button(say("chats.more"), () => this.#more(record), { icon: "more", class: "plain" }),
     );
   }
