@@ -66,7 +66,7 @@ export function select(choices, chosen, listener, attributes = {}) {
 }
 
 export function fill(element, choices, chosen) {
-  element.replaceChildren(...choices.map(([value, text]) => make("option", { value, selected: value === chosen }, text)));
+  element.replaceChildren(...choices.map(([value, text]) => make("option", { value, dir: "auto", selected: value === chosen }, text)));
 }
 
 /** Takes files that are dropped anywhere in the window, until `signal` is aborted. Dropped text goes where it always goes. */
@@ -99,7 +99,7 @@ export function dialog(title, build, attributes = {}) {
       result = value;
       box.close();
     };
-    const heading = make("h2", { id: "dialog-title" }, title);
+    const heading = make("h2", { id: "dialog-title", dir: "auto" }, title);
     const box = make("dialog", { "aria-labelledby": "dialog-title", ...attributes }, heading, ...build(close));
     box.addEventListener("close", () => {
       box.remove();

@@ -44,7 +44,7 @@ export class Attachments {
     const entry = (shown, list, place) =>
       make("span", { class: "file" }, shown, button(say("file.remove"), () => this.#drop(list, place), { icon: "close", class: "plain" }));
     const pictures = this.images.map((source, place) => entry(make("img", { src: source, alt: say("chat.picture") }), this.images, place));
-    this.element.replaceChildren(...pictures, ...this.files.map(({ name }, place) => entry([icon("file"), name], this.files, place)));
+    this.element.replaceChildren(...pictures, ...this.files.map(({ name }, place) => entry([icon("file"), make("bdi", {}, name)], this.files, place)));
     this.element.hidden = !this.element.children.length;
   }
 

@@ -103,6 +103,7 @@ function block(html) {
   element.innerHTML = html;
   for (const code of element.querySelectorAll("pre")) addCopy(code);
   for (const link of element.querySelectorAll("a")) link.target = "_blank";
+  for (const task of element.querySelectorAll("li > input")) task.setAttribute("aria-label", task.parentElement.textContent.trim());
   for (const table of element.querySelectorAll("table")) {
     const frame = make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": say("table") });
     table.replaceWith(frame);

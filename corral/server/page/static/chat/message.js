@@ -27,7 +27,7 @@ const nearWindow = new IntersectionObserver(
 export function show(message, beside, actions) {
   const isAnswer = message.role === "assistant";
   const element = make("article", { class: `message ${message.role}`, "data-id": message.id, "aria-label": who(message) });
-  element.append(make("header", {}, make("b", {}, who(message)), branches(message, beside, actions)));
+  element.append(make("header", {}, make("b", { dir: "auto" }, who(message)), branches(message, beside, actions)));
   if (isAnswer) element.append(...answerParts(message, element, actions));
   else element.append(attachments(message), make("div", { class: "asked", dir: "auto" }, message.content));
   element.append(foot(message, actions));
@@ -58,7 +58,7 @@ function attachments({ images = [], files = [] }) {
     "div",
     { class: "attachments" },
     images.map((address) => make("img", { src: address, alt: say("chat.picture") })),
-    files.map(({ name, text }) => make("span", { class: "file", title: text.slice(0, 500) }, icon("file"), name)),
+    files.map(({ name, text }) => make("span", { class: "file", title: text.slice(0, 500) }, icon("file"), make("bdi", {}, name))),
   );
 }
 
@@ -118,7 +118,7 @@ function call({ function: { name, arguments: given } }) {
   return make(
     "details",
     { class: "call" },
-    make("summary", {}, icon("tool"), name),
+    make("summary", {}, icon("tool"), make("bdi", {}, name)),
     make("pre", { tabindex: "0" }, JSON.stringify(given, null, 2)),
   );
 }

@@ -74,7 +74,7 @@ export class Sidebar {
     return make(
       "li",
       { "data-id": record.id },
-      make("a", { href: `#/chat/${record.id}`, onclick: () => this.close(), title: date(record.changed), ...current }, record.title || say("chat.untitled")),
+      make("a", { href: `#/chat/${record.id}`, onclick: () => this.close(), title: date(record.changed), dir: "auto", ...current }, record.title || say("chat.untitled")),
       button(say("chats.more"), () => this.#more(record), { icon: "more", class: "plain" }),
     );
   }

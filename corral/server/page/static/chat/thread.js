@@ -17,6 +17,7 @@ export class Thread {
       this.isAtEnd = scrollHeight - scrollTop - clientHeight < 60;
     });
     this.element.addEventListener("grown", () => this.#follow());
+    this.sizes = new ResizeObserver(() => this.#follow()); // a message has its true height only once it was in the window
     this.round = 0;
   }
 
@@ -58,6 +59,7 @@ export class Thread {
     const shown = together.map((each) => message.show(each, beside, this.actions(each)));
     const element = shown.length > 1 ? make("div", { class: "pair", "data-id": one.id }, shown) : shown[0];
     element.dataset.beside = beside.length;
+    this.sizes.observe(element);
     return element;
   }
 
