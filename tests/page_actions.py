@@ -14,9 +14,9 @@ def say(page: Page, text: str) -> None:
     page.get_by_role("textbox", name="Write a message").press("Enter")
 
 
-def answers(page: Page, text: str) -> None:
-    """Waits for an answer that has this text, and for its end."""
-    expect(page.locator("article.assistant .text").last).to_have_text(text)
+def answers(page: Page, text: str, timeout: float | None = None) -> None:
+    """Waits for an answer that has this text, for so many milliseconds, and for its end."""
+    expect(page.locator("article.assistant .text").last).to_have_text(text, timeout=timeout)
     expect(page.get_by_role("button", name="Send")).to_be_visible()
 
 

@@ -1,7 +1,6 @@
 """The page in the browser with what nobody should write: endless tables, text that turns around, endless words."""
 
 import json
-import re
 from typing import Any
 
 import pytest
@@ -19,8 +18,7 @@ ROW = "| 1 | 2 |\n"
 MILLION = 1_000_000
 SLOW = 120_000
 """Milliseconds: much is rendered, beside other tests."""
-MILLION_SHOWN = re.compile(r"^\s*(x{30000}\s+){33}x{10000}\s*$")
-"""So many, in the parts that are rendered at once."""
+LENGTH = "(element) => element.textContent.replaceAll(/[^x]/g, '').length"
 LENGTH_OF_CODE = """(length) =>
   [...document.querySelectorAll(".code code")].reduce((sum, code) => sum + code.textContent.length, 0) === length"""
 """Whether all code that is shown has so many characters."""
@@ -43,7 +41,7 @@ def test_a_table_without_end_streams_and_is_stopped(page: Page, corral: RunningS
     expect(page.locator("article.assistant .state")).to_have_text("Stopped.", timeout=SLOW)
     assert fits(page)
     say(page, spoken("fine"))
-    answers(page, "fine")
+    answers(page, "fine", SLOW)
 
 
 def test_code_without_end_stays_code(page: Page) -> None:
@@ -64,21 +62,19 @@ def test_a_table_of_5000_columns_is_shown(page: Page) -> None:
     expect(text.locator("td"), "a row of one letter has as many cells as the head").to_have_count(columns)
     assert fits(page)
     say(page, spoken("fine"))
-    answers(page, "fine")
+    answers(page, "fine", SLOW)
 
 
 def test_a_million_characters_without_a_space_are_wrapped(page: Page) -> None:
     say(page, spoken("x" * 10_000, times=MILLION // 10_000))
     expect(page.locator("article.assistant .figures")).to_be_visible(timeout=SLOW)
     text = page.locator("article.assistant .text")
-    expect(text).to_have_text(MILLION_SHOWN, timeout=SLOW)
+    expect(text.locator(".block")).to_have_count(34, timeout=SLOW)
+    assert text.evaluate(LENGTH) == MILLION
     assert text.evaluate("(element) => element.scrollWidth <= element.clientWidth")
     assert fits(page)
-    page.reload()
-    expect(page.locator("article.assistant .figures")).to_be_in_viewport(timeout=SLOW)
-    expect(text).to_have_text(MILLION_SHOWN, timeout=SLOW)
     say(page, spoken("fine"))
-    answers(page, "fine")
+    answers(page, "fine", SLOW)
     assert fits(page)
 
 
