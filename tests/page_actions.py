@@ -22,4 +22,4 @@ def answers(page: Page, text: str, timeout: float | None = None) -> None:
 
 def spoken(*pieces: str, times: int = 1) -> str:
     """What has the fake engine say a text, in these pieces, the last of them so many times."""
-    return f"!say={'|'.join(quote(piece, safe='') for piece in pieces)} !times={times}"
+    return f"!times={times} !say={'|'.join(quote(piece, safe='') for piece in pieces)}"

@@ -442,7 +442,7 @@ def test_no_dialog_stands_in_the_way_of_anybody(
         for width in (1200, 390):
             page.set_viewport_size({"width": width, "height": 800})
             if width == 390 and opener.startswith("aside"):
-                page.locator(".narrow").click()
+                page.locator(".bar .narrow").click()
             page.locator(opener).first.click()
             expect(page.locator("dialog[open]")).to_be_visible()
             nothing_is_in_the_way(page, f"{name}, {width}")
