@@ -73,6 +73,10 @@ def test_a_million_characters_without_a_space_are_wrapped(page: Page) -> None:
     assert text.evaluate(LENGTH) == MILLION
     assert text.evaluate("(element) => element.scrollWidth <= element.clientWidth")
     assert fits(page)
+    page.reload()
+    expect(page.locator("article.assistant .figures")).to_be_in_viewport(timeout=SLOW)
+    expect(text.locator(".block")).to_have_count(34, timeout=SLOW)
+    assert text.evaluate(LENGTH) == MILLION
     say(page, spoken("fine"))
     answers(page, "fine", SLOW)
     assert fits(page)

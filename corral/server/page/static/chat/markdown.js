@@ -90,9 +90,13 @@ export class Markdown {
     this.head = isCut ? headOf(sent, elements[0]) : "";
   }
 
+  /** In parts, since browsers take very long to break a very long line. */
   #plain(sent) {
     for (const element of this.open) element.remove();
-    this.open = [make("p", { class: "plain-text" }, sent)];
+    this.open = [];
+    for (let begin = 0; begin < sent.length; begin += LONGEST) {
+      this.open.push(make("p", { class: "plain-text" }, sent.slice(begin, begin + LONGEST)));
+    }
     this.element.append(...this.open);
   }
 }
