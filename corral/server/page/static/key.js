@@ -8,7 +8,7 @@ import { say } from "./words.js";
 export function keyFields() {
   const secret = make("input", { type: "password", autocomplete: "off", value: key.get(), name: "key" });
   const stays = make("input", { type: "checkbox", checked: key.stays() });
-  const box = make("label", { class: "row" }, stays, say("key.stays"));
+  const box = make("label", { class: "check" }, stays, say("key.stays"));
   return { fields: [field(say("key"), secret, say("key.hint")), box], keep: () => key.set(secret.value.trim(), stays.checked) };
 }
 
