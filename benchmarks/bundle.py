@@ -28,6 +28,8 @@ from corral.store import Layer, MediaType, Store, encode_manifest
 
 NAME = names.parse("measured")
 QUESTION = "Say hello."
+BRIEF = {"num_predict": 32}
+"""A small model may go on and on."""
 CORRAL = (sys.executable, "-P", "-m", "corral")
 CHUNK = 1 << 20
 
@@ -79,7 +81,7 @@ def written() -> int | None:
 
 def starts(folder: Path, model: Path, rounds: int) -> None:
     store = Store(folder / "models")
-    assemble.write_model(NAME, assemble.assemble({"model.gguf": model}, store, link=False), store)
+    assemble.write_model(NAME, assemble.assemble({"model.gguf": model}, store, link=False, parameters=BRIEF), store)
     variables = {
         **os.environ,
         "OLLAMA_MODELS": str(store.root),

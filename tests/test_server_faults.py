@@ -12,7 +12,7 @@ import pytest
 
 from tests.asking import InBackground, ask, generate, metric, post, streaming, until
 from tests.conftest import FAKE_ENGINE, RunningServer, StartServer, add_model, running_server
-from tests.engines import FakeEngine, engines, tell
+from tests.engines import Event, FakeEngine, engines, tell
 from tests.tiny_models import tiny_llama
 
 MODELS = ("fake", "second", "third")
@@ -74,8 +74,12 @@ def loaded(server: RunningServer, model: str = "fake") -> FakeEngine:
 
 def how_ended(engine: FakeEngine) -> list[str]:
     """How the completions asked of an engine ended, as soon as all that was asked of it has."""
-    engine.wait("ended", len([event for event in engine.events if event["event"] == "request"]))
-    return [event["how"] for event in engine.events if event["event"] == "ended" and event["path"] == "/completion"]
+
+    def completions(event: str) -> list[Event]:
+        return [one for one in engine.events if one["event"] == event and one["path"] == "/completion"]
+
+    until(lambda: len(completions("ended")) == len(completions("request")) > 0)
+    return [event["how"] for event in completions("ended")]
 
 
 def test_a_client_that_leaves_in_the_middle_frees_its_slot_at_once(server: RunningServer) -> None:

@@ -116,7 +116,14 @@ class Access:
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + LOOK_EVERY
             await self._look()
-        found = [find(self._keys, secret) for secret in secrets[:MOST_SENT]]
+        found = self._found(secrets)
+        if found is None:  # it may have been made a moment ago
+            await self._look()
+            found = self._found(secrets)
+        return found
+
+    def _found(self, secrets: Sequence[str]) -> Key | None:
+        found = (find(self._keys, secret) for secret in secrets[:MOST_SENT])
         return next((key for key in found if key is not None), None)
 
     async def _look(self) -> None:
