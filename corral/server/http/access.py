@@ -122,7 +122,7 @@ class Access:
             found = self._found(secrets)
         return found
 
-    def _found(self, secrets: Sequence[str]) -> Key | None:
+    def _found(self, secrets: Sequence[bytes]) -> Key | None:
         found = (find(self._keys, secret) for secret in secrets[:MOST_SENT])
         return next((key for key in found if key is not None), None)
 
