@@ -381,21 +381,17 @@ def test_nothing_stands_in_the_way_of_anybody(
     browser: Browser, corral: RunningServer, language: str, send: str, theme: str
 ) -> None:
     """No violation that axe-core finds, in any view, at two widths."""
-    axe = (kits.BROWSER.folder() / "node_modules" / "axe-core" / "axe.min.js").read_text("utf-8")
-    context = browser.new_context(locale=language, color_scheme=theme, bypass_csp=True)  # type: ignore[arg-type]
-    page = context.new_page()
-    page.goto(corral.url)
+    page = opened_with_axe(browser, corral, language, theme)
     page.locator(".composer textarea").fill(spoken("# A\n\n[b](https://example.org)\n\n```python\nx = 1  # y\n```\n"))
     page.get_by_role("button", name=send).click()
     expect(page.locator("article.assistant .figures")).to_be_visible()
-    page.evaluate(axe)
     for view in ("chat", "models", "server"):
         page.locator(f"nav a[data-view={view}]").click()
         expect(page.locator(f"main.{view}")).to_be_visible()
         for width in (1200, 390):
             page.set_viewport_size({"width": width, "height": 800})
             nothing_is_in_the_way(page, f"{view}, {width}")
-    context.close()
+    page.context.close()
 
 
 DIALOGS = {
@@ -419,10 +415,7 @@ def test_no_dialog_stands_in_the_way_of_anybody(
     browser: Browser, corral: RunningServer, language: str, theme: str
 ) -> None:
     """No violation that axe-core finds in any dialog, nor beside an answer with all that one can have."""
-    axe = (kits.BROWSER.folder() / "node_modules" / "axe-core" / "axe.min.js").read_text("utf-8")
-    context = browser.new_context(locale=language, color_scheme=theme, bypass_csp=True)  # type: ignore[arg-type]
-    page = context.new_page()
-    page.goto(corral.url)
+    page = opened_with_axe(browser, corral, language, theme)
     page.locator(".bar select").first.select_option("turns:latest")
     page.locator(".bar > button:last-child").click()
     page.locator("dialog input[type=checkbox]").check()
@@ -434,7 +427,6 @@ def test_no_dialog_stands_in_the_way_of_anybody(
     expect(page.locator("article.assistant .text td").first).to_be_visible()
     page.locator("details.thinking summary").click()
     page.locator("details.call summary").click()
-    page.evaluate(axe)
     nothing_is_in_the_way(page, "an answer")
     for name, (view, opener) in DIALOGS.items():
         if not page.locator(f"main.{view}").is_visible():
@@ -450,7 +442,16 @@ def test_no_dialog_stands_in_the_way_of_anybody(
             expect(page.locator("dialog")).to_have_count(0)
             if width == 390 and opener.startswith("aside"):
                 page.locator(".sidebar li a").first.click()
-    context.close()
+    page.context.close()
+
+
+def opened_with_axe(browser: Browser, corral: RunningServer, language: str, theme: str) -> Page:
+    """The page in a window of its own, with axe-core in it, which its policy would not let in."""
+    context = browser.new_context(locale=language, color_scheme=theme, bypass_csp=True)  # type: ignore[arg-type]
+    page = context.new_page()
+    page.goto(corral.url)
+    page.evaluate((kits.BROWSER.folder() / "node_modules" / "axe-core" / "axe.min.js").read_text("utf-8"))
+    return page
 
 
 def nothing_is_in_the_way(page: Page, where: str) -> None:

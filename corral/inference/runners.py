@@ -93,6 +93,8 @@ async def routing_prompt(request: ChatRequest | GenerateRequest | None, answer_t
     """What routing has to know of a request; a large one is hashed in a thread."""
     if request is None:
         return Prompt()
-    if size_of(request) > LARGE:
-        return await asyncio.to_thread(lambda: prompt_of(prompt_bytes(request), answer_tokens))
-    return prompt_of(prompt_bytes(request), answer_tokens)
+
+    def hashed() -> Prompt:
+        return prompt_of(prompt_bytes(request), answer_tokens)
+
+    return await asyncio.to_thread(hashed) if size_of(request) > LARGE else hashed()

@@ -82,7 +82,7 @@ class Conversations:
                 if not exists(blobs / parent.name):
                     shutil.rmtree(parent, ignore_errors=True)
         for file in self._files():
-            is_alone = not file.with_suffix(".json").exists()
+            is_alone = not exists(file.with_suffix(".json"))
             with suppress(OSError):
                 if is_alone and file.stat().st_mtime < time.time() - ABANDONED_SECONDS:
                     file.unlink()

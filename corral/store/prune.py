@@ -109,7 +109,7 @@ def delete_partials(blobs: Path, grace: float) -> tuple[int, int]:
             downloads.setdefault(match[1], []).append(path)
     count = freed = 0
     for hexadecimal, paths in downloads.items():
-        lifetime = grace if (blobs / Digest(hexadecimal).filename).exists() else PARTIAL_LIFETIME
+        lifetime = grace if exists(blobs / Digest(hexadecimal).filename) else PARTIAL_LIFETIME
         with suppress(FileNotFoundError):
             if max(path.stat().st_mtime for path in paths) <= time.time() - lifetime:
                 deleted, size = _delete_older(paths, time.time() - lifetime)

@@ -113,11 +113,10 @@ class Access:
         secrets = [secret for secret in _sent(scope) if len(secret) <= LONGEST]
         if not secrets:
             return None
-        if time.monotonic() >= self._next_look:
+        is_time = time.monotonic() >= self._next_look
+        found = None if is_time else self._found(secrets)
+        if found is None:  # it may have been made, or revoked, a moment ago
             self._next_look = time.monotonic() + LOOK_EVERY
-            await self._look()
-        found = self._found(secrets)
-        if found is None:  # it may have been made a moment ago
             await self._look()
             found = self._found(secrets)
         return found
