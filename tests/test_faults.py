@@ -128,8 +128,9 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_a_worker_leaves_nothing_behind(server: RunningServer, fault: str) -> None:
     process = psutil.Process(server.process.pid)
+    assert post(server, "/api/generate", {"model": "fake", "keep_alive": 0}).status == 200  # the audit log stays open
     assert generate(server, "hello").status == 200
-    ask(server, "GET", "/api/ps")  # lists are watched from the first one on
+    assert ask(server, "GET", "/api/ps").status == 200  # lists are watched from the first one on
     before = process.num_fds()
     FAULTS[fault](server)
     assert generate(server, "hello").json["response"] == "w1 w2 w3 "
