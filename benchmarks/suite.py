@@ -1,7 +1,8 @@
 """The whole suite: Corral beside another server with Ollama's API, or beside its own engine asked directly.
 
     python benchmarks/suite.py [--against http://127.0.0.1:11434 [--pid PID]] [--quick] [--only NAME]...
-        [--model 135m|1b-q4_0|1b-q4_k_m|FILE.gguf]... [--pairs 7] [--folder .cache/benchmarks]
+        [--skip NAME]... [--model 135m|1b-q4_0|1b-q4_k_m|FILE.gguf]... [--pairs 7]
+        [--folder .cache/benchmarks]
 
 Starts a server of this tree on a fresh store, gives both sides the same models, and asks them in turns: A B A B. Prints
 a Markdown table with the medians of both, and those of the paired ratios with their lowest and highest (above 1: Corral
@@ -109,8 +110,11 @@ def row(measure: Measure, pairs: Sequence[tuple[float, float]], has_other: bool)
     return f"| {measure.name} | {ours:.4g} {measure.unit} | {theirs:.4g} {measure.unit} | {ratio} | {measure.aim} |"
 
 
-def chosen(measures: Sequence[Measure], only: Sequence[str]) -> list[Measure]:
-    return [one for one in measures if not only or any(word.lower() in one.name.lower() for word in only)]
+def chosen(measures: Sequence[Measure], given: argparse.Namespace) -> list[Measure]:
+    def named(measure: Measure, parts: Sequence[str]) -> bool:
+        return any(part.lower() in measure.name.lower() for part in parts)
+
+    return [one for one in measures if (not given.only or named(one, given.only)) and not named(one, given.skip)]
 
 
 def run(measures: Sequence[Measure], ours: Api, other: Side | None, pairs: int) -> list[str]:
@@ -164,7 +168,7 @@ async def main(given: argparse.Namespace) -> int:
     ):
         ours = Api(host, process)
         for name in given.model:
-            measures = chosen(CHAT, given.only)
+            measures = chosen(CHAT, given)
             if not measures:
                 continue
             file = await asyncio.to_thread(file_of, name, given.folder)
@@ -180,14 +184,14 @@ async def main(given: argparse.Namespace) -> int:
                 if bare is not None:
                     await bare.stop()
             await asyncio.to_thread(ours.unload)
-        if small := chosen(EMBED, given.only):
+        if small := chosen(EMBED, given):
             file = await asyncio.to_thread(embedder, given.folder)
             for side in (ours, against):
                 if side is not None:
                     await asyncio.to_thread(give, side, "suite-embed", file)
             table_head("embeddings", "the other" if against else "–")
             failed += await asyncio.to_thread(run, small, ours, against, pairs)
-        if start := chosen(START, given.only):
+        if start := chosen(START, given):
             table_head("commands", "–")
             failed += await asyncio.to_thread(run, start, ours, None, pairs)
     print()
@@ -203,6 +207,7 @@ if __name__ == "__main__":
     arguments.add_argument("--pid", type=int, default=0, help="its process, where it runs on this machine")
     arguments.add_argument("--model", action="append", help=f"{', '.join(MODELS)} or a file; all three by default")
     arguments.add_argument("--only", action="append", default=[], help="measures whose name has this in it")
+    arguments.add_argument("--skip", action="append", default=[], help="measures to leave out")
     arguments.add_argument("--pairs", type=int, default=7)
     arguments.add_argument("--quick", action="store_true", help="two pairs")
     arguments.add_argument("--folder", type=Path, default=ROOT / ".cache" / "benchmarks")
