@@ -4,10 +4,12 @@
 
 Starts a server of its own with the model. In each round, in turn: a new conversation is read whole, it is gone on with
 at once, and it is gone on with after the model was unloaded and loaded again. Then two and eight conversations take
-turns with each other. Prints medians in milliseconds of reading the prompt, as the server says it, and their ratios.
+turns with each other. Prints medians in milliseconds of the time to the first token, as a client sees it with all that
+comes before, and their ratios; a word is about one token.
 """
 
 import argparse
+import http.client
 import json
 import random
 import statistics
@@ -28,17 +30,23 @@ Messages = list[dict[str, str]]
 
 
 def chat(server: RunningServer, messages: Messages) -> tuple[float, int]:
-    """One turn, which the conversation goes on with; milliseconds of reading the prompt, and its tokens."""
-    body = {"model": "model", "messages": messages, "stream": False}
-    answer = post(server, "/api/chat", {**body, "options": {"temperature": 0, "num_predict": 16, "num_ctx": 8192}})
-    messages += [answer["message"], {"role": "user", "content": "And what else?"}]
-    return answer["prompt_eval_duration"] / 1e6, answer["prompt_eval_count"]
+    """One turn, which the conversation goes on with; milliseconds to its first token, and the prompt's tokens."""
+    options = {"temperature": 0, "num_predict": 16, "num_ctx": 8192}
+    began, first, said = time.perf_counter(), 0.0, ""
+    with post(server, "/api/chat", {"model": "model", "messages": messages, "options": options}) as response:
+        for line in response:
+            first = first or time.perf_counter() - began
+            piece = json.loads(line)
+            said += piece["message"]["content"]
+    messages += [{"role": "assistant", "content": said}, {"role": "user", "content": "And what else?"}]
+    return first * 1e3, piece["prompt_eval_count"]
 
 
-def post(server: RunningServer, path: str, body: Any) -> Any:
+def post(server: RunningServer, path: str, body: Any) -> http.client.HTTPResponse:
     request = urllib.request.Request(server.url + path, json.dumps(body).encode())
-    with urllib.request.urlopen(request, timeout=600) as response:
-        return json.load(response)
+    response = urllib.request.urlopen(request, timeout=600)
+    assert isinstance(response, http.client.HTTPResponse)
+    return response
 
 
 def conversation(words: int) -> Messages:
@@ -47,7 +55,7 @@ def conversation(words: int) -> Messages:
 
 
 def unload(server: RunningServer) -> None:
-    post(server, "/api/generate", {"model": "model", "keep_alive": 0})
+    post(server, "/api/generate", {"model": "model", "keep_alive": 0}).read()
     while json.load(urllib.request.urlopen(f"{server.url}/api/ps", timeout=60))["models"]:
         time.sleep(0.05)
 
@@ -75,7 +83,7 @@ def measure(server: RunningServer, words: int, rounds: int) -> None:
 
 
 def report(name: str, times: list[float], whole: list[float]) -> None:
-    """One line: medians of reading what is new, and of reading the same conversations whole."""
+    """One line: medians of reading what is new, and of the same conversations read whole."""
     short, long = statistics.median(times), statistics.median(whole)
     print(f"{name:16} {short:8.0f} ms, read whole {long:8.0f} ms, ratio {short / long:6.3f}", flush=True)
 
