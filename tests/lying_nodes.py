@@ -39,6 +39,7 @@ LIES: dict[str, str] = {
     "starts with less than no memory": UNREAD,
     "fails with html": "node 127.0.0.1: <html>",
     "never loads": "has not said how the load goes for 1 seconds",
+    "loads and gets no further": "says that it loads, and nothing has moved for 3 seconds",
     # when its worker is looked at
     "has nothing at its port": "what gave access to the worker has ended",
     "speaks no TLS": "node 127.0.0.1: ",
@@ -113,7 +114,7 @@ class LyingReplica:
             case "vanishes amid a file":
                 await self._half_a_file(order)
                 raise EngineLost("node liar is gone")
-            case "never loads":
+            case "never loads" | "loads and gets no further":
                 await asyncio.get_running_loop().create_future()
             case "fails with html":
                 raise wire.raised(wire.Failed("KeyboardInterrupt", "<html>"), "127.0.0.1")
@@ -196,7 +197,7 @@ class LyingReplica:
     async def state(self) -> LoadState:
         if self.lie == "never loads":
             await asyncio.get_running_loop().create_future()
-        return LoadState()
+        return LoadState(1, 2, 0, 3, 4.5, 6)
 
     async def stop(self, grace: float) -> None:
         if self.server is not None:
