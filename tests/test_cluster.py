@@ -25,12 +25,12 @@ from corral.cluster.fleet import Seat
 from corral.cluster.fleets import Fleets
 from corral.cluster.identity import Identity, fingerprint
 from corral.cluster.launching import UNFIT_SECONDS, Unfit
-from corral.cluster.manifest import Shape, manifest
+from corral.cluster.manifest import Shape, for_models, manifest
 from corral.cluster.node_files import CHECKED_BYTES, NodeFiles
 from corral.cluster.placing import Cluster, Node, Resources, lacking, needs_of, smallest
 from corral.cluster.relay import Relay
 from corral.cluster.wire import Ended, Signs, WantedFile
-from corral.config import Config
+from corral.config import Config, load
 from corral.config.values import Replicas, parse_replicas, text_of
 from corral.engine.base import CompletionRequest, Engine, LoadProgress, Piece, RunnerSpec, TunedSettings
 from corral.engine.llama.launch import launch as launch_here
@@ -64,6 +64,20 @@ from tests.nodes_here import NodesHere
 
 GIB = 1 << 30
 
+# the fields of KubeRay 1.4's RayCluster, by its API reference; kubectl refuses others
+RAY_CLUSTER_FIELDS = {
+    *("suspend", "managedBy", "autoscalerOptions", "headServiceAnnotations", "enableInTreeAutoscaling"),
+    *("gcsFaultToleranceOptions", "headGroupSpec", "rayVersion", "workerGroupSpecs"),
+}
+AUTOSCALER_FIELDS = {
+    *("resources", "image", "imagePullPolicy", "securityContext", "idleTimeoutSeconds", "upscalingMode", "version"),
+    *("env", "envFrom", "volumeMounts"),
+}
+HEAD_FIELDS = {"template", "headService", "enableIngress", "rayStartParams", "serviceType"}
+WORKER_FIELDS = {
+    *("suspend", "groupName", "replicas", "minReplicas", "maxReplicas", "idleTimeoutSeconds", "rayStartParams"),
+    *("template", "scaleStrategy", "numOfHosts"),
+}
 NO_PROMPT = Prompt()
 
 
@@ -121,22 +135,57 @@ def test_an_error_of_a_node_keeps_its_kind(error: Any) -> None:
 def test_the_manifest_is_what_kuberay_reads() -> None:
     import yaml  # type: ignore[import-untyped]
 
-    found = yaml.safe_load(manifest(Shape(image="me/corral:1", cpus=8, memory=32, gpus=2, most=6)))
-    assert (found["kind"], found["apiVersion"]) == ("RayCluster", "ray.io/v1")
-    (group,) = found["spec"]["workerGroupSpecs"]
+    shape = Shape(image="me/corral:1", cpus=8, memory=32, gpus=2, most=6)
+    claim, service, cluster = yaml.safe_load_all(manifest(shape))
+    assert [one["kind"] for one in (claim, service, cluster)] == ["PersistentVolumeClaim", "Service", "RayCluster"]
+    assert cluster["apiVersion"] == "ray.io/v1"
+    spec = cluster["spec"]
+    assert spec.keys() <= RAY_CLUSTER_FIELDS
+    assert spec["autoscalerOptions"].keys() <= AUTOSCALER_FIELDS
+    assert spec["headGroupSpec"].keys() <= HEAD_FIELDS
+    (group,) = spec["workerGroupSpecs"]
+    assert group.keys() <= WORKER_FIELDS
     assert (group["minReplicas"], group["maxReplicas"]) == (1, 6)
-    (worker,) = group["template"]["spec"]["containers"]
+    for params in (spec["headGroupSpec"]["rayStartParams"], group["rayStartParams"]):
+        assert all(isinstance(value, str) for value in params.values())
+    pods = [spec["headGroupSpec"]["template"]["spec"], group["template"]["spec"]]
+    assert not any(pod["enableServiceLinks"] for pod in pods)  # else there would be a variable CORRAL_PORT
+    for pod in pods:
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        assert {mount["name"] for one in pod["containers"] for mount in one["volumeMounts"]} == volumes
+    (worker,) = pods[1]["containers"]
     assert worker["resources"]["limits"] == {"cpu": 8, "memory": "32Gi", "nvidia.com/gpu": 2}
-    head, corral = found["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
-    for container in (head, corral, worker):
+    head, corral = pods[0]["containers"]
+    for container in (head, corral, worker, spec["autoscalerOptions"]):
         variables = {one["name"]: one for one in container["env"]}
         assert variables["RAY_AUTH_MODE"]["value"] == "token"
         assert "secretKeyRef" in variables["RAY_AUTH_TOKEN"]["valueFrom"]
-        assert container["image"] == "me/corral:1"
+        assert container.get("image", "me/corral:1") == "me/corral:1"
+    assert service["spec"]["ports"][0]["targetPort"] in [port["containerPort"] for port in corral["ports"]]
+    assert service["spec"]["selector"] == {"ray.io/cluster": "corral", "ray.io/node-type": "head"}
+    assert claim["metadata"]["name"] in [
+        one.get("persistentVolumeClaim", {}).get("claimName") for one in pods[0]["volumes"]
+    ]
     assert "nvidia" not in manifest(Shape())
+    assert [for_models(Shape(memory=size)) for size in (1, 16)] == [3 * GIB // 4, 15 * GIB]
     for wrong in (Shape(image="a: {}"), Shape(cpus=0), Shape(gpus=-1)):
         with pytest.raises(BadRequest):
             manifest(wrong)
+
+
+def test_the_servers_settings_in_the_manifest_are_read() -> None:
+    import yaml
+
+    *_, cluster = yaml.safe_load_all(manifest(Shape(cpus=8, memory=32, gpus=2, most=6)))
+    containers = cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    (corral,) = [one for one in containers if one["name"] == "corral"]
+    environ = {one["name"]: one["value"] for one in corral["env"] if one["name"].startswith(("CORRAL_", "OLLAMA_"))}
+    loaded = load(environ)
+    assert not loaded.warnings
+    config = loaded.config
+    assert (config.ray_replicas, config.ray_place_timeout) == (Replicas(0, 6), 900)
+    assert (config.ray_cpus, config.ray_memory, config.ray_gpus) == (8, 31 * GIB, 2)
+    assert loaded.origins["host"] == "OLLAMA_HOST"
 
 
 def test_a_table_has_a_row_for_each_model_on_a_node() -> None:
