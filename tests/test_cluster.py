@@ -188,6 +188,31 @@ def test_the_servers_settings_in_the_manifest_are_read() -> None:
     assert loaded.origins["host"] == "OLLAMA_HOST"
 
 
+def test_the_servers_container_starts_it_again_and_passes_on_the_end(tmp_path: Path) -> None:
+    import yaml
+
+    *_, cluster = yaml.safe_load_all(manifest(Shape()))
+    containers = cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    (command,) = [one["command"] for one in containers if one["name"] == "corral"]
+    programs = {
+        "ray": "exit 0",
+        # the first one ends by itself, the second one when it is told to
+        "corral": 'trap "echo ended; exit" TERM; echo "$@"; [ -e again ] && while :; do sleep 0.1; done; touch again',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for _ in range(2):
+        assert process.stdout.readline() == "serve --ray 127.0.0.1:6379\n"
+    process.terminate()
+    assert process.stdout.readline() == "ended\n"
+    assert process.wait(30) == 0
+
+
 def test_a_table_has_a_row_for_each_model_on_a_node() -> None:
     busy = NodeReplica("qwen3:8b", "loaded", 2, 6 << 30, 100.0, 41.26)
     coming = NodeReplica("llama:1b", "loading", 1, 0, 0.0, 0.0)

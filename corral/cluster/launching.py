@@ -159,11 +159,16 @@ class Launching:
             placed = await self._cluster.place(needs, self.without | refused.keys() | avoided)
             try:
                 async with asyncio.timeout_at(over):
-                    node = await placed.hello()
-                _check(node)
+                    hello = await placed.hello()
+                _check(hello)
             except TimeoutError as error:
+                nodes = await self._cluster.nodes()
+                silent = await placed.node_id()
                 await asyncio.shield(placed.stop(0))
-                raise self._not_placed(needs, label, await self._cluster.nodes(), refused) from error
+                for node in nodes:
+                    if node.id == silent:
+                        self.unfit.add(silent, f"node {node.address}: what was started there has not answered in time")
+                raise self._not_placed(needs, label, nodes, refused) from error
             except EngineError as error:
                 where = await placed.node_id()
                 await asyncio.shield(placed.stop(0))
@@ -177,7 +182,7 @@ class Launching:
                 raise
             else:
                 self.unfit.remove(await placed.node_id())
-                return placed, node
+                return placed, hello
 
     def _not_placed(self, needs: Resources, label: str, nodes: Sequence[Node], refused: Mapping[str, str]) -> NotPlaced:
         why = lacking(needs, nodes, self.without, {**self.unfit.reasons, **refused})

@@ -126,7 +126,7 @@ spec:
               - sh
               - -c
               - |
-                trap 'kill "$server"; wait "$server"; exit' TERM
+                trap 'kill "$server"; wait "$server"; exit 0' TERM
                 until ray health-check --address 127.0.0.1:6379; do sleep 1; done
                 while :; do corral serve --ray 127.0.0.1:6379 & server=$!; wait "$server"; sleep 1; done
             ports:

@@ -161,6 +161,8 @@ class RayPlaced:
         self._node_id, self._address = await asyncio.to_thread(self._place_of, self._actor)
 
     async def node_id(self) -> str:
+        if not self._node_id:
+            await self._look()
         return self._node_id
 
     async def load(self, order: Order) -> Started:
