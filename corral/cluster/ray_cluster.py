@@ -128,7 +128,7 @@ class RayCluster:
         from ray._private.state import state  # there is no public way without Ray's dashboard
 
         found = state.actor_table(actor._actor_id.hex()).get("Address", {})
-        node = found.get("NodeID", "")
+        node = found.get("NodeID", "") if found.get("IPAddress") else ""  # without: the node that is asked for a place
         address = next((one["NodeManagerAddress"] for one in self._ray.nodes() if one["NodeID"] == node), "")
         return (node, address) if address else ("", "")
 
