@@ -18,6 +18,9 @@ from corral.cluster.wire import Hello, LoadState, Order, Signs, Started
 from corral.errors import EngineLost
 
 ROOM = Resources(4.0, 8 << 30)
+SLOW_LOOKS = 10
+"""How often a slow node is looked at before it is done: half a second each, longer than one may stand still here."""
+
 SIGN = wire.encode(Signs(1, 1.0, 1)) + b"\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 STARTED = {"type": "Started", "key": "k", "pid": 1, "log": "l", "pool": 4096, "template_error": ""}
@@ -31,6 +34,7 @@ LIES: dict[str, str] = {
     "greets with html": UNREAD,
     "greets without a certificate": UNREAD,
     "greets with a wrong certificate": UNREAD,
+    "says no hello": "what was started there has not answered in time",
     # while it loads
     "vanishes when it is to load": "is gone",
     "vanishes amid a file": "is gone",
@@ -39,6 +43,8 @@ LIES: dict[str, str] = {
     "starts with less than no memory": UNREAD,
     "fails with html": "node 127.0.0.1: <html>",
     "never loads": "has not said how the load goes for 1 seconds",
+    "loads and gets no further": "says that it loads, and nothing has moved for 3 seconds",
+    "is slow, and does something": BROKE,  # no lie: it is waited for, and answers nothing when it is asked
     # when its worker is looked at
     "has nothing at its port": "what gave access to the worker has ended",
     "speaks no TLS": "node 127.0.0.1: ",
@@ -89,12 +95,16 @@ class LyingReplica:
         self.lie = lie
         self.identity = Identity("node")
         self.server: asyncio.Server | None = None
+        self.asked = 0
+        self.is_over = asyncio.Event()
 
     async def hello(self) -> Hello:
         said = wire.encode(Hello(__version__, "127.0.0.1", self.identity.certificate))
         match self.lie:
             case "another version":
                 said = said.replace(__version__.encode(), b"0.0.9")
+            case "says no hello":
+                await asyncio.get_running_loop().create_future()
             case "greets with html":
                 said = b"<html>"
             case "greets without a certificate":
@@ -113,8 +123,10 @@ class LyingReplica:
             case "vanishes amid a file":
                 await self._half_a_file(order)
                 raise EngineLost("node liar is gone")
-            case "never loads":
+            case "never loads" | "loads and gets no further":
                 await asyncio.get_running_loop().create_future()
+            case "is slow, and does something":
+                await self.is_over.wait()
             case "fails with html":
                 raise wire.raised(wire.Failed("KeyboardInterrupt", "<html>"), "127.0.0.1")
         port = await self._listen(order)
@@ -196,7 +208,12 @@ class LyingReplica:
     async def state(self) -> LoadState:
         if self.lie == "never loads":
             await asyncio.get_running_loop().create_future()
-        return LoadState()
+        self.asked += 1
+        if self.lie == "is slow, and does something":
+            if self.asked > SLOW_LOOKS:
+                self.is_over.set()
+            return LoadState(1, 2, 0, 3, self.asked / 10, 6)
+        return LoadState(1, 2, 0, 3, 4.5, 6)
 
     async def stop(self, grace: float) -> None:
         if self.server is not None:

@@ -32,8 +32,8 @@ class NodesHere:
         self.names = list(names)
         self.full: set[str] = set()
         self.variables = variables
-        self.version = ""
-        """That the nodes say they have; empty: the right one."""
+        self.versions: dict[str, str] = {}
+        """Those that nodes say they have, by their names, where it is not the right one."""
         self.placed: list[PlacedHere] = []
 
     async def nodes(self) -> Sequence[Node]:
@@ -83,7 +83,7 @@ class PlacedHere:
             stdout=asyncio.subprocess.PIPE,
         )
         hello = wire.said(wire.decode_hello, await self._answer("hello"), self.name)
-        return msgspec.structs.replace(hello, version=self.cluster.version or hello.version)
+        return msgspec.structs.replace(hello, version=self.cluster.versions.get(self.name, hello.version))
 
     async def node_id(self) -> str:
         return self.name

@@ -20,11 +20,11 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.conftest import environment
+from tests.conftest import ROOT, environment
 
 T = TypeVar("T")
 
@@ -33,6 +33,12 @@ FRONT, STRANGER = "10.214.2.1", "10.214.2.2"
 RAY_PORT, PORT = 6379, 11434
 PATIENCE = 60.0
 """Seconds after which something that is waited for is taken not to come; nothing here takes a quarter of that."""
+
+NODE_MEMORY = 2 << 30
+"""Bytes that a node offers which the autoscaler starts."""
+
+FAKE_HEAD = "f" * 51 + "00000"
+"""The id of a head whose nodes Ray's own stand-in for a cloud starts."""
 
 _NEW_NET = 0x40000000
 
@@ -107,7 +113,9 @@ class Machines:
         ray = {"RAY_USAGE_STATS_ENABLED": "0", **tuned, **token}
         return {**environment(home, f"{FRONT}:{PORT}", {**ray, "CORRAL_SPARE_WORKER": "0"}), **more}
 
-    def start_ray(self, name: str, *, head: bool = False, **more: str) -> None:
+    def start_ray(
+        self, name: str, *, head: bool = False, cpus: int = 1, flags: Sequence[str] = (), **more: str
+    ) -> None:
         """One core's worth of Ray on a machine."""
         address = {self.server: HEAD, self.node: NODE, self.stranger: STRANGER}[name]
         where = (
@@ -115,9 +123,49 @@ class Machines:
             if head
             else [f"--address={HEAD}:{RAY_PORT}"]
         )
-        small = ["--num-cpus=1", "--object-store-memory=80000000", f"--node-ip-address={address}"]
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *where, *small]
+        small = [f"--num-cpus={cpus}", "--object-store-memory=80000000", f"--node-ip-address={address}"]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *where, *small, *flags]
         self.run(name, command, **more)
+
+    def start_autoscaling_ray(self, *, most: int, idle_seconds: float) -> None:
+        """A head without cores on the server's machine, and Ray's autoscaler, which starts nodes of one core there."""
+        resources = {"CPU": 1, "memory": NODE_MEMORY, "object_store_memory": 80_000_000}
+        config = {
+            "cluster_name": "corral",
+            "provider": {
+                "type": "external",
+                "module": "tests.ray_provider.NodesHere",
+                "launch_multiple": True,
+                "head_node_id": FAKE_HEAD,
+                "gcs_address": f"{HEAD}:{RAY_PORT}",
+                "node_ip_address": HEAD,
+                "use_node_id_as_ip": True,
+                "disable_node_updaters": True,
+                "disable_launch_config_check": True,
+            },
+            "max_workers": most,
+            "idle_timeout_minutes": idle_seconds / 60,
+            "upscaling_speed": 1.0,
+            "head_node_type": "ray.head.default",
+            "available_node_types": {
+                "ray.head.default": {"resources": {}, "node_config": {}, "max_workers": 0},
+                "node": {"resources": resources, "node_config": {}, "min_workers": 0, "max_workers": most},
+            },
+            **{name: {} for name in ("auth", "docker", "file_mounts")},
+            **{name: [] for name in ("cluster_synced_files", "rsync_exclude", "rsync_filter")},
+            **{f"{when}_commands": [] for when in ("initialization", "setup", "head_setup", "worker_setup")},
+            **{f"{which}_start_ray_commands": [] for which in ("head", "worker")},
+        }
+        file = self._sessions / "autoscaler.json"
+        file.write_text(json.dumps(config))
+        variables = {
+            "RAY_FAKE_CLUSTER": "1",
+            "RAY_enable_autoscaler_v2": "1",
+            "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD,
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "PYTHONPATH": str(ROOT),
+        }
+        self.start_ray(self.server, head=True, cpus=0, flags=(f"--autoscaling-config={file}",), **variables)
 
     def run(self, name: str, command: list[str], **more: str) -> str:
         """What a command on a machine prints."""
@@ -323,12 +371,18 @@ def _accepts(machines: Machines) -> bool:
 @contextlib.contextmanager
 def machines_with_ray(folder: Path) -> Iterator[Machines]:
     """The machines, with Ray on the server's and the node's."""
-    assert os.geteuid() == 0, "this test needs to make network namespaces: run it as root on a kernel that allows it"
-    with contextlib.ExitStack() as stack:
-        machines = Machines(stack, folder)
+    with machines_alone(folder) as machines:
         machines.start_ray(machines.server, head=True)
         machines.start_ray(machines.node)
         yield machines
+
+
+@contextlib.contextmanager
+def machines_alone(folder: Path) -> Iterator[Machines]:
+    """The machines, without anything on them."""
+    assert os.geteuid() == 0, "this test needs to make network namespaces: run it as root on a kernel that allows it"
+    with contextlib.ExitStack() as stack:
+        yield Machines(stack, folder)
 
 
 def spoken(port: int, host: str, context: Any = None) -> bytes:

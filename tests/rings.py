@@ -20,6 +20,7 @@ TERMINAL = "opens dozens of terminals"
 CRASHES = "ends, kills or starves servers and engines, and waits for what follows"
 
 SLOW = {
+    "test_autoscaler_real": "starts Ray and its autoscaler, and loads models into the real engine",
     "test_broken_template": REAL_ENGINE,
     "test_bundle": "starts many Pythons",
     "test_bundle_parts": REAL_ENGINE,

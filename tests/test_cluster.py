@@ -24,12 +24,13 @@ from corral.cluster.file_route import FileRoute
 from corral.cluster.fleet import Seat
 from corral.cluster.fleets import Fleets
 from corral.cluster.identity import Identity, fingerprint
-from corral.cluster.manifest import Shape, manifest
-from corral.cluster.node_files import NodeFiles
-from corral.cluster.placing import Cluster, Node, Resources, lacking, needs_of
+from corral.cluster.launching import UNFIT_SECONDS, Unfit
+from corral.cluster.manifest import Shape, for_models, manifest
+from corral.cluster.node_files import CHECKED_BYTES, NodeFiles
+from corral.cluster.placing import Cluster, Node, Resources, lacking, needs_of, smallest
 from corral.cluster.relay import Relay
 from corral.cluster.wire import Ended, Signs, WantedFile
-from corral.config import Config
+from corral.config import Config, load
 from corral.config.values import Replicas, parse_replicas, text_of
 from corral.engine.base import CompletionRequest, Engine, LoadProgress, Piece, RunnerSpec, TunedSettings
 from corral.engine.llama.launch import launch as launch_here
@@ -47,6 +48,7 @@ from corral.errors import (
     StoreError,
     Unreachable,
 )
+from corral.golang.durations import FOREVER_SECONDS
 from corral.inference.resending import resent
 from corral.inference.runners import NodeTries
 from corral.messages import Chunk
@@ -61,31 +63,53 @@ from tests.lying_nodes import LIES, LyingNodes
 from tests.nodes_here import NodesHere
 
 GIB = 1 << 30
+
+# the fields of KubeRay 1.4's RayCluster, by its API reference; kubectl refuses others
+RAY_CLUSTER_FIELDS = {
+    *("suspend", "managedBy", "autoscalerOptions", "headServiceAnnotations", "enableInTreeAutoscaling"),
+    *("gcsFaultToleranceOptions", "headGroupSpec", "rayVersion", "workerGroupSpecs"),
+}
+AUTOSCALER_FIELDS = {
+    *("resources", "image", "imagePullPolicy", "securityContext", "idleTimeoutSeconds", "upscalingMode", "version"),
+    *("env", "envFrom", "volumeMounts"),
+}
+HEAD_FIELDS = {"template", "headService", "enableIngress", "rayStartParams", "serviceType"}
+WORKER_FIELDS = {
+    *("suspend", "groupName", "replicas", "minReplicas", "maxReplicas", "idleTimeoutSeconds", "rayStartParams"),
+    *("template", "scaleStrategy", "numOfHosts"),
+}
 NO_PROMPT = Prompt()
 
 
 def test_a_replica_takes_the_cores_the_memory_and_the_gpus_of_its_load() -> None:
     spec = RunnerSpec(model="m", num_ctx=1024, pool=2048, weights_bytes=3 * GIB, cache_bytes_per_token=1 << 20)
     nodes = [
-        Node(id="a", address="10.0.0.1", total=Resources(8.0, 64 * GIB), free=Resources(1.0, 2 * GIB)),
+        Node(id="a", address="10.0.0.1", total=Resources(8.0, 48 * GIB), free=Resources(1.0, 2 * GIB)),
         Node(id="b", address="10.0.0.2", total=Resources(4.0, 64 * GIB, 1.0), free=Resources(4.0, 64 * GIB)),
         Node(id="c", address="10.0.0.3", is_alive=False),
         Node(id="d", address="10.0.0.4", total=Resources(4.0, 64 * GIB), free=Resources(4.0, 64 * GIB, 1.0)),
+        Node(id="head", address="10.0.0.5", total=Resources(0.0, 4 * GIB), free=Resources(0.0, 4 * GIB)),
+        Node(id="e", address="10.0.0.6", total=Resources(4.0, 64 * GIB), free=Resources(4.0, 64 * GIB, 1.0)),
     ]
-    needs = needs_of(spec, nodes, 0, 1.0)
+    least = smallest(nodes, ())
+    assert least == Resources(4.0, 48 * GIB)
+    needs = needs_of(spec, least, 0, 1.0)
     assert needs == Resources(4.0, 5 * GIB + (256 << 20), 1.0)
-    assert needs_of(RunnerSpec(model="m", num_ctx=1, num_gpu=0, num_thread=3), nodes, 2, 1.0).gpus == 0
-    assert needs_of(RunnerSpec(model="m", num_ctx=1, num_thread=3), nodes, 2, 0).cpus == 3
-    assert needs_of(RunnerSpec(model="m", num_ctx=1, tuned=TunedSettings(num_thread=5)), nodes, 2, 0).cpus == 2
-    assert needs_of(RunnerSpec(model="m", num_ctx=1), nodes, 2, 0).cpus == 2
-    assert lacking(needs, nodes, {"d"}) == (
-        "node 10.0.0.1: 4 cores, and 1 of 8 are free; 5.2 GiB of memory, and 2.0 of 64.0 are free; "
+    assert needs_of(RunnerSpec(model="m", num_ctx=1, num_gpu=0, num_thread=3), least, 2, 1.0).gpus == 0
+    assert needs_of(RunnerSpec(model="m", num_ctx=1, num_thread=3), least, 2, 0).cpus == 3
+    assert needs_of(RunnerSpec(model="m", num_ctx=1, tuned=TunedSettings(num_thread=5)), least, 2, 0).cpus == 2
+    assert needs_of(RunnerSpec(model="m", num_ctx=1), least, 2, 0).cpus == 2
+    assert needs_of(RunnerSpec(model="m", num_ctx=1), Resources(), 0, 0).cpus == 1
+    assert lacking(needs, nodes, {"d"}, {"e": "node 10.0.0.6 is on fire"}) == (
+        "node 10.0.0.1: 4 cores, and 1 of 8 are free; 5.2 GiB of memory, and 2.0 of 48.0 are free; "
         "1 GPUs, and 0 of 0 are free\n"
         "node 10.0.0.2: 1 GPUs, and 0 of 1 are free\n"
         "node 10.0.0.3: it is gone\n"
-        "node 10.0.0.4: it is being drained"
+        "node 10.0.0.4: it is being drained\n"
+        "node 10.0.0.5: it has no cores for models\n"
+        "node 10.0.0.6 is on fire"
     )
-    assert lacking(needs, [], ()) == "the cluster has no nodes"
+    assert lacking(needs, [], (), {}) == "the cluster has no nodes"
 
 
 def test_replicas_are_read_as_they_are_written() -> None:
@@ -111,37 +135,99 @@ def test_an_error_of_a_node_keeps_its_kind(error: Any) -> None:
 def test_the_manifest_is_what_kuberay_reads() -> None:
     import yaml  # type: ignore[import-untyped]
 
-    found = yaml.safe_load(manifest(Shape(image="me/corral:1", cpus=8, memory=32, gpus=2, most=6)))
-    assert (found["kind"], found["apiVersion"]) == ("RayCluster", "ray.io/v1")
-    (group,) = found["spec"]["workerGroupSpecs"]
+    shape = Shape(image="me/corral:1", cpus=8, memory=32, gpus=2, most=6)
+    claim, service, cluster = yaml.safe_load_all(manifest(shape))
+    assert [one["kind"] for one in (claim, service, cluster)] == ["PersistentVolumeClaim", "Service", "RayCluster"]
+    assert cluster["apiVersion"] == "ray.io/v1"
+    spec = cluster["spec"]
+    assert spec.keys() <= RAY_CLUSTER_FIELDS
+    assert spec["autoscalerOptions"].keys() <= AUTOSCALER_FIELDS
+    assert spec["headGroupSpec"].keys() <= HEAD_FIELDS
+    (group,) = spec["workerGroupSpecs"]
+    assert group.keys() <= WORKER_FIELDS
     assert (group["minReplicas"], group["maxReplicas"]) == (1, 6)
-    (worker,) = group["template"]["spec"]["containers"]
+    for params in (spec["headGroupSpec"]["rayStartParams"], group["rayStartParams"]):
+        assert all(isinstance(value, str) for value in params.values())
+    pods = [spec["headGroupSpec"]["template"]["spec"], group["template"]["spec"]]
+    assert not any(pod["enableServiceLinks"] for pod in pods)  # else there would be a variable CORRAL_PORT
+    for pod in pods:
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        assert {mount["name"] for one in pod["containers"] for mount in one["volumeMounts"]} == volumes
+    (worker,) = pods[1]["containers"]
     assert worker["resources"]["limits"] == {"cpu": 8, "memory": "32Gi", "nvidia.com/gpu": 2}
-    head, corral = found["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
-    for container in (head, corral, worker):
+    head, corral = pods[0]["containers"]
+    for container in (head, corral, worker, spec["autoscalerOptions"]):
         variables = {one["name"]: one for one in container["env"]}
         assert variables["RAY_AUTH_MODE"]["value"] == "token"
         assert "secretKeyRef" in variables["RAY_AUTH_TOKEN"]["valueFrom"]
-        assert container["image"] == "me/corral:1"
+        assert container.get("image", "me/corral:1") == "me/corral:1"
+    assert service["spec"]["ports"][0]["targetPort"] in [port["containerPort"] for port in corral["ports"]]
+    assert service["spec"]["selector"] == {"ray.io/cluster": "corral", "ray.io/node-type": "head"}
+    assert claim["metadata"]["name"] in [
+        one.get("persistentVolumeClaim", {}).get("claimName") for one in pods[0]["volumes"]
+    ]
     assert "nvidia" not in manifest(Shape())
+    assert [for_models(Shape(memory=size)) for size in (1, 16)] == [3 * GIB // 4, 15 * GIB]
     for wrong in (Shape(image="a: {}"), Shape(cpus=0), Shape(gpus=-1)):
         with pytest.raises(BadRequest):
             manifest(wrong)
+
+
+def test_the_servers_settings_in_the_manifest_are_read() -> None:
+    import yaml
+
+    *_, cluster = yaml.safe_load_all(manifest(Shape(cpus=8, memory=32, gpus=2, most=6)))
+    containers = cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    (corral,) = [one for one in containers if one["name"] == "corral"]
+    environ = {one["name"]: one["value"] for one in corral["env"] if one["name"].startswith(("CORRAL_", "OLLAMA_"))}
+    loaded = load(environ)
+    assert not loaded.warnings
+    config = loaded.config
+    assert (config.ray_replicas, config.ray_place_timeout) == (Replicas(0, 6), 900)
+    assert (config.ray_cpus, config.ray_memory, config.ray_gpus) == (8, 31 * GIB, 2)
+    assert loaded.origins["host"] == "OLLAMA_HOST"
+
+
+def test_the_servers_container_starts_it_again_and_passes_on_the_end(tmp_path: Path) -> None:
+    import yaml
+
+    *_, cluster = yaml.safe_load_all(manifest(Shape()))
+    containers = cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    (command,) = [one["command"] for one in containers if one["name"] == "corral"]
+    programs = {
+        "ray": "exit 0",
+        # the first one ends by itself, the second one when it is told to
+        "corral": 'trap "echo ended; exit" TERM; echo "$@"; [ -e again ] && while :; do sleep 0.1; done; touch again',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for _ in range(2):
+        assert process.stdout.readline() == "serve --ray 127.0.0.1:6379\n"
+    process.terminate()
+    assert process.stdout.readline() == "ended\n"
+    assert process.wait(30) == 0
 
 
 def test_a_table_has_a_row_for_each_model_on_a_node() -> None:
     busy = NodeReplica("qwen3:8b", "loaded", 2, 6 << 30, 100.0, 41.26)
     coming = NodeReplica("llama:1b", "loading", 1, 0, 0.0, 0.0)
     nodes = [
-        ShownNode("x", "10.0.0.1", True, False, 8.0, 2.0, 32 << 30, 16 << 30, 0.0, (busy, coming)),
-        ShownNode("y", "10.0.0.2", True, True, 8.0, 8.0, 32 << 30, 32 << 30, 1.0, ()),
-        ShownNode("z", "10.0.0.3", False, False, 0.0, 0.0, 0, 0, 0.0, ()),
+        ShownNode("x", "10.0.0.1", True, False, "", 8.0, 2.0, 32 << 30, 16 << 30, 0.0, (busy, coming)),
+        ShownNode("y", "10.0.0.2", True, True, "no", 8.0, 8.0, 32 << 30, 32 << 30, 1.0, ()),
+        ShownNode("z", "10.0.0.3", False, False, "no", 0.0, 0.0, 0, 0, 0.0, ()),
+        ShownNode("w", "10.0.0.4", True, False, "no", 8.0, 8.0, 32 << 30, 32 << 30, 0.0, ()),
     ]
     lines = [line.split() for line in nodes_table(nodes, None).splitlines()]
     assert lines[1] == ["10.0.0.1", "ready", "6/8", "17", "GB/34", "GB", "-", "qwen3:8b", "2", "6.4", "GB", "41.3"]
     assert lines[2] == ["llama:1b", "(loading)", "1", "-", "0.0"]
     assert lines[3][:2] == ["10.0.0.2", "drained"]
     assert lines[4][:2] == ["10.0.0.3", "gone"]
+    assert lines[5][:2] == ["10.0.0.4", "unfit"]
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -229,6 +315,25 @@ async def test_a_file_comes_by_its_digest_and_goes_on_where_it_broke_off(tmp_pat
             await route.get(wanted_of(b"more"), who=Identity("stranger"))
         with pytest.raises(StoreError, match="no digest"):
             await route.get(WantedFile("sha256:../../etc/passwd", 1))
+
+
+async def test_who_waits_for_a_file_that_another_fetches_sees_that_it_goes_on(tmp_path: Path) -> None:
+    data = bytes(3 * CHECKED_BYTES)
+    source, wanted, folder = tmp_path / "source", wanted_of(data), tmp_path / "node"
+    source.write_bytes(data)
+    sizes: list[int] = []
+    async with a_route(folder, {wanted.digest: source}) as route:
+        second = NodeFiles(folder)
+        tls = route.node.asking(route.server.certificate)
+        first = asyncio.create_task(route.get(wanted))
+        while not list(folder.glob("*.partial")):  # noqa: ASYNC110 - a file, which sets no event of ours
+            await asyncio.sleep(0)
+        path = await second.get(wanted, route.route.url, tls, "", sizes.append)
+        assert path == await first
+        second.close()
+    assert route.files.checked == 3
+    assert second.checked > 0
+    assert sizes
 
 
 async def test_another_file_than_was_asked_for_is_not_kept(tmp_path: Path) -> None:
@@ -454,13 +559,99 @@ async def test_a_model_without_a_place_says_what_nodes_lack(tmp_path: Path, tiny
             await front.say("!tokens=1")
 
 
-async def test_a_node_of_another_version_gets_no_model(tmp_path: Path, tiny_gguf: Path, nodes: Make) -> None:
-    cluster = nodes("a")
-    cluster.version = "0.0.9"
+async def test_a_model_goes_past_nodes_of_another_version(tmp_path: Path, tiny_gguf: Path, nodes: Make) -> None:
+    cluster = nodes("abc")
+    cluster.versions = {"a": "0.0.9", "b": "0.0.8"}
+    async with started(tmp_path, tiny_gguf, cluster, ray_replicas=Replicas(0, 1)) as front:
+        assert await front.say("!tokens=2") == "w1 w2"
+        assert await front.where() == ["c"]
+        assert [one.name for one in cluster.placed] == ["a", "b", "c"]
+        assert [one.name for one in cluster.placed if one.is_running] == ["c"]
+        unfit = {report.node.id: report.unfit for report in await front.fleets.nodes()}
+        assert re.search(r"has Corral 0\.0\.9, and this server is .*: install the same version there", unfit["a"])
+        assert (unfit["b"][:10], unfit["c"]) == ("node 127.0", "")
+        front.fleets.expire(front.spec.model)  # the next load knows
+        await front.until()
+        assert await front.say("!tokens=2") == "w1 w2"
+        assert [one.name for one in cluster.placed[3:]] == ["c"]
+
+
+async def test_nodes_of_another_version_are_named_and_asked_again_when_no_others_are_left(
+    tmp_path: Path, tiny_gguf: Path, nodes: Make
+) -> None:
+    cluster = nodes("ab")
+    cluster.versions = {"a": "0.0.9", "b": "0.0.8"}
     async with started(tmp_path, tiny_gguf, cluster) as front:
-        with pytest.raises(EngineError, match=r"has Corral 0\.0\.9, and this server is"):
+        with pytest.raises(NotPlaced, match=r'no node can be given the model "fake:latest"\n') as caught:
             await front.say("!tokens=1")
+        assert re.findall(r"has Corral (\S+), and this server is", str(caught.value)) == ["0.0.9", "0.0.8"]
         assert not any(one.is_running for one in cluster.placed)
+        del cluster.versions["b"]  # somebody has installed the right one there
+        assert await front.say("!tokens=2") == "w1 w2"
+        assert await front.where() == ["b"]
+        unfit = {report.node.id: bool(report.unfit) for report in await front.fleets.nodes()}
+        assert unfit == {"a": True, "b": False}
+
+
+async def test_a_node_without_room_is_named_beside_one_of_another_version(
+    tmp_path: Path, tiny_gguf: Path, nodes: Make
+) -> None:
+    cluster = nodes("ab")
+    cluster.versions = {"a": "0.0.9"}
+    cluster.full.add("b")
+    async with started(tmp_path, tiny_gguf, cluster, ray_place_timeout=5.0) as front:
+        with pytest.raises(NotPlaced) as caught:
+            await front.say("!tokens=1")
+    assert re.search(r"has Corral 0\.0\.9, and .*\nnode node-b: 4 cores, and 0 of 4 are free", str(caught.value))
+
+
+def test_a_node_that_could_not_be_given_a_model_is_asked_last_for_some_minutes() -> None:
+    now = 0.0
+    unfit = Unfit(lambda: now)
+    unfit.add("a", "it has another version")
+    now = UNFIT_SECONDS - 1
+    assert unfit.reasons == {"a": "it has another version"}
+    now = UNFIT_SECONDS
+    assert unfit.reasons == {}
+    unfit.add("a", "still")
+    unfit.remove("a")
+    assert unfit.reasons == {}
+
+
+async def test_nobody_waits_for_a_second_node_while_the_first_one_answers(
+    tmp_path: Path, tiny_gguf: Path, nodes: Make
+) -> None:
+    cluster = nodes("ab")
+    cluster.full.add("b")
+    async with started(tmp_path, tiny_gguf, cluster, ray_replicas=Replicas(0, 2)) as front, asyncio.timeout(50):
+        await front.say("!tokens=1")
+        said = await asyncio.gather(*(front.say("!tokens=20") for _ in range(6)))  # two at once have room
+        assert {len(text.split()) for text in said} == {20}
+        assert len(cluster.placed) == 2  # the second one still waits for a node
+        assert ("replica 1 of fake:latest", "another one is being loaded") in front.chosen
+
+
+async def test_the_memory_of_nodes_decides_before_there_are_any_and_after_they_have_gone(
+    tmp_path: Path, tiny_gguf: Path, nodes: Make
+) -> None:
+    cluster = nodes("")
+    async with started(tmp_path, tiny_gguf, cluster, ray_memory=5 * GIB, ray_place_timeout=0.2) as front:
+        assert front.fleets.memory().available == 5 * GIB
+        with pytest.raises(NotPlaced, match="the cluster has no nodes"):
+            await front.say("!tokens=1")
+        cluster.names.append("a")
+        await front.fleets.nodes()
+        assert front.fleets.memory().available == 8 * GIB
+        cluster.names.clear()
+        await front.fleets.nodes()
+        assert front.fleets.memory().available == 8 * GIB
+
+
+async def test_a_load_may_stand_still_for_ever_where_the_settings_say_so(
+    tmp_path: Path, tiny_gguf: Path, nodes: Make
+) -> None:
+    async with started(tmp_path, tiny_gguf, nodes("a"), load_timeout=FOREVER_SECONDS) as front:
+        assert await front.say("!tokens=2") == "w1 w2"
 
 
 async def refusal(tmp_path: Path, model: Path, lie: str) -> str:

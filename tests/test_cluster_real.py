@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -269,7 +270,7 @@ def test_a_cut_cable_costs_no_request_that_has_not_begun(machines: Machines) -> 
             machines.mend()
 
 
-def test_a_node_of_another_version_gets_no_model(machines: Machines, tmp_path: Path) -> None:
+def test_a_node_of_another_version_or_with_a_broken_one_gets_no_model(machines: Machines, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "corral", tmp_path / "corral", ignore=shutil.ignore_patterns("__pycache__"))
     init = tmp_path / "corral" / "__init__.py"
     init.write_text(init.read_text().replace(__version__, "0.0.9"))
@@ -282,5 +283,14 @@ def test_a_node_of_another_version_gets_no_model(machines: Machines, tmp_path: P
                     server.command("nodes", "drain", node["id"])
             with pytest.raises(Refused, match=f"node {STRANGER} has Corral 0.0.9, and this server is {__version__}"):
                 server.generate("Hi")
+            shown = server.command("nodes")
+            assert re.search(rf"^{STRANGER} +unfit ", shown, re.MULTILINE), shown
+            assert f"{STRANGER} is asked last: node {STRANGER} has Corral 0.0.9" in shown
+            init.write_text("raise ImportError('broken')\n")
+            with pytest.raises(Refused, match=f"node {STRANGER}: a replica could not be started"):
+                server.generate("Hi")
+            server.command("nodes", "resume", HEAD)
+            assert server.generate("Hi")
+            assert server.loaded() == [HEAD]
     finally:
         machines.end_all(machines.stranger)

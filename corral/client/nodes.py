@@ -26,6 +26,8 @@ class Node:
     address: str
     is_alive: bool
     is_drained: bool
+    unfit: str
+    """Why it could not be given a model lately; empty: nothing is known against it."""
     cpus: float
     free_cpus: float
     memory: int
@@ -50,6 +52,7 @@ def node(value: Mapping[str, Json]) -> Node:
         address=member(value, "address", str, ""),
         is_alive=member(value, "alive", bool, False),
         is_drained=member(value, "drained", bool, False),
+        unfit=member(value, "unfit", str, ""),
         cpus=_number(value, "cpus"),
         free_cpus=_number(value, "free_cpus"),
         memory=member(value, "memory", int, 0),

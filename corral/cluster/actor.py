@@ -16,13 +16,11 @@ class ReplicaActor:
     def __init__(self) -> None:
         import ray
 
-        self._node_id = ray.get_runtime_context().get_node_id()
         address = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         self._host = Host(config.load().config, address, str(os.getpid()))
 
-    async def hello(self) -> tuple[str, bytes]:
-        """The node's id, and what it says first."""
-        return self._node_id, wire.encode(self._host.hello())
+    async def hello(self) -> bytes:
+        return wire.encode(self._host.hello())
 
     async def load(self, order: bytes) -> bytes:
         return wire.encode(await self._host.load(wire.decode_order(order)))

@@ -150,7 +150,7 @@ class Fleet:
         tried: list[Replica] = []
         async with contextlib.AsyncExitStack() as stack:
             while True:
-                seat, reason = await self._chosen(prompt, tried)
+                seat, reason = await self._chosen(prompt, tried, spec)
                 routed(seat.name, reason)
                 kept = keep_alive if seat.may_go else FOREVER_SECONDS
                 block = contextlib.AsyncExitStack()
@@ -174,15 +174,20 @@ class Fleet:
     def fill(self) -> None:
         """Has the replicas loaded that are always to be there, once the model was asked for."""
         for seat in self._seats:
-            if self._spec is not None and not seat.may_go and seat.is_cold and seat.replica.breaker.may_pass:
-                task = asyncio.get_running_loop().create_task(self._load(seat, self._spec))
-                seat.is_filled = True
-                self._filling.add(task)
-                task.add_done_callback(self._filling.discard)
+            if self._spec is not None and not seat.may_go:
+                self._load_in_background(seat, self._spec)
+
+    def _load_in_background(self, seat: Seat, spec: RunnerSpec) -> None:
+        """Has a replica loaded that is not, without a request that waits for it."""
+        if seat.is_cold and seat.replica.breaker.may_pass:
+            task = asyncio.get_running_loop().create_task(self._load(seat, spec))
+            seat.is_filled = True
+            self._filling.add(task)
+            task.add_done_callback(self._filling.discard)
 
     async def _load(self, seat: Seat, spec: RunnerSpec) -> None:
         try:
-            async with seat.scheduler.runner(spec, self.label, FOREVER_SECONDS):
+            async with seat.scheduler.runner(spec, self.label, None if seat.may_go else FOREVER_SECONDS):
                 pass
         except ServerStopping:
             pass
@@ -201,19 +206,32 @@ class Fleet:
         if all(other is seat or not other.replica.breaker.may_pass for other in self._seats):
             raise error
 
-    async def _chosen(self, prompt: Prompt, tried: Sequence[Replica]) -> tuple[Seat, str]:
+    async def _chosen(self, prompt: Prompt, tried: Sequence[Replica], spec: RunnerSpec) -> tuple[Seat, str]:
+        """The replica that fits best, and why. Nobody waits for a node to be found or started, and a model to be loaded
+        there, while a loaded replica takes requests: one that is not is loaded meanwhile, for those that come later."""
         for is_last in (False, True):
-            found = choose(prompt, [seat.replica for seat in self._seats], tried)
+            found = self._choice(prompt, tried)
+            if found is not None and found[0].runner is None:
+                warm = self._choice(prompt, [*tried, *(seat.replica for seat in self._seats if seat.runner is None)])
+                if warm is not None:
+                    self._load_in_background(found[0], spec)
+                    found = warm[0], "another one is being loaded"
             if found is not None:
-                replica, route = found
-                log.debug("model %s: %s, %s", self.label, replica.name, route.reason)
-                return next(seat for seat in self._seats if seat.replica is replica), route.reason
+                log.debug("model %s: %s, %s", self.label, found[0].name, found[1])
+                return found
             waits = [seat.replica.breaker.wait for seat in self._seats if seat.replica not in tried]
             if is_last or not waits or min(waits) > LONGEST_PAUSE:
                 break
             await asyncio.sleep(min(waits))
         errors = "\n".join(f"{seat.name}: {seat.replica.breaker.error}" for seat in self._seats)
         raise NotPlaced(f'no replica of the model "{self.label}" can be reached\n{errors}')
+
+    def _choice(self, prompt: Prompt, without: Sequence[Replica]) -> tuple[Seat, str] | None:
+        found = choose(prompt, [seat.replica for seat in self._seats], without)
+        if found is None:
+            return None
+        replica, route = found
+        return next(seat for seat in self._seats if seat.replica is replica), route.reason
 
     async def leave(self, node: str) -> list[Moved]:
         """Moves every replica away from a node: another one is loaded first where nodes have room, then the old one

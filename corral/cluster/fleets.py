@@ -11,7 +11,7 @@ from msgspec import Struct
 from corral.cluster.file_route import FileRoute
 from corral.cluster.fleet import Fleet, Moved, Seat
 from corral.cluster.identity import Identity
-from corral.cluster.launching import Launching, memory_of
+from corral.cluster.launching import Launching
 from corral.cluster.placing import Cluster, Node
 from corral.config import Config
 from corral.engine.base import Engine, LoadProgress, RunnerSpec
@@ -41,6 +41,8 @@ class NodeReport(Struct, frozen=True):
 
     node: Node
     is_drained: bool
+    unfit: str
+    """Why it could not be given a model, a sentence; empty: nothing is known against it."""
     replicas: tuple[Runner, ...]
 
 
@@ -72,7 +74,7 @@ class Fleets:
         """Begins; `launch` loads a model for a replica, in the end by `load`."""
         self._launch = launch
         await self._route.open()
-        self._nodes = await self._cluster.nodes()
+        await self._know_nodes()
         self._looking = asyncio.create_task(self._look())
 
     async def load(
@@ -99,7 +101,7 @@ class Fleets:
 
     def memory(self) -> Memory:
         """What a model may count on, which decides its context length."""
-        size = memory_of(self._nodes, self.launching.without)
+        size = self.launching.memory
         return Memory(size, size)
 
     def runner(
@@ -154,15 +156,20 @@ class Fleets:
 
     async def nodes(self) -> list[NodeReport]:
         """The nodes with what is on them, those that are alive first."""
-        self._nodes = await self._cluster.nodes()
+        await self._know_nodes()
         found = []
+        unfit = self.launching.unfit.reasons
         alive = {node.address for node in self._nodes if node.is_alive}
         shown = [node for node in self._nodes if node.is_alive or node.address not in alive]
         for node in sorted(shown, key=lambda node: (not node.is_alive, node.address)):
             seats = [seat for seat in self._seats() if seat.site is not None and seat.site.node == node.id]
             runners = tuple(runner for seat in seats for runner in seat.scheduler.runners)
-            found.append(NodeReport(node, node.id in self.launching.without, runners))
+            found.append(NodeReport(node, node.id in self.launching.without, unfit.get(node.id, ""), runners))
         return found
+
+    async def _know_nodes(self) -> None:
+        self._nodes = await self._cluster.nodes()
+        self.launching.look(self._nodes)
 
     async def drain(self, text: str) -> list[Moved]:
         """Moves every replica away from a node, named by its address or id, which gets no new ones until `resume`.
@@ -171,7 +178,8 @@ class Fleets:
         """
         node = await self._named(text)
         self.launching.without.add(node.id)
-        if not any(one.is_alive and one.id not in self.launching.without for one in self._nodes):
+        is_left = any(one.takes_models and one.id not in self.launching.without for one in self._nodes)
+        if not is_left and not self._config.ray_memory:  # else Ray's autoscaler starts another one
             self.launching.without.discard(node.id)
             raise BadRequest(f"node {node.address} is the only one that takes models: there is none to move them to")
         log.info("node %s is drained", node.address)
@@ -194,7 +202,7 @@ class Fleets:
         self.launching.without.discard((await self._named(text)).id)
 
     async def _named(self, text: str) -> Node:
-        self._nodes = await self._cluster.nodes()
+        await self._know_nodes()
         found = [node for node in self._nodes if text in (node.address, node.id) and node.is_alive]
         if not found:
             raise NotFound(f'no node "{text}"; `corral nodes` lists them')
@@ -204,7 +212,7 @@ class Fleets:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                self._nodes = await self._cluster.nodes()
+                await self._know_nodes()
             except Exception:
                 log.exception("the cluster's nodes cannot be listed")
             for fleet in self._fleets.values():

@@ -48,7 +48,10 @@ class Host:
 
     def state(self) -> LoadState:
         """How far the load is."""
-        return LoadState(sum(self._fetched.values()), self._wanted, self._progress.loaded())
+        seconds, printed = self._progress.signs()
+        return LoadState(
+            sum(self._fetched.values()), self._wanted, self._progress.loaded(), self._files.checked, seconds, printed
+        )
 
     async def load(self, order: Order) -> Reply:
         """Loads a model and opens the way to it. All that goes wrong is a `Failed`."""
@@ -69,7 +72,7 @@ class Host:
             log=await asyncio.to_thread(
                 new_log, self._config.state / "workers", f"node-{self._number}.log", "node-*.log"
             ),
-            stall_timeout=order.stall_timeout,
+            stall_timeout=order.stall_seconds,
             program=chosen.program,
             cache_ram_mib=cache_ram_mib(memory().available),
             template_error=order.template_error,

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,14 +14,15 @@ from corral import __version__, names
 from corral.cluster.file_route import FileRoute
 from corral.cluster.identity import Identity, fingerprint
 from corral.cluster.node_files import digest_of
-from corral.cluster.placing import Cluster, Node, Placed, lacking, needs_of
+from corral.cluster.placing import Cluster, Node, Placed, Resources, lacking, needs_of, smallest
 from corral.cluster.remote import Health, RemoteWorker
-from corral.cluster.wire import Hello, Order, Started, WantedFile
+from corral.cluster.wire import Hello, LoadState, Order, Started, WantedFile
 from corral.config import Config
 from corral.engine import connecting
 from corral.engine.base import LoadProgress, RunnerSpec
 from corral.engine.llama.client import LlamaEngine
 from corral.errors import EngineError, EngineLost, InvalidName, NotPlaced, StoreError
+from corral.golang.durations import FOREVER_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,13 @@ STATE_SECONDS = 0.5
 
 STATE_TIMEOUT = 5.0
 """How long it may take to say that."""
+
+STILL_FACTOR = 3
+"""A load in which nothing moves is given up after so many times the seconds in which the node itself gives up its
+worker. It has as long to say so, and for what it does besides."""
+
+UNFIT_SECONDS = 300.0
+"""How long a node that could not be given a model is asked after all others."""
 
 
 class Digests:
@@ -58,35 +67,61 @@ class Site(Struct, frozen=True):
     address: str
 
 
+class Unfit:
+    """Nodes that could not be given a model, with the reasons, for as long as that is believed."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._found: dict[str, tuple[str, float]] = {}
+
+    @property
+    def reasons(self) -> Mapping[str, str]:
+        """By the nodes' ids, a sentence each."""
+        now = self._clock()
+        return {node: reason for node, (reason, until) in self._found.items() if now < until}
+
+    def add(self, node: str, reason: str) -> None:
+        self._found[node] = (reason, self._clock() + UNFIT_SECONDS)
+
+    def remove(self, node: str) -> None:
+        """It was given one."""
+        self._found.pop(node, None)
+
+
 class Launching:
-    """Loads models on nodes of a cluster. `without`: ids of nodes that get no new ones."""
+    """Loads models on nodes of a cluster. `without`: ids of nodes that are drained, and get no new ones."""
 
     def __init__(self, config: Config, cluster: Cluster, identity: Identity, route: FileRoute) -> None:
         self.without: set[str] = set()
+        self.unfit = Unfit()
         self._config = config
         self._cluster = cluster
         self._identity = identity
         self._route = route
         self._digests = Digests()
+        self._least = Resources()
+
+    def look(self, nodes: Sequence[Node]) -> None:
+        """Notes what nodes have. Where all are gone, the next ones are taken to be like the last."""
+        found = smallest(nodes, self.without | self.unfit.reasons.keys())
+        self._least = found if found.memory else self._least
+
+    @property
+    def memory(self) -> int:
+        """Bytes that a model may count on: the memory of the smallest node, or of those that are expected."""
+        return self._least.memory or self._config.ray_memory
 
     async def launch(
         self, spec: RunnerSpec, label: str, progress: LoadProgress, health: Health, template_error: str
     ) -> tuple[LlamaEngine, Site]:
-        """`NotPlaced` where no node has room in time; other errors as those of `launch`. Cancelling ends it."""
+        """`NotPlaced` where no node has room in time, or none that is fit; other errors as those of `launch`.
+        Cancelling ends it."""
         files = await asyncio.to_thread(self._files, spec)
-        without = frozenset(self.without)
-        nodes = await self._cluster.nodes()
-        needs = needs_of(spec, nodes, self._config.ray_cpus, self._config.ray_gpus)
-        placed = await self._cluster.place(needs, without)
+        self.look(await self._cluster.nodes())
+        needs = needs_of(spec, self._least, self._config.ray_cpus, self._config.ray_gpus)
         spec = msgspec.structs.replace(spec, num_thread=int(needs.cpus), tuned=None, placement=None, parts=None)
+        placed, node = await self._placed(needs, label)
         try:
-            try:
-                async with asyncio.timeout(self._config.ray_place_timeout):
-                    node = await placed.hello()
-            except TimeoutError as error:
-                why = lacking(needs, await self._cluster.nodes(), without)
-                raise NotPlaced(f'no node has room for the model "{label}"\n{why}') from error
-            _check(node)
             offered = {wanted.digest: path for path, wanted in files.items()}
             order = Order(
                 spec=spec,
@@ -95,7 +130,7 @@ class Launching:
                 certificate=self._identity.certificate,
                 file_route=self._route.url,
                 shared_folder=self._config.ray_models,
-                stall_timeout=self._config.load_timeout,
+                stall_timeout=None if self._config.load_timeout == FOREVER_SECONDS else self._config.load_timeout,
                 template_error=template_error,
             )
             async with self._route.offered(node.certificate, offered):
@@ -107,6 +142,52 @@ class Launching:
         progress.pool = started.pool
         log.info("model %s: on node %s", label, node.address)
         return engine, Site(await placed.node_id(), node.address)
+
+    async def _placed(self, needs: Resources, label: str) -> tuple[Placed, Hello]:
+        """A place on a node that can be given the model. A node that cannot is left out, and the next one is asked.
+
+        Nodes that could not before are asked when no others are left: somebody may have mended them.
+        """
+        refused: dict[str, str] = {}
+        over = asyncio.get_running_loop().time() + self._config.ray_place_timeout
+        while True:
+            nodes = await self._cluster.nodes()
+            left = {node.id for node in nodes if node.takes_models} - self.without - refused.keys()
+            if refused and not left:
+                raise self._not_placed(needs, label, nodes, refused)
+            avoided = self.unfit.reasons.keys() if left - self.unfit.reasons.keys() else set()
+            placed = await self._cluster.place(needs, self.without | refused.keys() | avoided)
+            try:
+                async with asyncio.timeout_at(over):
+                    hello = await placed.hello()
+                _check(hello)
+            except TimeoutError as error:
+                nodes = await self._cluster.nodes()
+                silent = await placed.node_id()
+                await asyncio.shield(placed.stop(0))
+                for node in nodes:
+                    if node.id == silent:
+                        self.unfit.add(silent, f"node {node.address}: what was started there has not answered in time")
+                raise self._not_placed(needs, label, nodes, refused) from error
+            except EngineError as error:
+                where = await placed.node_id()
+                await asyncio.shield(placed.stop(0))
+                if not where:
+                    raise
+                refused[where] = str(error)
+                self.unfit.add(where, str(error))
+                log.warning("model %s: the next node is asked: %s", label, error)
+            except BaseException:
+                await asyncio.shield(placed.stop(0))
+                raise
+            else:
+                self.unfit.remove(await placed.node_id())
+                return placed, hello
+
+    def _not_placed(self, needs: Resources, label: str, nodes: Sequence[Node], refused: Mapping[str, str]) -> NotPlaced:
+        why = lacking(needs, nodes, self.without, {**self.unfit.reasons, **refused})
+        what = "can be given" if refused else "has room for"
+        return NotPlaced(f'no node {what} the model "{label}"\n{why}')
 
     async def _reached(self, node: Hello, started: Started, placed: Placed, health: Health) -> LlamaEngine:
         worker = RemoteWorker(node, started, self._identity, placed.stop, health)
@@ -125,17 +206,23 @@ class Launching:
 
 async def _followed(placed: Placed, order: Order, address: str, progress: LoadProgress) -> Started:
     """A load, with what the node says of it on the way. `EngineLost` when it says nothing for as long as a load may
-    stand still: the node watches the worker, and this watches the node."""
+    stand still, or the same for a good deal longer: the node watches the worker, and this watches the node."""
     loading = asyncio.ensure_future(placed.load(order))
     clock = asyncio.get_running_loop().time
-    heard = clock()
+    heard = moved = clock()
+    last = LoadState()
+    silence, still = order.stall_seconds, order.stall_seconds * STILL_FACTOR
     try:
         while not (await asyncio.wait({loading}, timeout=STATE_SECONDS))[0]:
-            if clock() - heard > order.stall_timeout:
-                raise EngineLost(f"node {address} has not said how the load goes for {order.stall_timeout:g} seconds")
+            if clock() - heard > silence:
+                raise EngineLost(f"node {address} has not said how the load goes for {silence:g} seconds")
+            if clock() - moved > still:
+                raise EngineLost(f"node {address} says that it loads, and nothing has moved for {still:g} seconds")
             with contextlib.suppress(EngineError, TimeoutError):
                 state = await connecting.within(STATE_TIMEOUT, placed.state())
                 heard = clock()
+                moved = moved if state == last else heard
+                last = state
                 is_fetching = state.fetched < state.wanted and not state.loaded
                 progress.preparing = (state.fetched, state.wanted) if is_fetching else None
                 progress.loaded = lambda size=state.loaded: size  # type: ignore[misc]
@@ -150,15 +237,10 @@ def _check(node: Hello) -> None:
     """`EngineError` for a node that cannot be given a model."""
     if node.version != __version__:
         raise EngineError(
-            f"node {node.address} has Corral {node.version}, and this server is {__version__}: "
+            f"node {node.address} has Corral {node.version[:40]}, and this server is {__version__}: "
             "install the same version there"
         )
     try:
         fingerprint(node.certificate)
     except ValueError as error:
         raise EngineError(f"node {node.address} says what cannot be read: its certificate is none") from error
-
-
-def memory_of(nodes: Sequence[Node], without: Collection[str]) -> int:
-    """Bytes that a model may count on: the memory of the smallest node; 0 where there is none."""
-    return min((node.total.memory for node in nodes if node.is_alive and node.id not in without), default=0)

@@ -1,4 +1,4 @@
-"""What starts a cluster on Kubernetes: a RayCluster for the operator KubeRay, as YAML.
+"""What starts a cluster on Kubernetes: a RayCluster for the operator KubeRay, a service and a claim, as YAML.
 
 The server runs in the head's pod, nodes are the pods of one group, which Ray's autoscaler adds and removes. A token is
 shared by a secret that has to be there. Names and numbers are checked; nothing else comes from outside.
@@ -32,19 +32,53 @@ def manifest(shape: Shape) -> str:
         raise BadRequest(f'"{shape.image}" is no name of an image')
     if shape.cpus < 1 or shape.memory < 1 or shape.gpus < 0 or shape.most < 1:
         raise BadRequest("a node has one core and one GiB of memory at least, and there is one node at least")
-    gpus = f"\n                  nvidia.com/gpu: {shape.gpus}" if shape.gpus else ""
     return _TEXT.format(
-        image=shape.image, cpus=shape.cpus, memory=shape.memory, gpus=gpus, most=shape.most, ray_gpus=_ray_gpus(shape)
+        image=shape.image,
+        cpus=shape.cpus,
+        memory=shape.memory,
+        for_models=for_models(shape),
+        gpus=f", nvidia.com/gpu: {shape.gpus}" if shape.gpus else "",
+        most=shape.most,
+        ray_gpus=_RAY_GPUS.format(gpus=shape.gpus) if shape.gpus else "",
     )
 
 
-def _ray_gpus(shape: Shape) -> str:
-    return f'\n              - {{name: CORRAL_RAY_GPUS, value: "{shape.gpus}"}}' if shape.gpus else ""
+def for_models(shape: Shape) -> int:
+    """Bytes of a node's memory that models get: all but a GiB, or a quarter of a small node, which Ray itself takes."""
+    return (shape.memory << 30) - min(1 << 30, shape.memory << 28)
 
 
+_RAY_GPUS = """
+              - {{name: CORRAL_RAY_GPUS, value: "{gpus}"}}"""
+
+# `ray-logs` is KubeRay's own name for the volume of this path, so that its autoscaler shares it. Service links would
+# be variables such as CORRAL_PORT. The processes of the head's pod see each other, as Ray expects of one machine's.
+# Containers of a cluster with version 2 of the autoscaler are not started again: the server's one does that by itself.
 _TEXT = """\
-# kubectl create secret generic corral-ray-token --from-literal=token="$(openssl rand -hex 32)"
-# kubectl apply -f this-file
+# What this needs: the operator KubeRay 1.4 or newer, an image made by
+#   podman build --build-arg EXTRAS=[ray] --tag {image} .
+# and the secret by which the cluster tells friends from strangers:
+#   kubectl create secret generic corral-ray-token --from-literal=token="$(openssl rand -hex 32)"
+# Then `kubectl apply -f` this file. The server is at http://corral:11434 for those who have a key. The first one:
+#   kubectl exec $(kubectl get pod -o name -l ray.io/cluster=corral,ray.io/node-type=head) -c corral -- \\
+#     cat /var/lib/corral/.ollama/corral-key
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata:
+  name: corral
+spec:
+  accessModes: [ReadWriteOnce]
+  resources: {{requests: {{storage: 100Gi}}}}  # models, keys, settings
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: corral
+spec:
+  selector: {{ray.io/cluster: corral, ray.io/node-type: head}}
+  ports:
+    - {{name: http, port: 11434, targetPort: 11434}}
+---
 apiVersion: ray.io/v1
 kind: RayCluster
 metadata:
@@ -52,13 +86,22 @@ metadata:
 spec:
   enableInTreeAutoscaling: true
   autoscalerOptions:
+    version: v2  # the first one does not know that a drained node takes nothing
     idleTimeoutSeconds: 300
+    env:
+      - {{name: RAY_AUTH_MODE, value: token}}
+      - name: RAY_AUTH_TOKEN
+        valueFrom: {{secretKeyRef: {{name: corral-ray-token, key: token}}}}
   headGroupSpec:
     rayStartParams:
       num-cpus: "0"  # models run on the nodes below
+      object-store-memory: "100000000"
       dashboard-host: 127.0.0.1
     template:
       spec:
+        enableServiceLinks: false
+        shareProcessNamespace: true
+        securityContext: {{fsGroup: 10001}}
         containers:
           - name: ray-head
             image: {image}
@@ -69,37 +112,58 @@ spec:
               - {{name: RAY_health_check_initial_delay_ms, value: "2000"}}
               - {{name: RAY_health_check_period_ms, value: "1000"}}
               - {{name: RAY_health_check_timeout_ms, value: "1000"}}
-              - {{name: RAY_health_check_failure_threshold, value: "5"}}
+              - {{name: RAY_health_check_failure_threshold, value: "4"}}
+            readinessProbe: {{tcpSocket: {{port: 6379}}, periodSeconds: 5}}
+            livenessProbe: {{tcpSocket: {{port: 6379}}, periodSeconds: 10, failureThreshold: 12}}
             volumeMounts:
-              - {{name: ray, mountPath: /tmp/ray}}
+              - {{name: ray-logs, mountPath: /tmp/ray}}
             resources:
               requests: {{cpu: 1, memory: 2Gi}}
               limits: {{cpu: 2, memory: 4Gi}}
           - name: corral
             image: {image}
-            command: [sh, -c, 'until ray health-check --address 127.0.0.1:6379; do sleep 1; done;
-              exec corral serve --ray 127.0.0.1:6379']
+            command:
+              - sh
+              - -c
+              - |
+                trap 'kill "$server"; wait "$server"; exit 0' TERM
+                until ray health-check --address 127.0.0.1:6379; do sleep 1; done
+                while :; do corral serve --ray 127.0.0.1:6379 & server=$!; wait "$server"; sleep 1; done
             ports:
               - {{containerPort: 11434, name: corral}}
             env:
               - {{name: RAY_AUTH_MODE, value: token}}
               - name: RAY_AUTH_TOKEN
                 valueFrom: {{secretKeyRef: {{name: corral-ray-token, key: token}}}}
-              - {{name: OLLAMA_HOST, value: "0.0.0.0:11434"}}{ray_gpus}
+              - {{name: HOME, value: /var/lib/corral}}
+              - {{name: OLLAMA_HOST, value: "0.0.0.0:11434"}}
+              - {{name: CORRAL_RAY_REPLICAS, value: "0..{most}"}}  # all go when nobody asks, and then their nodes
+              - {{name: CORRAL_RAY_PLACE_TIMEOUT, value: 15m}}  # a machine has to boot, and to fetch the image
+              - {{name: CORRAL_RAY_CPUS, value: "{cpus}"}}
+              - {{name: CORRAL_RAY_MEMORY, value: "{for_models}"}}{ray_gpus}
+            readinessProbe: {{httpGet: {{path: /, port: 11434}}, periodSeconds: 5}}
+            lifecycle: {{preStop: {{exec: {{command: [sleep, "5"]}}}}}}  # until nobody is sent here any more
             volumeMounts:
-              - {{name: models, mountPath: /root/.ollama}}
-              - {{name: ray, mountPath: /tmp/ray}}
+              - {{name: corral, mountPath: /var/lib/corral}}
+              - {{name: ray-logs, mountPath: /tmp/ray}}
+            resources:
+              requests: {{cpu: 1, memory: 2Gi}}
         volumes:
-          - {{name: models, emptyDir: {{}}}}  # better a claim that survives the pod
-          - {{name: ray, emptyDir: {{}}}}
+          - {{name: corral, persistentVolumeClaim: {{claimName: corral}}}}
+          - {{name: ray-logs, emptyDir: {{}}}}
   workerGroupSpecs:
     - groupName: nodes
       replicas: 1
-      minReplicas: 1
+      minReplicas: 1  # 0: nothing is paid for while nobody asks, and who asks first waits for a machine
       maxReplicas: {most}
-      rayStartParams: {{}}
+      rayStartParams:
+        memory: "{for_models}"
+        object-store-memory: "100000000"
+        node-manager-port: "6380"
       template:
         spec:
+          enableServiceLinks: false
+          securityContext: {{fsGroup: 10001}}
           containers:
             - name: ray-worker
               image: {image}
@@ -107,11 +171,14 @@ spec:
                 - {{name: RAY_AUTH_MODE, value: token}}
                 - name: RAY_AUTH_TOKEN
                   valueFrom: {{secretKeyRef: {{name: corral-ray-token, key: token}}}}
+                - {{name: HOME, value: /var/lib/corral}}
+              readinessProbe: {{tcpSocket: {{port: 6380}}, periodSeconds: 5}}
+              livenessProbe: {{tcpSocket: {{port: 6380}}, periodSeconds: 10, failureThreshold: 12}}
+              volumeMounts:
+                - {{name: files, mountPath: /var/lib/corral}}
               resources:
-                requests:
-                  cpu: {cpus}
-                  memory: {memory}Gi{gpus}
-                limits:
-                  cpu: {cpus}
-                  memory: {memory}Gi{gpus}
+                requests: {{cpu: {cpus}, memory: {memory}Gi{gpus}}}
+                limits: {{cpu: {cpus}, memory: {memory}Gi{gpus}}}
+          volumes:
+            - {{name: files, emptyDir: {{}}}}  # models' files, as long as the node is there
 """

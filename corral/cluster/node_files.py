@@ -25,6 +25,9 @@ from corral.system import locks
 PIECE = 1 << 20
 """Bytes that are read at once."""
 
+CHECKED_BYTES = 64 << 20
+"""After how many bytes of a file that is checked others can see that this goes on: a slow disk has them in seconds."""
+
 SPARE_BYTES = 256 << 20
 """Bytes of the disk that are left free."""
 
@@ -45,6 +48,8 @@ class NodeFiles:
     """The files below one folder. What `get` returned is kept until `close`."""
 
     def __init__(self, folder: Path) -> None:
+        self.checked = 0
+        """Pieces read so far to see whether a file is the right one, by this worker or another of the node, about."""
         self._folder = folder
         self._held: list[BinaryIO] = []
 
@@ -62,9 +67,13 @@ class NodeFiles:
         lock = await asyncio.to_thread(self._lock, wanted)
         self._held.append(lock)
         path = self._path(wanted)
+        checks = _moment(path.with_suffix(".lock"))
         while not self._is_there(path, wanted, lock):
             if locks.take(lock.fileno()) == "held":  # another worker of this node fetches it
                 await asyncio.sleep(WAIT_SECONDS)
+                progress(_size(path.with_suffix(".partial")) or 0)
+                before, checks = checks, _moment(path.with_suffix(".lock"))
+                self.checked += checks != before
             elif _size(path) != wanted.size:
                 await self._fetched(wanted, path, route, tls, progress)
         with contextlib.suppress(OSError):
@@ -86,6 +95,13 @@ class NodeFiles:
     def _path(self, wanted: WantedFile) -> Path:
         return self._folder / names.parse_digest(wanted.digest).filename
 
+    def _step(self, lock: Path | None = None) -> None:
+        """A piece of a file was checked. Others that wait for it see that by the time of its lock."""
+        self.checked += 1
+        if lock is not None:
+            with contextlib.suppress(OSError):
+                os.utime(lock)
+
     def _shared(self, wanted: WantedFile, folder: Path) -> Path | None:
         """The file in a shared store, once it was found to be the right one; None when it is not there."""
         path = folder / "blobs" / names.parse_digest(wanted.digest).filename
@@ -97,7 +113,7 @@ class NodeFiles:
         with contextlib.suppress(OSError):
             if note.read_text() == mark:
                 return path
-        if digest_of(path) != wanted.digest:
+        if digest_of(path, self._step) != wanted.digest:
             raise StoreError(f'"{path}" in the shared folder is not what its name says')
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -129,7 +145,8 @@ class NodeFiles:
                     ) from error
             except OSError as error:
                 raise StoreError(f'cannot write "{partial}": {(error.strerror or str(error)).lower()}') from error
-        if await asyncio.to_thread(digest_of, partial) != wanted.digest:
+        lock = partial.with_suffix(".lock")
+        if await asyncio.to_thread(digest_of, partial, lambda: self._step(lock)) != wanted.digest:
             partial.unlink()
             raise StoreError(f"what came as {wanted.digest[:19]} is another file")
         partial.replace(path)
@@ -192,10 +209,20 @@ def _moment(path: Path) -> float:
         return time.time()
 
 
-def digest_of(path: Path) -> str:
-    """A file's, as `sha256:…`. Blocks."""
-    with path.open("rb") as file:
-        return str(names.Digest(hashlib.file_digest(file, "sha256").hexdigest()))
+def digest_of(path: Path, step: Callable[[], None] = lambda: None) -> str:
+    """A file's, as `sha256:…`. `step` is called after each `CHECKED_BYTES`. Blocks."""
+    found = hashlib.sha256()
+    piece = bytearray(PIECE)
+    view = memoryview(piece)
+    left = CHECKED_BYTES
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(piece):
+            found.update(view[:size])
+            left -= size
+            if left <= 0:
+                left = CHECKED_BYTES
+                step()
+    return str(names.Digest(found.hexdigest()))
 
 
 def _remove_unused(file: Path) -> None:

@@ -3,7 +3,7 @@
 Pure but for the border, which Ray is behind.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -35,15 +35,22 @@ class Node(Struct, frozen=True, kw_only=True):
     total: Resources = Resources()
     free: Resources = Resources()
 
+    @property
+    def takes_models(self) -> bool:
+        """Whether it is there and has a core for models; the head of a cluster has often none."""
+        return self.is_alive and self.total.cpus >= 1
+
 
 class Placed(Protocol):
     """A replica's place, given to it or still awaited."""
 
     async def hello(self) -> Hello:
-        """Waits until it has a place and answers."""
+        """Waits until it has a place and answers. `EngineError` when what is there does not start or cannot be read."""
         ...
 
-    async def node_id(self) -> str: ...
+    async def node_id(self) -> str:
+        """Where its place is; empty when it has none yet, or when nobody knows any more."""
+        ...
 
     async def load(self, order: Order) -> Started:
         """Has it load a model. Errors as those of `launch`, and those of fetching files."""
@@ -73,24 +80,32 @@ class Cluster(Protocol):
     async def close(self) -> None: ...
 
 
-def needs_of(spec: RunnerSpec, nodes: Sequence[Node], cpus: int, gpus: float) -> Resources:
+def smallest(nodes: Sequence[Node], without: Collection[str]) -> Resources:
+    """The cores and the memory that every node has which may get a model, without GPUs; nothing where there is none."""
+    usable = [node.total for node in nodes if node.takes_models and node.id not in without]
+    if not usable:
+        return Resources()
+    return Resources(min(total.cpus for total in usable), min(total.memory for total in usable))
+
+
+def needs_of(spec: RunnerSpec, least: Resources, cpus: int, gpus: float) -> Resources:
     """What a replica of a model takes. `cpus`: cores, where the model does not say how many threads compute; 0: as many
-    as the smallest node has. `gpus`: those of a model that may use some."""
-    threads = spec.num_thread or cpus  # what was tuned holds on the server's machine only
-    if not threads:
-        threads = int(min((node.total.cpus for node in nodes if node.is_alive and node.total.cpus >= 1), default=1))
+    as the smallest node has, which is `least`, or one. `gpus`: those of a model that may use some."""
+    threads = spec.num_thread or cpus or int(least.cpus) or 1  # what was tuned holds on the server's machine only
     return Resources(float(threads), loaded_size(spec) + WORKER_BYTES, gpus if spec.num_gpu != 0 else 0.0)
 
 
-def lacking(needs: Resources, nodes: Sequence[Node], without: Collection[str]) -> str:
-    """Why no node took a replica, a line for each node."""
-    lines = [_lack(needs, node, node.id in without) for node in nodes]
+def lacking(needs: Resources, nodes: Sequence[Node], drained: Collection[str], unfit: Mapping[str, str]) -> str:
+    """Why no node took a replica, a line for each node. `unfit`: what is wrong with nodes, by their ids."""
+    lines = [unfit.get(node.id) or _lack(needs, node, node.id in drained) for node in nodes]
     return "\n".join(lines or ["the cluster has no nodes"])
 
 
 def _lack(needs: Resources, node: Node, is_drained: bool) -> str:
     if not node.is_alive:
         return f"node {node.address}: it is gone"
+    if not node.takes_models:
+        return f"node {node.address}: it has no cores for models"
     if is_drained:
         return f"node {node.address}: it is being drained"
     lacks = []

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import subprocess
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from corral import config
@@ -18,6 +18,10 @@ from corral.errors import ConfigError, EngineError, EngineLost
 log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 30.0
+ENDED_ON_PURPOSE = (1, 4)
+"""Ray's numbers for nodes that were stopped by somebody, or by the autoscaler since they had nothing to do: nobody
+misses those. Source: `NodeDeathInfo.Reason` in Ray's common.proto."""
+
 STOP_SECONDS = 1.0
 """What an actor may take beyond the grace of its worker."""
 
@@ -104,6 +108,7 @@ class RayCluster:
                 free=_resources(free.get(node["NodeID"], {})),
             )
             for node in self._ray.nodes()
+            if node["Alive"] or node.get("DeathReason") not in ENDED_ON_PURPOSE
         ]
 
     async def place(self, needs: Resources, without: Collection[str]) -> "RayPlaced":
@@ -115,7 +120,17 @@ class RayCluster:
         }
         if without:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(without))})"}
-        return RayPlaced(self._ray, await asyncio.to_thread(self._actor.options(**options).remote))
+        actor = await asyncio.to_thread(self._actor.options(**options).remote)
+        return RayPlaced(self._ray, actor, self._place_of)
+
+    def _place_of(self, actor: Any) -> tuple[str, str]:
+        """The id and the address of the node that Ray has put an actor on, also one that has ended; empty: none."""
+        from ray._private.state import state  # there is no public way without Ray's dashboard
+
+        found = state.actor_table(actor._actor_id.hex()).get("Address", {})
+        node = found.get("NodeID", "") if found.get("IPAddress") else ""  # without: the node that is asked for a place
+        address = next((one["NodeManagerAddress"] for one in self._ray.nodes() if one["NodeID"] == node), "")
+        return (node, address) if address else ("", "")
 
     async def close(self) -> None:
         await asyncio.to_thread(self._ray.shutdown)
@@ -124,22 +139,30 @@ class RayCluster:
 class RayPlaced:
     """A `Placed` that is an actor."""
 
-    def __init__(self, ray: Any, actor: Any) -> None:
+    def __init__(self, ray: Any, actor: Any, place_of: Callable[[Any], tuple[str, str]]) -> None:
         self._ray = ray
         self._actor = actor
+        self._place_of = place_of
         self._node_id = self._address = ""
 
     async def hello(self) -> Hello:
-        said = await self._answer(self._actor.hello.remote())
         try:
-            self._node_id, hello = said
-        except (TypeError, ValueError) as error:
-            raise EngineError("a node says what cannot be read: it may have another version of Corral") from error
-        found = wire.said(wire.decode_hello, hello, self._node_id)
-        self._address = found.address
-        return found
+            said = await self._answer(self._actor.hello.remote())
+        except EngineLost as error:
+            await self._look()
+            raise EngineLost(f"node {self._address}: {error}" if self._address else str(error)) from error
+        await self._look()
+        if not isinstance(said, bytes):
+            raise EngineError(f"node {self._address} says what cannot be read: it may have another version of Corral")
+        return wire.said(wire.decode_hello, said, self._address)
+
+    async def _look(self) -> None:
+        """Asks Ray where it is: what a node says of itself is not asked for that."""
+        self._node_id, self._address = await asyncio.to_thread(self._place_of, self._actor)
 
     async def node_id(self) -> str:
+        if not self._node_id:
+            await self._look()
         return self._node_id
 
     async def load(self, order: Order) -> Started:

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from corral import errors
 from corral.engine.base import RunnerSpec
 from corral.errors import CorralError, EngineCrashed, EngineError
+from corral.golang.durations import FOREVER_SECONDS
 
 T = TypeVar("T")
 
@@ -53,8 +54,13 @@ class Order(Struct, frozen=True, kw_only=True):
     """`https://…`, where the server hands out the files."""
     shared_folder: str = ""
     """Where nodes find a store that is shared by all; empty: nowhere."""
-    stall_timeout: float
+    stall_timeout: float | None
+    """Seconds that the load may stand still; None: for ever, for which JSON has no number."""
     template_error: str = ""
+
+    @property
+    def stall_seconds(self) -> float:
+        return FOREVER_SECONDS if self.stall_timeout is None else self.stall_timeout
 
 
 class Started(Struct, frozen=True, kw_only=True, tag=True):
@@ -78,11 +84,18 @@ class Failed(Struct, frozen=True, tag=True):
 
 
 class LoadState(Struct, frozen=True):
-    """How far a load is: bytes that have been fetched of all that are wanted, then bytes in the worker's memory."""
+    """How far a load is: bytes that have been fetched of all that are wanted, then bytes in the worker's memory.
+
+    The others change while neither does: pieces of files that were checked, here or by another worker of the node that
+    fetches the same; processor seconds of the worker, and bytes that it has printed.
+    """
 
     fetched: Count = 0
     wanted: Count = 0
     loaded: Count = 0
+    checked: Count = 0
+    seconds: Annotated[float, Meta(ge=0)] = 0.0
+    printed: Count = 0
 
 
 class Signs(Struct, frozen=True, tag=True):

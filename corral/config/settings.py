@@ -310,6 +310,12 @@ class Config:
         "Cores of a node that a model gets where it does not say; 0: as many as the smallest node has",
     )
     ray_gpus: float = _setting(Amount, "CORRAL_RAY_GPUS", parse_amount, "GPUs of a node that a model gets")
+    ray_memory: int = _setting(
+        0,
+        "CORRAL_RAY_MEMORY",
+        parse_natural,
+        "Bytes of memory of a node that Ray's autoscaler starts: decides the context length while there is none yet",
+    )
     ray_place_timeout: float = _setting(
         60.0, "CORRAL_RAY_PLACE_TIMEOUT", parse_timeout, "How long Ray may look for a node with room for a model"
     )

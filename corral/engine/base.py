@@ -237,6 +237,8 @@ class LoadProgress:
     def __init__(self) -> None:
         self.loaded: Callable[[], int] = lambda: 0
         """Bytes of the model that are in memory, about."""
+        self.signs: Callable[[], tuple[float, int]] = lambda: (0.0, 0)
+        """What grows while the engine computes or prints: seconds of the processor, and bytes."""
         self.pool: int | None = None
         """Tokens of the pool that the engine has instead of the one that was wanted; None: it has that."""
         self.preparing: tuple[int, int] | None = None

@@ -57,7 +57,7 @@ def nodes(arguments: Arguments, image: str, cpus: int, memory: int, gpus: int, m
         raise BadRequest("--image, --cpus, --memory, --gpus and --most belong to `nodes manifest`")
     match action:
         case "list":
-            print_table(nodes_table(connection.connect().nodes(), terminal.width(sys.stdout)))
+            _list(connection.connect().nodes())
         case "drain":
             _drain(names[0])
         case "resume":
@@ -68,6 +68,13 @@ def nodes(arguments: Arguments, image: str, cpus: int, memory: int, gpus: int, m
 
             shape = Shape(image=image or IMAGE, cpus=cpus or 4, memory=memory or 16, gpus=gpus, most=most or 4)
             click.echo(manifest(shape), nl=False)
+
+
+def _list(found: Sequence[Node]) -> None:
+    print_table(nodes_table(found, terminal.width(sys.stdout)))
+    for node in found:
+        if _state(node) == "unfit":
+            click.echo(f"\n{printable(node.address)} is asked last: {printable(node.unfit)}")
 
 
 def _drain(name: str) -> None:
@@ -91,10 +98,9 @@ def nodes_table(found: Sequence[Node], width: int | None) -> str:
     """A row for each model on a node, and one for a node without any."""
     rows: list[tuple[str, ...]] = []
     for node in found:
-        state = "gone" if not node.is_alive else "drained" if node.is_drained else "ready"
         used = f"{node.cpus - node.free_cpus:g}/{node.cpus:g}"
         held = f"{byte_text(node.memory - node.free_memory)}/{byte_text(node.memory)}"
-        head: tuple[str, ...] = (node.address, state, used, held, f"{node.gpus:g}" if node.gpus else "-")
+        head: tuple[str, ...] = (node.address, _state(node), used, held, f"{node.gpus:g}" if node.gpus else "-")
         for replica in node.replicas:
             what = replica.model if replica.state == "loaded" else f"{replica.model} ({replica.state})"
             size = byte_text(replica.memory) if replica.memory else "-"
@@ -103,3 +109,7 @@ def nodes_table(found: Sequence[Node], width: int | None) -> str:
         if not node.replicas:
             rows.append((*head, "-", "-", "-", "-"))
     return table(HEADERS, rows, width=width, spare=SPARE)
+
+
+def _state(node: Node) -> str:
+    return "gone" if not node.is_alive else "drained" if node.is_drained else "unfit" if node.unfit else "ready"

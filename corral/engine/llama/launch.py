@@ -95,7 +95,7 @@ async def launch(
             cage=cage,
         )
         if progress is not None:
-            progress.loaded = process.loaded
+            progress.loaded, progress.signs = process.loaded, process.signs_of_life
         serves = await process.ready(stall_timeout)
         engine = LlamaEngine(
             WorkerHere(process),

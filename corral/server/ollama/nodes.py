@@ -68,6 +68,7 @@ def _shown(report: "NodeReport") -> dict[str, Any]:
         "address": node.address,
         "alive": node.is_alive,
         "drained": report.is_drained,
+        "unfit": report.unfit,
         "cpus": node.total.cpus,
         "free_cpus": node.free.cpus,
         "memory": node.total.memory,

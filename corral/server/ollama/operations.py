@@ -238,7 +238,7 @@ _REPLICA = an_object(
 )
 _NODE = an_object(
     {
-        **dict.fromkeys(("id", "address"), STRING),
+        **dict.fromkeys(("id", "address", "unfit"), STRING),
         **dict.fromkeys(("alive", "drained"), BOOLEAN),
         **dict.fromkeys(("cpus", "free_cpus", "gpus"), NUMBER),
         **dict.fromkeys(("memory", "free_memory"), INTEGER),
