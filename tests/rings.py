@@ -82,6 +82,7 @@ SLOW = {
     "test_page_keys": BROWSER,
     "test_page_manners": BROWSER,
     "test_page_real": REAL_ENGINE,
+    "test_page_upstreams": BROWSER,
     "test_published_engine": REAL_ENGINE,
     "test_published_plan": "makes a model of every published layout, again and again",
     "test_published_server": REAL_ENGINE,

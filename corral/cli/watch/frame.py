@@ -81,9 +81,9 @@ def _row(model: Running, moment: datetime) -> tuple[str, ...]:
     used = ("-",) * 5 if live is None else _used(live)
     return (
         printable(model.name),
-        byte_text(model.size),
-        processor_text(model.size, model.size_vram),
-        str(model.context_length),
+        "-" if model.remote else byte_text(model.size),
+        "remote" if model.remote else processor_text(model.size, model.size_vram),
+        "-" if model.remote and not model.context_length else str(model.context_length),
         *used,
         _until(model, moment),
     )

@@ -91,7 +91,11 @@ _PLACED = an_object(
 _REMOTE = {"remote_model": STRING, "remote_host": STRING}
 """Of a model that other servers answer for."""
 _UPSTREAM = an_object(
-    {**dict.fromkeys(("url", "model", "error", "owned_by"), STRING), "context_length": INTEGER},
+    {
+        **dict.fromkeys(("url", "model", "error", "owned_by"), STRING),
+        "context_length": INTEGER,
+        "capabilities": a_list(STRING),
+    },
 )
 _RUNNING = an_object(
     {**_NAMED, "expires_at": STRING, "size_vram": INTEGER, "context_length": INTEGER},
@@ -100,6 +104,7 @@ _RUNNING = an_object(
         "live": _LIVE,
         "derived": an_object({"size": INTEGER, "disk": INTEGER}),
         "placement": _PLACED,
+        "capabilities": a_list(STRING),
         **_REMOTE,
     },
 )

@@ -156,10 +156,11 @@ def _models(listed: Sequence[Listed], others: Elsewhere) -> bytes:
 
 
 def _elsewhere(shown_name: str, served: ServedState) -> dict[str, object]:
-    """A model that other servers have. vLLM's servers say the length of its context, too, and so do these."""
+    """A model that other servers have. The length of its context is said as vLLM says it; what it can do, for clients
+    that ask no other route."""
     length = {"max_model_len": served.context_length} if served.context_length else {}
-    owner = served.owner or served.name.namespace
-    return {"id": shown_name, "object": "model", "created": served.created, "owned_by": owner, **length}
+    more = {"owned_by": served.owner or served.name.namespace, **length, "capabilities": served.capabilities}
+    return {"id": shown_name, "object": "model", "created": served.created, **more}
 
 
 def _model(shown_name: str, stored: Stored, owner: str) -> dict[str, object]:

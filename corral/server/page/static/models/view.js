@@ -45,24 +45,24 @@ async function draw(cards) {
   }
 }
 
-function card({ name, size, details: kind, capabilities = [] }, redraw) {
-  const facts = [kind.parameter_size, kind.quantization_level, bytes(size)].filter(Boolean).join(" · ");
+/** A model; one of another server, at `remote_host`, has no files here that could be copied or deleted. */
+function card({ name, size, details: kind, capabilities = [], remote_host: host }, redraw) {
+  const facts = [kind.parameter_size, kind.quantization_level, !host && bytes(size)].filter(Boolean).join(" · ");
   const context = kind.context_length ? say("models.context.of", { tokens: count(kind.context_length) }) : "";
   const again = (work) => async () => (await work(name)) && redraw();
+  const changes = () => [
+    button(say("models.derive"), again(create.derive)),
+    button(say("models.copy"), again(create.copy)),
+    button(say("models.delete"), again(remove), { class: "danger" }),
+  ];
   return make(
     "article",
     { class: "card", "aria-label": name },
     make("h3", {}, name),
     make("small", {}, [facts, context].filter(Boolean).join(" · ")),
+    host && make("small", {}, say("models.elsewhere", { host })),
     make("div", { class: "tags" }, capabilities.map((one) => make("span", { class: "tag" }, say(`capability.${one}`)))),
-    make(
-      "div",
-      { class: "row" },
-      button(say("models.details"), () => details(name)),
-      button(say("models.derive"), again(create.derive)),
-      button(say("models.copy"), again(create.copy)),
-      button(say("models.delete"), again(remove), { class: "danger" }),
-    ),
+    make("div", { class: "row" }, button(say("models.details"), () => details(name)), host ? [] : changes()),
   );
 }
 

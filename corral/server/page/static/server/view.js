@@ -83,7 +83,9 @@ class View {
     const names = models.map(({ name }) => name);
     const isSame = names.length === this.cards.size && names.every((name) => this.cards.has(name));
     for (const name of this.cards.keys()) if (!names.includes(name)) this.cards.delete(name);
-    for (const name of names) if (!this.cards.has(name)) this.cards.set(name, new Card(name));
+    for (const { name, remote_host: host } of models) {
+      if (!this.cards.has(name)) this.cards.set(name, host ? new RemoteCard(name) : new Card(name));
+    }
     for (const model of models) this.cards.get(model.name).update(model);
     if (isSame && names.length) return;
     const elements = names.map((name) => this.cards.get(name).element);
@@ -104,6 +106,21 @@ class Card {
     const { live = {} } = model;
     this.plot.add((live.generated_tokens_per_second ?? 0) + (live.prompt_tokens_per_second ?? 0));
     const shown = facts(live.state === "loading" ? [[say("server.state"), say("wait.loading")]] : busy(model, live));
+    this.facts.replaceWith(shown);
+    this.facts = shown;
+  }
+}
+
+/** A model of another server, which loads and unloads it as it likes. */
+class RemoteCard {
+  constructor(name) {
+    this.facts = facts([]);
+    this.element = make("article", { class: "card", "aria-label": name }, make("h3", {}, name), this.facts);
+  }
+
+  update({ remote_host: host, context_length: length }) {
+    const rows = [[say("models.upstreams"), host], ...(length ? [[say("models.context"), words.count(length)]] : [])];
+    const shown = facts(rows);
     this.facts.replaceWith(shown);
     this.facts = shown;
   }
