@@ -56,7 +56,9 @@ def test_requests_that_wait_for_a_server_share_one_probe(tmp_path: Path) -> None
             reports = ask(server, "GET", "/api/requests").json["requests"]
             return sum(report["state"] == "waiting" for report in reports)
 
-        until(lambda: waiting() == count)
+        until(lambda: waiting() == count and one.probed.is_set())
+        for _ in range(50):  # by then all of them have come to where they would ask
+            assert ask(server, "GET", "/api/version").status == 200
         one.failing = 0
         one.may_be_probed.set()
         assert [one.result().status for one in asked] == [200] * count
