@@ -251,7 +251,8 @@ def _ask_llama_server(folder: Path, upstreams: list[dict[str, Any]]) -> None:
     with front(folder / "front", {"m": upstreams}, CORRAL_UPSTREAM_TIMEOUT="60s") as server:
         until(lambda: len(ask(server, "GET", "/api/ps").json["models"]) == 1)
         shown = post(server, "/api/show", {"model": "m"}).json
-        assert "completion" in shown["capabilities"]
+        assert shown["capabilities"] == ["completion"], "its template has no place for tools"
+        assert (shown["details"]["quantization_level"], shown["details"]["parameter_size"]) == ("Q4_1", "134.52M")
         assert shown["details"]["context_length"] == 2048, "what a request gets, not what the model was trained with"
         assert shown["upstreams"][0]["capabilities"] == shown["capabilities"], "its properties are read"
         hello = [{"role": "user", "content": "Name three colours."}]

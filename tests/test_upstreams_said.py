@@ -142,6 +142,27 @@ def test_llama_server_is_asked_for_its_properties(tmp_path: Path) -> None:
         assert upstream.asked("/api/show") == [], "llama-server says the same of every model there"
 
 
+def test_llama_server_takes_a_model_by_any_of_its_names_or_the_only_one_by_any(tmp_path: Path) -> None:
+    first = entry("/models/a.gguf", owner="llamacpp", aliases=["/models/a.gguf", "a"])
+    first["meta"] = {"n_ctx": 2048, "n_ctx_train": 8192, "n_params": 134515008, "ftype": "Q4_1"}
+    with fake_upstream() as alone, fake_upstream() as both:
+        alone.lists = listing(first)
+        both.lists = listing(first, entry("/models/b.gguf", owner="llamacpp"))
+        models = {
+            "only": [{"url": alone.url}],
+            "alias": [{"url": both.url, "model": "a"}],
+            "other": [{"url": both.url, "model": "c"}],
+        }
+        with front(tmp_path, models) as server:
+            until(lambda: len(ask(server, "GET", "/api/ps").json["models"]) == 2)
+            tags = {one["name"]: one["details"] for one in ask(server, "GET", "/api/tags").json["models"]}
+            known = {"context_length": 2048, "parameter_size": "134.52M", "quantization_level": "Q4_1"}
+            for name in ("only:latest", "alias:latest"):
+                assert {key: tags[name][key] for key in known} == known
+            (one,) = post(server, "/api/show", {"model": "other"}).json["upstreams"]
+            assert 'does not list a model "c"' in one["error"]
+
+
 def test_several_servers_can_do_what_all_of_them_can(tmp_path: Path) -> None:
     with fake_upstream() as one, fake_upstream() as other, fake_upstream() as silent:
         for upstream in (one, other, silent):

@@ -110,7 +110,8 @@ class ServedState(Struct, frozen=True):
     @property
     def described(self) -> Facts:
         """What the first one says that says more than its name."""
-        return next((one.facts for one in self.upstreams if one.facts.family), Facts())
+        said = (one.facts for one in self.upstreams if one.facts.family or one.facts.parameter_size)
+        return next(said, Facts())
 
 
 class _Upstream(Replica):

@@ -11,14 +11,20 @@ import msgspec
 from msgspec import Struct
 
 from corral.config.upstreams import CAPABILITIES
+from corral.golang.units import count_text
 from corral.upstreams import wire
 
 MAX_CONTEXT = 1 << 31
 MAX_MOMENT = 1 << 35
 """Seconds since the epoch."""
 
+MAX_PARAMETERS = 1 << 50
+
 MAX_LETTERS = 80
 """Of a name that is shown."""
+
+LLAMA_SERVER = "llamacpp"
+"""Whose models llama-server says they are."""
 
 _MEANINGS = {
     **{name: name for name in CAPABILITIES},
@@ -52,27 +58,29 @@ class Facts(Struct, frozen=True, kw_only=True):
 def listed(upstream: str, data: bytes, names: Collection[str]) -> Facts:
     """What the reply of `/v1/models` says of the model of one of these names; nothing where it is not listed."""
     models = wire.decoded(upstream, wire.decode_models, data).data
-    found = next((one for one in models if one.id in names), None)
+    found = next((one for one in models if not {one.id, *(one.aliases or ())}.isdisjoint(names)), None)
+    if found is None and len(models) == 1 and models[0].owned_by == LLAMA_SERVER:
+        found = models[0]  # which it asks whatever the name
     if found is None:
         return Facts()
+    meta = found.meta or wire.ModelMeta()
     return Facts(
-        context_length=_length(found.max_model_len or (found.meta.n_ctx_train if found.meta else None)),
+        context_length=_length(found.max_model_len) or _length(meta.n_ctx) or _length(meta.n_ctx_train),
         owner=_text(found.owned_by),
         created=found.created if found.created and 0 < found.created < MAX_MOMENT else 0,
         is_known=True,
+        parameter_size=count_text(meta.n_params) if meta.n_params and 0 < meta.n_params < MAX_PARAMETERS else "",
+        quantization=_text(meta.ftype or ""),
         capabilities=_known(found.capabilities) or (("embedding",) if _known([found.type]) == ("embedding",) else ()),
     )
 
 
 def more_route(facts: Facts) -> Literal["/api/show", "/props", ""]:
     """The route by which a server says more of a model, judged by its list; empty: it has none."""
-    match facts.owner:
-        case "vllm":
-            return ""
-        case "llamacpp":  # its /api/show is the same whatever the model
-            return "/props"
-        case _:
-            return "/api/show" if facts.is_known else ""
+    if not facts.is_known or facts.owner == "vllm":
+        return ""
+    # What llama-server says in /api/show, where it has that, is the same whatever the model.
+    return "/props" if facts.owner == LLAMA_SERVER else "/api/show"
 
 
 def shown(upstream: str, data: bytes, facts: Facts) -> Facts:
@@ -84,8 +92,8 @@ def shown(upstream: str, data: bytes, facts: Facts) -> Facts:
         context_length=facts.context_length or _length(said.model_info.get(f"{architecture}.context_length")),
         capabilities=_known(said.capabilities) or facts.capabilities,
         family=_text(said.details.family),
-        parameter_size=_text(said.details.parameter_size),
-        quantization=_text(said.details.quantization_level),
+        parameter_size=_text(said.details.parameter_size) or facts.parameter_size,
+        quantization=_text(said.details.quantization_level) or facts.quantization,
     )
 
 

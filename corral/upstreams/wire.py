@@ -129,7 +129,11 @@ class EmbeddingAnswer(Struct, frozen=True):
 class ModelMeta(Struct, frozen=True):
     """llama-server's."""
 
+    n_ctx: int | None = None
+    """Tokens that a request may have."""
     n_ctx_train: int | None = None
+    n_params: int | None = None
+    ftype: str | None = None
 
 
 class ListedModel(Struct, frozen=True):
@@ -139,6 +143,8 @@ class ListedModel(Struct, frozen=True):
     max_model_len: int | None = None
     """vLLM's: tokens of context."""
     meta: ModelMeta | None = None
+    aliases: list[str] | None = None
+    """llama-server's: further names."""
     type: Any = None
     capabilities: Any = None
     """Some servers': a list of words, or an object that has each as true or false."""
