@@ -260,6 +260,16 @@ def test_commands_that_change_models_say_that_this_one_is_elsewhere(server: Runn
     assert stopped.stderr == "'good' is answered by other servers: there is nothing to stop here\n"
 
 
+def test_explain_says_where_requests_were_sent(server: RunningServer, upstream: FakeUpstream) -> None:
+    body = {"model": "good", "messages": [{"role": "user", "content": "hello"}], "stream": False}
+    sent = post(server, "/api/chat", body).headers["x-request-id"]
+    unsent = post(server, "/api/chat", {**body, "messages": []}).headers["x-request-id"]
+    head, *rows = run(server, "explain").stdout.splitlines()
+    assert head.split()[-3:] == ["WHEN", "SENT", "TO"]
+    places = {row.split()[0]: row.split()[-1] for row in rows}
+    assert (places[sent[:12]], places[unsent[:12]]) == (upstream.name, "-")
+
+
 def test_a_model_that_embeds_is_run_as_one(server: RunningServer) -> None:
     done = run(server, "run", "shown-embedding", "hello")
     assert (done.returncode, done.stdout.strip()) == (0, "[0.6,0.8]"), done.stderr

@@ -111,6 +111,8 @@ def _blocks(look: Look, width: int) -> list[list[str]]:
         parts = [size, processor, f"context {context}", f"slots {slots}", f"KV pool {pool}", f"queue {waiting}"]
         is_loading = model.live is not None and model.live.is_loading
         parts += [f"reads {read}/s", f"writes {written}/s", until if is_loading else f"until {until}"]
+        if model.remote:  # of which no more is known
+            parts = [processor, f"context {context}"]
         lines = filled("", parts, width, margin=2)
         groups.append([shortened(printable(model.name), width), *(cut(line, width) for line in lines)])
     return groups

@@ -119,7 +119,7 @@ class RemoteCard {
   }
 
   update({ remote_host: host, context_length: length }) {
-    const rows = [[say("models.upstreams"), host], ...(length ? [[say("models.context"), words.count(length)]] : [])];
+    const rows = [[say("models.upstreams"), words.place(host)], ...(length ? [[say("models.context"), words.count(length)]] : [])];
     const shown = facts(rows);
     this.facts.replaceWith(shown);
     this.facts = shown;

@@ -240,7 +240,7 @@ export const words = {
   "requests.when": "When",
   "requests.kind": "Kind",
   "requests.model": "Model",
-  "requests.replica": "Answered by",
+  "requests.replica": "Sent to",
   "requests.state": "State",
   "requests.queue": "Queue",
   "requests.load": "Load",

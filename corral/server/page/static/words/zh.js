@@ -240,7 +240,7 @@ export const words = {
   "requests.when": "时间",
   "requests.kind": "类型",
   "requests.model": "模型",
-  "requests.replica": "回答者",
+  "requests.replica": "发送到",
   "requests.state": "状态",
   "requests.queue": "排队",
   "requests.load": "加载",
