@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -30,10 +31,15 @@ def upstream() -> Iterator[FakeUpstream]:
 def corral(
     upstream: FakeUpstream, tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningServer]:
-    """A model of its own, one of another server, and one of a server that is gone."""
+    """A model of its own, one of another server, one of a server that is gone, and one that is here and there."""
     home = tmp_path_factory.mktemp("page-upstreams")
-    add_model(home / ".ollama" / "models", "fake", tiny_gguf)
-    models = {"far": [{"url": upstream.url, "model": "good"}], "gone": [{"url": dead_url()}]}
+    for name in ("fake", "both"):
+        add_model(home / ".ollama" / "models", name, tiny_gguf)
+    models: dict[str, list[dict[str, Any]]] = {
+        "far": [{"url": upstream.url, "model": "good"}],
+        "gone": [{"url": dead_url()}],
+        "both": [{"url": upstream.url, "model": "good"}],
+    }
     with front(home, models, CORRAL_ENGINE=str(FAKE_ENGINE)) as server:
         until(lambda: b"far:latest" in ask(server, "GET", "/api/ps").body)
         yield server
@@ -53,6 +59,9 @@ def test_a_model_of_another_server_is_shown_as_one(page: Page, upstream: FakeUps
     expect(far.locator(".tag")).to_have_text(["text", "tools", "pictures", "thinking"])
     expect(far.get_by_role("button")).to_have_text(["Details"])
     expect(own.get_by_role("button")).to_have_count(4)
+    both = page.get_by_role("article", name="both:latest")
+    expect(both).to_contain_text(f"May also be answered by {upstream.name}")
+    expect(both.get_by_role("button")).to_have_count(4)
     no_scrolling_sideways(page)
     far.get_by_role("button", name="Details").click()
     details = page.get_by_role("dialog")
@@ -80,3 +89,17 @@ def test_one_talks_with_it_and_sees_who_answered(page: Page, upstream: FakeUpstr
     expect(table.get_by_role("columnheader", name="Sent to")).to_be_attached()
     expect(table.get_by_role("cell", name=upstream.name).first).to_have_attribute("title", "the only one")
     no_scrolling_sideways(page)
+
+
+def test_before_the_first_word_one_reads_where_it_will_go(page: Page, upstream: FakeUpstream) -> None:
+    hello, first = page.locator(".hello"), page.get_by_label("Model", exact=True)
+    for name in ("far:latest", "both:latest"):
+        first.select_option(name)
+        expect(hello).to_have_text(f"Ask something. What you write may be sent to {upstream.name}.")
+    first.select_option("fake:latest")
+    expect(hello).to_have_text("Ask something. Nothing leaves this machine.")
+    page.get_by_label("A second model that answers beside it").select_option("far:latest")
+    expect(hello).to_contain_text(upstream.name)
+    first.select_option("both:latest")
+    page.reload()
+    expect(hello).to_contain_text(upstream.name)

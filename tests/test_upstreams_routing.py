@@ -108,3 +108,17 @@ def test_a_server_that_takes_no_more_is_left_alone_while_this_machine_answers(mo
             for _ in range(3):
                 assert said(server) == ("local", "w1 w2 ")
             assert len(other.asked()) == 1, "it was asked again within the time that it wants"
+
+
+def test_a_model_that_is_here_too_is_listed_with_where_else_it_may_go(model_here: Path, tiny_gguf: Path) -> None:
+    add_model(model_here / ".ollama" / "models", "alone", tiny_gguf)
+    with fake_upstream() as other:
+        models: dict[str, list[dict[str, Any]]] = {"Fake": [{"url": other.url, "model": "good"}]}
+        with front(model_here, models, CORRAL_ENGINE=str(FAKE_ENGINE)) as server:
+            tags = {one["name"]: one for one in ask(server, "GET", "/api/tags").json["models"]}
+            assert tags.keys() == {"fake:latest", "alone:latest"}
+            assert tags["fake:latest"]["spills_to"] == [other.url.removesuffix("/v1")]
+            assert "remote_host" not in tags["fake:latest"]
+            assert "spills_to" not in tags["alone:latest"]
+            listed = [one["id"] for one in ask(server, "GET", "/v1/models").json["data"]]
+            assert sorted(listed) == ["alone:latest", "fake:latest"]

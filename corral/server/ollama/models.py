@@ -70,7 +70,7 @@ async def ps(request: Request) -> Response:
         allowed = {weights for weights, _ in with_weights}
         shown = [runner for runner in shown if runner.spec.model in allowed]
     is_alone = not runtime.elsewhere.all()
-    others = [] if is_alone else lists.elsewhere(runtime, (await models.all()).models)
+    others = () if is_alone else lists.elsewhere(runtime, (await models.all()).models).alone
     is_live = request.query_params.get("live", "") in ("1", "true")
     if is_live:
         set_routine(request.scope)

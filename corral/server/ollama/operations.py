@@ -39,7 +39,13 @@ _DETAILS = an_object(
     {"context_length": INTEGER, "embedding_length": INTEGER},
 )
 _NAMED = {"name": STRING, "model": STRING, "size": INTEGER, "digest": STRING, "details": _DETAILS}
-_TAG = an_object({**_NAMED, "modified_at": STRING}, {"capabilities": a_list(STRING)})
+_TAG = an_object(
+    {**_NAMED, "modified_at": STRING},
+    {
+        **dict.fromkeys(("capabilities", "spills_to"), a_list(STRING)),
+        **dict.fromkeys(("remote_model", "remote_host"), STRING),
+    },
+)
 _WORDS = "Words of the model's name, or `owner/repository`."
 _NEEDS = an_object({"weights": INTEGER, "total": INTEGER}, {"context_length": INTEGER, "kv_cache": INTEGER})
 _FOUND = an_object(

@@ -151,7 +151,7 @@ async def model(request: Request) -> Response:
 
 def _models(listed: Sequence[Listed], others: Elsewhere) -> bytes:
     data = [_model(str(model.stored.name), model.stored, model.stored.name.namespace) for model in listed]
-    data += [_elsewhere(str(served.name), served) for served in others]
+    data += [_elsewhere(str(served.name), served) for served in others.alone]
     return gojson.encode({"object": "list", "data": data})
 
 

@@ -46,7 +46,7 @@ async function draw(cards) {
 }
 
 /** A model; one of another server, at `remote_host`, has no files here that could be copied or deleted. */
-function card({ name, size, details: kind, capabilities = [], remote_host: host }, redraw) {
+function card({ name, size, details: kind, capabilities = [], remote_host: host, spills_to: others = [] }, redraw) {
   const facts = [kind.parameter_size, kind.quantization_level, !host && bytes(size)].filter(Boolean).join(" · ");
   const context = kind.context_length ? say("models.context.of", { tokens: count(kind.context_length) }) : "";
   const about = [facts, context].filter(Boolean).join(" · ");
@@ -62,6 +62,7 @@ function card({ name, size, details: kind, capabilities = [], remote_host: host 
     make("h3", {}, name),
     about && make("small", {}, about),
     host && make("small", {}, say("models.elsewhere", { host: place(host) })),
+    others.length > 0 && make("small", {}, say("models.spills", { places: others.map(place).join(", ") })),
     make("div", { class: "tags" }, capabilities.map((one) => make("span", { class: "tag" }, say(`capability.${one}`)))),
     make("div", { class: "row" }, button(say("models.details"), () => details(name)), host ? [] : changes()),
   );
