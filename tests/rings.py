@@ -130,7 +130,10 @@ SLOW = {
     "test_transcripts": REAL_ENGINE,
     "test_truncation": REAL_ENGINE,
     "test_upstreams": "asks a server that lies in fifty ways, and waits for those that are silent",
+    "test_upstreams_dialects": "starts servers, and waits for a new key to be read",
     "test_upstreams_real": REAL_ENGINE,
+    "test_upstreams_routing": "starts two servers for most tests",
+    "test_upstreams_said": "starts a server for most tests",
 }
 """Modules that take long, and why."""
 

@@ -179,6 +179,20 @@ def test_calls_of_tools_come_back_in_a_stream(server: RunningServer) -> None:
     assert [json.loads(one) for one in done] == [{"a": 1}, {"a": 2}]
 
 
+@pytest.mark.parametrize("path", CHATS)
+def test_an_answer_has_the_name_that_was_asked_for_and_a_header(
+    server: RunningServer, upstream: FakeUpstream, path: str
+) -> None:
+    """The other server says that another model has answered."""
+    whole = chat(server, path, "good")
+    assert whole.json["model"] == "good"
+    streamed = chat(server, path, "good", stream=True)
+    assert '"model":"other"' not in streamed.body.decode()
+    for answer in (whole, streamed):
+        assert answer.headers["x-corral-replica"] == upstream.name
+        assert answer.headers["x-corral-replica-reason"] == "the only one"
+
+
 @pytest.mark.parametrize("model", ["cut", "error amid"])
 @pytest.mark.parametrize("path", CHATS)
 def test_an_answer_that_breaks_off_ends_in_one_error(
