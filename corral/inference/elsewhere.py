@@ -11,8 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import TypeVar
 
-from msgspec import Struct
-
 from corral import names
 from corral.config.upstreams import ServedBy
 from corral.errors import (
@@ -29,6 +27,7 @@ from corral.inference.metrics import RequestMetrics
 from corral.inference.remote import chunks_of, refusal, remote
 from corral.inference.resending import Chunks, asked_again, resent
 from corral.inference.runners import Runners, routing_prompt
+from corral.inference.served_state import ServedState, UpstreamState
 from corral.messages import ChatRequest, EmbedRequest, GenerateRequest
 from corral.models.model import Model
 from corral.names import Name
@@ -38,7 +37,6 @@ from corral.serving.traffic import Traffic
 from corral.telemetry import Series
 from corral.upstreams import bodies
 from corral.upstreams.client import Client, Vectors
-from corral.upstreams.facts import Facts
 from corral.upstreams.via import ServerId
 
 log = logging.getLogger(__name__)
@@ -56,62 +54,6 @@ _FAILURES = (UpstreamError, Busy, EngineDied, OutOfMemory, ModelFileError)
 
 Local = Callable[[], AbstractAsyncContextManager[Chunks]]
 """Has this machine answer."""
-
-
-USUAL = ("completion", "tools")
-"""What a model is taken to be able to do where no server says it: one that cannot refuses with its own sentence."""
-
-
-class UpstreamState(Struct, frozen=True):
-    """One server behind a name, as lists show it. `error`: why it gets no requests now; `remark`: what was wrong when
-    it was asked last what it has. Both are empty where all is well."""
-
-    name: str
-    url: str
-    model: str
-    facts: Facts
-    error: str
-    remark: str
-
-
-class ServedState(Struct, frozen=True):
-    """A model that other servers answer for, as lists show it, with what they have said of themselves so far."""
-
-    name: Name
-    created: int
-    """Seconds since the epoch: as a server says, or since when this one knows of it."""
-    upstreams: tuple[UpstreamState, ...]
-    configured: tuple[str, ...] = ()
-    """What it can do as the configuration says; empty: that does not say."""
-
-    @property
-    def capabilities(self) -> tuple[str, ...]:
-        """What it can do: as configured, or what all servers can that say anything of it."""
-        if self.configured:
-            return self.configured
-        said = [one.facts.capabilities for one in self.upstreams if one.facts.capabilities]
-        common = tuple(one for one in said[0] if all(one in others for others in said)) if said else ()
-        return common or USUAL
-
-    @property
-    def context_length(self) -> int:
-        """The shortest that any says; 0: none does."""
-        return min((one.facts.context_length for one in self.upstreams if one.facts.context_length), default=0)
-
-    @property
-    def owner(self) -> str:
-        return next((one.facts.owner for one in self.upstreams if one.facts.owner), "")
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether one of them has the model and works, as far as is known."""
-        return any(one.facts.is_known and not (one.error or one.remark) for one in self.upstreams)
-
-    @property
-    def described(self) -> Facts:
-        """What the first one says that says more than its name."""
-        said = (one.facts for one in self.upstreams if one.facts.family or one.facts.parameter_size)
-        return next(said, Facts())
 
 
 class _Upstream(Replica):

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 from msgspec import Struct
 
 from corral.inference import Runtime
-from corral.inference.elsewhere import ServedState
+from corral.inference.served_state import ServedState
 from corral.models.listing import Listed, Listing
 
 SHORT = 20

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from corral.golang import timestamps
-from corral.inference.elsewhere import ServedState
+from corral.inference.served_state import ServedState
 
 FOREVER = 292 * 365 * 86400
 """Seconds: how far ahead "for ever" lies for Go's clients."""

@@ -13,8 +13,8 @@ from corral import inference, names
 from corral.errors import ModelNotFound, Unsupported
 from corral.golang import gojson
 from corral.golang.text import shortest_float32
-from corral.inference.elsewhere import ServedState
 from corral.inference.embedding import Vectors
+from corral.inference.served_state import ServedState
 from corral.messages import ChatRequest, Chunk, GenerateRequest
 from corral.models.listing import Listed
 from corral.server.http.answers import answers, describe, folded

@@ -80,15 +80,16 @@ class View {
   }
 
   #loaded(models) {
-    const names = models.map(({ name }) => name);
-    const isSame = names.length === this.cards.size && names.every((name) => this.cards.has(name));
-    for (const name of this.cards.keys()) if (!names.includes(name)) this.cards.delete(name);
-    for (const { name, remote_host: host } of models) {
-      if (!this.cards.has(name)) this.cards.set(name, host ? new RemoteCard(name) : new Card(name));
+    const shown = new Map(models.map((model) => [`${model.name} ${model.remote_host ?? ""}`, model]));
+    const keys = [...shown.keys()];
+    const isSame = keys.length === this.cards.size && keys.every((key) => this.cards.has(key));
+    for (const key of this.cards.keys()) if (!shown.has(key)) this.cards.delete(key);
+    for (const [key, model] of shown) {
+      if (!this.cards.has(key)) this.cards.set(key, model.remote_host ? new RemoteCard(model.name) : new Card(model.name));
+      this.cards.get(key).update(model);
     }
-    for (const model of models) this.cards.get(model.name).update(model);
-    if (isSame && names.length) return;
-    const elements = names.map((name) => this.cards.get(name).element);
+    if (isSame && keys.length) return;
+    const elements = keys.map((key) => this.cards.get(key).element);
     this.models.replaceChildren(...(elements.length ? elements : [make("p", {}, say("server.none.loaded"))]));
   }
 }
