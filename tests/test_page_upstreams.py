@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.asking import ask, until
+from tests.asking import ask, post, until
 from tests.conftest import FAKE_ENGINE, RunningServer, add_model
 from tests.fake_upstream import FakeUpstream, dead_url, fake_upstream, listing, whole
 from tests.page_actions import answers, say
@@ -39,6 +39,7 @@ def corral(
         "far": [{"url": upstream.url, "model": "good"}],
         "gone": [{"url": dead_url()}],
         "both": [{"url": upstream.url, "model": "good"}],
+        "later": [{"url": upstream.url, "model": "good"}],
     }
     with front(home, models, CORRAL_ENGINE=str(FAKE_ENGINE)) as server:
         until(lambda: b"far:latest" in ask(server, "GET", "/api/ps").body)
@@ -103,3 +104,17 @@ def test_before_the_first_word_one_reads_where_it_will_go(page: Page, upstream: 
     first.select_option("both:latest")
     page.reload()
     expect(hello).to_contain_text(upstream.name)
+
+
+def test_a_model_that_has_come_here_can_be_unloaded(page: Page, corral: RunningServer) -> None:
+    page.goto(f"{page.url.partition('#')[0]}#/server")
+    card = page.get_by_role("article", name="later:latest")
+    expect(card).to_contain_text("Answered by")
+    assert post(corral, "/api/create", {"model": "later", "from": "fake", "stream": False}).status == 200
+    said = [{"role": "user", "content": "Hi !tokens=1"}]
+    answer = post(corral, "/api/chat", {"model": "later", "messages": said, "stream": False})
+    assert answer.headers["x-corral-replica"] == "local"
+    expect(card).to_contain_text("Slots in use")
+    expect(card).not_to_contain_text("Answered by")
+    card.get_by_role("button", name="Unload").click()
+    expect(card).to_have_count(0)
