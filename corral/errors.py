@@ -20,6 +20,7 @@ CorralError              anything that stops a request or a command
 │   └── ModelForbidden   the key is not for this model
 ├── NotFound
 │   ├── ModelNotFound    no manifest of that name in the store
+│   ├── NotStored        the same, of one that other servers answer for
 │   └── NotPublished     the registry or mirror that was asked has no such model
 ├── Busy                 trying again later may work
 │   ├── QueueFull        as many requests wait as may
@@ -202,6 +203,14 @@ class ModelNotFound(NotFound):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"model '{name}' not found")
+        self.name = name
+
+
+class NotStored(NotFound):
+    """A model that is to be changed is not in the store: other servers answer for it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'model "{name}" is not in the store: other servers answer for it, as corral.toml says')
         self.name = name
 
 

@@ -41,6 +41,10 @@ class Tool(Struct, frozen=True):
     items: Json = None
     schema: dict[str, Json] | None = None
     """The schema that the arguments of a forced call must fit; None: `parameters`."""
+    strict: bool | None = None
+    """Whether the arguments of every call are to fit the schema; None: not said. Other servers are asked for it."""
+    more: dict[str, Json] = {}
+    """What else the definition says, for other servers that may know it."""
 
 
 class ToolChoice(Struct, frozen=True):

@@ -24,7 +24,11 @@ USAGE = {
 
 
 class FakeUpstream(ThreadingHTTPServer):
-    """`requests`: path, headers and body of each; `failing`: the status of every answer but lists, 0: none fails."""
+    """`requests`: path, headers and body of each; `failing`: the status of every answer but lists, 0: none fails.
+
+    `lists`: how it answers `/v1/models`; `shows`: how `/api/show`, by the name of the model, and `/props`, by no name.
+    It has no such route where nothing is there.
+    """
 
     daemon_threads = True
     request_queue_size = 64
@@ -33,8 +37,16 @@ class FakeUpstream(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.requests: list[tuple[str, dict[str, str], Any]] = []
         self.failing = 0
+        self.lists: Behaviour = listing(USUAL_MODEL)
+        self.shows: dict[str, Behaviour] = {}
         self.probed = threading.Event()
         """Set when somebody has asked whether it works."""
+        self.may_be_probed = threading.Event()
+        """While it is not set, nobody is answered who asks whether it works."""
+        self.may_be_probed.set()
+        self.probes = self.most_probes = 0
+        """How many ask whether it works, and how many did at once at most."""
+        self.lock = threading.Lock()
         self.left = threading.Event()
         """Set when a client has gone amid an endless answer."""
 
@@ -75,23 +87,35 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        if self.path == "/health":
-            self.server.probed.set()
-            self.whole({"status": "ok"}, self.server.failing or 200)
-        elif self.path == "/v1/models":
-            listed = [
-                {"id": "good", "object": "model", "created": 1700000000, "owned_by": "vllm", "max_model_len": 4096}
-            ]
-            self.whole({"object": "list", "data": listed})
-        else:
-            self.whole({"detail": "Not Found"}, 404)
+        with suppress(ConnectionError):
+            if self.path == "/health":
+                self._probe()
+            elif self.path == "/v1/models":
+                self.server.lists(self, None)
+            elif self.path == "/props":
+                self.server.shows.get("", _no_route)(self, None)
+            else:
+                _no_route(self, None)
+
+    def _probe(self) -> None:
+        server = self.server
+        server.probed.set()
+        with server.lock:
+            server.probes += 1
+            server.most_probes = max(server.most_probes, server.probes)
+        server.may_be_probed.wait(60)
+        with server.lock:
+            server.probes -= 1
+        self.whole({"status": "ok"}, server.failing or 200)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.requests.append((self.path, headers, body))
         with suppress(ConnectionError):
-            if self.server.failing:
+            if self.path == "/api/show":
+                self.server.shows.get(body["model"], _no_route)(self, body)
+            elif self.server.failing:
                 self.whole({"error": {"message": "out of order"}}, self.server.failing)
             elif self.path == "/v1/embeddings":
                 _EMBEDDINGS.get(body["model"], _vectors)(self, body)
@@ -138,6 +162,10 @@ class _Handler(BaseHTTPRequestHandler):
 Behaviour = Callable[[_Handler, Any], None]
 
 
+def _no_route(handler: _Handler, body: Any) -> None:
+    handler.whole({"detail": "Not Found"}, 404)
+
+
 def _good(handler: _Handler, body: Any) -> None:
     handler.begin()
     handler.delta(role="assistant", content="")
@@ -156,8 +184,16 @@ def _saying(*deltas: dict[str, Any], usage: Any = USAGE, finish: str = "stop", *
     return answer
 
 
-def _whole(value: Any, status: int = 200, kind: str = "application/json", **headers: str) -> Behaviour:
+def whole(value: Any, status: int = 200, kind: str = "application/json", **headers: str) -> Behaviour:
     return lambda handler, body: handler.whole(value, status, kind, **headers)
+
+
+def listing(*models: Any) -> Behaviour:
+    """A list of these models."""
+    return whole({"object": "list", "data": list(models)})
+
+
+USUAL_MODEL = {"id": "good", "object": "model", "created": 1700000000, "owned_by": "vllm", "max_model_len": 4096}
 
 
 def _sending(*texts: str) -> Behaviour:
@@ -189,6 +225,14 @@ def _drips(handler: _Handler, body: Any) -> None:
         handler.send(": keep-alive\n\n")
         handler.event({"choices": []})
         time.sleep(0.05)
+
+
+def _keyed(handler: _Handler, body: Any) -> None:
+    """Wants the key that came after the first one."""
+    if handler.headers["authorization"] == "Bearer second-secret":
+        _good(handler, body)
+    else:
+        handler.whole({"error": {"message": "the key has expired"}}, 401)
 
 
 def _silent(handler: _Handler, body: Any) -> None:
@@ -265,9 +309,9 @@ _CHATS: dict[str, Behaviour] = {
     ),
     "counts as text": _saying({"content": "One"}, usage={"prompt_tokens": "many"}),
     "too large a count": _saying({"content": "One"}, usage={"prompt_tokens": 10**40}),
-    "html": _whole("<html><body>Welcome</body></html>", kind="text/html"),
+    "html": whole("<html><body>Welcome</body></html>", kind="text/html"),
     "html stream": _sending("<html><body>Welcome\n\n</body></html>\n\n"),
-    "plain json": _whole({"choices": [{"message": {"content": "One"}}]}),
+    "plain json": whole({"choices": [{"message": {"content": "One"}}]}),
     "wrong json": _sending("data: {'choices': [\n\n"),
     "wrong types": _sending('data: {"choices": [{"delta": {"content": 5}}]}\n\n'),
     "deep json": _sending("data: " + "[" * 100_000 + "\n\n"),
@@ -279,14 +323,16 @@ _CHATS: dict[str, Behaviour] = {
     "error amid": _sending(
         'data: {"choices": [{"delta": {"content": "One"}}]}\n\n', 'data: {"error": {"message": "out of memory"}}\n\n'
     ),
-    "redirect": _whole("", 307, location="http://127.0.0.1:1/elsewhere"),
-    "401": _whole({"error": {"message": "Incorrect API key provided: secret-of-ours"}}, 401),
-    "403": _whole("no", 403),
-    "404": _whole({"error": {"message": "The model `x` does not exist."}}, 404),
-    "429": _whole({"error": {"message": "slow down"}}, 429, retry_after="1"),
-    "400": _whole({"object": "error", "message": "maximum context length is 4096 tokens, not secret-of-ours"}, 400),
-    "500": _whole("<html>Internal Server Error</html>", 500, "text/html"),
-    "503": _whole({"detail": "no worker"}, 503),
+    "redirect": whole("", 307, location="http://127.0.0.1:1/elsewhere"),
+    "401": whole({"error": {"message": "Incorrect API key provided: secret-of-ours"}}, 401),
+    "403": whole("no", 403),
+    "keyed": _keyed,
+    "busy": whole({"error": {"message": "too many"}}, 429, retry_after="30"),
+    "404": whole({"error": {"message": "The model `x` does not exist."}}, 404),
+    "429": whole({"error": {"message": "slow down"}}, 429, retry_after="1"),
+    "400": whole({"object": "error", "message": "maximum context length is 4096 tokens, not secret-of-ours"}, 400),
+    "500": whole("<html>Internal Server Error</html>", 500, "text/html"),
+    "503": whole({"detail": "no worker"}, 503),
     "endless": _endless,
     "drips": _drips,
     "silent": _silent,
@@ -314,11 +360,11 @@ def _vectors(handler: _Handler, body: Any) -> None:
 
 
 _EMBEDDINGS: dict[str, Behaviour] = {
-    "too few": _whole({"data": [{"index": 0, "embedding": [1.0]}]}),
-    "twice": _whole({"data": [{"index": 0, "embedding": [1.0]}, {"index": 0, "embedding": [1.0]}]}),
-    "uneven": _whole({"data": [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [1.0, 2.0]}]}),
-    "no numbers": _whole({"data": [{"index": 0, "embedding": [None]}, {"index": 1, "embedding": [1.0]}]}),
-    "html": _whole("<html></html>", kind="text/html"),
-    "401": _whole({"error": {"message": "secret-of-ours"}}, 401),
+    "too few": whole({"data": [{"index": 0, "embedding": [1.0]}]}),
+    "twice": whole({"data": [{"index": 0, "embedding": [1.0]}, {"index": 0, "embedding": [1.0]}]}),
+    "uneven": whole({"data": [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [1.0, 2.0]}]}),
+    "no numbers": whole({"data": [{"index": 0, "embedding": [None]}, {"index": 1, "embedding": [1.0]}]}),
+    "html": whole("<html></html>", kind="text/html"),
+    "401": whole({"error": {"message": "secret-of-ours"}}, 401),
 }
 LYING_VECTORS = tuple(_EMBEDDINGS)

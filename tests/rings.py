@@ -83,6 +83,7 @@ SLOW = {
     "test_page_keys": BROWSER,
     "test_page_manners": BROWSER,
     "test_page_real": REAL_ENGINE,
+    "test_page_upstreams": BROWSER,
     "test_published_engine": REAL_ENGINE,
     "test_published_plan": "makes a model of every published layout, again and again",
     "test_published_server": REAL_ENGINE,
@@ -130,7 +131,10 @@ SLOW = {
     "test_transcripts": REAL_ENGINE,
     "test_truncation": REAL_ENGINE,
     "test_upstreams": "asks a server that lies in fifty ways, and waits for those that are silent",
+    "test_upstreams_dialects": "starts servers, and waits for a new key to be read",
     "test_upstreams_real": REAL_ENGINE,
+    "test_upstreams_routing": "starts two servers for most tests",
+    "test_upstreams_said": "starts a server for most tests",
 }
 """Modules that take long, and why."""
 

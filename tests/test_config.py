@@ -453,6 +453,7 @@ upstreams = [
     {url = "https://[fd00::7]/openai/v1/"},
 ]
 spill = "remote-first"
+capabilities = ["vision", "completion"]
 """
 
 
@@ -462,14 +463,16 @@ def test_the_file_says_which_servers_answer_for_a_model(environ: dict[str, str])
     first = Upstream(url="http://10.0.0.5:8000", key_file=Path("/run/key"), model="Qwen/Qwen3-32B", weight=2.0)
     second = Upstream(url="https://[fd00::7]:443/openai")
     assert loaded.config.upstreams == {
-        "qwen3-32b:latest": ServedBy(upstreams=(first, second), spill="remote-first"),
+        "qwen3-32b:latest": ServedBy(
+            upstreams=(first, second), spill="remote-first", capabilities=("completion", "vision")
+        ),
     }
     assert loaded.config.models == Path("/srv/models")
     assert loaded.origins["upstreams"] == loaded.origins["models"] == environ["CORRAL_CONFIG"]
     assert (first.name, second.name) == ("10.0.0.5:8000", "[fd00::7]:443/openai")
     assert text_of(loaded.config.upstreams) == (
         "qwen3-32b:latest: http://10.0.0.5:8000 as Qwen/Qwen3-32B (weight 2), "
-        "https://[fd00::7]:443/openai; remote-first"
+        "https://[fd00::7]:443/openai; remote-first; completion, vision"
     )
 
 
@@ -494,6 +497,11 @@ def test_the_file_says_which_servers_answer_for_a_model(environ: dict[str, str])
         ("upstreams = [{url='http://a'}, {url='http://a/v1'}]", "upstreams: \"a:80\" is there twice"),
         ("upstreams = [{url='http://a'}]\nspill = 'never'", "\"never\" is neither \"local-first\" nor"),
         ("upstream = [{url='http://a'}]", "\"upstream\" means nothing here; there are upstreams, spill"),
+        ("upstreams = [{url='http://a'}]\ncapabilities = 'tools'", "capabilities: \"tools\" is no list of words"),
+        ("upstreams = [{url='http://a'}]\ncapabilities = []", "capabilities: \"[]\" is no list of words such as"),
+        ("upstreams = [{url='http://a'}]\ncapabilities = ['tools', 'cooking']",
+         "capabilities: \"cooking\" is none; there are completion, tools, vision, audio, thinking, embedding"),
+        ("upstreams = [{url='http://a'}]\ncapabilities = [5]", "capabilities: \"5\" is none; there are completion"),
     ],
 )  # fmt: skip
 def test_upstreams_that_cannot_be_used_are_an_error(environ: dict[str, str], text: str, sentence: str) -> None:

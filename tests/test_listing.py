@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from corral.models.model import Models
+from corral.server.http.lists import Elsewhere
 from corral.server.ollama import show
 from corral.store import MediaType, Store
 from tests.asking import ask, post
@@ -45,7 +46,7 @@ class SharedStore:
 
     def listed(self) -> Any:
         """What a server that has just looked says."""
-        return json.loads(show.tags(asyncio.run(Models(Store(self.root)).all()).models, ()))
+        return json.loads(show.tags(asyncio.run(Models(Store(self.root)).all()).models, Elsewhere()))
 
 
 def another_tag(shared: SharedStore) -> None:

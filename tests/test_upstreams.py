@@ -36,14 +36,21 @@ def named(behaviour: str) -> str:
     return behaviour.replace(" ", "-")
 
 
-def configured(folder: Path, models: Mapping[str, list[dict[str, Any]]], spill: str = "local-first") -> str:
-    """The path of a `corral.toml` with these upstreams by the names of models."""
+def configured(
+    folder: Path,
+    models: Mapping[str, list[dict[str, Any]]],
+    spill: str = "local-first",
+    capabilities: Mapping[str, list[str]] | None = None,
+) -> str:
+    """The path of a `corral.toml` with these upstreams, and what they can do, by the names of models."""
     lines = []
     for name, upstreams in models.items():
         tables = ", ".join(
             "{" + ", ".join(f"{key} = {json.dumps(value)}" for key, value in one.items()) + "}" for one in upstreams
         )
         lines.append(f'[models."{name}"]\nupstreams = [{tables}]\nspill = "{spill}"\n')
+        if capabilities and name in capabilities:
+            lines.append(f"capabilities = {json.dumps(capabilities[name])}\n")
     file = folder / "corral.toml"
     folder.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(lines))
@@ -52,11 +59,17 @@ def configured(folder: Path, models: Mapping[str, list[dict[str, Any]]], spill: 
 
 @contextmanager
 def front(
-    home: Path, models: Mapping[str, list[dict[str, Any]]], *, spill: str = "local-first", **variables: str
+    home: Path,
+    models: Mapping[str, list[dict[str, Any]]],
+    *,
+    spill: str = "local-first",
+    capabilities: Mapping[str, list[str]] | None = None,
+    **variables: str,
 ) -> Iterator[RunningServer]:
     """A Corral with these upstreams."""
     variables.setdefault("CORRAL_UPSTREAM_TIMEOUT", "1s")
-    with running_server(home, CORRAL_CONFIG=configured(home, models, spill), **variables) as server:
+    config = configured(home, models, spill, capabilities)
+    with running_server(home, CORRAL_CONFIG=config, **variables) as server:
         yield server
 
 
@@ -519,6 +532,7 @@ def test_lists_show_what_the_servers_say_of_themselves(server: RunningServer, up
     until(lambda: b'"max_model_len":4096' in ask(server, "GET", "/v1/models").body)
     listed = {one["id"]: one for one in ask(server, "GET", "/v1/models").json["data"]}
     said = {"id": "good:latest", "object": "model", "created": 1700000000, "owned_by": "vllm", "max_model_len": 4096}
+    said |= {"capabilities": ["completion", "tools"]}
     assert listed["good:latest"] == said
     assert listed["html:latest"].keys() == said.keys() - {"max_model_len"}
     assert ask(server, "GET", "/v1/models/good").json == said | {"id": "good"}

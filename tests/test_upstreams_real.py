@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from corral.convert import convert
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.launch import launch
-from tests.asking import ask, post, streaming
+from tests.asking import InBackground, ask, post, streaming, until
 from tests.conftest import RunningServer, add_model, running_server
+from tests.fake_upstream import dead_url, fake_upstream
 from tests.test_upstreams import front
 
 CONVERSATIONS, TURNS = 8, 4
@@ -167,6 +169,69 @@ def test_a_busy_machine_spills_to_another(starter_gguf: Path, two: list[RunningS
         assert [("remote_host" in one, one["name"]) for one in listed] == [(False, "smol:latest")]
 
 
+def test_a_machine_that_is_full_answers_later_where_nobody_else_does(starter_gguf: Path, tmp_path: Path) -> None:
+    """One slot here, and a server elsewhere that is gone, or takes no more requests."""
+    home = tmp_path / "front"
+    add_model(home / ".ollama" / "models", "smol", starter_gguf)
+    hello = [{"role": "user", "content": "Count to a thousand."}]
+    body = {"model": "smol", "messages": hello, "stream": False, "options": options(4)}
+    with fake_upstream() as busy:
+        for spill, upstream in (("local-first", {"url": dead_url()}), ("remote-first", {"url": busy.url})):
+            models = {"smol": [{**upstream, "model": "busy"}]}
+            with front(home, models, spill=spill, OLLAMA_NUM_PARALLEL="1") as server:
+                assert post(server, "/api/chat", body).headers["x-corral-replica"] == "local"
+                long = {**body, "stream": True, "options": options(100)}
+                with streaming(server, "/api/chat", long) as lines:
+                    lines.line()
+                    waiting = InBackground(lambda: post(server, "/api/chat", body))
+                    assert lines.rest()[-1]["eval_count"] == 100
+                    answer = waiting.result()
+                assert (answer.status, answer.headers["x-corral-replica"]) == (200, "local")
+                assert answer.json["eval_count"] == 4
+        assert busy.asked(), "the server that comes first was asked"
+
+
+def test_another_corral_says_what_its_models_can_do(starter_gguf: Path, minilm_folder: Path, tmp_path: Path) -> None:
+    node_home = tmp_path / "node"
+    store = node_home / ".ollama" / "models"
+    add_model(store, "smol", starter_gguf)
+    files = {file.relative_to(minilm_folder).as_posix(): file for file in minilm_folder.rglob("*") if file.is_file()}
+    convert(files, tmp_path / "minilm.gguf", report=lambda step: None)
+    add_model(store, "minilm", tmp_path / "minilm.gguf")
+    with running_server(node_home) as node:
+        models = {"m": [{"url": node.url, "model": "smol"}], "e": [{"url": node.url, "model": "minilm"}]}
+        with front(tmp_path / "front", models, CORRAL_UPSTREAM_TIMEOUT="60s") as server:
+            until(lambda: len(ask(server, "GET", "/api/ps").json["models"]) == 2)
+            for name, model in (("m", "smol"), ("e", "minilm")):
+                there = post(node, "/api/show", {"model": model}).json
+                here = post(server, "/api/show", {"model": name}).json
+                for field in ("family", "parameter_size", "quantization_level"):
+                    assert here["details"][field] == there["details"][field] != ""
+                assert here["capabilities"] == [one for one in there["capabilities"] if one != "insert"]
+                listed = ask(server, "GET", f"/v1/models/{name}").json
+                assert listed["capabilities"] == here["capabilities"]
+                family = there["details"]["family"]
+                length = there["model_info"][f"{family}.context_length"]
+                assert listed["max_model_len"] == here["model_info"][f"{family}.context_length"] == length
+            texts = ["a red fox", "a crow"]
+            for path in ("/api/embed", "/v1/embeddings"):
+                direct = post(node, path, {"model": "minilm", "input": texts}).json
+                through = post(server, path, {"model": "e", "input": texts}).json
+                vectors = [
+                    one["embeddings"] if "embeddings" in one else [row["embedding"] for row in one["data"]]
+                    for one in (direct, through)
+                ]
+                assert vectors[0][0] == pytest.approx(vectors[1][0], abs=1e-6)
+                assert vectors[0][1] == pytest.approx(vectors[1][1], abs=1e-6)
+            older = [
+                post(one, "/api/embeddings", {"model": m, "prompt": "a crow"}).json["embedding"]
+                for one, m in ((node, "minilm"), (server, "e"))
+            ]
+            assert older[0] == pytest.approx(older[1], abs=1e-5)
+            refused = post(server, "/api/chat", {"model": "e", "messages": [{"role": "user", "content": "hello"}]})
+            assert (refused.status, "does not support chat" in refused.error) == (400, True)
+
+
 async def test_llama_server_itself_is_an_upstream(starter_gguf: Path, tmp_path: Path) -> None:
     import asyncio
 
@@ -184,6 +249,12 @@ async def test_llama_server_itself_is_an_upstream(starter_gguf: Path, tmp_path: 
 
 def _ask_llama_server(folder: Path, upstreams: list[dict[str, Any]]) -> None:
     with front(folder / "front", {"m": upstreams}, CORRAL_UPSTREAM_TIMEOUT="60s") as server:
+        until(lambda: len(ask(server, "GET", "/api/ps").json["models"]) == 1)
+        shown = post(server, "/api/show", {"model": "m"}).json
+        assert shown["capabilities"] == ["completion"], "its template has no place for tools"
+        assert (shown["details"]["quantization_level"], shown["details"]["parameter_size"]) == ("Q4_1", "134.52M")
+        assert shown["details"]["context_length"] == 2048, "what a request gets, not what the model was trained with"
+        assert shown["upstreams"][0]["capabilities"] == shown["capabilities"], "its properties are read"
         hello = [{"role": "user", "content": "Name three colours."}]
         body = {"model": "m", "messages": hello, "stream": False, "options": options(10)}
         first, again = post(server, "/api/chat", body).json, post(server, "/api/chat", body)

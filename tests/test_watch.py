@@ -66,6 +66,19 @@ def test_a_narrow_window_gets_as_many_as_it_takes() -> None:
     ]
 
 
+def test_of_another_servers_model_only_what_is_known_is_shown() -> None:
+    far, unknown = (
+        model(name, None, size=0, context_length=length, remote=True)
+        for name, length in (("far", 4096), ("unknown", 0))
+    )
+    assert frame(look(far, unknown), 200, 24)[2:] == [
+        "NAME     SIZE  PROCESSOR  CONTEXT  SLOTS  KV POOL  QUEUE  READ/S  WRITTEN/S  UNTIL",
+        "far      -     remote     4096     -      -        -      -       -          4 minutes from now",
+        "unknown  -     remote     -        -      -        -      -       -          4 minutes from now",
+    ]
+    assert frame(look(far, unknown), 60, 24)[2:] == ["far", "  remote, context 4096", "unknown", "  remote, context -"]
+
+
 NAMES = ("smollm2:135m", "模型" * 20, "hf.co/some-owner/" + "a" * 80 + ":Q4_K_M", "bad\x1b[2Jname")
 
 

@@ -88,6 +88,16 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
+class Upstream:
+    """Another server that answers for a model: where, what it calls the model, and what is wrong with it; empty where
+    nothing is."""
+
+    url: str
+    model: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Shown:
     """What is known of a model (spec api §13). Texts are empty where the model has none."""
 
@@ -111,6 +121,8 @@ class Shown:
     """None where the server does not say."""
     derived: DerivedFiles | None
     """None where the engine is given the model's own files."""
+    upstreams: tuple[Upstream, ...] = ()
+    """Where other servers answer for it."""
 
     @property
     def sees_or_hears(self) -> bool:
@@ -286,6 +298,10 @@ def shown(value: Mapping[str, Json]) -> Shown:
         ),
         needs=_needs(member(value, "requirements", dict, {})),
         derived=_derived(member(value, "derived", dict, {})),
+        upstreams=tuple(
+            Upstream(member(one, "url", str, ""), member(one, "model", str, ""), member(one, "error", str, ""))
+            for one in members(value, "upstreams")
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 [models."qwen3-32b"]
 upstreams = [{url = "http://10.0.0.5:8000/v1", key_file = "~/qwen.key", model = "Qwen/Qwen3-32B", weight = 2}]
 spill = "local-first"
+capabilities = ["completion", "tools", "vision"]
 """
 
 import math
@@ -20,6 +21,9 @@ MAX_UPSTREAMS = 64
 """Servers behind one name."""
 
 MAX_WEIGHT = 1000.0
+
+CAPABILITIES = ("completion", "tools", "vision", "audio", "thinking", "embedding")
+"""What a model of another server may be able to do, in the order in which it is shown."""
 
 _LETTERS = frozenset(string.ascii_letters + string.digits + "-._~%/")
 """What a path may hold here."""
@@ -55,9 +59,12 @@ class ServedBy:
     upstreams: tuple[Upstream, ...] = field(default=())
     spill: Literal["local-first", "remote-first"] = "local-first"
     """Which are asked first, where the model is also in the store; the others get what those have no room for."""
+    capabilities: tuple[str, ...] = ()
+    """What the model can do, in the order of `CAPABILITIES`; empty: what the servers say."""
 
     def __str__(self) -> str:
-        return f"{', '.join(map(str, self.upstreams))}; {self.spill}"
+        can = f"; {', '.join(self.capabilities)}" if self.capabilities else ""
+        return f"{', '.join(map(str, self.upstreams))}; {self.spill}{can}"
 
 
 def served_by(file: Path, table: Mapping[str, Any]) -> dict[str, ServedBy]:
@@ -79,7 +86,7 @@ def served_by(file: Path, table: Mapping[str, Any]) -> dict[str, ServedBy]:
 def _served_by(value: Any) -> ServedBy:
     if not isinstance(value, dict):
         raise BadRequest(f"{_shown(value)} is no table; it must have `upstreams = [{{url = …}}]`")
-    _require_known(value, ("upstreams", "spill"))
+    _require_known(value, ("upstreams", "spill", "capabilities"))
     spill, listed = value.get("spill", "local-first"), value.get("upstreams")
     if spill not in ("local-first", "remote-first"):
         raise BadRequest(f'spill: {_shown(spill)} is neither "local-first" nor "remote-first"')
@@ -92,7 +99,18 @@ def _served_by(value: Any) -> ServedBy:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise BadRequest(f'upstreams: "{twice}" is there twice')
-    return ServedBy(upstreams=upstreams, spill=spill)
+    return ServedBy(upstreams=upstreams, spill=spill, capabilities=_capabilities(value.get("capabilities")))
+
+
+def _capabilities(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not value:
+        raise BadRequest(f'capabilities: {_shown(value)} is no list of words such as ["completion", "tools"]')
+    wrong = next((one for one in value if one not in CAPABILITIES), None)
+    if wrong is not None:
+        raise BadRequest(f"capabilities: {_shown(wrong)} is none; there are {', '.join(CAPABILITIES)}")
+    return tuple(one for one in CAPABILITIES if one in value)
 
 
 def _upstream(value: Any) -> Upstream:

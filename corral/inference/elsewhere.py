@@ -11,15 +11,23 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import TypeVar
 
-from msgspec import Struct
-
 from corral import names
 from corral.config.upstreams import ServedBy
-from corral.errors import Busy, CorralError, EngineDied, ModelFileError, OutOfMemory, UpstreamBusy, UpstreamError
+from corral.errors import (
+    Busy,
+    CorralError,
+    EngineDied,
+    ModelFileError,
+    NotHere,
+    OutOfMemory,
+    UpstreamBusy,
+    UpstreamError,
+)
 from corral.inference.metrics import RequestMetrics
 from corral.inference.remote import chunks_of, refusal, remote
 from corral.inference.resending import Chunks, asked_again, resent
 from corral.inference.runners import Runners, routing_prompt
+from corral.inference.served_state import ServedState, UpstreamState
 from corral.messages import ChatRequest, EmbedRequest, GenerateRequest
 from corral.models.model import Model
 from corral.names import Name
@@ -28,7 +36,7 @@ from corral.replicas.replica import USUAL_ANSWER, Load, Prompt, Replica, choose
 from corral.serving.traffic import Traffic
 from corral.telemetry import Series
 from corral.upstreams import bodies
-from corral.upstreams.client import Client, Facts, Vectors
+from corral.upstreams.client import Client, Vectors
 from corral.upstreams.via import ServerId
 
 log = logging.getLogger(__name__)
@@ -48,39 +56,6 @@ Local = Callable[[], AbstractAsyncContextManager[Chunks]]
 """Has this machine answer."""
 
 
-class UpstreamState(Struct, frozen=True):
-    """One server behind a name, as lists show it. `error`: why it gets no requests now; empty where it does."""
-
-    name: str
-    url: str
-    model: str
-    facts: Facts
-    error: str
-
-
-class ServedState(Struct, frozen=True):
-    """A model that other servers answer for, as lists show it, with what they have said of themselves so far."""
-
-    name: Name
-    created: int
-    """Seconds since the epoch: as a server says, or since when this one knows of it."""
-    upstreams: tuple[UpstreamState, ...]
-
-    @property
-    def context_length(self) -> int:
-        """The shortest that any says; 0: none does."""
-        return min((one.facts.context_length for one in self.upstreams if one.facts.context_length), default=0)
-
-    @property
-    def owner(self) -> str:
-        return next((one.facts.owner for one in self.upstreams if one.facts.owner), "")
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether one of them has the model and works, as far as is known."""
-        return any(one.facts.is_known and not one.error for one in self.upstreams)
-
-
 class _Upstream(Replica):
     """One server as a replica of a model."""
 
@@ -90,8 +65,12 @@ class _Upstream(Replica):
         )
         self.client = client
         self.busy_until = 0.0
+        self.remark = ""
+        """What was wrong when it was asked last what it has."""
         self.probing: asyncio.Task[None] | None = None
-        """While it is asked whether it works again."""
+        """While it is asked again and again whether it works."""
+        self.question: asyncio.Task[None] | None = None
+        """While one such question has no answer."""
 
 
 class Served:
@@ -117,6 +96,7 @@ class Served:
         self._tasks: set[asyncio.Task[None]] = set()
         self._looked = float("-inf")
         self._since = int(time.time())
+        self._capabilities = how.capabilities
 
     # What is asked
 
@@ -157,9 +137,13 @@ class Served:
         local: Callable[[], Awaitable[T]],
         finish: Callable[[Vectors], Awaitable[T]],
     ) -> T:
-        """The vectors of whichever replica is chosen; `finish` makes of another server's what `local` gives."""
-        texts = [one for one in request.inputs if isinstance(one, str)]
+        """The vectors of whichever replica is chosen; `finish` makes of another server's what `local` gives.
 
+        `NotHere` for texts as tokens, where this machine has no such model.
+        """
+        texts = [one for one in request.inputs if isinstance(one, str)]
+        if model is None and len(texts) < len(request.inputs):
+            raise NotHere(request.model, "texts as tokens")
         tokens = sum(len(text) for text in texts) // BYTES_PER_TOKEN
         replicas = self._replicas(model, only_here=len(texts) < len(request.inputs))
         tries = _Tries(self, replicas, Prompt(tokens=tokens), metrics)
@@ -247,6 +231,13 @@ class Served:
             upstream.probing = None
 
     async def _asked_once(self, upstream: _Upstream) -> None:
+        """Asks whether it works, or waits for the answer where somebody has just asked."""
+        if upstream.question is None:
+            upstream.question = asyncio.ensure_future(self._question(upstream))
+            self._keep(upstream.question)
+        await asyncio.shield(upstream.question)
+
+    async def _question(self, upstream: _Upstream) -> None:
         upstream.breaker.begin()
         try:
             await upstream.client.probe()
@@ -255,6 +246,7 @@ class Served:
         else:
             self.works(upstream)
         finally:
+            upstream.question = None
             upstream.breaker.abandoned()
 
     async def ask_again(self, replicas: Sequence[Replica]) -> None:
@@ -266,10 +258,14 @@ class Served:
 
     def state(self) -> ServedState:
         """What is known of the servers; none of them is waited for."""
-        clients = [(one.client, one.breaker.error) for one in self._upstreams]
-        states = [UpstreamState(one.name, one.upstream.url, one.model, one.facts, error) for one, error in clients]
+        states = tuple(
+            UpstreamState(
+                one.name, one.client.upstream.url, one.client.model, one.client.facts, one.breaker.error, one.remark
+            )
+            for one in self._upstreams
+        )
         created = next((one.facts.created for one in states if one.facts.created), self._since)
-        return ServedState(self.name, created, tuple(states))
+        return ServedState(self.name, created, states, self._capabilities)
 
     def look(self) -> None:
         """Has the servers asked what they say of themselves, if that was long ago; does not wait for them."""
@@ -279,10 +275,16 @@ class Served:
                 self._keep(asyncio.ensure_future(self._looked_at(upstream)))
 
     async def _looked_at(self, upstream: _Upstream) -> None:
+        client, remark = upstream.client, ""
         try:
-            await upstream.client.look()
+            await client.look()
+            if not client.facts.is_known:
+                remark = f'upstream "{client.name}" does not list a model "{client.model}"'
         except CorralError as error:
-            log.info("model %s: %s", self.label, error)
+            remark = str(error)
+        if remark not in ("", upstream.remark):
+            log.warning("model %s: %s", self.label, remark)
+        upstream.remark = remark
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)

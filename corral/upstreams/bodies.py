@@ -189,4 +189,5 @@ def _call(call_id: str, call: ToolCall) -> dict[str, Any]:
 def _tool(tool: Tool) -> dict[str, Any]:
     parameters = tool.parameters if tool.schema is None else tool.schema
     function = {"name": tool.name, "description": tool.description, "parameters": parameters}
-    return {"type": "function", "function": function}
+    strict = {} if tool.strict is None else {"strict": tool.strict}
+    return {"type": "function", "function": function | strict | tool.more}

@@ -25,9 +25,10 @@ from corral.engine.base import Piece
 from corral.engine.connecting import HANDSHAKE_SECONDS, connected, connection_socket, opened, within
 from corral.engine.llama.exchange import Exchange, NotHttp
 from corral.errors import ConfigError, CorralError, EngineRefused, UpstreamBusy, UpstreamError
-from corral.upstreams import via, wire
+from corral.upstreams import facts, via, wire
 from corral.upstreams.answer import Answer
 from corral.upstreams.events import DONE, EventReader
+from corral.upstreams.facts import Facts
 from corral.upstreams.silence import Silence
 
 log = logging.getLogger(__name__)
@@ -58,17 +59,6 @@ _LOST = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 BUSY_SECONDS = 1.0
 """Seconds for which a server that takes no more requests gets none, unless it says for how long; and at most."""
 MOST_BUSY_SECONDS = 30.0
-
-
-class Facts(Struct, frozen=True, kw_only=True):
-    """What a server says of a model. 0 and empty: it does not say."""
-
-    context_length: int = 0
-    owner: str = ""
-    created: int = 0
-    """Seconds since the epoch."""
-    is_known: bool = False
-    """Whether it has said that it has the model."""
 
 
 class Vectors(Struct, frozen=True):
@@ -141,19 +131,25 @@ class Client:
     async def look(self) -> None:
         """Asks what it has, and keeps what it says of the model."""
         data = await self._asked("GET", "/v1/models", None, MAX_LIST, PROBE_TIMEOUT)
-        listed = await asyncio.to_thread(wire.decoded, self.name, wire.decode_models, data)
-        ours = (self.model, f"{self.model}:latest")
-        found = next((one for one in listed.data if one.id in ours), None)
-        if found is None:
-            log.warning('upstream %s does not list a model "%s"', self.name, self.model)
-            return
-        context = found.max_model_len or (found.meta.n_ctx_train if found.meta else None) or 0
-        self.facts = Facts(
-            context_length=context if 0 < context < 1 << 31 else 0,
-            owner=wire.message_of(found.owned_by)[:80],
-            is_known=True,
-            created=found.created if found.created and 0 < found.created < 1 << 35 else 0,
-        )
+        names = (self.model, f"{self.model}:latest")
+        listed = await asyncio.to_thread(facts.listed, self.name, data, names)
+        self.facts = await self._with_more(listed)
+
+    async def _with_more(self, listed: Facts) -> Facts:
+        """The facts of its list, with what it says by another route. Where that fails they do without."""
+        route = facts.more_route(listed)
+        try:
+            match route:
+                case "/api/show":
+                    body = msgspec.json.encode({"model": self.model})
+                    data = await self._asked("POST", route, body, MAX_LIST, PROBE_TIMEOUT)
+                    return await asyncio.to_thread(facts.shown, self.name, data, listed)
+                case "/props":
+                    data = await self._asked("GET", route, None, MAX_LIST, PROBE_TIMEOUT)
+                    return await asyncio.to_thread(facts.properties, self.name, data, listed)
+        except CorralError as error:
+            log.debug('%s when asked by %s what its model "%s" can do', error, route, self.model)
+        return listed
 
     # Connections
 

@@ -129,7 +129,11 @@ class EmbeddingAnswer(Struct, frozen=True):
 class ModelMeta(Struct, frozen=True):
     """llama-server's."""
 
+    n_ctx: int | None = None
+    """Tokens that a request may have."""
     n_ctx_train: int | None = None
+    n_params: int | None = None
+    ftype: str | None = None
 
 
 class ListedModel(Struct, frozen=True):
@@ -139,16 +143,59 @@ class ListedModel(Struct, frozen=True):
     max_model_len: int | None = None
     """vLLM's: tokens of context."""
     meta: ModelMeta | None = None
+    aliases: list[str] | None = None
+    """llama-server's: further names."""
+    type: Any = None
+    capabilities: Any = None
+    """Some servers': a list of words, or an object that has each as true or false."""
 
 
 class ModelList(Struct, frozen=True):
     data: list[ListedModel]
 
 
+class ShownDetails(Struct, frozen=True):
+    family: str = ""
+    parameter_size: str = ""
+    quantization_level: str = ""
+
+
+class ShownModel(Struct, frozen=True):
+    """Of `/api/show`, as Ollama and those have it that speak its API."""
+
+    capabilities: Any = None
+    details: ShownDetails = ShownDetails()
+    model_info: dict[str, Any] = {}
+
+
+class TemplateAbilities(Struct, frozen=True):
+    supports_tools: bool = True
+    supports_tool_calls: bool = True
+
+
+class Modalities(Struct, frozen=True):
+    vision: bool = False
+    audio: bool = False
+
+
+class GenerationSettings(Struct, frozen=True):
+    n_ctx: int | None = None
+
+
+class Properties(Struct, frozen=True):
+    """Of llama-server's `/props`."""
+
+    chat_template_caps: TemplateAbilities | None = None
+    modalities: Modalities = Modalities()
+    default_generation_settings: GenerationSettings = GenerationSettings()
+
+
 decode_chat = msgspec.json.Decoder(ChatEvent).decode
 decode_text = msgspec.json.Decoder(TextEvent).decode
 decode_embeddings = msgspec.json.Decoder(EmbeddingAnswer).decode
 decode_models = msgspec.json.Decoder(ModelList).decode
+decode_shown = msgspec.json.Decoder(ShownModel).decode
+decode_properties = msgspec.json.Decoder(Properties).decode
 
 
 def decoded(name: str, decode: Callable[[bytes], T], data: bytes) -> T:

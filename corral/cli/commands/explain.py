@@ -63,7 +63,11 @@ def _one(found: Sequence[Explained], given: str) -> Explained:
 
 
 def requests_table(found: Sequence[Explained], moment: datetime, width: int | None) -> str:
-    """A row for each request; a window of `width` columns shows what fits, None: there is no window."""
+    """A row for each request; a window of `width` columns shows what fits, None: there is no window.
+
+    Where any was sent to another machine, a last column says to which.
+    """
+    places = any(one.replica for one in found)
     rows = [
         (
             one.id[:ID_LENGTH],
@@ -77,10 +81,12 @@ def requests_table(found: Sequence[Explained], moment: datetime, width: int | No
             _count(one.cached_tokens),
             one.kind,
             relative_time(one.created_at, moment),
+            *([one.replica or "-"] if places else []),
         )
         for one in found
     ]
-    return table(HEADERS, rows, width=width, spare=SPARE)
+    further = ("SENT TO",) if places else ()
+    return table((*HEADERS, *further), rows, width=width, spare=(*SPARE[:2], *further, *SPARE[2:]))
 
 
 def _count(tokens: int) -> str:

@@ -7,6 +7,7 @@ import click
 from corral.cli import connection
 from corral.cli.framework.commands import Arguments, Count, command
 from corral.client import Client
+from corral.client.answers import Shown
 from corral.errors import CorralError, NotFound
 
 
@@ -14,17 +15,20 @@ from corral.errors import CorralError, NotFound
 def stop(arguments: Arguments) -> None:
     model = arguments[0]
     try:
-        unload(connection.connect(), model)
+        shown = unload(connection.connect(), model)
     except NotFound:
         raise NotFound(f'couldn\'t find model "{model}" to stop') from None
+    if shown.remote_model:
+        click.echo(f"'{model}' is answered by other servers: there is nothing to stop here", err=True)
 
 
-def unload(client: Client, model: str) -> None:
+def unload(client: Client, model: str) -> Shown:
     """Unloads a model as soon as it is idle; one that is not loaded is left alone. `NotFound` when there is none."""
-    client.show(model)
+    shown = client.show(model)
     with closing(client.generate(model, keep_alive=0)) as chunks:
         for _ in chunks:
             pass
+    return shown
 
 
 @command("cp SOURCE DESTINATION", "Copy a model", count=Count(exact=2), completes=("models",))

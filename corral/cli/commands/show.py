@@ -3,6 +3,7 @@
 Its `--prompt` is an addition of ours, in `show_prompt`.
 """
 
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from corral.cli.display.tables import print_table, section
 from corral.cli.display.text import LAYOUT, printable, text_width
 from corral.cli.framework.commands import Arguments, Count, command, program_name
 from corral.cli.framework.flags import Flag
-from corral.client.answers import DerivedFiles, Needs, Shown
+from corral.client.answers import DerivedFiles, Needs, Shown, Upstream
 from corral.errors import BadRequest
 from corral.golang.units import byte_text, count_text
 
@@ -98,15 +99,31 @@ def sections_text(shown: Shown, *, verbose: bool = False, memory: bool = True, t
             sections.append(section(title, [(line,) for line in _first_lines(text)], cell_width=text_columns))
     if memory and shown.needs is not None:
         sections.append(section("Memory", _memory_rows(shown.needs)))
+    if memory and shown.upstreams:
+        rows = [_upstream_row(one) for one in shown.upstreams]
+        sections.append(section("Other servers", rows, cell_width=text_columns))
     if memory and shown.derived is not None:
         sections.append(section("Derived file", _derived_rows(shown.derived)))
     return "".join(sections)
 
 
+def _upstream_row(one: Upstream) -> tuple[str, str, str]:
+    """Where it is, what it calls the model, and what is wrong with it, which need not name it again."""
+    return one.url, one.model, re.sub(r'^upstream "[^"]*" ', "", one.error)
+
+
 def _model_rows(shown: Shown) -> Iterator[tuple[str, str]]:
-    if shown.remote_model:
-        yield "Remote model", shown.remote_model
-        yield "Remote URL", shown.remote_host
+    """Of a model of other servers only what these say."""
+    rows = _known_rows(shown)
+    if not shown.remote_model:
+        yield from rows
+        return
+    yield "Remote model", shown.remote_model
+    yield "Remote URL", shown.remote_host
+    yield from ((title, text) for title, text in rows if text and (title, text) != ("architecture", "remote"))
+
+
+def _known_rows(shown: Shown) -> Iterator[tuple[str, str]]:
     info, details = shown.model_info, shown.details
     architecture = str(info.get("general.architecture") or details.get("family") or "")
     yield "architecture", architecture

@@ -81,9 +81,9 @@ def _row(model: Running, moment: datetime) -> tuple[str, ...]:
     used = ("-",) * 5 if live is None else _used(live)
     return (
         printable(model.name),
-        byte_text(model.size),
-        processor_text(model.size, model.size_vram),
-        str(model.context_length),
+        "-" if model.remote else byte_text(model.size),
+        "remote" if model.remote else processor_text(model.size, model.size_vram),
+        "-" if model.remote and not model.context_length else str(model.context_length),
         *used,
         _until(model, moment),
     )
@@ -111,6 +111,8 @@ def _blocks(look: Look, width: int) -> list[list[str]]:
         parts = [size, processor, f"context {context}", f"slots {slots}", f"KV pool {pool}", f"queue {waiting}"]
         is_loading = model.live is not None and model.live.is_loading
         parts += [f"reads {read}/s", f"writes {written}/s", until if is_loading else f"until {until}"]
+        if model.remote:  # of which no more is known
+            parts = [processor, f"context {context}"]
         lines = filled("", parts, width, margin=2)
         groups.append([shortened(printable(model.name), width), *(cut(line, width) for line in lines)])
     return groups

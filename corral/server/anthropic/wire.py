@@ -33,6 +33,7 @@ class WireToolDefinition(Struct):
     description: str = ""
     type: str = ""
     input_schema: WireParameters | UnsetType = UNSET
+    strict: bool | None = None
 
 
 class WireThinking(Struct):
@@ -165,7 +166,7 @@ def _tools(definitions: Iterable[WireToolDefinition]) -> Iterator[Tool]:
             log.warning("tool %r is left out: it would run at the vendor's", wire.name or wire.type)
             continue
         parameters = WireParameters() if wire.input_schema is UNSET else wire.input_schema
-        yield tool(WireTool(function=WireToolFunction(wire.name, wire.description, parameters)))
+        yield tool(WireTool(function=WireToolFunction(wire.name, wire.description, parameters, wire.strict)))
 
 
 def _messages(wire: WireMessagesRequest) -> tuple[Message, ...]:

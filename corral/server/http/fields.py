@@ -54,6 +54,7 @@ FIELDS = {
     "CompletionRequest.logprobs": Field("How many alternatives to each token are wanted."),
     "top_logprobs": Field("How many alternatives to each token are wanted.", {"minimum": 0, "maximum": 20}),
     "tools": Field("What the model may call."),
+    "strict": Field("Whether calls have to fit the tool's schema. It concerns models that other servers answer for."),
     "tool_choice": Field("Whether the model may or must call a tool, or which.", {"type": ["string", "object"]}),
     "input": Field("What is asked: a text, or items of a conversation.", _ONE_OR_MORE),
     "Ollama.EmbedRequest.input": Field("A text, or a list of texts.", _TEXT_OR_TEXTS),

@@ -4,15 +4,22 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
+from msgspec import Struct
+
 from corral.inference import Runtime
-from corral.inference.elsewhere import ServedState
+from corral.inference.served_state import ServedState
 from corral.models.listing import Listed, Listing
 
 SHORT = 20
 """Models whose list takes less time to write than to hand to a thread and back."""
 
-Elsewhere: TypeAlias = Sequence[ServedState]
-"""Models that other servers have and the store has not."""
+
+class Elsewhere(Struct, frozen=True):
+    """Models that other servers answer for: those that the store has not, and those that it has, too."""
+
+    alone: tuple[ServedState, ...] = ()
+    beside: tuple[ServedState, ...] = ()
+
 
 Write: TypeAlias = Callable[[Sequence[Listed], Elsewhere], bytes]
 
@@ -35,12 +42,15 @@ async def listed_as(write: Write, runtime: Runtime) -> bytes:
 
 
 def elsewhere(runtime: Runtime, listed: Collection[Listed]) -> Elsewhere:
-    """What is known of those models of other servers that the caller may use and that are not listed already."""
+    """What is known of those models of other servers that the caller may use; `listed`: all that are in the store."""
     served = [one for one in runtime.elsewhere.all() if runtime.caller.may_use(one.name)]
     if not served:
-        return ()
+        return Elsewhere()
     here = {model.stored.name.folded for model in listed}
-    return tuple(one.state() for one in served if one.name.folded not in here)
+    return Elsewhere(
+        alone=tuple(one.state() for one in served if one.name.folded not in here),
+        beside=tuple(one.state() for one in served if one.name.folded in here),
+    )
 
 
 async def _written(write: Write, listed: Sequence[Listed], others: Elsewhere, runtime: Runtime) -> bytes:

@@ -61,6 +61,9 @@ class WireToolFunction(Struct):
     name: str = ""
     description: str = ""
     parameters: WireParameters = field(default_factory=WireParameters)
+    strict: bool | None = None
+    whole: Any = field(name=gojson.WHOLE, default=None)
+    """The definition as it came, which may say more."""
 
 
 class WireTool(Struct):
@@ -83,7 +86,17 @@ def tool(wire: WireTool) -> Tool:
         wire.type or "function",
         wire.items,
         schema.whole,
+        function.strict,
+        _more(function.whole or {}),
     )
+
+
+_READ = frozenset(one.encode_name for one in msgspec.structs.fields(WireToolFunction))
+
+
+def _more(definition: dict[str, Json]) -> dict[str, Json]:
+    """What a definition says beside what is read of it."""
+    return {key: value for key, value in definition.items() if key.lower() not in _READ and value is not None}
 
 
 def read_tool_choice(value: Json) -> ToolChoice:

@@ -8,10 +8,7 @@ import time
 from typing import Any
 
 from corral.golang import timestamps
-from corral.inference.elsewhere import ServedState
-
-CAPABILITIES = ["completion", "tools"]
-"""No server says what its model can do. What is asked of one that cannot do it, it refuses with its own sentence."""
+from corral.inference.served_state import ServedState
 
 FOREVER = 292 * 365 * 86400
 """Seconds: how far ahead "for ever" lies for Go's clients."""
@@ -25,7 +22,7 @@ def tag(served: ServedState) -> dict[str, Any]:
         "size": 0,
         "digest": _digest(served),
         "details": _details(served),
-        "capabilities": CAPABILITIES,
+        "capabilities": served.capabilities,
     }
 
 
@@ -39,26 +36,28 @@ def running(served: ServedState) -> dict[str, Any]:
         "expires_at": timestamps.local(int((time.time() + FOREVER) * 1e9)),
         "size_vram": 0,
         "context_length": served.context_length,
+        "capabilities": served.capabilities,
     }
 
 
 def shown(served: ServedState) -> dict[str, Any]:
     """The reply of `/api/show`; `upstreams` is an addition of ours. Clients look for a context length by the
     architecture's name."""
-    length = {"remote.context_length": served.context_length} if served.context_length else {}
-    named = _named(served)
+    named, architecture = _named(served), served.described.family or "remote"
+    length = {f"{architecture}.context_length": served.context_length} if served.context_length else {}
     return {
         "details": _details(served),
         "remote_model": named["remote_model"],
         "remote_host": named["remote_host"],
-        "model_info": {"general.architecture": "remote", "general.basename": named["remote_model"], **length},
-        "capabilities": CAPABILITIES,
+        "model_info": {"general.architecture": architecture, "general.basename": named["remote_model"], **length},
+        "capabilities": served.capabilities,
         "modified_at": timestamps.local(served.created * 10**9),
         "upstreams": [
             {
                 "url": one.url,
                 "model": one.model,
-                "error": one.error,
+                "error": one.error or one.remark,
+                "capabilities": one.facts.capabilities,
                 "context_length": one.facts.context_length,
                 "owned_by": one.facts.owner,
             }
@@ -79,13 +78,13 @@ def _digest(served: ServedState) -> str:
 
 
 def _details(served: ServedState) -> dict[str, Any]:
-    length = {"context_length": served.context_length} if served.context_length else {}
+    length, said = {"context_length": served.context_length} if served.context_length else {}, served.described
     return {
         "parent_model": "",
         "format": "",
-        "family": "",
-        "families": None,
-        "parameter_size": "",
-        "quantization_level": "",
+        "family": said.family,
+        "families": [said.family] if said.family else None,
+        "parameter_size": said.parameter_size,
+        "quantization_level": said.quantization,
         **length,
     }

@@ -21,6 +21,8 @@ from corral.errors import (
     InvalidName,
     ModelNotFound,
     ModelRequired,
+    NotFound,
+    NotStored,
     RemoteModel,
 )
 from corral.inference import Runtime
@@ -68,7 +70,7 @@ async def ps(request: Request) -> Response:
         allowed = {weights for weights, _ in with_weights}
         shown = [runner for runner in shown if runner.spec.model in allowed]
     is_alone = not runtime.elsewhere.all()
-    others = [] if is_alone else lists.elsewhere(runtime, (await models.all()).models)
+    others = () if is_alone else lists.elsewhere(runtime, (await models.all()).models).alone
     is_live = request.query_params.get("live", "") in ("1", "true")
     if is_live:
         set_routine(request.scope)
@@ -164,7 +166,7 @@ async def copy(request: Request) -> Response:
     try:
         await store.run_locking(store.copy, source, destination, not runtime.config.no_prune)
     except ModelNotFound:
-        raise ModelNotFound(asked.source) from None
+        raise _missing(runtime, source, asked.source) from None
     return Response()
 
 
@@ -185,9 +187,14 @@ async def delete(request: Request) -> Response:
     try:
         deleted = await runtime.models.delete(name)
     except ModelNotFound:
-        raise ModelNotFound(text) from None
+        raise _missing(runtime, name, text) from None
     runtime.series.forget(str(deleted))
     return Response()
+
+
+def _missing(runtime: Runtime, name: Name, text: str) -> NotFound:
+    """The error for a model that is not in the store; `text`: its name as it was given."""
+    return ModelNotFound(text) if runtime.elsewhere.of(name) is None else NotStored(text)
 
 
 def named(text: str, sentence: str) -> Name:

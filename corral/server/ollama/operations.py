@@ -39,7 +39,13 @@ _DETAILS = an_object(
     {"context_length": INTEGER, "embedding_length": INTEGER},
 )
 _NAMED = {"name": STRING, "model": STRING, "size": INTEGER, "digest": STRING, "details": _DETAILS}
-_TAG = an_object({**_NAMED, "modified_at": STRING}, {"capabilities": a_list(STRING)})
+_TAG = an_object(
+    {**_NAMED, "modified_at": STRING},
+    {
+        **dict.fromkeys(("capabilities", "spills_to"), a_list(STRING)),
+        **dict.fromkeys(("remote_model", "remote_host"), STRING),
+    },
+)
 _WORDS = "Words of the model's name, or `owner/repository`."
 _NEEDS = an_object({"weights": INTEGER, "total": INTEGER}, {"context_length": INTEGER, "kv_cache": INTEGER})
 _FOUND = an_object(
@@ -91,7 +97,11 @@ _PLACED = an_object(
 _REMOTE = {"remote_model": STRING, "remote_host": STRING}
 """Of a model that other servers answer for."""
 _UPSTREAM = an_object(
-    {**dict.fromkeys(("url", "model", "error", "owned_by"), STRING), "context_length": INTEGER},
+    {
+        **dict.fromkeys(("url", "model", "error", "owned_by"), STRING),
+        "context_length": INTEGER,
+        "capabilities": a_list(STRING),
+    },
 )
 _RUNNING = an_object(
     {**_NAMED, "expires_at": STRING, "size_vram": INTEGER, "context_length": INTEGER},
@@ -100,6 +110,7 @@ _RUNNING = an_object(
         "live": _LIVE,
         "derived": an_object({"size": INTEGER, "disk": INTEGER}),
         "placement": _PLACED,
+        "capabilities": a_list(STRING),
         **_REMOTE,
     },
 )

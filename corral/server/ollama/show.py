@@ -15,7 +15,6 @@ from corral.engine.placement import Placement
 from corral.gguf import GGUF, Tensor
 from corral.golang import gojson, timestamps
 from corral.golang.text import number_text, quote
-from corral.inference.elsewhere import ServedState
 from corral.inference.runners import Runners
 from corral.machine.memory import Memory
 from corral.messages import Json
@@ -24,6 +23,7 @@ from corral.models.index import Summary
 from corral.models.listing import Listed
 from corral.models.model import Model
 from corral.options import KINDS
+from corral.server.http.lists import Elsewhere
 from corral.server.ollama import elsewhere
 from corral.serving.requirements import Requirements
 from corral.serving.runner import Runner
@@ -32,10 +32,18 @@ from corral.store import Stored
 log = logging.getLogger(__name__)
 
 
-def tags(models: Sequence[Listed], others: Sequence[ServedState]) -> bytes:
-    """The reply of `/api/tags`. Takes about 20 µs a model."""
+def tags(models: Sequence[Listed], others: Elsewhere) -> bytes:
+    """The reply of `/api/tags`. Takes about 20 µs a model.
+
+    `spills_to`, an addition of ours: the other servers to which requests for a model that is here may go.
+    """
     here = [_tag(model.stored, model.summary) for model in models]
-    return gojson.encode({"models": [*here, *map(elsewhere.tag, others)]})
+    if others.beside:
+        places = {served.name.folded: [one.url for one in served.upstreams] for served in others.beside}
+        for model, entry in zip(models, here, strict=True):
+            if (found := places.get(model.stored.name.folded)) is not None:
+                entry["spills_to"] = found
+    return gojson.encode({"models": [*here, *map(elsewhere.tag, others.alone)]})
 
 
 def _tag(stored: Stored, summary: Summary) -> dict[str, Any]:

@@ -28,7 +28,8 @@ _CHOICE = an_object(
 _TEXT_CHOICE = an_object({"index": INTEGER, "text": STRING, "finish_reason": nullable(STRING)})
 _HEAD = {"id": STRING, "created": INTEGER, "model": STRING, "system_fingerprint": STRING}
 _MODEL = an_object(
-    {"id": STRING, "object": constant("model"), "created": INTEGER, "owned_by": STRING}, {"max_model_len": INTEGER}
+    {"id": STRING, "object": constant("model"), "created": INTEGER, "owned_by": STRING},
+    {"max_model_len": INTEGER, "capabilities": a_list(STRING)},
 )
 _RESPONSE = an_object(
     {

@@ -13,8 +13,8 @@ from corral import inference, names
 from corral.errors import ModelNotFound, Unsupported
 from corral.golang import gojson
 from corral.golang.text import shortest_float32
-from corral.inference.elsewhere import ServedState
 from corral.inference.embedding import Vectors
+from corral.inference.served_state import ServedState
 from corral.messages import ChatRequest, Chunk, GenerateRequest
 from corral.models.listing import Listed
 from corral.server.http.answers import answers, describe, folded
@@ -151,15 +151,16 @@ async def model(request: Request) -> Response:
 
 def _models(listed: Sequence[Listed], others: Elsewhere) -> bytes:
     data = [_model(str(model.stored.name), model.stored, model.stored.name.namespace) for model in listed]
-    data += [_elsewhere(str(served.name), served) for served in others]
+    data += [_elsewhere(str(served.name), served) for served in others.alone]
     return gojson.encode({"object": "list", "data": data})
 
 
 def _elsewhere(shown_name: str, served: ServedState) -> dict[str, object]:
-    """A model that other servers have. vLLM's servers say the length of its context, too, and so do these."""
+    """A model that other servers have. The length of its context is said as vLLM says it; what it can do, for clients
+    that ask no other route."""
     length = {"max_model_len": served.context_length} if served.context_length else {}
-    owner = served.owner or served.name.namespace
-    return {"id": shown_name, "object": "model", "created": served.created, "owned_by": owner, **length}
+    more = {"owned_by": served.owner or served.name.namespace, **length, "capabilities": served.capabilities}
+    return {"id": shown_name, "object": "model", "created": served.created, **more}
 
 
 def _model(shown_name: str, stored: Stored, owner: str) -> dict[str, object]:

@@ -25,6 +25,7 @@ class WireResponseTool(Struct):
     name: str = ""
     description: str = ""
     parameters: WireParameters = field(default_factory=WireParameters)
+    strict: bool | None = None
     tools: "list[WireResponseTool]" = []
 
 
@@ -126,7 +127,8 @@ def _tools(tools: Iterable[WireResponseTool]) -> Iterator[Tool]:
         name = full_name(space, item.name)
         match item.type:
             case "function":
-                yield tool(WireTool(function=WireToolFunction(name, item.description, item.parameters)))
+                function = WireToolFunction(name, item.description, item.parameters, item.strict)
+                yield tool(WireTool(function=function))
             case "custom":
                 schema = _CUSTOM_PARAMETERS.whole
                 yield Tool(name, item.description, schema, schema=schema)

@@ -54,6 +54,11 @@ export function bytes(value) {
   return `${value >= 100 || place === 0 ? Math.round(value) : decimal(value)} ${units[place]}`;
 }
 
+/** Where another server is, by its address: without the scheme. */
+export function place(address) {
+  return address.replace(/^https?:\/\//, "");
+}
+
 /** Seconds, with minutes or hours where there are some. */
 export function duration(seconds) {
   if (seconds < 10) return say("time.seconds", { seconds: decimal(seconds) });

@@ -33,7 +33,17 @@ export class Picker {
   }
 
   get capabilities() {
-    return this.models.find(({ name }) => name === this.model)?.capabilities ?? [];
+    return this.#chosen?.capabilities ?? [];
+  }
+
+  /** Addresses of other servers to which a message goes, or may go. */
+  get places() {
+    const { remote_host: host, spills_to: others = [] } = this.#chosen ?? {};
+    return host ? [host] : others;
+  }
+
+  get #chosen() {
+    return this.models.find(({ name }) => name === this.model);
   }
 
   #chose(changed) {

@@ -2,7 +2,7 @@
 
 import { button, buttons, confirmed, dialog, field, make, newId, notify, takeDrops } from "../dom.js";
 import { Unreachable } from "../server.js";
-import { say } from "../words.js";
+import { place, say } from "../words.js";
 import * as answers from "./answers.js";
 import { Composer } from "./composer.js";
 import * as conversations from "./conversations.js";
@@ -29,7 +29,7 @@ class View {
     this.models = this.#installed();
     this.sidebar = new Sidebar();
     this.picker = new Picker((model) => this.#chose(model), say("chat.pick"));
-    this.second = new Picker(() => {}, say("chat.beside"));
+    this.second = new Picker(() => this.#greet(), say("chat.beside"));
     this.thread = new Thread((message) => this.#actions(message));
     this.composer = new Composer({
       send: (draft) => this.#send(draft),
@@ -37,6 +37,7 @@ class View {
       drafted: (draft) => this.#drafted(draft),
     });
     this.settings = { ...EMPTY };
+    this.isOffered = false;
     place.append(this.sidebar.element, this.#main());
     takeDrops((files) => this.composer.take(files), this.left.signal);
     this.changed = ({ detail }) => detail === this.conversation?.id && this.#change();
@@ -81,6 +82,8 @@ class View {
     this.picker.offer(models, wanted);
     this.second.offer(models, undefined, say("chat.beside.none"));
     this.note.hidden = models.length > 0;
+    this.isOffered = true;
+    this.#greet();
     this.offered = null;
   }
 
@@ -121,11 +124,21 @@ class View {
 
   #redraw() {
     if (this.conversation) this.thread.show(this.conversation);
-    else this.thread.element.replaceChildren(make("p", { class: "hello" }, say("chat.hello")));
+    else this.thread.element.replaceChildren();
+    this.#greet();
     this.composer.busy = Boolean(this.conversation && answers.runningIn(this.conversation).length);
   }
 
+  /** What stands where no conversation is yet, once it is known to which other servers one may go. */
+  #greet() {
+    if (this.conversation || !this.isOffered) return;
+    const places = [...new Set([this.picker, this.second].flatMap((picker) => picker.places).map(place))];
+    const hello = places.length ? say("chat.hello.away", { places: places.join(", ") }) : say("chat.hello");
+    this.thread.element.replaceChildren(make("p", { class: "hello" }, hello));
+  }
+
   #chose(model) {
+    this.#greet();
     this.conversation?.set({ model });
     this.composer.count();
   }

@@ -26,10 +26,11 @@ export async function details(name) {
   );
 }
 
-function about({ details: kind = {}, model_info: info = {}, capabilities = [], requirements }) {
+function about({ details: kind = {}, model_info: info = {}, capabilities = [], requirements, upstreams = [] }) {
   const architecture = info["general.architecture"] ?? kind.family;
   const rows = [
-    ["models.architecture", architecture],
+    ["models.upstreams", upstreams.length > 0 && make("div", {}, upstreams.map(upstream))],
+    ["models.architecture", architecture !== "remote" && architecture],
     ["models.size.parameters", kind.parameter_size],
     ["models.quantization", kind.quantization_level],
     ["models.context", info[`${architecture}.context_length`]],
@@ -38,6 +39,11 @@ function about({ details: kind = {}, model_info: info = {}, capabilities = [], r
   ];
   const text = (value) => (typeof value === "number" ? count(value) : value);
   return facts(rows.filter(([, value]) => value).map(([label, value]) => [say(label), text(value)]));
+}
+
+/** Another server that answers for the model, and what is wrong with it. */
+function upstream({ url, model, error }) {
+  return make("div", {}, `${url} (${model})`, error && make("div", { class: "error" }, error));
 }
 
 function source(label, text) {

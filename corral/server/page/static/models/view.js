@@ -2,7 +2,7 @@
 
 import { button, confirmed, form, make, notify, submitter } from "../dom.js";
 import { ask } from "../server.js";
-import { bytes, count, say } from "../words.js";
+import { bytes, count, place, say } from "../words.js";
 import * as create from "./create.js";
 import { details } from "./details.js";
 import { downloads } from "./downloads.js";
@@ -45,24 +45,26 @@ async function draw(cards) {
   }
 }
 
-function card({ name, size, details: kind, capabilities = [] }, redraw) {
-  const facts = [kind.parameter_size, kind.quantization_level, bytes(size)].filter(Boolean).join(" · ");
+/** A model; one of another server, at `remote_host`, has no files here that could be copied or deleted. */
+function card({ name, size, details: kind, capabilities = [], remote_host: host, spills_to: others = [] }, redraw) {
+  const facts = [kind.parameter_size, kind.quantization_level, !host && bytes(size)].filter(Boolean).join(" · ");
   const context = kind.context_length ? say("models.context.of", { tokens: count(kind.context_length) }) : "";
+  const about = [facts, context].filter(Boolean).join(" · ");
   const again = (work) => async () => (await work(name)) && redraw();
+  const changes = () => [
+    button(say("models.derive"), again(create.derive)),
+    button(say("models.copy"), again(create.copy)),
+    button(say("models.delete"), again(remove), { class: "danger" }),
+  ];
   return make(
     "article",
     { class: "card", "aria-label": name },
     make("h3", {}, name),
-    make("small", {}, [facts, context].filter(Boolean).join(" · ")),
+    about && make("small", {}, about),
+    host && make("small", {}, say("models.elsewhere", { host: place(host) })),
+    others.length > 0 && make("small", {}, say("models.spills", { places: others.map(place).join(", ") })),
     make("div", { class: "tags" }, capabilities.map((one) => make("span", { class: "tag" }, say(`capability.${one}`)))),
-    make(
-      "div",
-      { class: "row" },
-      button(say("models.details"), () => details(name)),
-      button(say("models.derive"), again(create.derive)),
-      button(say("models.copy"), again(create.copy)),
-      button(say("models.delete"), again(remove), { class: "danger" }),
-    ),
+    make("div", { class: "row" }, button(say("models.details"), () => details(name)), host ? [] : changes()),
   );
 }
 

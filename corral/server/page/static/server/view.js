@@ -80,13 +80,16 @@ class View {
   }
 
   #loaded(models) {
-    const names = models.map(({ name }) => name);
-    const isSame = names.length === this.cards.size && names.every((name) => this.cards.has(name));
-    for (const name of this.cards.keys()) if (!names.includes(name)) this.cards.delete(name);
-    for (const name of names) if (!this.cards.has(name)) this.cards.set(name, new Card(name));
-    for (const model of models) this.cards.get(model.name).update(model);
-    if (isSame && names.length) return;
-    const elements = names.map((name) => this.cards.get(name).element);
+    const shown = new Map(models.map((model) => [`${model.name} ${model.remote_host ?? ""}`, model]));
+    const keys = [...shown.keys()];
+    const isSame = keys.length === this.cards.size && keys.every((key) => this.cards.has(key));
+    for (const key of this.cards.keys()) if (!shown.has(key)) this.cards.delete(key);
+    for (const [key, model] of shown) {
+      if (!this.cards.has(key)) this.cards.set(key, model.remote_host ? new RemoteCard(model.name) : new Card(model.name));
+      this.cards.get(key).update(model);
+    }
+    if (isSame && keys.length) return;
+    const elements = keys.map((key) => this.cards.get(key).element);
     this.models.replaceChildren(...(elements.length ? elements : [make("p", {}, say("server.none.loaded"))]));
   }
 }
@@ -104,6 +107,21 @@ class Card {
     const { live = {} } = model;
     this.plot.add((live.generated_tokens_per_second ?? 0) + (live.prompt_tokens_per_second ?? 0));
     const shown = facts(live.state === "loading" ? [[say("server.state"), say("wait.loading")]] : busy(model, live));
+    this.facts.replaceWith(shown);
+    this.facts = shown;
+  }
+}
+
+/** A model of another server, which loads and unloads it as it likes. */
+class RemoteCard {
+  constructor(name) {
+    this.facts = facts([]);
+    this.element = make("article", { class: "card", "aria-label": name }, make("h3", {}, name), this.facts);
+  }
+
+  update({ remote_host: host, context_length: length }) {
+    const rows = [[say("models.upstreams"), words.place(host)], ...(length ? [[say("models.context"), words.count(length)]] : [])];
+    const shown = facts(rows);
     this.facts.replaceWith(shown);
     this.facts = shown;
   }
