@@ -4,8 +4,6 @@ Files as spec cli §2.2 has them: shared with Ollama, so that an account keeps w
 """
 
 import base64
-import os
-import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,8 +18,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from corral.errors import ConfigError
+from corral.system import private_files
 
 FILE_NAME = "id_ed25519"
+_PUBLIC_MODE = 0o644
 _MAX_KEY_BYTES = 64 << 10
 
 
@@ -86,29 +86,10 @@ def _create(folder: Path) -> bool:
     public = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     path = folder / FILE_NAME
-    temporary = folder / f".{FILE_NAME}-{secrets.token_hex(8)}"
-    try:
-        _write(temporary, private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()), 0o600)
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        except OSError:  # a file system without links
-            temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    public_path = path.with_suffix(".pub")
-    public_path.unlink(missing_ok=True)
-    _write(public_path, public + b"\n", 0o644)
+    if not private_files.create(path, private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())):
+        return False
+    private_files.write(path.with_suffix(".pub"), public + b"\n", _PUBLIC_MODE)
     return True
-
-
-def _write(path: Path, data: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _reason(error: OSError) -> str:
