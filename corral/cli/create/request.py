@@ -8,10 +8,11 @@ from typing import Any
 from corral import llamafile
 from corral.cli.create.files import Files, Part
 from corral.cli.create.folder import files_of
-from corral.cli.paths import typed_path
-from corral.errors import BadRequest, NotFound
+from corral.cli.paths import check_file, typed_path
+from corral.errors import BadRequest
 from corral.llamafile import bundles
 from corral.modelfile import Contents
+from corral.system.files import exists
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,7 @@ def request(wanted: Contents, folder: Path, options: Options, files: Files) -> d
     members = _laid_over(_sources(wanted, folder, files), texts(wanted))
     if options.imatrix:
         path = typed_path(options.imatrix)
-        if not path.is_file():
-            raise NotFound(f'no such file: "{path}"')
+        check_file(path)
         members["imatrix"] = files.add({"imatrix": Part(path)})["imatrix"]
     if options.adapter_scale:
         members["adapter_scale"] = _number(options.adapter_scale)
@@ -82,7 +82,7 @@ def _sources(wanted: Contents, folder: Path, files: Files) -> dict[str, Any]:
             parts, said = _of_bundle(path)
             groups.append(parts)
             members |= said
-        elif path.exists():
+        elif exists(path):
             groups.append(files_of(path))
         else:
             members["from"] = source
