@@ -13,7 +13,7 @@ from corral.adopting.found import Candidate, File, Left
 from corral.errors import CorralError
 from corral.llamafile import bundles
 from corral.names import Digest, Name
-from corral.store import Store, Stored
+from corral.store import Store, Stored, disk
 from corral.store.blobs import How
 from corral.system.files import is_ours
 
@@ -141,8 +141,7 @@ def _way(model: Candidate, store: Store) -> Judged:
 
 def _why_copied(file: File, root: Path) -> str:
     status = file.real.stat()
-    while not root.exists() and root != root.parent:
-        root = root.parent
+    root = disk.nearest(root)
     if status.st_dev != root.stat().st_dev:
         return f'it is on another disk than "{root}"'
     if not is_ours(status):

@@ -317,6 +317,11 @@ def hard_link(source: Path, target: Path) -> bool:
 
 def free_bytes(path: Path) -> int:
     """Bytes free for us on the disk that holds `path`, or will hold it."""
-    while not path.exists() and path != path.parent:
+    return shutil.disk_usage(nearest(path)).free
+
+
+def nearest(path: Path) -> Path:
+    """A path, or the nearest folder above it that is there."""
+    while not files.exists(path) and path != path.parent:
         path = path.parent
-    return shutil.disk_usage(path).free
+    return path
