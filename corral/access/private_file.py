@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from corral.errors import ConfigError
+from corral.errors import ConfigError, reason_of
 from corral.system.files import can_be_changed_by_others
 
 _MAX_SECRET = 4096
@@ -18,7 +18,7 @@ def read_secret(path: Path) -> str:
                 raise ConfigError(f'others may write "{path}"; `chmod 600 {path}` ends that')
             data = file.read(_MAX_SECRET + 1)
     except OSError as error:
-        raise ConfigError(f'"{path}" cannot be read: {(error.strerror or str(error)).lower()}') from error
+        raise ConfigError(f'"{path}" cannot be read: {reason_of(error)}') from error
     text = data.decode("latin-1").strip()
     if len(data) > _MAX_SECRET or not text or not text.isascii() or not text.isprintable() or " " in text:
         raise ConfigError(f'"{path}" must hold one key and nothing else')

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from corral.engine.base import TunedSettings
-from corral.errors import CorralError, StoreError
+from corral.errors import CorralError, StoreError, reason_of
 from corral.names import parse_digest
 from corral.system import private_files
 
@@ -74,7 +74,7 @@ def write(state: Path, tuned: Tuned) -> None:
     try:
         private_files.write(_path(state, tuned.digest), msgspec.json.encode(tuned))
     except OSError as error:
-        raise StoreError(f"what was measured cannot be kept: {(error.strerror or str(error)).lower()}") from error
+        raise StoreError(f"what was measured cannot be kept: {reason_of(error)}") from error
 
 
 def read(state: Path, digest: str) -> Tuned | None:
@@ -89,7 +89,7 @@ def _read(file: Path) -> Tuned | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StoreError(f'"{file}" cannot be read: {(error.strerror or str(error)).lower()}') from error
+        raise StoreError(f'"{file}" cannot be read: {reason_of(error)}') from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StoreError(f'"{file}" does not say what was measured: {error}') from error
     settings = found.settings

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from corral.errors import ConfigError
+from corral.errors import ConfigError, reason_of
 from corral.system import private_files
 
 FILE_NAME = "id_ed25519"
@@ -60,12 +60,12 @@ def load_or_create(folder: Path) -> Key:
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise ConfigError(f'cannot read the key "{path}": {_reason(error)}') from error
+        raise ConfigError(f'cannot read the key "{path}": {reason_of(error)}') from error
     try:
         created = _create(folder)
         return Key(path, created, _private=_load(path))
     except OSError as error:
-        raise ConfigError(f'cannot make the key "{path}": {_reason(error)}') from error
+        raise ConfigError(f'cannot make the key "{path}": {reason_of(error)}') from error
 
 
 def _load(path: Path) -> Ed25519PrivateKey:
@@ -90,7 +90,3 @@ def _create(folder: Path) -> bool:
         return False
     private_files.write(path.with_suffix(".pub"), public + b"\n", _PUBLIC_MODE)
     return True
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
