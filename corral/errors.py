@@ -356,3 +356,8 @@ class InternalError(CorralError):
 
     def __init__(self) -> None:
         super().__init__("internal server error, see the log of corral")
+
+
+def reason_of(error: OSError) -> str:
+    """What the system says went wrong, as the end of a sentence."""
+    return (error.strerror or str(error)).lower()

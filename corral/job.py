@@ -24,7 +24,7 @@ import msgspec
 from corral import errors
 from corral.cage import Cage, Needs, enter
 from corral.children import end_with_parent, environment, take_standard_output
-from corral.errors import CorralError, InternalError, JobDied, OutOfMemory
+from corral.errors import CorralError, InternalError, JobDied, OutOfMemory, reason_of
 from corral.messages import Progress
 from corral.system.processes import GROUPS, KILLED
 
@@ -133,7 +133,7 @@ class Job(Generic[Result]):
                 **GROUPS.options,
             )
         except OSError as error:
-            raise JobDied(f"{self._doing} could not begin: {(error.strerror or str(error)).lower()}") from error
+            raise JobDied(f"{self._doing} could not begin: {reason_of(error)}") from error
         assert process.stdin is not None
         process.stdin.write(_message(self._call))  # a child that ends before it has read all is found by `_answer`
         return process

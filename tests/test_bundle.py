@@ -49,7 +49,7 @@ def test_it_stays_the_gguf_file_that_it_begins_with(tmp_path: Path) -> None:
     assert (found.name, found.weights.hex) == (NAME, hashlib.sha256(weights).hexdigest())
     for digest, stretch in found.files.items():
         assert hashlib.sha256(path.read_bytes()[stretch.offset :][: stretch.size]).hexdigest() == digest.hex
-    assert not bundles.looks_like_bundle(tmp_path / "tiny.gguf")
+    assert llamafile.container(tmp_path / "tiny.gguf") is None
 
 
 def test_it_is_pulled_as_the_model_that_it_was_made_of(start_server: StartServer, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_one_that_was_cut_off_is_refused_and_leaves_nothing(start_server: StartS
 )
 def test_one_that_lies_is_refused(change: Mapping[str, bytes | None], reason: str, tmp_path: Path) -> None:
     path = rewritten(make_bundle(tmp_path), change)
-    assert bundles.looks_like_bundle(path)
+    assert llamafile.container(path) == "bundle"
     with pytest.raises(ModelFileError, match=reason):
         bundles.read(path)
 

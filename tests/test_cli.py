@@ -478,6 +478,11 @@ def test_pull_of_a_file_that_is_missing_names_it(tmp_path: Path) -> None:
     missing = 'Error: no such file: "~no-such-person/such.gguf"\n'
     assert shell.run("pull", "~no-such-person/such.gguf") == Outcome(1, "", missing)
     assert shell.run("import", "~no-such-person/such.gguf") == Outcome(1, "", missing)
+    zero = 'Error: no such file: "/nosuch.gguf"\n'
+    assert shell.run("pull", "file:///no%00such.gguf") == Outcome(1, "", zero)
+    long = f"{tmp_path}/{'x' * 300}.gguf"
+    assert shell.run("pull", long) == Outcome(1, "", f'Error: "{long}": file name too long\n')
+    assert shell.run("import", long) == Outcome(1, "", f'Error: "{long}": file name too long\n')
     folder = f'Error: "{tmp_path}" is a folder; name the GGUF file in it\n'
     assert shell.run("pull", "~", "--name", "mine") == Outcome(1, "", folder)
     expected = 'Error: invalid file address "file://no/such.gguf": it must look like file:///path/model.gguf\n'

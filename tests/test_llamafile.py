@@ -100,7 +100,7 @@ def test_one_that_is_no_model_says_why(members: dict[str, bytes], reason: str, t
 
 def test_a_pipe_is_none(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.llamafile")
-    assert not llamafile.looks_like_llamafile(tmp_path / "pipe.llamafile")
+    assert llamafile.container(tmp_path / "pipe.llamafile") is None
 
 
 def test_compressed_weights_are_refused(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_member_without_a_name_is_refused(old: bytes, new: bytes, tmp_path: Pa
     damaged(damaged(path, old, new), old, new, last=False)
     with pytest.raises(ModelFileError, match="a member with no name that can be shown"):
         llamafile.read(path)
-    assert not llamafile.looks_like_llamafile(path)
+    assert llamafile.container(path) is None
 
 
 def make_twins(path: Path) -> Path:

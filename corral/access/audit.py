@@ -10,8 +10,8 @@ from typing import Literal, TypeAlias
 import msgspec
 from msgspec import Struct, field
 
-from corral.access import private_file
 from corral.golang import timestamps
+from corral.system import private_files
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class _File(RotatingFileHandler):
 
     def _open(self) -> TextIOWrapper:
         Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
-        return open(self.baseFilename, "a", encoding="utf-8", opener=private_file.opener)
+        return open(self.baseFilename, "a", encoding="utf-8", opener=private_files.opener)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name that logging calls
         if not self._has_failed:

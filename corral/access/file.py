@@ -9,10 +9,9 @@ from typing import TypeAlias
 import msgspec
 from msgspec import Struct
 
-from corral.access import private_file
 from corral.access.keys import Key, Wish, check, make, named
 from corral.errors import BadRequest, ConfigError, NotFound
-from corral.system import locks
+from corral.system import locks, private_files
 from corral.system.files import can_be_changed_by_others
 
 FILE_NAME = "corral-keys.json"
@@ -91,7 +90,7 @@ class KeyFile:
 
     def _write(self, keys: tuple[Key, ...]) -> None:
         try:
-            private_file.write(self.path, msgspec.json.format(msgspec.json.encode(_Keys(1, list(keys)))) + b"\n")
+            private_files.write(self.path, msgspec.json.format(msgspec.json.encode(_Keys(1, list(keys)))) + b"\n")
         except OSError as error:
             raise ConfigError(f'cannot write the keys to "{self.path}": {error.strerror or error}') from error
 
@@ -102,7 +101,7 @@ class KeyFile:
     def _turn(self) -> Iterator[None]:
         """Waits until no other process changes the file."""
         try:
-            lock = private_file.opened(self.path.with_suffix(".lock"))
+            lock = private_files.opened(self.path.with_suffix(".lock"))
         except OSError as error:
             raise ConfigError(f'cannot write the keys to "{self.path}": {error.strerror or error}') from error
         with os.fdopen(lock, "wb") as stream:

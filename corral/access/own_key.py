@@ -17,9 +17,9 @@ def path_in(folder: Path) -> Path:
 
 
 def write(folder: Path, secret: str) -> None:
-    from corral.access import private_file
+    from corral.system import private_files
 
-    private_file.write(path_in(folder), secret.encode() + b"\n")
+    private_files.write(path_in(folder), secret.encode() + b"\n")
 
 
 def read(folder: Path) -> str:

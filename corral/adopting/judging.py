@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from corral import published
+from corral import llamafile, published
 from corral.adopting.found import Candidate, File, Left
 from corral.errors import CorralError
-from corral.llamafile import bundles
 from corral.names import Digest, Name
-from corral.store import Store, Stored
+from corral.store import Store, Stored, disk
 from corral.store.blobs import How
 from corral.system.files import is_ours
 
@@ -114,7 +113,7 @@ def inode_of(path: Path) -> tuple[int, int] | None:
 def _unusable(model: Candidate) -> str:
     """Why no model can be made of these files; empty where nothing speaks against it. Reads their headers."""
     for file in model.files:
-        if bundles.looks_like_bundle(file.real):
+        if llamafile.container(file.real) == "bundle":
             return "is a bundle: `pull` takes the model out of it"
         try:
             kind = published.read(file.real).published_gguf.kind
@@ -141,8 +140,7 @@ def _way(model: Candidate, store: Store) -> Judged:
 
 def _why_copied(file: File, root: Path) -> str:
     status = file.real.stat()
-    while not root.exists() and root != root.parent:
-        root = root.parent
+    root = disk.nearest(root)
     if status.st_dev != root.stat().st_dev:
         return f'it is on another disk than "{root}"'
     if not is_ours(status):

@@ -9,6 +9,7 @@ from corral.adopting.found import File, Found, Left
 from corral.adopting.grouping import Repository, grouped, in_name, together
 from corral.adopting.walk import Walked, one_file, walk
 from corral.config.tools import ToolFolders
+from corral.errors import reason_of
 from corral.names import DEFAULT_HOST, parse_split_part
 from corral.sources.hub.files import HOST
 
@@ -56,7 +57,7 @@ def hugging_face(root: Path) -> Found:
     try:
         repositories = sorted(path for path in root.iterdir() if _REPOSITORY.match(path.name) and path.is_dir())
     except OSError as error:
-        return Found(left=(Left(root, f"cannot be read: {(error.strerror or str(error)).lower()}"),))
+        return Found(left=(Left(root, f"cannot be read: {reason_of(error)}"),))
     return together(_hub_repository(path) for path in repositories)
 
 
@@ -69,7 +70,7 @@ def _hub_repository(folder: Path) -> Found:
         unfinished = [Left(path, _STOPPED) for path in sorted((folder / "blobs").glob("*.incomplete"))]
         snapshot = _snapshot(folder)
     except OSError as error:
-        return Found(left=(Left(folder, f"cannot be read: {(error.strerror or str(error)).lower()}"),))
+        return Found(left=(Left(folder, f"cannot be read: {reason_of(error)}"),))
     if snapshot is None:
         return Found(left=tuple(unfinished))
     walked = walk(snapshot, inside=folder)

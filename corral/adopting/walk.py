@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corral.adopting.found import File, Left
+from corral.errors import reason_of
 from corral.names import Digest
 
 MAX_DEPTH = 8
@@ -75,7 +76,7 @@ def _entries(folder: Path, found: Walked) -> Iterator["os.DirEntry[str]"]:
         with os.scandir(folder) as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        found.left.append(Left(folder, f"cannot be read: {(error.strerror or str(error)).lower()}"))
+        found.left.append(Left(folder, f"cannot be read: {reason_of(error)}"))
         return
     yield from listed
 
@@ -114,7 +115,7 @@ def _file(path: Path, home: Path) -> File | Left:
     except FileNotFoundError:
         return Left(path, f'is a link to "{real}", which is not there')
     except OSError as error:
-        return Left(path, f"cannot be read: {(error.strerror or str(error)).lower()}")
+        return Left(path, f"cannot be read: {reason_of(error)}")
     if not stat.S_ISREG(status.st_mode):
         return Left(path, "is no file")
     if not os.access(real, os.R_OK):

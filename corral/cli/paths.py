@@ -12,3 +12,11 @@ def typed_path(text: str) -> Path:
         return parse_path(text)
     except ValueError as error:
         raise NotFound(f'no such file: "{text}"') from error
+
+
+def check_file(path: Path) -> None:
+    """`NotFound` unless there is a file; `OSError` where that cannot be said, as in a folder of another user."""
+    from corral.system.files import exists
+
+    if not exists(path) or not path.is_file():
+        raise NotFound(f'no such file: "{path}"')

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple, TextIO, cast
 
-from corral.errors import CorralError
+from corral.errors import CorralError, reason_of
 
 if TYPE_CHECKING:
     import click
@@ -88,7 +88,7 @@ def run(argv: Sequence[str]) -> int:
     except OSError as error:
         _abandon(sys.stdout)
         where = f'"{error.filename}": ' if error.filename else ""
-        return fail(where + (error.strerror or str(error)).lower())
+        return fail(where + reason_of(error))
     except Exception as error:
         from corral.config import is_debugging
 

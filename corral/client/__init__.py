@@ -63,9 +63,12 @@ class Client:
 
     def __init__(self, address: Address, program: str = "corral", key: str = "") -> None:
         """`program` is the name that the server goes by in sentences; `key` is sent with every request."""
-        self.address = address
-        self.program = program
         self._requests = Requests(address, program, key)
+
+    @property
+    def address(self) -> Address:
+        """Where the server is spoken to."""
+        return self._requests.address
 
     def keys(self) -> tuple["Key", ...]:
         """The keys of the server, the oldest first."""
@@ -284,7 +287,7 @@ class Client:
                 status = step.status
                 yield step
         if status != "success":
-            raise CorralError(f"the {self.program} server ended its answer before the job was done")
+            raise CorralError(f"the {self._requests.program} server ended its answer before the job was done")
 
 
 def _counted(chunks: Iterable[bytes], progress: Callable[[int], None]) -> Iterator[bytes]:

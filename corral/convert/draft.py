@@ -12,7 +12,7 @@ from msgspec import Struct
 from corral.convert.recipe import Change, Given, Recipe
 from corral.errors import ModelFileError
 from corral.gguf.types import ValueType
-from corral.gguf.writer import encode, encode_array
+from corral.gguf.writer import encode
 
 _F16 = 1
 """The file type that Ollama's conversions declare, whichever 16-bit floats are inside."""
@@ -61,9 +61,6 @@ class Draft:
 
     def set_text(self, key: str, value: str) -> None:
         self._set(key, encode(ValueType.STRING, value))
-
-    def set_flags(self, key: str, values: Sequence[bool]) -> None:
-        self._set(key, encode_array(ValueType.BOOL, values))
 
     def tensor(self, source: str, *shape: int, change: Change | None = None, required: bool = True) -> None:
         """A tensor that comes from one of the checkpoint."""

@@ -17,9 +17,7 @@ LITTLE = 5 << 30
 
 def examine(models: Path) -> Iterator[Finding]:
     """The folder of the models, which need not be there yet."""
-    folder = models
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    folder = disk.nearest(models)
     if folder != models:
         yield Finding(SUBJECT, "ok", f'"{models}" is not there yet; it is made when the first model comes')
     if not folder.is_dir():

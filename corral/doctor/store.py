@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from corral.doctor.findings import Finding
-from corral.errors import CorralError, StoreError
+from corral.errors import CorralError, StoreError, reason_of
 from corral.golang.units import byte_text
 from corral.names import Digest, Name
 from corral.store import Store, Survey
@@ -128,7 +128,7 @@ def _verified(store: Store, found: Survey, progress: Progress) -> Iterator[Findi
         except (OSError, StoreError) as error:
             if not _is_named(digest, store):
                 continue  # its model has been changed or deleted meanwhile
-            reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
+            reason = reason_of(error) if isinstance(error, OSError) else str(error)
             yield Finding(SUBJECT, "wrong", f"{name}: {digest.short} cannot be read: {reason}", _again(name))
             wrong += 1
             continue

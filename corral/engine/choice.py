@@ -12,7 +12,7 @@ import msgspec
 
 from corral.config import Config
 from corral.engine import wheels
-from corral.errors import StoreError
+from corral.errors import StoreError, reason_of
 
 WHEEL = "wheel"
 """The name of the engine that Corral is installed with."""
@@ -55,7 +55,7 @@ def read(folder: Path) -> Choice:
     except FileNotFoundError:
         return Choice()
     except OSError as error:
-        raise StoreError(f'"{file}" cannot be read: {(error.strerror or str(error)).lower()}') from error
+        raise StoreError(f'"{file}" cannot be read: {reason_of(error)}') from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StoreError(f'"{file}" does not say which engine is chosen: {error}') from error
 

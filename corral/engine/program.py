@@ -4,6 +4,7 @@ import subprocess
 from collections.abc import Sequence
 
 from corral import children
+from corral.errors import reason_of
 
 MOST = 1 << 20
 """Bytes that are read of it."""
@@ -23,7 +24,7 @@ def printed(command: Sequence[str], seconds: float) -> tuple[list[str], str]:
     except subprocess.TimeoutExpired:
         return [], f"it did not answer within {seconds:g} seconds"
     except OSError as error:
-        return [], f"it cannot be started: {(error.strerror or str(error)).lower()}"
+        return [], f"it cannot be started: {reason_of(error)}"
     lines = done.stdout[:MOST].decode("utf-8", "replace").splitlines()
     if not done.returncode:
         return lines, ""

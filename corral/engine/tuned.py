@@ -12,10 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from corral.access import private_file
 from corral.engine.base import TunedSettings
-from corral.errors import CorralError, StoreError
+from corral.errors import CorralError, StoreError, reason_of
 from corral.names import parse_digest
+from corral.system import private_files
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +72,9 @@ def _path(state: Path, digest: str) -> Path:
 def write(state: Path, tuned: Tuned) -> None:
     """Keeps it, readable for the user only, in one step."""
     try:
-        private_file.write(_path(state, tuned.digest), msgspec.json.encode(tuned))
+        private_files.write(_path(state, tuned.digest), msgspec.json.encode(tuned))
     except OSError as error:
-        raise StoreError(f"what was measured cannot be kept: {(error.strerror or str(error)).lower()}") from error
+        raise StoreError(f"what was measured cannot be kept: {reason_of(error)}") from error
 
 
 def read(state: Path, digest: str) -> Tuned | None:
@@ -89,7 +89,7 @@ def _read(file: Path) -> Tuned | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StoreError(f'"{file}" cannot be read: {(error.strerror or str(error)).lower()}') from error
+        raise StoreError(f'"{file}" cannot be read: {reason_of(error)}') from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StoreError(f'"{file}" does not say what was measured: {error}') from error
     settings = found.settings

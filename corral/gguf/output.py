@@ -10,7 +10,7 @@ from typing import Self, TypeAlias
 
 from msgspec import Struct
 
-from corral.errors import DiskFull, StoreError
+from corral.errors import DiskFull, StoreError, reason_of
 
 Chunk: TypeAlias = bytes | bytearray | memoryview
 
@@ -79,7 +79,7 @@ class HashedFile:
     def _explained(self, error: OSError) -> StoreError:
         if error.errno in _FULL:
             return DiskFull(f'no space left on the disk while writing "{self._path}"')
-        return StoreError(f'cannot write "{self._path}": {(error.strerror or str(error)).lower()}')
+        return StoreError(f'cannot write "{self._path}": {reason_of(error)}')
 
     def _compute(self) -> None:
         while (chunk := self._chunks.get()) is not None:

@@ -1,20 +1,26 @@
 """Files of llamafile: a program that is also a zip archive, with a model's weights and the arguments it starts with.
 
-The archive is read with distrust, and the program is never run. What is wanted lies uncompressed, so that it is a
-stretch of the file (`archive.py`); the arguments are those of llama.cpp's programs (`arguments.py`). Source: the README
-of llamafile ("Creating llamafiles"), PKWARE's APPNOTE for zip.
+Also tells such a file from a bundle and from any other (`container`). The archive is read with distrust, and the
+program is never run. What is wanted lies uncompressed, so that it is a stretch of the file (`archive.py`); the
+arguments are those of llama.cpp's programs (`arguments.py`). Source: the README of llamafile ("Creating llamafiles"),
+PKWARE's APPNOTE for zip.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
 from corral.errors import ModelFileError
+from corral.llamafile import bundles
 from corral.llamafile.archive import Stretch, members, opened
 from corral.llamafile.arguments import Arguments, parse
 
-__all__ = ["ARGUMENTS", "PROGRAMS", "Llamafile", "Stretch", "looks_like_llamafile", "read"]
+__all__ = ["ARGUMENTS", "PROGRAMS", "Container", "Llamafile", "Stretch", "container", "read"]
+
+Container: TypeAlias = Literal["llamafile", "bundle"]
+"""What a model may lie in: its weights are a part of such a file."""
 
 ARGUMENTS = ".args"
 """The member with the arguments, a line each."""
@@ -36,7 +42,14 @@ class Llamafile(Struct, frozen=True):
         return {"model.gguf": self.weights, **({"mmproj.gguf": self.projector} if self.projector else {})}
 
 
-def looks_like_llamafile(path: Path) -> bool:
+def container(path: Path) -> Container | None:
+    """What a file is that a model lies in; None for any other file, and for what is no file or cannot be read."""
+    if _is_llamafile(path):
+        return "llamafile"
+    return "bundle" if bundles.looks_like_bundle(path) else None
+
+
+def _is_llamafile(path: Path) -> bool:
     """Whether a file begins as a program and ends as an archive with a GGUF file in it; False also for a broken one."""
     try:
         with opened(path) as file:

@@ -11,6 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from corral import children
+from corral.errors import reason_of
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ async def find_gpus(program: str = "", seconds: float = SECONDS) -> tuple[Gpu, .
             env=children.environment(),
         )
     except OSError as error:
-        log.warning("the engine cannot be asked for its devices: %s", (error.strerror or str(error)).lower())
+        log.warning("the engine cannot be asked for its devices: %s", reason_of(error))
         return ()
     try:
         output, _ = await asyncio.wait_for(process.communicate(), seconds)

@@ -10,17 +10,12 @@ from corral.system import processes
 
 def threads_here() -> int:
     """`threads` for this process on this machine: its affinity and its control groups' limit of processor time."""
-    return threads(psutil.cpu_count(logical=False), cores_allowed(), cgroups.cpu_limit())
-
-
-def cores_allowed() -> int:
-    """The cores that this process may run on."""
-    return processes.cores()
+    return threads(psutil.cpu_count(logical=False), processes.cores(), cgroups.cpu_limit())
 
 
 def cores_here() -> int:
     """The cores that this process may use: those it may run on, as far as its control groups give it their time."""
-    return _cores(cores_allowed(), cgroups.cpu_limit())
+    return _cores(processes.cores(), cgroups.cpu_limit())
 
 
 def _cores(allowed: int, limit: float) -> int:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from corral import gguf, names, published
-from corral.errors import BadRequest, ModelFileError, StoreError
+from corral.errors import BadRequest, ModelFileError, StoreError, reason_of
 from corral.gguf import lora
 from corral.gguf.split import merge
 from corral.golang import gojson
@@ -232,7 +232,7 @@ def _read(path: Path) -> File:
         with open(path, "rb", opener=_open_at_once) as file:
             first_bytes = file.read(4)
     except OSError as error:
-        raise ModelFileError(f'cannot read "{path}": {(error.strerror or str(error)).lower()}') from error
+        raise ModelFileError(f'cannot read "{path}": {reason_of(error)}') from error
     if not gguf.looks_like_gguf(first_bytes):
         raise BadRequest("supplied file was not in GGUF format")
     return published.read(path)

@@ -55,10 +55,11 @@ def _adopt(path: Path, digest: Digest, store: Store, record: Callable[[list[Dige
     """Whether the file, or a model's file in it, has this digest, and is a blob now."""
     try:
         stretches: Iterable[llamafile.Stretch | None] = (None,)
-        if llamafile.looks_like_llamafile(path):
-            stretches = llamafile.read(path).files.values()
-        elif bundles.looks_like_bundle(path):
-            stretches = bundles.read(path).files.values()
+        match llamafile.container(path):
+            case "llamafile":
+                stretches = llamafile.read(path).files.values()
+            case "bundle":
+                stretches = bundles.read(path).files.values()
         for stretch in stretches:
             size = path.stat().st_size if stretch is None else stretch.size
             count = throttled_progress(report, f"adding {path.name}", NO_DIGEST, size) if size >= LARGE else None

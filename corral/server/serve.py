@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 from corral import EMULATES, __version__
 from corral.config import Config
-from corral.errors import CorralError
+from corral.errors import CorralError, reason_of
 from corral.inference.runners import Runners
 from corral.server import anthropic, ollama, openai, page
 from corral.server.http import metrics
@@ -66,7 +66,7 @@ def _listen(config: Config) -> socket.socket:
     try:
         return _bound(config.host.host, config.host.port)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise CorralError(f"listen tcp {config.host.netloc}: bind: {reason}") from error
 
 

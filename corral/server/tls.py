@@ -4,7 +4,7 @@ import ssl
 from pathlib import Path
 
 from corral.config import Config
-from corral.errors import ConfigError
+from corral.errors import ConfigError, reason_of
 
 
 def tls_context(config: Config) -> ssl.SSLContext | None:
@@ -31,7 +31,7 @@ def _check_readable(variable: str, path: str) -> None:
         with Path(path).open("rb") as file:
             is_pem = b"-----BEGIN " in file.read(1 << 20)
     except OSError as error:
-        raise ConfigError(f'{variable}: cannot read "{path}": {(error.strerror or str(error)).lower()}') from error
+        raise ConfigError(f'{variable}: cannot read "{path}": {reason_of(error)}') from error
     if not is_pem:
         raise ConfigError(f'{variable}: "{path}" is no PEM file')
 

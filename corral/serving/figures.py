@@ -1,7 +1,6 @@
 """What loads taught about estimates: for each model, by how much the engine's own figures differed. One small file."""
 
 import logging
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import msgspec
 
 from corral.engine.base import RunnerSpec
 from corral.engine.placement import Bytes, Ratios, compared
+from corral.system import private_files
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +52,10 @@ class Figures:
         """Writes the file, in one step. Blocks; what goes wrong is logged: the figures are a help, no more."""
         if self._path is None:
             return
-        fresh = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            fresh.write_bytes(msgspec.json.encode(dict(self._known)))
-            fresh.replace(self._path)
+            private_files.write(self._path, msgspec.json.encode(dict(self._known)))
         except OSError as error:
             log.info("the engine's figures are not kept: %s", error)
-            with suppress(OSError):
-                fresh.unlink()
 
 
 def _key(spec: RunnerSpec, engine: str) -> str:

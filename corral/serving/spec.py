@@ -6,6 +6,9 @@ Knows no engine and no loaded model. Source: spec api §6 (defaults), cli §12 (
 import logging
 import os
 from dataclasses import replace
+from typing import Literal
+
+from msgspec import Struct
 
 from corral.config import Config
 from corral.engine.base import RunnerSpec, TunedSettings
@@ -91,49 +94,40 @@ def runner_spec(
     speculation has paid with this model, as far as is known; `tuned`: what was measured for it here, which counts less
     than what options and configuration say; `drafter`: a model of the same vocabulary that drafts for it.
     """
-    ranks = rank or model.only_ranks
-    embeds = ranks or "embedding" in model.capabilities
-    tuned = None if embed or embeds else tuned
+    mode = _mode(model, embed=embed, rank=rank)
+    generates = mode == "generate"
+    tuned = tuned if generates else None
     config = _with_tuned(config, tuned)
-    slots = config.num_parallel or (EMBEDDING_SLOTS if embed or embeds else SLOTS)
     per_token = model.kv_bytes_per_token(CACHE_BYTES[config.kv_cache_type])
     num_ctx = _context(model, options, config, memory, per_token)
-    trained = model.gguf.context_length or 0
-    num_batch = None if options.num_batch is None else max(1, min(options.num_batch, MAX_BATCH))
-    draft = None if options.draft_num_predict is None else max(0, min(options.draft_num_predict, MAX_DRAFT))
-    goes_back = not (embed or embeds or model.projectors) and attends_to_all(model.gguf)
-    text_batch = compute_bytes = 0
-    if embed or embeds:
-        bytes_per_token = _compute_bytes_per_token(model, config, num_ctx)
-        text_batch = _text_batch(num_ctx, bytes_per_token, _room_to_compute(model, options, memory))
-        compute_bytes = min(num_batch or text_batch, num_ctx) * bytes_per_token
-    ngram_draft = draft_tokens = 0
+    text_batch, compute_bytes = (0, 0) if generates else _text_batch(model, options, config, memory, num_ctx)
+    goes_back = generates and not model.projectors and attends_to_all(model.gguf)
+    wanted_draft = _bounded(options.draft_num_predict, 0, MAX_DRAFT)
+    drafts = _Drafts()
     if goes_back and not logprobs:
-        ngram_draft = _ngram_draft(draft, config, tuned, drafting_pays=drafting_pays)
-        if drafter is not None and attends_to_all(drafter.gguf):
-            draft_tokens = MODEL_DRAFT if draft is None and ngram_draft else ngram_draft
-    drafter = drafter if draft_tokens else None
+        drafts = _drafts(wanted_draft, config, tuned, drafter, drafting_pays=drafting_pays)
+    drafter = drafts.model
     return RunnerSpec(
         model=str(model.weights),
         projectors=tuple(map(str, model.projectors)),
         adapters=tuple(map(str, model.adapters)),
-        mode="rank" if ranks else "embed" if embed or embeds else "generate",
-        pooling="mean" if embed and not embeds else "model",
+        mode=mode,
+        pooling="mean" if mode == "embed" and "embedding" not in model.capabilities else "model",
         num_ctx=num_ctx,
         num_ctx_automatic=options.num_ctx is None,
-        grown_ctx=0 if embed or embeds else grown_context(num_ctx, trained, per_token, memory),
-        slots=slots,
-        num_batch=num_batch,
+        grown_ctx=grown_context(num_ctx, model.gguf.context_length or 0, per_token, memory) if generates else 0,
+        slots=config.num_parallel or (SLOTS if generates else EMBEDDING_SLOTS),
+        num_batch=_bounded(options.num_batch, 1, MAX_BATCH),
         text_batch=text_batch,
         compute_bytes=compute_bytes,
         num_gpu=max(-1, min(options.num_gpu, MAX_LAYERS)),
-        main_gpu=None if options.main_gpu is None else max(0, min(options.main_gpu, MAX_DEVICES)),
+        main_gpu=_bounded(options.main_gpu, 0, MAX_DEVICES),
         use_mmap=options.use_mmap,
         num_thread=max(0, min(options.num_thread, THREADS_PER_CORE * (os.cpu_count() or 1))),
-        draft_num_predict=draft,
-        ngram_draft=0 if drafter else ngram_draft,
+        draft_num_predict=wanted_draft,
+        ngram_draft=drafts.ngram_tokens,
         draft_model=str(drafter.weights) if drafter else "",
-        draft_tokens=draft_tokens,
+        draft_tokens=drafts.model_tokens,
         needs_logprobs=logprobs,
         tuned=tuned,
         own_template=model.native and not embed,
@@ -145,6 +139,18 @@ def runner_spec(
         cache_bytes_per_token=per_token + (drafter.kv_bytes_per_token(CACHE_BYTES["f16"]) if drafter else 0),
         resumable=goes_back and drafter is None,
     )
+
+
+def _mode(model: Model, *, embed: bool, rank: bool) -> Literal["generate", "embed", "rank"]:
+    """What a model is loaded for; a request may want vectors of one that generates text, or documents ranked."""
+    if rank or model.only_ranks:
+        return "rank"
+    return "embed" if embed or "embedding" in model.capabilities else "generate"
+
+
+def _bounded(value: int | None, least: int, most: int) -> int | None:
+    """An option within its bounds; None where it was not given."""
+    return None if value is None else max(least, min(value, most))
 
 
 def _with_tuned(config: Config, tuned: TunedSettings | None) -> Config:
@@ -159,13 +165,25 @@ def _with_tuned(config: Config, tuned: TunedSettings | None) -> Config:
     return replace(config, flash_attention=attention, kv_cache_type=cache_type)
 
 
-def _ngram_draft(wanted: int | None, config: Config, tuned: TunedSettings | None, *, drafting_pays: bool) -> int:
-    """Tokens to draft at once from repeated text: what the option says, what was measured, or `NGRAM_DRAFT`; none
-    where it is off or does not pay."""
-    if wanted is not None:
-        return wanted
-    most = NGRAM_DRAFT if tuned is None or tuned.ngram_draft is None else tuned.ngram_draft
-    return most if config.speculation and drafting_pays else 0
+class _Drafts(Struct, frozen=True):
+    """How many tokens are drafted at once: from text that repeats itself, or else by a model."""
+
+    ngram_tokens: int = 0
+    model_tokens: int = 0
+    model: Model | None = None
+
+
+def _drafts(
+    wanted: int | None, config: Config, tuned: TunedSettings | None, drafter: Model | None, *, drafting_pays: bool
+) -> _Drafts:
+    """As the option `wanted` says, what was measured, or our defaults; nothing where that is off or does not pay."""
+    tokens = wanted
+    if tokens is None:
+        usual = NGRAM_DRAFT if tuned is None or tuned.ngram_draft is None else tuned.ngram_draft
+        tokens = usual if config.speculation and drafting_pays else 0
+    if not tokens or drafter is None or not attends_to_all(drafter.gguf):
+        return _Drafts(tokens)
+    return _Drafts(0, MODEL_DRAFT if wanted is None else tokens, drafter)
 
 
 def _context(model: Model, options: Options, config: Config, memory: Memory, bytes_per_token: int) -> int:
@@ -222,12 +240,19 @@ def _text_context(model: Model, options: Options, config: Config, memory: Memory
     return tokens
 
 
-def _text_batch(num_ctx: int, bytes_per_token: int, room: int) -> int:
-    """Tokens of one text to embed: the whole context, or the largest half of it that `room` bytes suffice for."""
+def _text_batch(model: Model, options: Options, config: Config, memory: Memory, num_ctx: int) -> tuple[int, int]:
+    """Tokens of a text to embed that are computed at once, and the bytes that this takes beside the cache.
+
+    The tokens are the whole context, or the largest half of it that memory suffices for; where a smaller batch is asked
+    for, its bytes are counted.
+    """
+    bytes_per_token = _compute_bytes_per_token(model, config, num_ctx)
+    room = _room_to_compute(model, options, memory)
     tokens = num_ctx
     while tokens > TEXT_BATCH and tokens * bytes_per_token > room:
         tokens = max(TEXT_BATCH, tokens // 2)
-    return tokens
+    batch = _bounded(options.num_batch, 1, MAX_BATCH) or tokens
+    return tokens, min(batch, num_ctx) * bytes_per_token
 
 
 def _room_to_compute(model: Model, options: Options, memory: Memory) -> int:

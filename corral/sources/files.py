@@ -11,7 +11,7 @@ from pathlib import Path
 from corral import gguf, llamafile
 from corral.background import Report, Work
 from corral.errors import ModelFileError, NotFound
-from corral.llamafile import bundles, looks_like_llamafile
+from corral.llamafile import bundles
 from corral.messages import Progress
 from corral.models import assemble
 from corral.models.assemble import Source
@@ -56,12 +56,11 @@ def _take(path: Path, name: Name, store: Store, link: bool, prune: bool, report:
     with disk.explained(path, "reading"):
         if not exists(path):
             raise NotFound(f'no such file: "{path}"')
-        is_llamafile = looks_like_llamafile(path)
-        is_bundle = bundles.looks_like_bundle(path)
-    if is_bundle:
+        container = llamafile.container(path)
+    if container == "bundle":
         _unbundled(path, name, store, prune, report)
         return
-    if is_llamafile:
+    if container == "llamafile":
         made = _unpacked(path, store, report)
     else:
         _check_not_cut_off(path)

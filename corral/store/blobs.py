@@ -292,9 +292,7 @@ class Blobs:
 
     def way(self, source: Path) -> How:
         """How `adopt` would come by a file's bytes; see `Store.way`."""
-        folder = self.folder
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
+        folder = disk.nearest(self.folder)
         target = disk.temporary(folder, "sha256-")
         with disk.explained(source, "reading"):
             opened = disk.open_regular(source)

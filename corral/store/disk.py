@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
-from corral.errors import DiskFull, StoreError
+from corral.errors import DiskFull, StoreError, reason_of
 from corral.system import files, locks
 
 COPY_BYTES = 1 << 20
@@ -51,7 +51,7 @@ def explained(path: Path, doing: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise DiskFull(f'no space left on the disk while {doing} "{path}"') from error
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise StoreError(f'{doing} "{path}" failed: {reason}') from error
 
 
@@ -317,6 +317,11 @@ def hard_link(source: Path, target: Path) -> bool:
 
 def free_bytes(path: Path) -> int:
     """Bytes free for us on the disk that holds `path`, or will hold it."""
-    while not path.exists() and path != path.parent:
+    return shutil.disk_usage(nearest(path)).free
+
+
+def nearest(path: Path) -> Path:
+    """A path, or the nearest folder above it that is there."""
+    while not files.exists(path) and path != path.parent:
         path = path.parent
-    return shutil.disk_usage(path).free
+    return path

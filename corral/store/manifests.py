@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
-from corral.errors import InvalidName, ModelNotFound, StoreError
+from corral.errors import InvalidName, ModelNotFound, StoreError, reason_of
 from corral.names import Digest, Name
 from corral.store import disk
 from corral.store.manifest import MAX_MANIFEST_BYTES, Manifest, Stored, parse_manifest
@@ -151,7 +151,7 @@ class Manifests:
                 except FileNotFoundError:
                     continue
                 except OSError as error:
-                    unreadable.append(_UnreadableFolder(Path(*folder), (error.strerror or str(error)).lower()))
+                    unreadable.append(_UnreadableFolder(Path(*folder), reason_of(error)))
             visible = [(place, entry) for place, entry in entries if not entry.name.startswith(".")]
             folders = [place for place, entry in visible if entry.is_dir()]
             files += [

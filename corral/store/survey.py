@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from corral.errors import StoreError
+from corral.errors import StoreError, reason_of
 from corral.names import Digest, Name
 from corral.store.manifest import Layer, Stored
 from corral.store.prune import BLOB, PARTIAL, TEMPORARY
@@ -86,5 +86,5 @@ def _files(folder: Path) -> dict[str, int]:
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise StoreError(f'reading "{folder}" failed: {(error.strerror or str(error)).lower()}') from error
+        raise StoreError(f'reading "{folder}" failed: {reason_of(error)}') from error
     return found

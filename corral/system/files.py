@@ -165,7 +165,7 @@ def exists(path: Path) -> bool:
     """Whether there is something. `OSError` where that cannot be said, which Python from 3.14 on would call no."""
     try:
         path.stat()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # no file has a name with a zero byte
         return False
     return True
 

@@ -187,7 +187,7 @@ def read_llamafile(data: bytes) -> None:
     """Reads a llamafile or a bundle, and the arguments in a llamafile: all that is named lies within the file."""
     path = _written(data)
     try:
-        bundle = bundles.read(path) if bundles.looks_like_bundle(path) else None
+        bundle = bundles.read(path) if llamafile.container(path) == "bundle" else None
         found = llamafile.read(path) if bundle is None else None
     except ModelFileError as error:
         _check_sentence(error)

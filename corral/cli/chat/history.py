@@ -2,11 +2,12 @@
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from prompt_toolkit.history import History
+
+from corral.system import private_files
 
 MAX_LINES = 100
 MAX_BYTES = 1 << 20
@@ -31,11 +32,7 @@ class LineHistory(History):
             return
         lines = [*self._lines(), *filter(None, string.splitlines())][-MAX_LINES:]
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self._file.parent, prefix="history-")  # only its owner may read it
-            with open(handle, "w", encoding="utf-8", errors="replace") as stream:
-                stream.writelines(f"{line}\n" for line in lines)
-            Path(name).replace(self._file)
+            private_files.write(self._file, "".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
         except OSError as error:
             print(f"Warning: cannot keep the history: {error}", file=sys.stderr)
 

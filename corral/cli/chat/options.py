@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from corral.cli.paths import typed_path
-from corral.errors import BadRequest
+from corral.errors import BadRequest, reason_of
 from corral.golang import durations
 from corral.messages import Think
 
@@ -52,7 +52,7 @@ def parse_format(text: str) -> Any:
     except (ValueError, RecursionError):
         value = None
     except OSError as error:
-        raise BadRequest(f'cannot read "{path}": {(error.strerror or str(error)).lower()}') from error
+        raise BadRequest(f'cannot read "{path}": {reason_of(error)}') from error
     if isinstance(value, dict):
         return value
     if path is not None:

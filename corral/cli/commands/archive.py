@@ -9,9 +9,9 @@ from corral.cli import connection
 from corral.cli.display.progress import show_steps, shown
 from corral.cli.framework.commands import Arguments, Count, command
 from corral.cli.framework.flags import Flag
-from corral.cli.paths import typed_path
+from corral.cli.paths import check_file, typed_path
 from corral.client import Client
-from corral.errors import BadRequest, NotFound
+from corral.errors import BadRequest
 
 
 @command(
@@ -35,8 +35,7 @@ def export(arguments: Arguments) -> None:
 )
 def import_(arguments: Arguments, name: str) -> None:
     path = typed_path(arguments[0])
-    if not path.is_file():
-        raise NotFound(f'no such file: "{path}"')
+    check_file(path)
     with shown() as display, closing(_local_server().import_(path, name)) as steps:
         show_steps(steps, display)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from corral.cli.framework.commands import Arguments, Command, Count, Group, command, program_name
+from corral.cli.framework.commands import Arguments, Count, Group, command, program_name
 from corral.cli.framework.flags import Flag
 from corral.errors import BadRequest
 
@@ -60,14 +60,10 @@ def complete(ctx: click.Context, arguments: Arguments) -> None:
 
     root = ctx.find_root().command
     assert isinstance(root, Group)
-
-    def find(name: str) -> Command | None:
-        return root.find(name)
-
     source = Source(
         commands=[Candidate(name, sentence) for name, sentence in root.table.items()],
         flags=[parameter for parameter in root.params if isinstance(parameter, Flag)],
-        find=find,
+        find=root.find,
         models=names,
         shells=tuple(SCRIPTS),
         engines=_engine_names,

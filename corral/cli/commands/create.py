@@ -12,7 +12,7 @@ from corral.cli.framework.commands import Arguments, Count, command
 from corral.cli.framework.flags import Flag
 from corral.cli.paths import typed_path
 from corral.client import Client
-from corral.errors import BadRequest, CorralError, Forbidden, InvalidName, NotFound
+from corral.errors import BadRequest, CorralError, Forbidden, InvalidName, NotFound, reason_of
 
 if TYPE_CHECKING:
     from corral.cli.create.files import Files
@@ -96,7 +96,7 @@ def _modelfile(file: str) -> tuple[str, Path]:
         if file:
             raise NotFound(f'specified Modelfile wasn\'t found\nno such file: "{path}"') from None
     except OSError as error:
-        raise CorralError(f'cannot read "{path}": {(error.strerror or str(error)).lower()}') from error
+        raise CorralError(f'cannot read "{path}": {reason_of(error)}') from error
     return "FROM .", Path.cwd()
 
 

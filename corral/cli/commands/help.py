@@ -1,4 +1,4 @@
-"""`help [command]`: the help page of the program or of a command. `version`, which is a flag elsewhere."""
+"""`help [command]`: the help page of the program or of a command; and `version`, as the flag of that name."""
 
 import click
 

@@ -11,9 +11,9 @@ from corral.cli import connection
 from corral.cli.display.progress import show_steps, shown
 from corral.cli.framework.commands import Arguments, Count, command
 from corral.cli.framework.flags import Flag
-from corral.cli.paths import typed_path
+from corral.cli.paths import check_file, typed_path
 from corral.client import Client
-from corral.errors import BadRequest, CorralError, NotFound
+from corral.errors import BadRequest, CorralError
 
 ENDINGS = (".gguf", ".llamafile")
 """Of files that need no `./` in front of them."""
@@ -50,8 +50,7 @@ def pull_file(client: Client, file: Path, name: str) -> None:
 def _check_file(file: Path) -> None:
     if file.is_dir():
         raise BadRequest(f'"{file}" is a folder; name the GGUF file in it')
-    if not file.is_file():
-        raise NotFound(f'no such file: "{file}"')
+    check_file(file)
 
 
 def fetch(client: Client, model: str, *, source: str = "", insecure: bool = False) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from corral.cli.display.progress import Display
 from corral.client import Client
-from corral.errors import CorralError
+from corral.errors import CorralError, reason_of
 from corral.names import Digest
 
 _BLOB = re.compile(r"sha256-([0-9a-f]{64})")
@@ -42,7 +42,7 @@ class Part(NamedTuple):
                     left -= len(chunk)
                     yield chunk
         except OSError as error:
-            raise CorralError(f'cannot read "{self.path}": {(error.strerror or str(error)).lower()}') from error
+            raise CorralError(f'cannot read "{self.path}": {reason_of(error)}') from error
 
 
 class Files:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from corral.cli.create.files import Part
-from corral.errors import BadRequest, CorralError, NotFound
+from corral.cli.paths import check_file
+from corral.errors import BadRequest, CorralError
 
 _WEIGHTS = (
     ("model*.safetensors", "*/model*.safetensors"),
@@ -36,8 +37,7 @@ def files_of(path: Path) -> Mapping[str, Part]:
     """The files by their names in the model: relative, with slashes. Errors name a file that cannot be part of one."""
     if path.is_dir():
         return {name: Part(file) for name, file in _files_in(path).items()}
-    if not path.is_file():
-        raise NotFound(f'no such file: "{path}"')
+    check_file(path)
     return {file.name: Part(file) for file in _parts(path)}
 
 

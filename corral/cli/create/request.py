@@ -8,10 +8,11 @@ from typing import Any
 from corral import llamafile
 from corral.cli.create.files import Files, Part
 from corral.cli.create.folder import files_of
-from corral.cli.paths import typed_path
-from corral.errors import BadRequest, NotFound
+from corral.cli.paths import check_file, typed_path
+from corral.errors import BadRequest
 from corral.llamafile import bundles
 from corral.modelfile import Contents
+from corral.system.files import exists
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,7 @@ def request(wanted: Contents, folder: Path, options: Options, files: Files) -> d
     members = _laid_over(_sources(wanted, folder, files), texts(wanted))
     if options.imatrix:
         path = typed_path(options.imatrix)
-        if not path.is_file():
-            raise NotFound(f'no such file: "{path}"')
+        check_file(path)
         members["imatrix"] = files.add({"imatrix": Part(path)})["imatrix"]
     if options.adapter_scale:
         members["adapter_scale"] = _number(options.adapter_scale)
@@ -73,19 +73,18 @@ def _sources(wanted: Contents, folder: Path, files: Files) -> dict[str, Any]:
     members: dict[str, Any] = {}
     groups: list[Mapping[str, Part]] = []
     for source, path in paths.items():
-        if path.is_file() and llamafile.looks_like_llamafile(path):
-            found = llamafile.read(path)
-            groups.append({name: Part(path, stretch.offset, stretch.size) for name, stretch in found.files.items()})
-            members |= {"parameters": found.arguments.parameters}
-            members |= {"system": found.arguments.system} if found.arguments.system else {}
-        elif path.is_file() and bundles.looks_like_bundle(path):
-            parts, said = _of_bundle(path)
-            groups.append(parts)
-            members |= said
-        elif path.exists():
-            groups.append(files_of(path))
-        else:
-            members["from"] = source
+        match llamafile.container(path):
+            case "llamafile":
+                parts, said = _of_llamafile(path)
+            case "bundle":
+                parts, said = _of_bundle(path)
+            case None if exists(path):
+                parts, said = files_of(path), {}
+            case None:
+                members["from"] = source
+                continue
+        groups.append(parts)
+        members |= said
     if groups:
         members["files"] = files.add(_together(groups))
     if wanted.adapter:
@@ -98,11 +97,19 @@ def _sources(wanted: Contents, folder: Path, files: Files) -> dict[str, Any]:
     return members
 
 
+def _of_llamafile(path: Path) -> tuple[Mapping[str, Part], dict[str, Any]]:
+    """The model's files in a llamafile, and the members for what its arguments say."""
+    found = llamafile.read(path)
+    parts = {name: Part(path, stretch.offset, stretch.size) for name, stretch in found.files.items()}
+    arguments = found.arguments
+    return parts, {"parameters": arguments.parameters, **({"system": arguments.system} if arguments.system else {})}
+
+
 _TEXTS = {"template": "template", "prompt": "template", "system": "system"}
 _FROM_CONFIG = ("renderer", "parser", "requires")
 
 
-def _of_bundle(path: Path) -> tuple[dict[str, Part], dict[str, Any]]:
+def _of_bundle(path: Path) -> tuple[Mapping[str, Part], dict[str, Any]]:
     """The model's files in a bundle, and the members for what else it has of the model."""
     found = bundles.read(path)
     members: dict[str, Any] = {}

@@ -4,7 +4,6 @@ What it lacks is left out of its command line, or said otherwise, as `load_optio
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,6 +13,7 @@ import msgspec
 
 from corral.engine.load_options import SPARED
 from corral.engine.program import printed
+from corral.system import private_files
 
 SECONDS = 10.0
 """How long a program may take to print its help; it takes tenths of one."""
@@ -46,10 +46,7 @@ def _known(program: str, cache: Path | None) -> frozenset[str]:
     found = _asked(program)
     if found:
         with suppress(OSError):  # then it is asked again
-            cache.mkdir(parents=True, exist_ok=True)
-            fresh = file.with_name(f".{file.name}.{os.getpid()}")
-            fresh.write_bytes(msgspec.json.encode(sorted(found)))
-            fresh.replace(file)
+            private_files.write(file, msgspec.json.encode(sorted(found)))
     return found
 
 

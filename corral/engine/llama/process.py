@@ -22,7 +22,7 @@ from corral.engine import libraries, wheels
 from corral.engine.base import RunnerSpec
 from corral.engine.llama.log import WorkerLog
 from corral.engine.llama.worker import Ready, WorkerConfig
-from corral.errors import DeviceFailed, EngineCrashed, EngineDied, EngineError, OutOfMemory
+from corral.errors import DeviceFailed, EngineCrashed, EngineDied, EngineError, OutOfMemory, reason_of
 from corral.system.processes import CRASHES, GROUPS, KILLED
 
 TICK = 0.2
@@ -323,7 +323,7 @@ def _create(log: Path) -> BinaryIO:
         log.parent.mkdir(parents=True, exist_ok=True)
         return open(log, "wb")
     except OSError as error:
-        raise EngineError(f'cannot write the log "{log}": {(error.strerror or str(error)).lower()}') from error
+        raise EngineError(f'cannot write the log "{log}": {reason_of(error)}') from error
 
 
 async def start_process(output: BinaryIO | int, *arguments: str) -> asyncio.subprocess.Process:

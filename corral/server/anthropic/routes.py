@@ -1,22 +1,19 @@
 """Anthropic's routes: requests decoded, chunks encoded. Source: spec api §20."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from corral import inference
-from corral.golang import gojson
 from corral.messages import ChatRequest
 from corral.server.anthropic import replies, wire
 from corral.server.anthropic.linked import linked_images
 from corral.server.http.answers import answers, describe, folded
-from corral.server.http.bodies import body_converted
+from corral.server.http.bodies import body_converted, plain_reply
 from corral.server.http.events import event_response
 from corral.server.http.images import LinkedImage
 from corral.server.http.requests import runtime_of
-from corral.server.http.streaming import PLAIN_JSON
 
 CHARACTERS_PER_TOKEN = 4
 """About, where a prompt has not been counted yet."""
@@ -33,7 +30,7 @@ async def messages(request: Request) -> Response:
         stream.headers["cache-control"] = "no-cache"
         return stream
     [whole] = await folded(source)
-    response = _reply(replies.message(asked.model, whole, with_cache=with_cache))
+    response = plain_reply(replies.message(asked.model, whole, with_cache=with_cache))
     describe(response, whole.truncated_tokens, whole.unenforced)
     return response
 
@@ -44,7 +41,7 @@ async def count_tokens(request: Request) -> Response:
     async with inference.answer(runtime_of(request), converted) as chunks:
         rendered = (await anext(chunks)).rendered
     assert rendered is not None, "a request that only renders is answered with the prompt"
-    return _reply({"input_tokens": rendered.tokens})
+    return plain_reply({"input_tokens": rendered.tokens})
 
 
 def _converted(asked: wire.WireMessagesRequest) -> tuple[ChatRequest, bool]:
@@ -54,7 +51,3 @@ def _converted(asked: wire.WireMessagesRequest) -> tuple[ChatRequest, bool]:
 
 def _links(asked: wire.WireMessagesRequest) -> Iterator[LinkedImage]:
     return linked_images(message.content for message in asked.messages)
-
-
-def _reply(value: dict[str, Any]) -> Response:
-    return Response(gojson.encode(value), headers={"content-type": PLAIN_JSON})

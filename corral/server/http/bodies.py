@@ -14,7 +14,7 @@ from corral.golang import gojson
 from corral.server.http.images import ImageFetcher, LinkedImage
 from corral.server.http.reading import hold_more, release_body
 from corral.server.http.requests import runtime_of
-from corral.server.http.streaming import JSON
+from corral.server.http.streaming import JSON, PLAIN_JSON
 from corral.server.http.weight import weight
 
 T = TypeVar("T", bound=Struct)
@@ -24,6 +24,11 @@ Converted = TypeVar("Converted")
 def reply(value: Any) -> Response:
     """A value as JSON; what is large is encoded in a thread and goes through `encoded_reply`."""
     return encoded_reply(gojson.encode(value))
+
+
+def plain_reply(value: Any) -> Response:
+    """As `reply`, for the dialects whose servers send JSON without a charset."""
+    return Response(gojson.encode(value), headers={"content-type": PLAIN_JSON})
 
 
 def encoded_reply(data: bytes) -> Response:

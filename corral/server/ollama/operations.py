@@ -21,7 +21,7 @@ from corral.server.http.operation import (
     nullable,
 )
 from corral.server.http.reranking import RANKED, WireRankRequest
-from corral.server.ollama import create, keys, models, nodes, quarantine, search, wire
+from corral.server.ollama import create, keys, lines, models, nodes, quarantine, search, wire
 
 ALWAYS = (403, 500, 503)
 """The statuses of errors of routes that ask nothing of the request."""
@@ -142,11 +142,11 @@ ME = Operation(
     errors=ALWAYS,
 )
 GENERATE = Operation(
-    takes=wire.WireGenerateRequest, requires=_MODEL, answers=wire.WireGenerateChunk, lines=wire.WireGenerateChunk
+    takes=wire.WireGenerateRequest, requires=_MODEL, answers=lines.WireGenerateChunk, lines=lines.WireGenerateChunk
 )
-CHAT = Operation(takes=wire.WireChatRequest, requires=_MODEL, answers=wire.WireChatChunk, lines=wire.WireChatChunk)
+CHAT = Operation(takes=wire.WireChatRequest, requires=_MODEL, answers=lines.WireChatChunk, lines=lines.WireChatChunk)
 RENDER = Operation(takes=wire.WireChatRequest, requires={**_MODEL, "messages": SOME_ITEMS}, answers=_RENDERED)
-EMBED = Operation(takes=wire.WireEmbedRequest, requires=_MODEL, answers=wire.WireEmbedding)
+EMBED = Operation(takes=wire.WireEmbedRequest, requires=_MODEL, answers=lines.WireEmbedding)
 EMBEDDINGS = Operation(
     takes=wire.WireEmbeddingRequest, requires=_MODEL, answers=an_object({"embedding": a_list(NUMBER)})
 )
@@ -288,8 +288,8 @@ LOG = Operation(answers=an_object({"lines": a_list(STRING)}), errors=ALWAYS)
 
 
 def _progress(takes: type[models.WireArchiveRequest | create.WireCreateRequest | models.WirePullRequest]) -> Operation:
-    line: Schema = {"anyOf": [wire.WireProgress, an_object({"error": STRING})]}
-    return Operation(takes=takes, answers=wire.WireProgress, lines=line)
+    line: Schema = {"anyOf": [lines.WireProgress, an_object({"error": STRING})]}
+    return Operation(takes=takes, answers=lines.WireProgress, lines=line)
 
 
 CREATE = _progress(create.WireCreateRequest)

@@ -13,7 +13,7 @@ from corral.messages import Progress
 from corral.server.http.dialect import dialect_of, note
 from corral.server.http.discretion import said_to
 from corral.server.http.streaming import NDJSON, PLAIN_JSON, Stream
-from corral.server.ollama import wire as wire
+from corral.server.ollama import lines
 
 PLAIN_TEXT = "text/plain; charset=utf-8"
 
@@ -34,8 +34,8 @@ async def progress_answer(request: Request, steps: AsyncGenerator[Progress, None
         response = dialect_of(request.scope).answer(said_to(request.scope, error))
         response.headers["content-type"] = PLAIN_JSON
         return response
-    return Response(gojson.encode(wire.progress_line(last)), headers={"content-type": PLAIN_JSON})
+    return Response(gojson.encode(lines.progress_line(last)), headers={"content-type": PLAIN_JSON})
 
 
 def _line(step: Progress) -> bytes:
-    return gojson.encode(wire.progress_line(step)) + b"\n"
+    return gojson.encode(lines.progress_line(step)) + b"\n"

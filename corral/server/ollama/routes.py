@@ -25,10 +25,10 @@ from corral.server.http.requests import runtime_of
 from corral.server.http.reranking import ranked
 from corral.server.http.streaming import NDJSON, Stream
 from corral.server.http.weight import VECTOR_BYTES
-from corral.server.ollama import wire
+from corral.server.ollama import lines, wire
 from corral.server.ollama.replies import PLAIN_TEXT
 
-Encode = Callable[[Chunk], wire.WireGenerateChunk | wire.WireChatChunk]
+Encode = Callable[[Chunk], lines.WireGenerateChunk | lines.WireChatChunk]
 
 
 async def root(request: Request) -> Response:
@@ -60,9 +60,9 @@ async def generate(request: Request) -> Response:
     asked, converted = await body_converted(request, wire.WireGenerateRequest, wire.generate_request)
     answer = inference.answer(runtime_of(request), converted)
 
-    def encode(chunk: Chunk) -> wire.WireGenerateChunk:
-        line = wire.generate_chunk(asked.model, chunk)
-        return wire.with_progress(line, chunk) if converted.progress else line
+    def encode(chunk: Chunk) -> lines.WireGenerateChunk:
+        line = lines.generate_chunk(asked.model, chunk)
+        return lines.with_progress(line, chunk) if converted.progress else line
 
     return await _answer(answer, asked.stream, encode)
 
@@ -72,9 +72,9 @@ async def chat(request: Request) -> Response:
     asked, converted = await body_converted(request, wire.WireChatRequest, wire.chat_request)
     answer = inference.answer(runtime_of(request), converted)
 
-    def encode(chunk: Chunk) -> wire.WireChatChunk:
-        line = wire.chat_chunk(asked.model, chunk)
-        return wire.with_progress(line, chunk) if converted.progress else line
+    def encode(chunk: Chunk) -> lines.WireChatChunk:
+        line = lines.chat_chunk(asked.model, chunk)
+        return lines.with_progress(line, chunk) if converted.progress else line
 
     return await _answer(answer, asked.stream, encode)
 
@@ -105,7 +105,7 @@ async def _answer(answer: AbstractAsyncContextManager[Chunks], stream: bool, enc
         if first.rendered is not None or (first.done_reason and first.metrics is None):
             return reply(encode(first))
         if stream:
-            write = wire.LineWriter(encode)
+            write = lines.LineWriter(encode)
             response: Response = Stream(write(first), chunks, write, NDJSON, stack.pop_all())
         else:
             response = reply(encode(await fold(first, chunks)))
@@ -126,15 +126,15 @@ async def embed(request: Request) -> Response:
     await hold_more(request, VECTOR_BYTES * len(converted.inputs))
     vectors = await inference.embed(runtime_of(request), converted)
     if not vectors.vectors:
-        return reply(wire.WireEmbedding(asked.model, []))
+        return reply(lines.WireEmbedding(asked.model, []))
     response = encoded_reply(await asyncio.to_thread(_encoded, asked.model, vectors))
     describe(response, vectors.truncated_tokens)
     return response
 
 
 def _encoded(model: str, vectors: Vectors) -> bytes:
-    rows = [wire.float32_texts(vector) for vector in vectors.vectors]
-    answer = wire.WireEmbedding(model, rows, vectors.total_duration, vectors.load_duration, vectors.tokens)
+    rows = [lines.float32_texts(vector) for vector in vectors.vectors]
+    answer = lines.WireEmbedding(model, rows, vectors.total_duration, vectors.load_duration, vectors.tokens)
     return gojson.encode(answer)
 
 
@@ -154,7 +154,7 @@ async def embeddings(request: Request) -> Response:
             keep_alive=keep_alive,
         ),
     )
-    return reply({"embedding": wire.widened(vectors.vectors[0]) if vectors.vectors else []})
+    return reply({"embedding": lines.widened(vectors.vectors[0]) if vectors.vectors else []})
 
 
 async def rerank(request: Request) -> Response:

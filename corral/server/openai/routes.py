@@ -18,7 +18,7 @@ from corral.inference.served_state import ServedState
 from corral.messages import ChatRequest, Chunk, GenerateRequest
 from corral.models.listing import Listed
 from corral.server.http.answers import answers, describe, folded
-from corral.server.http.bodies import body_converted
+from corral.server.http.bodies import body_converted, plain_reply
 from corral.server.http.events import EventWriter, event_response
 from corral.server.http.forms import form_of
 from corral.server.http.images import LinkedImage
@@ -63,7 +63,7 @@ async def _whole(
     request: Request, asked: wire.WireRequest, converted: Sequence[ChatRequest | GenerateRequest], encode: Encode
 ) -> Response:
     wholes = await folded(answers(runtime_of(request), converted))
-    response = _reply(encode(asked.model, wholes))
+    response = plain_reply(encode(asked.model, wholes))
     describe(response, wholes[0].truncated_tokens, wholes[0].unenforced)
     return response
 
@@ -87,7 +87,7 @@ async def transcribe(request: Request) -> Response:
     answer = transcriptions.answer(whole)
     if asked.format == "text":
         return Response(answer["text"], headers={"content-type": "text/plain; charset=utf-8"})
-    return _reply(answer)
+    return plain_reply(answer)
 
 
 async def embeddings(request: Request) -> Response:
@@ -144,9 +144,9 @@ async def model(request: Request) -> Response:
         stored = await store.run(store.manifest, name)
     except ModelNotFound as error:
         if (served := runtime.elsewhere.of(name)) is not None:
-            return _reply(_elsewhere(text, served.state()))
+            return plain_reply(_elsewhere(text, served.state()))
         raise ModelNotFound(str(name)) from error
-    return _reply(_model(text, stored, stored.name.namespace))
+    return plain_reply(_model(text, stored, stored.name.namespace))
 
 
 def _models(listed: Sequence[Listed], others: Elsewhere) -> bytes:
@@ -165,7 +165,3 @@ def _elsewhere(shown_name: str, served: ServedState) -> dict[str, object]:
 
 def _model(shown_name: str, stored: Stored, owner: str) -> dict[str, object]:
     return {"id": shown_name, "object": "model", "created": int(stored.modified), "owned_by": owner}
-
-
-def _reply(value: dict[str, Any]) -> Response:
-    return Response(gojson.encode(value), headers={"content-type": PLAIN_JSON})

@@ -4,8 +4,6 @@ Files as spec cli §2.2 has them: shared with Ollama, so that an account keeps w
 """
 
 import base64
-import os
-import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,9 +17,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from corral.errors import ConfigError
+from corral.errors import ConfigError, reason_of
+from corral.system import private_files
 
 FILE_NAME = "id_ed25519"
+_PUBLIC_MODE = 0o644
 _MAX_KEY_BYTES = 64 << 10
 
 
@@ -60,12 +60,12 @@ def load_or_create(folder: Path) -> Key:
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise ConfigError(f'cannot read the key "{path}": {_reason(error)}') from error
+        raise ConfigError(f'cannot read the key "{path}": {reason_of(error)}') from error
     try:
         created = _create(folder)
         return Key(path, created, _private=_load(path))
     except OSError as error:
-        raise ConfigError(f'cannot make the key "{path}": {_reason(error)}') from error
+        raise ConfigError(f'cannot make the key "{path}": {reason_of(error)}') from error
 
 
 def _load(path: Path) -> Ed25519PrivateKey:
@@ -86,30 +86,7 @@ def _create(folder: Path) -> bool:
     public = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     path = folder / FILE_NAME
-    temporary = folder / f".{FILE_NAME}-{secrets.token_hex(8)}"
-    try:
-        _write(temporary, private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()), 0o600)
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        except OSError:  # a file system without links
-            temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    public_path = path.with_suffix(".pub")
-    public_path.unlink(missing_ok=True)
-    _write(public_path, public + b"\n", 0o644)
+    if not private_files.create(path, private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())):
+        return False
+    private_files.write(path.with_suffix(".pub"), public + b"\n", _PUBLIC_MODE)
     return True
-
-
-def _write(path: Path, data: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from corral.access import private_file
 from corral.server.openai.errors import PreviousNotFound, ResponseNotFound
 from corral.server.openai.responses.items import Item
+from corral.system import private_files
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class KeptResponses:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             path = self._path(kept.response["id"])
             temporary = path.with_suffix(".new")
-            with open(temporary, "xb", opener=private_file.opener) as file:
+            with open(temporary, "xb", opener=private_files.opener) as file:
                 file.write(data)
             temporary.replace(path)
             self._forget_old()

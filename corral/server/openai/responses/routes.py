@@ -10,14 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from corral.errors import ModelRequired
-from corral.golang import gojson
 from corral.messages import ChatRequest
 from corral.server.http.answers import answers, describe, folded
-from corral.server.http.bodies import body_converted
+from corral.server.http.bodies import body_converted, plain_reply
 from corral.server.http.events import event_response
 from corral.server.http.images import LinkedImage
 from corral.server.http.requests import runtime_of
-from corral.server.http.streaming import PLAIN_JSON
 from corral.server.openai.linked import linked_images
 from corral.server.openai.responses import items, replies, wire, writer
 from corral.server.openai.responses.items import Item
@@ -44,7 +42,7 @@ async def create(request: Request) -> Response:
         [whole] = await folded(source)
         reply = writer.whole(echo, whole)
         await _keep(kept, echo, given, reply)
-        response = _reply(reply)
+        response = plain_reply(reply)
         describe(response, whole.truncated_tokens, whole.unenforced)
         return response
     events = writer.ResponseWriter(echo)
@@ -66,7 +64,7 @@ def _links(asked: wire.WireResponseRequest) -> Iterator[LinkedImage]:
 async def retrieve(request: Request) -> Response:
     """A response that was kept."""
     found = await asyncio.to_thread(kept_responses(request).find, request.path_params["id"])
-    return _reply(found.response)
+    return plain_reply(found.response)
 
 
 async def input_items(request: Request) -> Response:
@@ -74,14 +72,14 @@ async def input_items(request: Request) -> Response:
     found = await asyncio.to_thread(kept_responses(request).find, request.path_params["id"])
     data = found.items[::-1]
     ids = [item.get("id") for item in data] or [None]
-    return _reply({"object": "list", "data": data, "first_id": ids[0], "last_id": ids[-1], "has_more": False})
+    return plain_reply({"object": "list", "data": data, "first_id": ids[0], "last_id": ids[-1], "has_more": False})
 
 
 async def delete(request: Request) -> Response:
     """Deletes a response that was kept."""
     response_id = request.path_params["id"]
     await asyncio.to_thread(kept_responses(request).delete, response_id)
-    return _reply({"id": response_id, "object": "response", "deleted": True})
+    return plain_reply({"id": response_id, "object": "response", "deleted": True})
 
 
 def kept_responses(request: Request) -> KeptResponses:
@@ -101,7 +99,3 @@ async def _keep(kept: KeptResponses, echo: replies.Echo, given: list[Item], repl
     """Keeps a response unless the request says not to."""
     if echo.asked.store is not False:
         await asyncio.to_thread(kept.keep, Kept(given, reply, echo.asked.previous_response_id))
-
-
-def _reply(value: dict[str, Any]) -> Response:
-    return Response(gojson.encode(value), headers={"content-type": PLAIN_JSON})
