@@ -29,6 +29,7 @@ from corral.engine.base import RunnerSpec
 from corral.engine.llama.log import FAILED, WorkerLog
 from corral.engine.load_options import Setting, settings, spared
 from corral.errors import ConfigError
+from corral.system import mapped
 from corral.system.current import IS_LINUX
 from corral.system.processes import end_at_parents_end
 
@@ -99,7 +100,17 @@ def main() -> None:
         _send(report, _failure(config, error))
         sys.exit(1)
     _send(report, Ready(port=int(server.listening_address.rsplit(":", 1)[1]), ready=True))
+    _let_go_of_copied(config.spec)
     threading.Event().wait()
+
+
+def _let_go_of_copied(spec: RunnerSpec) -> None:
+    """Gives back what is mapped of weights that the engine has copied, in the order that this processor reads best:
+    else a model's memory would be counted twice."""
+    weights = mapped.mapped(tuple(_models(spec)))
+    copied = mapped.own_memory() - spec.pool * spec.cache_bytes_per_token
+    if copied > sum(one.size for one in weights) / 2:
+        mapped.let_go(weights)
 
 
 def _import_engine() -> None:
@@ -150,9 +161,16 @@ def _shut_in(config: WorkerConfig, port: int) -> None:
 
 def _files(config: WorkerConfig) -> tuple[Path, ...]:
     """What a worker reads: its model's files, and its own log, to say why a load failed."""
-    given = [Path(path) for path in (config.spec.model, *config.spec.projectors, *config.spec.adapters, config.log)]
-    given += [Path(config.spec.draft_model)] if config.spec.draft_model else []
-    return (*given, *(other for path in given for other in _of_set(path)))
+    spec = config.spec
+    given = [Path(path) for path in (*spec.projectors, *spec.adapters, config.log)]
+    given += [Path(spec.draft_model)] if spec.draft_model else []
+    return (*_models(spec), *given, *(other for path in given for other in _of_set(path)))
+
+
+def _models(spec: RunnerSpec) -> Iterator[Path]:
+    """The model's file, and the others where it has several."""
+    yield Path(spec.model)
+    yield from _of_set(Path(spec.model))
 
 
 def _of_set(path: Path) -> Iterator[Path]:
