@@ -21,7 +21,7 @@ from corral.config import Config
 from corral.engine import connecting
 from corral.engine.base import LoadProgress, RunnerSpec
 from corral.engine.llama.client import LlamaEngine
-from corral.errors import EngineError, EngineLost, InvalidName, NotPlaced, StoreError
+from corral.errors import EngineError, EngineLost, InvalidName, NotPlaced, StoreError, reason_of
 from corral.golang.durations import FOREVER_SECONDS
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Digests:
             if key not in self._known:
                 self._known[key] = digest_of(path)
         except OSError as error:
-            raise StoreError(f'cannot read "{path}": {(error.strerror or str(error)).lower()}') from error
+            raise StoreError(f'cannot read "{path}": {reason_of(error)}') from error
         return WantedFile(self._known[key], state.st_size)
 
 
@@ -117,10 +117,11 @@ class Launching:
         """`NotPlaced` where no node has room in time, or none that is fit; other errors as those of `launch`.
         Cancelling ends it."""
         files = await asyncio.to_thread(self._files, spec)
-        self.look(await self._cluster.nodes())
+        nodes = await self._cluster.nodes()
+        self.look(nodes)
         needs = needs_of(spec, self._least, self._config.ray_cpus, self._config.ray_gpus)
         spec = msgspec.structs.replace(spec, num_thread=int(needs.cpus), tuned=None, placement=None, parts=None)
-        placed, node = await self._placed(needs, label)
+        placed, node = await self._placed(needs, label, nodes)
         try:
             offered = {wanted.digest: path for path, wanted in files.items()}
             order = Order(
@@ -143,7 +144,7 @@ class Launching:
         log.info("model %s: on node %s", label, node.address)
         return engine, Site(await placed.node_id(), node.address)
 
-    async def _placed(self, needs: Resources, label: str) -> tuple[Placed, Hello]:
+    async def _placed(self, needs: Resources, label: str, nodes: Sequence[Node]) -> tuple[Placed, Hello]:
         """A place on a node that can be given the model. A node that cannot is left out, and the next one is asked.
 
         Nodes that could not before are asked when no others are left: somebody may have mended them.
@@ -151,7 +152,6 @@ class Launching:
         refused: dict[str, str] = {}
         over = asyncio.get_running_loop().time() + self._config.ray_place_timeout
         while True:
-            nodes = await self._cluster.nodes()
             left = {node.id for node in nodes if node.takes_models} - self.without - refused.keys()
             if refused and not left:
                 raise self._not_placed(needs, label, nodes, refused)
@@ -177,6 +177,7 @@ class Launching:
                 refused[where] = str(error)
                 self.unfit.add(where, str(error))
                 log.warning("model %s: the next node is asked: %s", label, error)
+                nodes = await self._cluster.nodes()
             except BaseException:
                 await asyncio.shield(placed.stop(0))
                 raise

@@ -6,7 +6,6 @@ on. Several workers of one node may want the same file at once: the first one fe
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import shutil
 import ssl
@@ -19,7 +18,8 @@ import aiohttp
 
 from corral import names
 from corral.cluster.wire import WantedFile
-from corral.errors import DiskFull, InvalidName, StoreError, Unreachable
+from corral.errors import DiskFull, InvalidName, StoreError, Unreachable, reason_of
+from corral.store.adoptions import hash_file
 from corral.system import locks
 
 PIECE = 1 << 20
@@ -127,7 +127,7 @@ class NodeFiles:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             return open(path.with_suffix(".lock"), "ab")
         except OSError as error:
-            raise StoreError(f'cannot write "{path}": {(error.strerror or str(error)).lower()}') from error
+            raise StoreError(f'cannot write "{path}": {reason_of(error)}') from error
 
     async def _fetched(
         self, wanted: WantedFile, path: Path, route: str, tls: ssl.SSLContext, progress: Progress
@@ -144,7 +144,7 @@ class NodeFiles:
                         f"the server's file {wanted.digest[:19]} did not come: {error or 'timeout'}"
                     ) from error
             except OSError as error:
-                raise StoreError(f'cannot write "{partial}": {(error.strerror or str(error)).lower()}') from error
+                raise StoreError(f'cannot write "{partial}": {reason_of(error)}') from error
         lock = partial.with_suffix(".lock")
         if await asyncio.to_thread(digest_of, partial, lambda: self._step(lock)) != wanted.digest:
             partial.unlink()
@@ -211,18 +211,16 @@ def _moment(path: Path) -> float:
 
 def digest_of(path: Path, step: Callable[[], None] = lambda: None) -> str:
     """A file's, as `sha256:…`. `step` is called after each `CHECKED_BYTES`. Blocks."""
-    found = hashlib.sha256()
-    piece = bytearray(PIECE)
-    view = memoryview(piece)
-    left = CHECKED_BYTES
+    steps = 0
+
+    def progress(done: int) -> None:
+        nonlocal steps
+        if done >= (steps + 1) * CHECKED_BYTES:
+            steps += 1
+            step()
+
     with path.open("rb", buffering=0) as file:
-        while size := file.readinto(piece):
-            found.update(view[:size])
-            left -= size
-            if left <= 0:
-                left = CHECKED_BYTES
-                step()
-    return str(names.Digest(found.hexdigest()))
+        return str(hash_file(file, progress))
 
 
 def _remove_unused(file: Path) -> None:

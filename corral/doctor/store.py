@@ -1,6 +1,5 @@
 """The store: models whose files are missing or changed, files that belong to no model, downloads that stopped."""
 
-import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +8,8 @@ from corral.errors import CorralError, StoreError, reason_of
 from corral.golang.units import byte_text
 from corral.names import Digest, Name
 from corral.store import Store, Survey
-from corral.store.disk import COPY_BYTES, open_regular
+from corral.store.adoptions import hash_file
+from corral.store.disk import open_regular
 from corral.store.survey import Damage
 
 SUBJECT = "Models"
@@ -148,13 +148,9 @@ def _is_named(digest: Digest, store: Store) -> bool:
 
 def _hash(path: Path, done: int, progress: Callable[[int], None]) -> tuple[Digest, int]:
     """The digest of a file, and `done` with its bytes added."""
-    hasher = hashlib.sha256()
     with open_regular(path) as file:
-        while chunk := file.read(COPY_BYTES):
-            hasher.update(chunk)
-            done += len(chunk)
-            progress(done)
-    return Digest(hasher.hexdigest()), done
+        digest = hash_file(file, lambda read: progress(done + read))
+        return digest, done + file.tell()
 
 
 def _count(count: int, what: str) -> str:
