@@ -33,6 +33,17 @@ SPARE_ROOM = 1 << 30
 """Bytes of memory that have to be free for a spare worker to be made."""
 
 
+async def prepared(deriver: Deriver, spec: RunnerSpec, label: str, progress: LoadProgress) -> EngineFiles:
+    """The files to load, made where they are missing; `progress` says how far that is."""
+
+    def prepare(step: Progress) -> None:
+        progress.preparing = (step.completed, step.total)
+
+    files = await deriver.files(spec.model, spec.projectors, label, prepare)
+    progress.preparing = None
+    return files
+
+
 class Launcher:
     """Starts the workers of a server. Where the configuration wants that, it has a spare one ready, which only the
     engine of the wheel can use."""
@@ -52,12 +63,7 @@ class Launcher:
 
     async def launch(self, spec: RunnerSpec, label: str, progress: LoadProgress) -> LlamaEngine:
         """A `guarding.Launch`."""
-
-        def prepare(step: Progress) -> None:
-            progress.preparing = (step.completed, step.total)
-
-        files = await self._deriver.files(spec.model, spec.projectors, label, prepare)
-        progress.preparing = None
+        files = await prepared(self._deriver, spec, label, progress)
         program = await self._program()
         keeping = await self._store.run(_keeping, self._config, self._store, spec, files, program)
         try:

@@ -8,10 +8,10 @@ import msgspec
 
 from corral.config import Config
 from corral.engine.base import Engine, LoadProgress, RunnerSpec
-from corral.messages import Progress
 from corral.models.derived import Deriver
 from corral.models.quarantine import Quarantine
 from corral.server.guarding import guarded
+from corral.server.launching import prepared
 from corral.serving.decisions import SchedulerLimits
 from corral.serving.scheduler import Scheduler, SchedulerEvents
 from corral.store import Store
@@ -51,11 +51,7 @@ async def fleets(
 
     async def launch(spec: RunnerSpec, label: str, progress: LoadProgress, seat: "Seat") -> Engine:
         async def start(spec: RunnerSpec, label: str, progress: LoadProgress) -> Engine:
-            def prepare(step: Progress) -> None:
-                progress.preparing = (step.completed, step.total)
-
-            files = await deriver.files(spec.model, spec.projectors, label, prepare)
-            progress.preparing = None
+            files = await prepared(deriver, spec, label, progress)
             placed = msgspec.structs.replace(spec, model=files.model, projectors=files.projectors)
             engine = await found.load(placed, label, progress, seat, template_errors.get(spec.model, ""))
             template_errors[spec.model] = engine.template_error

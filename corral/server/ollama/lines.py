@@ -109,8 +109,20 @@ class WireProgress(Struct, omit_defaults=True):
 _NO_METRICS = Metrics()
 
 
-def generate_chunk(model: str, chunk: Chunk) -> WireGenerateChunk:
+def _cost(chunk: Chunk) -> tuple[int, int, int, int, int, int]:
+    """What an answer cost, as the lines of both routes have it: nothing before its end."""
     metrics = chunk.metrics or _NO_METRICS
+    return (
+        metrics.total_duration,
+        metrics.load_duration,
+        metrics.prompt_eval_count,
+        metrics.prompt_eval_duration,
+        metrics.eval_count,
+        metrics.eval_duration,
+    )
+
+
+def generate_chunk(model: str, chunk: Chunk) -> WireGenerateChunk:
     return WireGenerateChunk(
         model,
         timestamps.now_utc(),
@@ -119,12 +131,7 @@ def generate_chunk(model: str, chunk: Chunk) -> WireGenerateChunk:
         bool(chunk.done_reason),
         chunk.done_reason,
         chunk.context or (),
-        metrics.total_duration,
-        metrics.load_duration,
-        metrics.prompt_eval_count,
-        metrics.prompt_eval_duration,
-        metrics.eval_count,
-        metrics.eval_duration,
+        *_cost(chunk),
         tuple(_tool_call(call, with_id=False) for call in chunk.tool_calls),
         _debug_info(chunk),
         _logprobs(chunk.logprobs),
@@ -132,7 +139,6 @@ def generate_chunk(model: str, chunk: Chunk) -> WireGenerateChunk:
 
 
 def chat_chunk(model: str, chunk: Chunk) -> WireChatChunk:
-    metrics = chunk.metrics or _NO_METRICS
     role = "assistant" if chunk.rendered is None else ""
     calls = tuple(_tool_call(call, with_id=True) for call in chunk.tool_calls)
     return WireChatChunk(
@@ -143,12 +149,7 @@ def chat_chunk(model: str, chunk: Chunk) -> WireChatChunk:
         chunk.done_reason,
         _debug_info(chunk),
         _logprobs(chunk.logprobs),
-        metrics.total_duration,
-        metrics.load_duration,
-        metrics.prompt_eval_count,
-        metrics.prompt_eval_duration,
-        metrics.eval_count,
-        metrics.eval_duration,
+        *_cost(chunk),
     )
 
 
