@@ -16,11 +16,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from tests.tiny_models import CHATML, tiny_llama
+
+if TYPE_CHECKING:
+    from tests.fake_upstream import FakeUpstream
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".cache" / "models"
@@ -206,6 +210,15 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
             return stack.enter_context(running_server(home or tmp_path / "home", **variables))
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator["FakeUpstream"]:
+    """Another server, which answers as the name of the model says."""
+    from tests.fake_upstream import fake_upstream
+
+    with fake_upstream() as server:
+        yield server
 
 
 def add_model(models: Path, name: str, *files: Path) -> None:

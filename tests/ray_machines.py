@@ -295,6 +295,26 @@ class Front:
         assert len(found) == count, self.said()
         return [found[number] for number in range(count)]
 
+    def busy_until(self, count: int, ask: Callable[[int], object], look: Callable[[], None]) -> None:
+        """So many clients that ask again and again until `look` has returned. An error of any of them ends the test."""
+        done = threading.Event()
+
+        def asking(number: int) -> None:
+            while not done.is_set():
+                ask(number)
+
+        def looking() -> None:
+            look()
+            done.set()
+
+        thread = threading.Thread(target=looking)
+        thread.start()
+        try:
+            self.at_once(count, asking)
+        finally:
+            done.set()
+            thread.join()
+
     def loaded(self) -> list[str]:
         """The addresses of the nodes with a loaded model, one for each."""
         nodes = self.ask("/api/nodes")["nodes"]

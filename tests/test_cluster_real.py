@@ -147,26 +147,17 @@ def test_a_queue_brings_up_a_second_replica_which_goes_when_nobody_needs_it(mach
     with front(machines, **variables) as server:
         server.generate("Hi")
         assert len(server.loaded()) == 1
-        both_answer = threading.Event()
         answers: list[str] = []
 
         def ask(number: int) -> None:
-            while not both_answer.is_set():
-                answers.append(server.generate(f"Tell {number} stories", 20))
+            answers.append(server.generate(f"Tell {number} stories", 20))
 
         def look() -> None:
             server.wait_until(lambda: both(server))
             after = len(answers) + 8
             server.wait_until(lambda: len(answers) >= after and both(server))
-            both_answer.set()
 
-        looking = threading.Thread(target=look)
-        looking.start()
-        try:
-            server.at_once(6, ask)  # an error of any of them ends the test
-        finally:
-            both_answer.set()
-            looking.join()
+        server.busy_until(6, ask, look)
         assert len(answers) > 8
         assert all(answers)
         series = server.metrics("corral_replica_requests_total")

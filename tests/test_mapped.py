@@ -1,6 +1,7 @@
 """What is mapped of a file is found and given back; a worker does that with weights that its engine has copied."""
 
 import mmap
+import os
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,7 @@ def resident(process: int, file: Path) -> int:
     for line in Path(f"/proc/{process}/smaps").read_text().splitlines():
         name, *rest = line.split()
         if not name.endswith(":"):
-            is_of_it = rest[-1] == str(file)
+            is_of_it = line.endswith(f" {file}")
         elif is_of_it and name == "Rss:":
             size += int(rest[0]) << 10
     return size
@@ -32,18 +33,11 @@ def test_what_is_given_back_is_read_again(tmp_path: Path) -> None:
         (stretch,) = mapped.mapped([link, tmp_path / "none"])
         assert stretch.size == 1 << 20
         sum(content[::4096])
-        before = _rss_of(stretch)
+        assert resident(os.getpid(), file) == 1 << 20
         mapped.let_go([stretch])
-        assert before == 1 << 20
-        assert _rss_of(stretch) == 0
+        assert resident(os.getpid(), file) == 0
         assert sum(content[1::4096]) == 256
     assert mapped.mapped([file]) == []
-
-
-def _rss_of(stretch: mapped.Mapped) -> int:
-    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
-    next(line for line in lines if line.startswith(f"{stretch.begin:x}-"))
-    return int(next(line for line in lines if line.startswith("Rss:")).split()[1]) << 10
 
 
 def test_a_worker_does_not_keep_a_second_copy_of_its_weights(tmp_path: Path, start_server: StartServer) -> None:

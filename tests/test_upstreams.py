@@ -74,12 +74,6 @@ def front(
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[FakeUpstream]:
-    with fake_upstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def server(upstream: FakeUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A Corral whose models behave as their names say; those that end in `-or-good` have a second, good server."""
     home = tmp_path_factory.mktemp("front") / "home"

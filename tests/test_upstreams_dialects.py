@@ -12,17 +12,11 @@ import pytest
 from tests.asking import Answer, post, until
 from tests.conftest import RunningServer
 from tests.dialects import events
-from tests.fake_upstream import FakeUpstream, fake_upstream
+from tests.fake_upstream import FakeUpstream
 from tests.test_upstreams import HELLO, front, last_asked, named
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 BEHAVIOURS = ("good", "reasoning_content", "calls", "cut", "error amid")
-
-
-@pytest.fixture(scope="module")
-def upstream() -> Iterator[FakeUpstream]:
-    with fake_upstream() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
